@@ -1,0 +1,3 @@
+//! OAuth 2.0 as providers speak it.
+
+pub mod profile;
