@@ -1,3 +1,11 @@
-//! OAuth 2.0 as providers speak it.
+//! OAuth 2.0 as providers speak it: pure pieces, and the calls to their endpoints.
+//!
+//! Nothing here keeps state or knows the vault; `account` decides when a call is made and what becomes of its answer.
 
+pub mod discovery;
+pub mod exchange;
+pub mod identity;
+pub mod pkce;
 pub mod profile;
+pub mod reply;
+pub mod revoke;

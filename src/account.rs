@@ -1,0 +1,452 @@
+//! Accounts: one state machine a login. The only writer of the vault, and the only caller of the token endpoint once a
+//! login is stored.
+//!
+//! `proxy` asks an [`Account`] for its [`Bearer`]; `link` gives it a confirmed login by [`Account::adopt`]. A refresh belongs
+//! to the account's own task ([`refresh`]), never to a request: a caller that leaves cancels nothing.
+
+mod book;
+mod refresh;
+mod state;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::{ArcSwapOption, Guard};
+use tokio::sync::{Mutex, Notify, watch};
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+use crate::clock::{Clock, Tick, Timestamp};
+use crate::metrics::Metrics;
+use crate::name::AccountName;
+use crate::oauth::profile::Profile;
+use crate::secret::Secret;
+use crate::upstream::Upstream;
+use crate::vault::{Vault, VaultError};
+
+pub use book::Book;
+pub use state::{Login, Renewal};
+use state::{Record, Standing, Timing};
+
+/// A request waits no longer than this for a usable token: agents give up at about a minute.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(45);
+
+/// One account: its profile, its login and the task that keeps it fresh.
+pub struct Account {
+    name: AccountName,
+    profile: Arc<Profile>,
+    terms_accepted: bool,
+    parts: Parts,
+    /// The published token: durable, and the only one that a request may get.
+    live: ArcSwapOption<Bearer>,
+    view: watch::Sender<View>,
+    /// Held over every change, calls included: what is read under it is true until it is let go.
+    inner: Mutex<Inner>,
+    /// Asks the keeper to look again.
+    wake: Notify,
+    /// A person or a 401 asks for a refresh of this serial.
+    wanted: std::sync::Mutex<Option<u64>>,
+}
+
+/// What every account shares.
+#[derive(Clone)]
+pub struct Parts {
+    /// Where logins are kept.
+    pub vault: Vault,
+    /// The way to token endpoints.
+    pub upstream: Upstream,
+    /// The time.
+    pub clock: Clock,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Goes up with every change that a person could see.
+    pub changes: watch::Sender<u64>,
+}
+
+/// A token that may be sent now.
+pub struct Bearer {
+    token: Secret,
+    serial: u64,
+    usable_until: Option<Tick>,
+    claim_headers: Vec<(String, String)>,
+}
+
+/// What a person may know of an account; never a token.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// In a word.
+    pub state: State,
+    /// Whose it is.
+    pub identity: Vec<String>,
+    /// What was granted.
+    pub scopes: Vec<String>,
+    /// When the access token ends.
+    pub expires_at: Option<Timestamp>,
+    /// When it came.
+    pub refreshed_at: Option<Timestamp>,
+    /// When the next refresh is due.
+    pub next_refresh_at: Option<Timestamp>,
+    /// What is wrong, in a sentence.
+    pub error: Option<String>,
+    /// The same on the boot clock, for those who wait.
+    refresh_at: Option<Tick>,
+}
+
+/// The state of an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Not read from the vault yet.
+    Starting,
+    /// No login.
+    Unlinked,
+    /// A login that is or can be made usable.
+    Linked,
+    /// A refresh is under way.
+    Refreshing,
+    /// A refresh token was sent and no answer heard; Pixy tries again.
+    Uncertain,
+    /// A person must link again.
+    RelinkRequired,
+}
+
+/// Why no token can be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unusable {
+    /// Nobody linked the account.
+    NotLinked,
+    /// The login ended; a person must link again.
+    RelinkRequired,
+    /// Not now; worth another try after this long.
+    Unavailable {
+        /// When to try again.
+        retry_after: Duration,
+    },
+}
+
+/// What became of the old grant at unlinking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unlinked {
+    /// There was none, or the provider ended it.
+    Revoked,
+    /// The provider has no revocation, or refused.
+    NotRevoked,
+    /// The provider could not be asked; Pixy goes on trying.
+    Pending,
+}
+
+struct Inner {
+    record: Option<Record>,
+    generation: u64,
+    /// Of the published token, by serial: decided once, so that a step of the wall clock changes nothing.
+    timing: Option<(u64, Timing)>,
+    /// Failures in a row, for the backoff.
+    failed_in_a_row: u32,
+    /// The next refresh; `None` is never.
+    refresh_at: Option<Tick>,
+    /// A forced refresh is allowed again from here on.
+    forced_again_at: Option<Tick>,
+}
+
+impl Account {
+    /// An account that has yet to be read from the vault.
+    pub fn new(name: AccountName, profile: Arc<Profile>, terms_accepted: bool, parts: Parts) -> Arc<Self> {
+        Arc::new(Self {
+            name,
+            profile,
+            terms_accepted,
+            parts,
+            live: ArcSwapOption::empty(),
+            view: watch::Sender::new(View::empty(State::Starting)),
+            inner: Mutex::new(Inner {
+                record: None,
+                generation: 0,
+                timing: None,
+                failed_in_a_row: 0,
+                refresh_at: None,
+                forced_again_at: None,
+            }),
+            wake: Notify::new(),
+            wanted: std::sync::Mutex::new(None),
+        })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &AccountName {
+        &self.name
+    }
+
+    /// Its provider.
+    pub fn profile(&self) -> &Arc<Profile> {
+        &self.profile
+    }
+
+    /// Whether it may be linked at all: the provider's terms are open or accepted.
+    pub fn terms_accepted(&self) -> bool {
+        self.terms_accepted
+    }
+
+    /// A token that is durable and not expired; waits while one is being got, at most [`LONGEST_WAIT`].
+    pub async fn bearer(&self) -> Result<Arc<Bearer>, Unusable> {
+        if let Some(bearer) = self.usable() {
+            return Ok(bearer);
+        }
+        let until = Instant::now() + LONGEST_WAIT;
+        let mut view = self.view.subscribe();
+        loop {
+            let (state, refresh_at) = {
+                let view = view.borrow_and_update();
+                (view.state, view.refresh_at)
+            };
+            if let Some(bearer) = self.usable() {
+                return Ok(bearer);
+            }
+            match state {
+                State::Unlinked => return Err(Unusable::NotLinked),
+                State::RelinkRequired => return Err(Unusable::RelinkRequired),
+                State::Starting | State::Linked | State::Refreshing | State::Uncertain => {}
+            }
+            let wait = refresh_at.map_or(Duration::ZERO, |tick| tick.since(self.parts.clock.tick()));
+            if wait > until.saturating_duration_since(Instant::now()) {
+                return Err(Unusable::Unavailable { retry_after: wait });
+            }
+            self.wake.notify_one();
+            if tokio::time::timeout_at(until, view.changed()).await.is_err() {
+                return Err(Unusable::Unavailable { retry_after: Duration::from_secs(5) });
+            }
+        }
+    }
+
+    /// The upstream refused this token before its time: asks for one refresh, shared by all, at most one in 30 s.
+    pub fn rejected(&self, bearer: &Bearer) {
+        self.want_refresh(bearer.serial);
+    }
+
+    /// A person asks for a refresh, within the same rules.
+    pub fn refresh_soon(&self) {
+        if let Some(bearer) = &*self.live.load() {
+            self.want_refresh(bearer.serial);
+        }
+        self.wake.notify_one();
+    }
+
+    /// What a person may know now.
+    pub fn view(&self) -> View {
+        self.view.borrow().clone()
+    }
+
+    /// What all accounts share.
+    pub fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
+    /// Ends a grant that was exchanged and never adopted.
+    pub async fn discard(&self, login: &Login) {
+        self.revoke(login).await;
+    }
+
+    /// Whether a request would get a token now.
+    pub fn is_usable(&self) -> bool {
+        self.usable().is_some()
+    }
+
+    /// Stores a login that a person has confirmed, then announces it. What it replaces is revoked after that. Goes on to
+    /// its end even when the caller leaves.
+    pub async fn adopt(self: &Arc<Self>, login: Login) -> Result<(), VaultError> {
+        let account = Arc::clone(self);
+        joined(tokio::spawn(async move { account.adopt_now(login).await })).await
+    }
+
+    /// Ends the login at the provider, then forgets it. Goes on to its end even when the caller leaves.
+    pub async fn unlink(self: &Arc<Self>) -> Result<Unlinked, VaultError> {
+        let account = Arc::clone(self);
+        joined(tokio::spawn(async move { account.unlink_now().await })).await
+    }
+
+    fn usable(&self) -> Option<Arc<Bearer>> {
+        let live: Guard<_> = self.live.load();
+        let bearer = live.as_ref()?;
+        match bearer.usable_until {
+            Some(until) if self.parts.clock.tick() >= until => None,
+            _ => Some(Arc::clone(bearer)),
+        }
+    }
+
+    fn want_refresh(&self, serial: u64) {
+        if let Ok(mut wanted) = self.wanted.lock() {
+            *wanted = Some(serial);
+        }
+        self.wake.notify_one();
+    }
+
+    async fn adopt_now(self: Arc<Self>, login: Login) -> Result<(), VaultError> {
+        let mut inner = self.inner.lock().await;
+        let replaced = inner.record.take();
+        // Higher than any serial before it: what an agent says of an old token never concerns the new one.
+        let login = Login { serial: inner.generation + 1, ..login };
+        let stored = self.store(&mut inner, Record::linked(login, self.parts.clock.wall())).await;
+        if let Err(error) = stored {
+            inner.record = replaced;
+            return Err(error);
+        }
+        inner.failed_in_a_row = 0;
+        self.publish(&mut inner);
+        drop(inner);
+        tracing::info!(account = %self.name, "linked");
+        self.wake.notify_one();
+        if let Some(old) = replaced {
+            self.revoke(&old.login).await;
+        }
+        Ok(())
+    }
+
+    async fn unlink_now(self: Arc<Self>) -> Result<Unlinked, VaultError> {
+        let mut inner = self.inner.lock().await;
+        let Some(record) = inner.record.clone() else {
+            // Nothing usable, but perhaps a record that does not open: forgetting it is what was asked.
+            self.parts.vault.remove(&self.name).await?;
+            self.publish(&mut inner);
+            return Ok(Unlinked::Revoked);
+        };
+        // From here on no request gets the token, whatever the provider and the disk say.
+        self.live.store(None);
+        let outcome = self.revoke(&record.login).await;
+        if outcome == Unlinked::Pending {
+            let standing = Standing::RevocationPending { since: self.parts.clock.wall() };
+            self.store(&mut inner, Record { standing, ..record }).await?;
+        } else {
+            self.parts.vault.remove(&self.name).await?;
+            inner.record = None;
+        }
+        self.publish(&mut inner);
+        tracing::info!(account = %self.name, revoked = ?outcome, "unlinked");
+        Ok(outcome)
+    }
+
+    async fn revoke(&self, login: &Login) -> Unlinked {
+        use crate::oauth::profile::Revoke;
+        use crate::oauth::revoke::{Revoked, revoke};
+        let Renewal::RefreshToken { token } = &login.renewal else { return Unlinked::NotRevoked };
+        let discovered = login.revoke_url.clone().map(|url| Revoke { url, body: self.profile.token.body });
+        let Some(settings) = self.profile.revoke.clone().or(discovered) else { return Unlinked::NotRevoked };
+        match revoke(&self.parts.upstream, &settings, login.client_id.as_deref(), token).await {
+            Revoked::Yes => Unlinked::Revoked,
+            Revoked::Refused => Unlinked::NotRevoked,
+            Revoked::NotNow => Unlinked::Pending,
+        }
+    }
+
+    /// Makes `record` durable under the next generation and takes it as the current one. On failure nothing has changed.
+    async fn store(&self, inner: &mut Inner, record: Record) -> Result<(), VaultError> {
+        let plaintext = Zeroizing::new(serde_json::to_vec(&record).expect("a record has string keys only"));
+        let generation = inner.generation + 1;
+        self.parts.vault.write(&self.name, &self.profile.provider, generation, plaintext).await?;
+        inner.generation = generation;
+        inner.record = Some(record);
+        Ok(())
+    }
+
+    /// Lets requests see what is stored: called only with a record that is durable.
+    fn publish(&self, inner: &mut Inner) {
+        let (wall, tick) = (self.parts.clock.wall(), self.parts.clock.tick());
+        let mut view = View::empty(State::Unlinked);
+        inner.refresh_at = None;
+        if let Some(record) = inner.record.as_ref().filter(|record| !record.is_being_revoked()) {
+            let login = &record.login;
+            let timing = match inner.timing {
+                Some((serial, timing)) if serial == login.serial => timing,
+                _ => login.timing(self.profile.token.refresh_lead, random_fraction(), wall, tick),
+            };
+            inner.timing = Some((login.serial, timing));
+            inner.refresh_at = timing.refresh_at.filter(|_| record.is_renewable());
+            self.live.store(Some(Arc::new(Bearer {
+                token: login.access_token.clone(),
+                serial: login.serial,
+                usable_until: timing.usable_until,
+                claim_headers: login.claim_headers.clone(),
+            })));
+            view = View {
+                identity: login.identity.clone(),
+                scopes: login.scopes.clone(),
+                expires_at: login.expires_at(),
+                refreshed_at: Some(login.obtained_at),
+                next_refresh_at: inner.refresh_at.map(|at| wall.after(at.since(tick))),
+                refresh_at: inner.refresh_at,
+                ..View::of(record)
+            };
+        } else {
+            self.live.store(None);
+        }
+        self.show(|shown| *shown = view);
+    }
+
+    /// Changes what a person sees, and tells those who watch.
+    fn show(&self, change: impl FnOnce(&mut View)) {
+        self.view.send_modify(change);
+        self.parts.changes.send_modify(|count| *count += 1);
+    }
+}
+
+impl Bearer {
+    /// The token; only `proxy::attach` and the scrubber have business with it.
+    pub fn token(&self) -> &Secret {
+        &self.token
+    }
+
+    /// Headers that the profile copies from the login's claims.
+    pub fn claim_headers(&self) -> &[(String, String)] {
+        &self.claim_headers
+    }
+}
+
+impl View {
+    fn empty(state: State) -> Self {
+        Self {
+            state,
+            identity: Vec::new(),
+            scopes: Vec::new(),
+            expires_at: None,
+            refreshed_at: None,
+            next_refresh_at: None,
+            error: None,
+            refresh_at: None,
+        }
+    }
+
+    fn of(record: &Record) -> Self {
+        match &record.standing {
+            Standing::Linked if record.unheard_since.is_some() => Self::empty(State::Uncertain),
+            Standing::Linked => Self::empty(State::Linked),
+            Standing::RelinkRequired { reason, .. } => {
+                Self { error: Some(reason.clone()), ..Self::empty(State::RelinkRequired) }
+            }
+            Standing::RevocationPending { .. } => Self::empty(State::Unlinked),
+        }
+    }
+}
+
+impl State {
+    /// As in the API and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Unlinked => "unlinked",
+            Self::Linked => "linked",
+            Self::Refreshing => "refreshing",
+            Self::Uncertain => "uncertain",
+            Self::RelinkRequired => "relink_required",
+        }
+    }
+}
+
+/// Waits for a task that must not be cancelled with its caller.
+async fn joined<T>(task: tokio::task::JoinHandle<T>) -> T {
+    match task.await {
+        Ok(value) => value,
+        Err(error) => std::panic::resume_unwind(error.into_panic()), // it is never aborted, so it panicked
+    }
+}
+
+/// A number in 0..1 for jitter; not a secret.
+fn random_fraction() -> f64 {
+    rand::random()
+}

@@ -1,0 +1,227 @@
+//! The keeper of an account: the one task that renews its login, ahead of time and once for all who wait.
+//!
+//! The order, and what `kill -9` does at each `await` of it:
+//!
+//! 1. prove the vault writable: nothing was sent; the login is as it was;
+//! 2. record the intent: the same, or the intent is found open after the restart and the token is tried once more;
+//! 3. the call: the provider may have spent the token; the open intent says so, and it is tried once more, which a provider
+//!    with a grace period answers;
+//! 4. seal the answer and make it durable: the same as 3 until the rename is durable, the new login after it. This is the
+//!    window that `pixy_rotation_window_seconds` measures;
+//! 5. publish to requests: the new login is read from the vault after the restart.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::state::{self, Record, Renewal};
+use super::{Account, Inner, State, Unlinked, View, random_fraction};
+use crate::clock::Tick;
+use crate::oauth::discovery;
+use crate::oauth::exchange::{self, Grant};
+use crate::oauth::reply::{Failure, FailureKind, Tokens};
+use crate::vault::VaultError;
+
+/// The keeper looks again at least this often: tokio's timers stand still while a laptop sleeps.
+const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+
+/// Forced refreshes of one account are this far apart.
+const FORCED_APART: Duration = Duration::from_secs(30);
+
+/// Between two tries to make an answer durable, or to tell a provider of a revocation.
+const STORE_AGAIN: Duration = Duration::from_secs(1);
+
+/// A provider that cannot be told of a revocation for this long is not told.
+const LONGEST_REVOCATION: Duration = Duration::from_hours(24);
+
+impl Account {
+    /// Reads the login and keeps it fresh until shutdown.
+    pub(super) async fn keep(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
+        self.load().await;
+        loop {
+            let pause = self.look().await;
+            tokio::select! {
+                () = self.wake.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+                _ = shutdown.wait_for(|&down| down) => return,
+            }
+        }
+    }
+
+    /// Takes up what the vault holds.
+    async fn load(&self) {
+        let mut inner = self.inner.lock().await;
+        let opened = self.parts.vault.read(&self.name, &self.profile.provider).await;
+        let problem = match opened {
+            Ok(None) => None,
+            Ok(Some(opened)) => match serde_json::from_slice::<Record>(&opened.plaintext) {
+                Ok(record) => {
+                    inner.generation = opened.generation;
+                    inner.record = Some(record.after_restart(self.parts.clock.wall()));
+                    None
+                }
+                Err(error) => Some(format!("The stored login is of a kind that this version does not read ({error}).")),
+            },
+            Err(error) => Some(error.to_string()),
+        };
+        self.publish(&mut inner);
+        if let Some(problem) = problem {
+            tracing::error!(account = %self.name, problem, "the stored login cannot be used");
+            self.show(|view| *view = View { error: Some(problem), ..View::empty(State::RelinkRequired) });
+        }
+    }
+
+    /// Does what is due and says how long nothing will be.
+    async fn look(&self) -> Duration {
+        let mut inner = self.inner.lock().await;
+        let Some(record) = inner.record.clone() else { return LONGEST_SLEEP };
+        if record.is_being_revoked() {
+            return self.finish_revocation(&mut inner, &record).await;
+        }
+        let now = self.parts.clock.tick();
+        if !record.is_renewable() {
+            if record.standing == state::Standing::Linked && self.usable().is_none() {
+                let ended = record.ended(self.parts.clock.wall());
+                self.settle(&mut inner, ended, None).await;
+            }
+            return LONGEST_SLEEP;
+        }
+        let due = inner.refresh_at.is_some_and(|at| at <= now) || self.take_forced(&mut inner, &record, now);
+        if due {
+            self.refresh(&mut inner, &record).await;
+        }
+        let now = self.parts.clock.tick();
+        inner.refresh_at.map_or(LONGEST_SLEEP, |at| at.since(now)).min(LONGEST_SLEEP)
+    }
+
+    /// Whether somebody asks for a refresh of the current token, and enough time has passed since the last such one.
+    fn take_forced(&self, inner: &mut Inner, record: &Record, now: Tick) -> bool {
+        let wanted = self.wanted.lock().ok().and_then(|mut wanted| wanted.take());
+        let too_early = record.login.not_before.is_some_and(|moment| moment > self.parts.clock.wall());
+        if wanted != Some(record.login.serial) || too_early || inner.forced_again_at.is_some_and(|at| now < at) {
+            return false;
+        }
+        inner.forced_again_at = Some(now.after(FORCED_APART));
+        true
+    }
+
+    async fn refresh(&self, inner: &mut Inner, record: &Record) {
+        let clock = &self.parts.clock;
+        let wait = record.breaker_wait(clock.wall());
+        if !wait.is_zero() {
+            return self.hold_back(inner, wait, "Renewing failed too often within the last hour.");
+        }
+        let intending = record.intending(clock.wall());
+        if let Err(error) = self.prepare(inner, intending.clone()).await {
+            self.parts.metrics.refresh(&self.name, "vault_unwritable");
+            let pause = next_pause(inner, None);
+            return self.hold_back(inner, pause, &format!("Nothing was renewed, to lose nothing: {error}"));
+        }
+        self.show(|view| view.state = State::Refreshing);
+        let answer = self.call(&intending).await;
+        let heard = Instant::now();
+        let (next, failure) = match answer {
+            Ok(tokens) => (intending.renewed(tokens, clock.wall()), None),
+            Err(failure) => (intending.failed(&failure, clock.wall()), Some(failure)),
+        };
+        self.report(failure.as_ref());
+        self.settle(inner, next, failure).await;
+        self.parts.metrics.rotation_window(heard.elapsed());
+    }
+
+    /// Nothing is sent before this has succeeded.
+    async fn prepare(&self, inner: &mut Inner, intending: Record) -> Result<(), VaultError> {
+        self.parts.vault.probe().await?;
+        self.store(inner, intending).await
+    }
+
+    async fn call(&self, record: &Record) -> Result<Tokens, Failure> {
+        let login = &record.login;
+        let token_url = match self.profile.token.url.clone().or_else(|| login.token_url.clone()) {
+            Some(url) => url,
+            None => self.discover().await?,
+        };
+        let grant = match &login.renewal {
+            Renewal::RefreshToken { token } => Grant::Refresh(token),
+            Renewal::ClientSecret { secret } => Grant::ClientSecret(secret),
+            Renewal::None => return Err(Failure::nothing_to_renew_with()),
+        };
+        let Account { parts, profile, .. } = self;
+        exchange::call(&parts.upstream, profile, &token_url, login.client_id.as_deref(), grant, parts.clock.wall())
+            .await
+    }
+
+    async fn discover(&self) -> Result<url::Url, Failure> {
+        let endpoints = discovery::endpoints(&self.parts.upstream, &self.profile).await;
+        endpoints.ok().and_then(|endpoints| endpoints.token).ok_or_else(Failure::not_discovered)
+    }
+
+    /// Makes the outcome durable, however long that takes, then lets requests see it. Until then the old token serves.
+    async fn settle(&self, inner: &mut Inner, next: Record, failure: Option<Failure>) {
+        while let Err(error) = self.store(inner, next.clone()).await {
+            tracing::error!(account = %self.name, %error, "the renewed login cannot be stored; trying on");
+            self.show(|view| view.error = Some(error.to_string()));
+            tokio::time::sleep(STORE_AGAIN).await;
+        }
+        self.publish(inner);
+        match failure {
+            None => inner.failed_in_a_row = 0,
+            Some(failure) if next.is_renewable() => {
+                let pause = next_pause(inner, failure.retry_after).max(next.breaker_wait(self.parts.clock.wall()));
+                let reason = format!("Renewing failed, Pixy tries again: {}.", failure.what);
+                self.hold_back(inner, pause, &reason);
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// No refresh before `pause` is over; the current token serves on until it expires.
+    fn hold_back(&self, inner: &mut Inner, pause: Duration, reason: &str) {
+        let retry_at = self.parts.clock.tick().after(pause);
+        inner.refresh_at = Some(retry_at);
+        let next_refresh_at = Some(self.parts.clock.wall().after(pause));
+        self.show(|view| {
+            if view.state == State::Refreshing {
+                view.state = State::Linked;
+            }
+            view.refresh_at = Some(retry_at);
+            view.next_refresh_at = next_refresh_at;
+            view.error = Some(reason.to_owned());
+        });
+    }
+
+    fn report(&self, failure: Option<&Failure>) {
+        let outcome = match failure.map(|failure| failure.kind) {
+            None => "renewed",
+            Some(FailureKind::Terminal) => "terminal",
+            Some(FailureKind::Transient) => "transient",
+            Some(FailureKind::Unheard) => "unheard",
+            Some(FailureKind::Unknown) => "unknown",
+        };
+        self.parts.metrics.refresh(&self.name, outcome);
+        match failure {
+            None => tracing::info!(account = %self.name, "renewed"),
+            Some(failure) => tracing::warn!(account = %self.name, outcome, what = failure.what, "not renewed"),
+        }
+    }
+
+    async fn finish_revocation(&self, inner: &mut Inner, record: &Record) -> Duration {
+        let state::Standing::RevocationPending { since } = record.standing else { return LONGEST_SLEEP };
+        let given_up = self.parts.clock.wall().since(since) > LONGEST_REVOCATION;
+        if !given_up && self.revoke(&record.login).await == Unlinked::Pending {
+            return LONGEST_SLEEP;
+        }
+        match self.parts.vault.remove(&self.name).await {
+            Ok(()) => inner.record = None,
+            Err(error) => tracing::error!(account = %self.name, %error, "the unlinked login cannot be removed yet"),
+        }
+        LONGEST_SLEEP
+    }
+}
+
+fn next_pause(inner: &mut Inner, retry_after: Option<Duration>) -> Duration {
+    inner.failed_in_a_row += 1;
+    state::backoff(inner.failed_in_a_row, retry_after, random_fraction())
+}

@@ -1,0 +1,316 @@
+//! What is durable about a login, and every way it changes. Pure: no clock is read and nothing is called here.
+//!
+//! ```text
+//!             adopt                      renewed
+//!   (none) ───────────▶ linked ◀──────────────────────┐
+//!                        │  intending                 │
+//!                        ▼                            │
+//!                 intent recorded ──▶ the call ───────┤ transient, unknown (three times), unheard: still linked
+//!                                                     │
+//!                                                     └▶ relink_required(reason): terminal, unknown for the third time,
+//!                                                        two crashes with the same intent open
+//! ```
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use crate::clock::{Tick, Timestamp};
+use crate::oauth::reply::{Failure, FailureKind, Tokens};
+use crate::secret::Secret;
+
+/// So many unknown answers in a row are taken as the end of the grant.
+pub const UNKNOWN_LIMIT: u32 = 3;
+
+/// Never more failed token calls in [`BREAKER_SPAN`].
+pub const BREAKER_LIMIT: usize = 20;
+
+/// See [`BREAKER_LIMIT`].
+pub const BREAKER_SPAN: Duration = Duration::from_hours(1);
+
+/// A record older than its own past by more than this was written under another clock.
+const CLOCK_TOLERANCE: Duration = Duration::from_mins(1);
+
+/// What is sealed in the vault for one account.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Record {
+    /// Whether it can be used.
+    pub standing: Standing,
+    /// What was granted.
+    pub login: Login,
+    /// A refresh that was begun and whose outcome is not recorded.
+    pub intent: Option<Intent>,
+    /// A refresh token was sent and no answer heard, since then.
+    pub unheard_since: Option<Timestamp>,
+    /// Unknown answers since the last good one.
+    pub unknown_answers: u32,
+    /// Failed token calls within [`BREAKER_SPAN`], oldest first.
+    pub failures: Vec<Timestamp>,
+    /// When a person linked it.
+    pub linked_at: Timestamp,
+}
+
+/// Whether a login can be used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// It can.
+    Linked,
+    /// It cannot be renewed: a person must link again. The credential is kept.
+    RelinkRequired {
+        /// One sentence for the person.
+        reason: String,
+        /// Since when.
+        since: Timestamp,
+    },
+    /// A person unlinked it; the provider has yet to be told.
+    RevocationPending {
+        /// Since when.
+        since: Timestamp,
+    },
+}
+
+/// What the provider granted.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Login {
+    /// Attached to requests.
+    #[serde(with = "crate::secret::in_vault_record")]
+    pub access_token: Secret,
+    /// What a new one is got with.
+    pub renewal: Renewal,
+    /// When the access token came, by the wall clock.
+    pub obtained_at: Timestamp,
+    /// How long it lives from then; `None` is for ever.
+    pub lifetime: Option<Duration>,
+    /// No refresh before this.
+    pub not_before: Option<Timestamp>,
+    /// Goes up with every new access token, so that a rejected one is told from its successor.
+    pub serial: u64,
+    /// The client id that the grant belongs to.
+    pub client_id: Option<String>,
+    /// Endpoints that were discovered when it was linked; those of the profile come first.
+    pub token_url: Option<Url>,
+    /// The same for revocation.
+    pub revoke_url: Option<Url>,
+    /// What was granted.
+    pub scopes: Vec<String>,
+    /// Whose account it is, for the person.
+    pub identity: Vec<String>,
+    /// Headers that are copied from claims.
+    pub claim_headers: Vec<(String, String)>,
+}
+
+/// What a new access token is got with.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Renewal {
+    /// Nothing: the token lives for ever, or the person must come back.
+    None,
+    /// A refresh token, which may rotate.
+    RefreshToken {
+        /// The current one.
+        #[serde(with = "crate::secret::in_vault_record")]
+        token: Secret,
+    },
+    /// The client's secret (RFC 6749 §4.4), which is never spent.
+    ClientSecret {
+        /// It.
+        #[serde(with = "crate::secret::in_vault_record")]
+        secret: Secret,
+    },
+}
+
+/// A refresh token is about to be spent; written before the call, cleared with its outcome.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    /// Since when.
+    pub at: Timestamp,
+    /// How often this very token was begun to be spent without an outcome being recorded: more than one only after a crash.
+    pub tries: u32,
+}
+
+/// When the current access token serves and when it should be renewed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// Not sent any more from here on; `None` is for ever.
+    pub usable_until: Option<Tick>,
+    /// When to refresh; `None` is never.
+    pub refresh_at: Option<Tick>,
+}
+
+impl Record {
+    /// A fresh login that a person confirmed.
+    pub fn linked(login: Login, now: Timestamp) -> Self {
+        Self {
+            standing: Standing::Linked,
+            login,
+            intent: None,
+            unheard_since: None,
+            unknown_answers: 0,
+            failures: Vec::new(),
+            linked_at: now,
+        }
+    }
+
+    /// As read after a start: an intent that is still open means that Pixy died between sending a refresh token and
+    /// recording what came of it. Once is retried, because the provider may not have seen it or may forgive; twice is not.
+    #[must_use]
+    pub fn after_restart(&self, now: Timestamp) -> Self {
+        match &self.intent {
+            Some(intent) if intent.tries >= 2 => self.relink(
+                "Pixy was stopped twice in the middle of renewing this login, so its refresh token may be spent.",
+                now,
+            ),
+            _ => self.clone(),
+        }
+    }
+
+    /// To be made durable before the refresh token is sent.
+    #[must_use]
+    pub fn intending(&self, now: Timestamp) -> Self {
+        let tries = self.intent.as_ref().map_or(0, |intent| intent.tries) + 1;
+        Self { intent: Some(Intent { at: now, tries }), ..self.clone() }
+    }
+
+    /// The provider gave new tokens.
+    #[must_use]
+    pub fn renewed(&self, tokens: Tokens, now: Timestamp) -> Self {
+        let mut failures = self.failures_since(now);
+        if tokens.lifetime.is_some_and(|lifetime| lifetime < Duration::from_secs(1)) {
+            failures.push(now); // a token that is dead on arrival must not make us ask without end
+        }
+        let old = &self.login;
+        let renewal = match (tokens.refresh_token, &old.renewal) {
+            (Some(token), Renewal::RefreshToken { .. }) => Renewal::RefreshToken { token },
+            (_, kept) => kept.clone(), // RFC 6749 §6: no new one means that the old one goes on
+        };
+        let login = Login {
+            access_token: tokens.access_token,
+            renewal,
+            obtained_at: now,
+            lifetime: tokens.lifetime,
+            not_before: tokens.not_before,
+            serial: old.serial + 1,
+            client_id: old.client_id.clone(),
+            token_url: old.token_url.clone(),
+            revoke_url: old.revoke_url.clone(),
+            scopes: tokens.scopes.unwrap_or_else(|| old.scopes.clone()),
+            identity: if tokens.identity.is_empty() { old.identity.clone() } else { tokens.identity },
+            claim_headers: if tokens.claim_headers.is_empty() {
+                old.claim_headers.clone()
+            } else {
+                tokens.claim_headers
+            },
+        };
+        Self { failures, ..Self::linked(login, self.linked_at) }
+    }
+
+    /// The call failed. Nothing of the login is touched, whatever the failure.
+    #[must_use]
+    pub fn failed(&self, failure: &Failure, now: Timestamp) -> Self {
+        let mut failures = self.failures_since(now);
+        failures.push(now);
+        let crashed_before = self.intent.as_ref().is_some_and(|intent| intent.tries >= 2);
+        let unheard_since = match failure.kind {
+            FailureKind::Unheard => self.unheard_since.or(Some(now)),
+            FailureKind::Transient if failure.surely_unspent => self.unheard_since,
+            _ => None,
+        };
+        let unknown_answers =
+            if failure.kind == FailureKind::Unknown { self.unknown_answers + 1 } else { self.unknown_answers };
+        let next = Self { intent: None, unheard_since, unknown_answers, failures, ..self.clone() };
+        let what = &failure.what;
+        match failure.kind {
+            FailureKind::Terminal if crashed_before || self.unheard_since.is_some() => next.relink(
+                &format!("An earlier renewal was interrupted before its answer was stored, and now {what}."),
+                now,
+            ),
+            FailureKind::Terminal => next.relink(&format!("The provider ended this login: {what}."), now),
+            FailureKind::Unknown if unknown_answers >= UNKNOWN_LIMIT => next.relink(
+                &format!("Renewing failed {unknown_answers} times in a way that Pixy does not know: {what}."),
+                now,
+            ),
+            FailureKind::Unknown | FailureKind::Transient | FailureKind::Unheard => next,
+        }
+    }
+
+    /// The access token ended and nothing can renew it.
+    #[must_use]
+    pub fn ended(&self, now: Timestamp) -> Self {
+        self.relink("The login ended, and the provider gave nothing to renew it with.", now)
+    }
+
+    /// How long the breaker keeps the next call back; zero when it may go out.
+    pub fn breaker_wait(&self, now: Timestamp) -> Duration {
+        let recent = self.failures_since(now);
+        match recent.len().checked_sub(BREAKER_LIMIT) {
+            None => Duration::ZERO,
+            Some(index) => recent[index].after(BREAKER_SPAN).since(now),
+        }
+    }
+
+    /// It may be renewed: linked, and there is something to renew it with.
+    pub fn is_renewable(&self) -> bool {
+        self.standing == Standing::Linked && !matches!(self.login.renewal, Renewal::None)
+    }
+
+    /// A person unlinked it, and only the provider does not know yet.
+    pub fn is_being_revoked(&self) -> bool {
+        matches!(self.standing, Standing::RevocationPending { .. })
+    }
+
+    fn relink(&self, reason: &str, now: Timestamp) -> Self {
+        let standing = Standing::RelinkRequired { reason: reason.to_owned(), since: now };
+        Self { standing, intent: None, ..self.clone() }
+    }
+
+    fn failures_since(&self, now: Timestamp) -> Vec<Timestamp> {
+        let recent = self
+            .failures
+            .iter()
+            .copied()
+            .filter(|&at| now.since(at) < BREAKER_SPAN && at <= now.after(CLOCK_TOLERANCE));
+        recent.collect()
+    }
+}
+
+impl Login {
+    /// Decides once, when a token is published, until when it serves and when to renew it. `jitter` is within 0..1.
+    pub fn timing(&self, profile_lead: Duration, jitter: f64, wall: Timestamp, tick: Tick) -> Timing {
+        let Some(lifetime) = self.lifetime else { return Timing { usable_until: None, refresh_at: None } };
+        // A token from the future was stored under another clock: how much of it is left cannot be known.
+        let from_future = self.obtained_at > wall.after(CLOCK_TOLERANCE);
+        let remaining =
+            if from_future { Duration::ZERO } else { lifetime.saturating_sub(wall.since(self.obtained_at)) };
+        // Time for a request to arrive before the token ends.
+        let margin = (lifetime / 20).min(Duration::from_secs(10));
+        let lead = profile_lead.min(lifetime / 10).mul_f64(0.75 + jitter.clamp(0.0, 1.0) / 2.0).max(margin);
+        let refresh_at = if matches!(self.renewal, Renewal::None) {
+            None
+        } else {
+            let earliest = self.not_before.map_or(tick, |moment| tick.after(moment.since(wall)));
+            Some(tick.after(remaining.saturating_sub(lead)).max(earliest))
+        };
+        Timing { usable_until: Some(tick.after(remaining.saturating_sub(margin))), refresh_at }
+    }
+
+    /// When the access token ends, by the wall clock.
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        self.lifetime.map(|lifetime| self.obtained_at.after(lifetime))
+    }
+}
+
+/// The pause after the `nth` failure in a row (from 1): doubling from one second, at most five minutes, half of it jitter;
+/// never less than the server asked for.
+pub fn backoff(nth: u32, retry_after: Option<Duration>, jitter: f64) -> Duration {
+    const LONGEST: Duration = Duration::from_mins(5);
+    let whole = Duration::from_secs(1 << nth.saturating_sub(1).min(9)).min(LONGEST);
+    let pause = whole.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0);
+    // Retry-After gets jitter on top, so that sidecars which were told the same do not come back together.
+    retry_after.map_or(pause, |asked| pause.max(asked.min(LONGEST).mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 10.0)))
+}
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;

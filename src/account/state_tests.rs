@@ -1,0 +1,156 @@
+use super::*;
+
+const NOW: Timestamp = Timestamp::EPOCH;
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_seconds(seconds)
+}
+
+fn login() -> Login {
+    Login {
+        access_token: Secret::new("at-0".into()),
+        renewal: Renewal::RefreshToken { token: Secret::new("rt-0".into()) },
+        obtained_at: NOW,
+        lifetime: Some(Duration::from_hours(1)),
+        not_before: None,
+        serial: 0,
+        client_id: None,
+        token_url: None,
+        revoke_url: None,
+        scopes: vec!["a".into()],
+        identity: vec!["anna@example.com".into()],
+        claim_headers: Vec::new(),
+    }
+}
+
+fn tokens(refresh_token: Option<&str>, lifetime: u64) -> Tokens {
+    Tokens {
+        access_token: Secret::new("at-1".into()),
+        refresh_token: refresh_token.map(|token| Secret::new(token.into())),
+        lifetime: Some(Duration::from_secs(lifetime)),
+        not_before: None,
+        scopes: None,
+        identity: Vec::new(),
+        claim_headers: Vec::new(),
+    }
+}
+
+fn failure(kind: FailureKind) -> Failure {
+    Failure { kind, code: None, what: "it failed".into(), retry_after: None, surely_unspent: false }
+}
+
+fn refresh_token(record: &Record) -> &str {
+    match &record.login.renewal {
+        Renewal::RefreshToken { token } => token.expose(),
+        _ => "",
+    }
+}
+
+fn is_relink(record: &Record) -> bool {
+    matches!(record.standing, Standing::RelinkRequired { .. })
+}
+
+#[test]
+fn attack_69_a_reply_without_a_refresh_token_keeps_the_old_one() {
+    // google-gemini/gemini-cli#21691
+    let record = Record::linked(login(), NOW).intending(NOW);
+    let kept = record.renewed(tokens(None, 60), at(1));
+    assert_eq!((refresh_token(&kept), kept.login.access_token.expose()), ("rt-0", "at-1"));
+    assert_eq!(kept.login.identity, ["anna@example.com"]);
+    let rotated = record.renewed(tokens(Some("rt-1"), 60), at(1));
+    assert_eq!((refresh_token(&rotated), rotated.login.serial, rotated.intent.is_none()), ("rt-1", 1, true));
+}
+
+#[test]
+fn no_failure_takes_anything_from_the_login() {
+    for kind in [FailureKind::Terminal, FailureKind::Transient, FailureKind::Unheard, FailureKind::Unknown] {
+        let record = Record::linked(login(), NOW).intending(NOW).failed(&failure(kind), at(1));
+        assert_eq!((refresh_token(&record), record.login.access_token.expose()), ("rt-0", "at-0"), "{kind:?}");
+        assert_eq!(is_relink(&record), kind == FailureKind::Terminal, "{kind:?}");
+        assert_eq!(record.intent, None, "{kind:?}");
+    }
+}
+
+#[test]
+fn unknown_answers_end_the_login_at_the_third() {
+    let mut record = Record::linked(login(), NOW);
+    for nth in 1..=3 {
+        record = record.intending(NOW).failed(&failure(FailureKind::Unknown), at(nth));
+        assert_eq!(is_relink(&record), nth == 3);
+    }
+    let between = Record::linked(login(), NOW)
+        .failed(&failure(FailureKind::Unknown), at(1))
+        .failed(&failure(FailureKind::Unknown), at(2))
+        .renewed(tokens(None, 60), at(3))
+        .failed(&failure(FailureKind::Unknown), at(4));
+    assert!(!is_relink(&between), "a good answer starts the count anew");
+}
+
+#[test]
+fn a_crash_with_an_open_intent_is_retried_once() {
+    let once = Record::linked(login(), NOW).intending(NOW).after_restart(at(5));
+    assert!(!is_relink(&once));
+    let twice = once.intending(at(5)).after_restart(at(6));
+    assert!(is_relink(&twice));
+    let refused = once.intending(at(5)).failed(&failure(FailureKind::Terminal), at(6));
+    let Standing::RelinkRequired { reason, .. } = refused.standing else { panic!("not refused") };
+    assert!(reason.starts_with("An earlier renewal was interrupted"), "{reason}");
+    let closed = once.intending(at(5)).renewed(tokens(Some("rt-1"), 60), at(6)).intending(at(9));
+    assert_eq!(closed.intent, Some(Intent { at: at(9), tries: 1 }), "an outcome closes the intent");
+}
+
+#[test]
+fn the_breaker_opens_at_twenty_failures_in_an_hour() {
+    // diegosouzapw/OmniRoute PR#3692: 1,352 retries
+    let mut record = Record::linked(login(), NOW);
+    for second in 0..20 {
+        assert_eq!(record.breaker_wait(at(second)), Duration::ZERO, "{second}");
+        record = record.failed(&failure(FailureKind::Transient), at(second));
+    }
+    assert_eq!(record.breaker_wait(at(20)), Duration::from_secs(3_580));
+    assert_eq!(record.breaker_wait(at(3_600)), Duration::ZERO);
+    let dead_on_arrival =
+        (0..20).fold(Record::linked(login(), NOW), |record, second| record.renewed(tokens(Some("rt"), 0), at(second)));
+    assert!(dead_on_arrival.breaker_wait(at(20)) > Duration::ZERO, "tokens that are born dead count as failures");
+}
+
+#[tokio::test(start_paused = true)]
+async fn refresh_is_ahead_of_time_and_never_before_it_may_be() {
+    let tick = crate::clock::Clock::tokio(NOW).tick();
+    let after = |seconds: f64| Some(tick.after(Duration::from_secs_f64(seconds)));
+    let ten_minutes = Duration::from_mins(10);
+
+    let hour = login().timing(ten_minutes, 0.5, NOW, tick);
+    assert_eq!(
+        (hour.refresh_at, hour.usable_until),
+        (after(3600.0 - 360.0), after(3590.0)),
+        "10 % is less than the lead"
+    );
+
+    let eight_hours = Login { lifetime: Some(Duration::from_hours(8)), ..login() }.timing(ten_minutes, 0.5, NOW, tick);
+    assert_eq!(eight_hours.refresh_at, after(8.0 * 3600.0 - 600.0));
+
+    let late = Login { not_before: Some(at(3_500)), ..login() }.timing(ten_minutes, 0.5, NOW, tick);
+    assert_eq!(late.refresh_at, after(3500.0), "a refresh before earliest_refresh_at spends the token");
+
+    let short = Login { lifetime: Some(Duration::from_secs(5)), ..login() }.timing(ten_minutes, 0.5, NOW, tick);
+    assert_eq!((short.refresh_at, short.usable_until), (after(4.5), after(4.75)));
+
+    let stale = login().timing(ten_minutes, 0.5, at(10_000), tick);
+    assert_eq!((stale.refresh_at, stale.usable_until), (Some(tick), Some(tick)), "expired: refresh now, send nothing");
+
+    let future = Login { obtained_at: at(10_000), ..login() }.timing(ten_minutes, 0.5, NOW, tick);
+    assert_eq!(future.usable_until, Some(tick), "a token from the future cannot be trusted to be alive");
+
+    let eternal = Login { lifetime: None, ..login() }.timing(ten_minutes, 0.5, NOW, tick);
+    assert_eq!(eternal, Timing { usable_until: None, refresh_at: None });
+}
+
+#[test]
+fn backoff_doubles_up_to_five_minutes_and_honours_the_server() {
+    assert_eq!(backoff(1, None, 1.0), Duration::from_secs(1));
+    assert_eq!(backoff(4, None, 0.0), Duration::from_secs(4));
+    assert_eq!(backoff(99, None, 1.0), Duration::from_mins(5));
+    assert_eq!(backoff(1, Some(Duration::from_secs(60)), 0.0), Duration::from_secs(60));
+    assert!(backoff(1, Some(Duration::from_hours(9)), 1.0) <= Duration::from_secs(330));
+}

@@ -1,0 +1,224 @@
+//! Puts a running Pixy together from its configuration, and takes it down again. The one place that knows all parts.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::account::{self, Account, Book};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::link::api::{self, LinkApi, Surface};
+use crate::link::guard::Guard;
+use crate::link::{Door, Facts, Key, Linker};
+use crate::metrics::Metrics;
+use crate::ops::Ops;
+use crate::proxy::agent::Agents;
+use crate::proxy::{self, Proxy};
+use crate::server::{self, Address, Listener};
+use crate::upstream::{RootsError, Upstream};
+use crate::vault::{self, Vault, VaultError};
+
+/// Open streams may go on this long after a SIGTERM: below the 30 s that Kubernetes and systemd leave.
+const DRAIN: Duration = Duration::from_secs(20);
+
+/// A refresh under way is waited for this long: longer than the token endpoint may take.
+const LAST_REFRESH: Duration = Duration::from_secs(35);
+
+/// Why Pixy did not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The directory of the control socket.
+    StateDir(PathBuf, io::Error),
+    /// Where logins are kept.
+    Vault(VaultError),
+    /// The trusted roots.
+    Roots(RootsError),
+    /// A listener.
+    Bind {
+        /// Which surface: "agents", "the page", …
+        surface: &'static str,
+        /// Where.
+        address: Address,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// A Pixy that serves: its addresses, as the system gave them.
+pub struct Running {
+    /// Where agents connect.
+    pub agents: Vec<Address>,
+    /// The page, if it is on.
+    pub page: Option<Address>,
+    /// Probes and metrics.
+    pub ops: Address,
+    /// The control socket.
+    pub control: PathBuf,
+    /// The accounts.
+    pub book: Book,
+    surfaces: JoinSet<()>,
+    keepers: JoinSet<()>,
+    shutdown: watch::Sender<bool>,
+}
+
+/// Starts everything, or nothing: every address is bound before the first connection is accepted.
+pub async fn start(config: Config) -> Result<Running, StartError> {
+    make_state_dir(&config.state_dir)?;
+    let vault = Vault::open(&config.vault).map_err(StartError::Vault)?;
+    let upstream = Upstream::new(&config.upstream).map_err(StartError::Roots)?;
+    let (clock, metrics) = (Clock::default(), Arc::new(Metrics::new()));
+    let (shutdown, going_down) = watch::channel(false);
+    let (changes, seen) = watch::channel(0);
+
+    let control = config.state_dir.join("control.sock");
+    let control_listener = bind("the control socket", &Address::Unix(control.clone())).await?;
+    let mut agent_listeners = Vec::new();
+    for listener in &config.agent_listeners {
+        agent_listeners.push((bind("agents", &listener.address).await?, listener.account.clone()));
+    }
+    let page_listener = match &config.link_listen {
+        Some(address) => Some(bind("the page", address).await?),
+        None => None,
+    };
+    let ops_listener = bind("probes and metrics", &config.ops_listen).await?;
+    let agents: Vec<Address> = agent_listeners.iter().map(|(listener, _)| listener.address().clone()).collect();
+    let page = page_listener.as_ref().map(|listener| listener.address().clone());
+    let ops = ops_listener.address().clone();
+
+    let shared = account::Parts {
+        vault,
+        upstream: upstream.clone(),
+        clock: clock.clone(),
+        metrics: Arc::clone(&metrics),
+        changes: changes.clone(),
+    };
+    let accounts = config.accounts.iter().map(|account| {
+        Account::new(account.name.clone(), Arc::clone(&account.profile), account.accept_terms, shared.clone())
+    });
+    let book = Book::new(accounts.collect());
+    let keepers = book.keep(&going_down);
+
+    let linker = Linker::new(book.clone(), upstream.clone(), clock.clone(), page.clone(), changes);
+    let link_parts = Arc::new(api::Parts {
+        linker: Arc::new(linker),
+        guard: Guard::new(clock.clone()),
+        door: Box::new(doors(&config, &agents)),
+        facts: facts(&config, &agents),
+        page: page.clone(),
+        changes: seen,
+    });
+    let proxy_parts = Arc::new(proxy::Parts {
+        book: book.clone(),
+        agents: Agents::new(config.agent_keys, clock.clone()),
+        upstream,
+        metrics: Arc::clone(&metrics),
+    });
+
+    let mut surfaces = JoinSet::new();
+    let many = server::Settings { connections: 1024, drain: DRAIN };
+    let few = server::Settings { connections: 64, drain: Duration::from_secs(1) };
+    for (listener, bound) in agent_listeners {
+        let proxy = Proxy::new(Arc::clone(&proxy_parts), bound);
+        surfaces.spawn(server::serve(listener, many, proxy, going_down.clone()));
+    }
+    if let Some(listener) = page_listener {
+        let page = LinkApi::new(Arc::clone(&link_parts), Surface::Page);
+        surfaces.spawn(server::serve(listener, few, page, going_down.clone()));
+    }
+    let control_api = LinkApi::new(link_parts, Surface::Control);
+    surfaces.spawn(server::serve(control_listener, few, control_api, going_down.clone()));
+    let probes = Ops { book: book.clone(), metrics, clock, shutdown: going_down.clone() };
+    surfaces.spawn(server::serve(ops_listener, few, probes, going_down));
+
+    Ok(Running { agents, page, ops, control, book, surfaces, keepers, shutdown })
+}
+
+impl Running {
+    /// Stops accepting, lets streams and a refresh under way finish, and says if a refresh could not.
+    pub async fn stop(mut self) -> Result<(), &'static str> {
+        self.shutdown.send_replace(true);
+        let surfaces = async { while self.surfaces.join_next().await.is_some() {} };
+        let keepers = async {
+            let all = async { while self.keepers.join_next().await.is_some() {} };
+            tokio::time::timeout(LAST_REFRESH, all).await
+        };
+        match tokio::join!(surfaces, keepers) {
+            ((), Ok(())) => Ok(()),
+            ((), Err(_)) => Err("a refresh did not end in time: at the next start its token is tried once more"),
+        }
+    }
+}
+
+async fn bind(surface: &'static str, address: &Address) -> Result<Listener, StartError> {
+    let fault = |source| StartError::Bind { surface, address: address.clone(), source };
+    Listener::bind(address).await.map_err(fault)
+}
+
+fn make_state_dir(path: &Path) -> Result<(), StartError> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|error| StartError::StateDir(path.to_owned(), error))
+}
+
+/// Where each account's agents connect: a listener bound to the account first, then one for all.
+fn doors(config: &Config, agents: &[Address]) -> impl Fn(&Account) -> Door + Send + Sync + use<> {
+    let listeners: Vec<_> =
+        config.agent_listeners.iter().map(|listener| listener.account.clone()).zip(agents.iter().cloned()).collect();
+    let keys: Vec<_> = config.agent_keys.iter().map(|key| (key.accounts.clone(), key.key_file.clone())).collect();
+    move |account| {
+        let bound = listeners.iter().find(|(bound, _)| bound.as_ref() == Some(account.name()));
+        let open = || listeners.iter().find(|(bound, _)| bound.is_none());
+        let fallback = || Address::Tcp(([127, 0, 0, 1], 8700).into());
+        let address = bound.or_else(open).map_or_else(fallback, |(_, address)| address.clone());
+        let key = match keys.iter().find(|(accounts, _)| accounts.contains(account.name())) {
+            None => Key::Any,
+            Some((_, Some(file))) => Key::File(file.clone()),
+            Some((_, None)) => Key::Known,
+        };
+        Door { address, bound: bound.is_some(), key }
+    }
+}
+
+fn facts(config: &Config, agents: &[Address]) -> Facts {
+    let store = match &config.vault.store {
+        vault::StoreSettings::Files(path) => path.display().to_string(),
+        vault::StoreSettings::Postgres { .. } => "PostgreSQL".to_owned(),
+    };
+    Facts {
+        version: env!("CARGO_PKG_VERSION"),
+        agent_addresses: agents.iter().map(ToString::to_string).collect(),
+        store,
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::StateDir(path, error) => write!(
+                f,
+                "the state directory {} cannot be made ({error}); set `state_dir` to a place that Pixy may write",
+                path.display()
+            ),
+            Self::Vault(error) => write!(f, "{error}"),
+            Self::Roots(error) => write!(f, "{error}"),
+            Self::Bind { surface, address, source } if source.kind() == io::ErrorKind::AddrInUse => write!(
+                f,
+                "{address}, the address for {surface}, is held by another program. Pixy takes no other port by itself: \
+                 whoever holds this one could pass for Pixy. Find it (`ss -ltnp`), or set another address in the configuration"
+            ),
+            Self::Bind { surface, address, source } => {
+                write!(f, "{address}, the address for {surface}, cannot be listened on: {source}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for StartError {}

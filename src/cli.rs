@@ -1,0 +1,191 @@
+//! The command line: what a person types, and the exit code that comes of it.
+//!
+//! 0 fine, 1 it failed while running, 64 usage or configuration (`EX_USAGE` of sysexits).
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the edge where Pixy speaks to a person")]
+
+mod control;
+mod inspect;
+mod link;
+mod serve;
+mod show;
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::{self, Config};
+use crate::link::Problem;
+
+/// A sidecar proxy that holds your LLM logins, so that the agent beside it never does.
+#[derive(Parser)]
+#[command(name = "pixy", version, max_term_width = 100)]
+struct Cli {
+    /// The configuration; else ~/.config/pixy/pixy.yaml, /etc/pixy/pixy.yaml, or the one that is built in
+    #[arg(long, global = true, env = "PIXY_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    log: LogOptions,
+}
+
+#[derive(Args, Clone)]
+struct LogOptions {
+    /// How log lines are written
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+    /// How much is logged
+    #[arg(long, global = true, value_enum, default_value_t = LogLevel::Info, value_name = "LEVEL")]
+    log: LogLevel,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve agents and the person (what `pixy` alone does)
+    Serve,
+    /// Check the configuration, and do nothing else
+    Check,
+    /// Print the JSON Schema of the configuration
+    Schema,
+    /// List the providers that Pixy knows, or show one
+    Providers {
+        /// One of them
+        name: Option<String>,
+    },
+    /// Link an account: opens a login with its provider, or takes a key
+    Link {
+        /// The account's name in the configuration
+        name: String,
+        /// Confirm whose account it is without asking
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Unlink an account: ends the login at the provider, then forgets it
+    Unlink {
+        /// The account's name in the configuration
+        name: String,
+    },
+    /// Show every account and what it needs
+    Status {
+        /// For programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the address of the page, with a fresh setup code
+    Url,
+    /// Print the lines that an agent needs to use an account
+    Env {
+        /// The account's name in the configuration
+        name: String,
+        /// The kind of agent: claude-code, anthropic, openai, codex, opencode, gemini, curl
+        #[arg(long = "for", value_name = "CLIENT")]
+        client: Option<String>,
+    },
+    /// Start a command with the variables of `pixy env`
+    Run {
+        /// The account's name in the configuration
+        name: String,
+        /// The command, after `--`
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+}
+
+/// What went wrong, and how it ends.
+enum Failure {
+    /// Exit 64; the text is complete.
+    Usage(String),
+    /// Exit 1.
+    Runtime(String),
+}
+
+/// Runs Pixy as the arguments say.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print(); // a closed terminal is no reason to panic
+            return if error.use_stderr() { ExitCode::from(64) } else { ExitCode::SUCCESS };
+        }
+    };
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Usage(text)) => {
+            eprintln!("{}", text.trim_end());
+            ExitCode::from(64)
+        }
+        Err(Failure::Runtime(text)) => {
+            eprintln!("pixy: {}", text.trim_end());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    let load = || -> Result<Config, Failure> {
+        config::load(cli.config.as_deref()).map_err(|faults| Failure::Usage(faults.to_string()))
+    };
+    match cli.command.unwrap_or(Command::Serve) {
+        Command::Serve => serve::serve(load()?, &cli.log),
+        Command::Check => {
+            print!("{}", inspect::check(&load()?));
+            Ok(())
+        }
+        Command::Schema => {
+            println!("{:#}", config::schema());
+            Ok(())
+        }
+        Command::Providers { name: None } => {
+            print!("{}", inspect::providers());
+            Ok(())
+        }
+        Command::Providers { name: Some(name) } => match inspect::provider(&name) {
+            Some(text) => {
+                print!("{text}");
+                Ok(())
+            }
+            None => Err(Failure::Usage(format!("pixy: there is no provider \"{name}\"; `pixy providers` lists them"))),
+        },
+        Command::Link { name, yes } => link::link(&load()?, &name, yes),
+        Command::Unlink { name } => show::unlink(&load()?, &name),
+        Command::Status { json } => show::status(&load()?, json),
+        Command::Url => show::url(&load()?),
+        Command::Env { name, client } => show::env(&load()?, &name, client.as_deref()),
+        Command::Run { name, command } => show::run(&load()?, &name, &command),
+    }
+}
+
+/// One thread for all input and output; files have threads of their own.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Runtime(format!("the system gives no threads or descriptors ({error})")))
+}
+
+/// A problem as a terminal shows it.
+fn told(problem: &Problem) -> String {
+    format!("{}\n      {}", problem.title, problem.detail)
+}
+
+fn is_terminal() -> bool {
+    std::io::stdin().is_terminal()
+}

@@ -1,0 +1,96 @@
+//! `pixy serve`.
+
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use super::{Failure, LogFormat, LogLevel, LogOptions, runtime};
+use crate::account::State;
+use crate::app::{self, Running};
+use crate::config::Config;
+
+/// Serves until SIGTERM or SIGINT.
+pub(super) fn serve(config: Config, log: &LogOptions) -> Result<(), Failure> {
+    start_log(log);
+    let file = config.file.clone();
+    let runtime = runtime()?;
+    let outcome = runtime.block_on(async {
+        let failed = |error: &dyn std::fmt::Display| Failure::Runtime(error.to_string());
+        let mut terminate = signal(SignalKind::terminate()).map_err(|error| failed(&error))?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| failed(&error))?;
+        let running = app::start(config).await.map_err(|error| failed(&error))?;
+        let origin = file.map_or("the built-in configuration".to_owned(), |file| file.display().to_string());
+        announce(&running, &origin).await;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("going down: open streams may finish");
+        running.stop().await.map_err(|what| failed(&what))
+    });
+    runtime.shutdown_background();
+    outcome
+}
+
+/// What a newcomer reads first: where agents go, where the person goes, and what is next.
+async fn announce(running: &Running, origin: &str) {
+    // The vault is read in a moment; a sentence that says "not linked" too early would be a lie.
+    for account in running.book.iter() {
+        for _ in 0..100 {
+            if account.view().state != State::Starting {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    }
+    let linked: Vec<&str> = names(running, |state| state != State::Unlinked);
+    let unlinked: Vec<&str> = names(running, |state| state == State::Unlinked);
+    let agents = running.agents.iter().map(|address| format!("http://{address}/<account>/…")).collect::<Vec<_>>();
+    eprintln!("Pixy {} serves, on {origin}.", env!("CARGO_PKG_VERSION"));
+    eprintln!("  agents   {}", agents.join(", ").replace("http://unix:", "unix:"));
+    match &running.page {
+        Some(page) => {
+            eprintln!("  you      http://{page}/  (`pixy url` prints the address with the code that opens it)")
+        }
+        None => eprintln!("  you      the page is off; `pixy link NAME` links in the terminal"),
+    }
+    eprintln!("  probes   http://{}/readyz, /livez, /metrics", running.ops);
+    eprintln!("  linked   {}", or_none(&linked));
+    if !unlinked.is_empty() {
+        eprintln!("  not yet  {}", unlinked.join(", "));
+    }
+    if let (true, Some(first)) = (linked.is_empty(), unlinked.first()) {
+        eprintln!(
+            "Next: in another terminal, `pixy link {first}`, then `pixy env {first}` for the lines that your agent needs."
+        );
+    }
+    tracing::info!(linked = linked.len(), accounts = linked.len() + unlinked.len(), "serving");
+}
+
+fn names(running: &Running, wanted: impl Fn(State) -> bool) -> Vec<&str> {
+    let accounts = running.book.iter().filter(|account| wanted(account.view().state));
+    accounts.map(|account| account.name().as_str()).collect()
+}
+
+fn or_none(names: &[&str]) -> String {
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+/// Logs to standard error. The level is Pixy's own: what libraries say at `trace` may hold what they carry, so they are kept
+/// at `info` whatever is asked for.
+fn start_log(options: &LogOptions) {
+    let level = match options.log {
+        LogLevel::Error => "error",
+        LogLevel::Warn => "warn",
+        LogLevel::Info => "info",
+        LogLevel::Debug => "debug",
+        LogLevel::Trace => "trace",
+    };
+    let others = if matches!(options.log, LogLevel::Error | LogLevel::Warn) { level } else { "info" };
+    let filter = EnvFilter::new(format!("{others},pixy={level}"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // A second logger in one process (tests) is not worth dying for.
+    let _ = match options.log_format {
+        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+}

@@ -1,0 +1,327 @@
+//! The link surface over HTTP: the page, the JSON API and the way back of loopback redirects.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::header::CONTENT_TYPE;
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full, Limited, StreamBody};
+use hyper::body::{Frame, Incoming};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::guard::{self, Guard, Person};
+use super::page::{self, Facts};
+use super::problem::Problem;
+use super::recipe::{self, Door};
+use super::{Identified, Linker};
+use crate::account::{Account, Unlinked};
+use crate::server::{Address, Peer};
+use crate::upstream::BoxError;
+
+/// A body of this surface.
+pub type LinkBody = UnsyncBoxBody<Bytes, BoxError>;
+
+/// Bodies of calls are small.
+const LARGEST_BODY: usize = 64 * 1024;
+
+/// Several changes within this become one event.
+const EVENT_PAUSE: Duration = Duration::from_millis(150);
+
+/// A comment on quiet event streams, so that a dead connection is noticed.
+const EVENT_HEARTBEAT: Duration = Duration::from_secs(20);
+
+/// The link surface; cheap to clone.
+#[derive(Clone)]
+pub struct LinkApi {
+    parts: Arc<Parts>,
+    surface: Surface,
+}
+
+/// What both faces of the link surface share.
+pub struct Parts {
+    /// The journey.
+    pub linker: Arc<Linker>,
+    /// Who may.
+    pub guard: Guard,
+    /// Where agents connect, for what is to be copied.
+    pub door: Box<dyn Fn(&Account) -> Door + Send + Sync>,
+    /// For the page's foot.
+    pub facts: Facts,
+    /// The page's own address, if it is on.
+    pub page: Option<Address>,
+    /// Goes up with every change that a person could see.
+    pub changes: watch::Receiver<u64>,
+}
+
+/// The two faces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Surface {
+    /// TCP: the page; every call needs a secret.
+    Page,
+    /// The control socket: the kernel says who it is.
+    Control,
+}
+
+impl LinkApi {
+    /// One face of the surface.
+    pub fn new(parts: Arc<Parts>, surface: Surface) -> Self {
+        Self { parts, surface }
+    }
+
+    async fn handle(self, request: Request<Incoming>) -> Response<LinkBody> {
+        let mut response = match self.answer(request).await {
+            Ok(response) => response,
+            Err(problem) => problem_response(&problem),
+        };
+        for (name, value) in page::SECURITY_HEADERS {
+            response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        response
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response<LinkBody>, Problem> {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        if self.surface == Surface::Page {
+            let is_callback = self.parts.linker.is_callback_path(&path);
+            guard::check_origin(&method, request.headers(), is_callback)?;
+            if !path.starts_with("/api/") {
+                return self.page(&method, &path, request.uri().query().unwrap_or_default()).await;
+            }
+            if (&method, path.as_str()) == (&Method::POST, "/api/session") {
+                let body: SetupCode = read(request).await?;
+                let session = self.parts.guard.open_session(&body.setup_code)?;
+                return Ok(json_response(&json!({ "session": session.expose() })));
+            }
+        }
+        let person = match self.surface {
+            Surface::Page => self.parts.guard.person(request.headers())?,
+            Surface::Control => guard::socket_person(request.extensions().get::<Peer>().and_then(|peer| peer.uid))?,
+        };
+        self.call(&person, &method, &path, request).await
+    }
+
+    /// What needs no session: it tells nothing.
+    async fn page(&self, method: &Method, path: &str, query: &str) -> Result<Response<LinkBody>, Problem> {
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            return Err(no_call());
+        }
+        if path == "/" {
+            return Ok(response("text/html; charset=utf-8", page::index(&self.parts.facts)));
+        }
+        if let Some(asset) = page::asset(path) {
+            return Ok(response(asset.content_type, asset.body));
+        }
+        if self.parts.linker.is_callback_path(path) {
+            let outcome = self.parts.linker.come_back(path, query).await;
+            return Ok(response("text/html; charset=utf-8", page::callback(&outcome)));
+        }
+        Err(no_call())
+    }
+
+    /// The calls of a known person.
+    async fn call(
+        &self,
+        _: &Person,
+        method: &Method,
+        path: &str,
+        request: Request<Incoming>,
+    ) -> Result<Response<LinkBody>, Problem> {
+        let linker = &self.parts.linker;
+        let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+        let answer = match (method.as_str(), segments.as_slice()) {
+            ("GET", ["api", "accounts"]) => json!(self.accounts()),
+            ("GET", ["api", "events"]) => return Ok(self.events()),
+            ("GET", ["api", "accounts", name, "env"]) => {
+                let account = linker.account(name)?;
+                json!(recipe::recipes(account, &(self.parts.door)(account)))
+            }
+            ("POST", ["api", "accounts", name, "attempts"]) => self.begin(name).await?,
+            ("POST", ["api", "attempts", id, "paste"]) => {
+                let body: Pasted = read(request).await?;
+                identified_json(&linker.paste(id, &body.text).await?)
+            }
+            ("POST", ["api", "attempts", id, "confirm"]) => {
+                linker.confirm(id).await?;
+                json!({ "state": "linked" })
+            }
+            ("DELETE", ["api", "attempts", id]) => {
+                linker.cancel(id)?;
+                json!({ "state": "cancelled" })
+            }
+            ("POST", ["api", "accounts", name, "key"]) => {
+                let body: Key = read(request).await?;
+                linker.set_key(name, &body.key).await?;
+                json!({ "state": "linked" })
+            }
+            ("POST", ["api", "accounts", name, "refresh"]) => {
+                let account = linker.account(name)?;
+                account.refresh_soon();
+                json!({ "state": account.view().state.as_str() })
+            }
+            ("DELETE", ["api", "accounts", name]) => json!({ "revoked": revoked_json(linker.unlink(name).await?) }),
+            ("POST", ["api", "setup"]) if self.surface == Surface::Control => self.setup()?,
+            _ => return Err(no_call()),
+        };
+        Ok(json_response(&answer))
+    }
+
+    async fn begin(&self, name: &str) -> Result<Value, Problem> {
+        let begun = self.parts.linker.begin(name).await?;
+        let profile = self.parts.linker.account(name)?.profile();
+        Ok(json!({
+            "attempt": begun.id,
+            "flow": profile.link.flow.as_str(),
+            "authorize_url": begun.authorize_url,
+            "expires_at": begun.expires_at,
+            "scopes": profile.link.scopes,
+            "redirect": if begun.comes_back { "loopback" } else { "paste" },
+        }))
+    }
+
+    /// The page's address with a fresh setup code in the fragment, which no server ever sees.
+    fn setup(&self) -> Result<Value, Problem> {
+        let Some(address) = &self.parts.page else {
+            return Err(Problem::new(
+                StatusCode::CONFLICT,
+                "page_off",
+                "The page is off (`link.listen: off`).",
+                "Link in the terminal: `pixy link NAME`.",
+            ));
+        };
+        let host = match address {
+            Address::Tcp(address) if address.ip().is_unspecified() => format!("http://127.0.0.1:{}", address.port()),
+            Address::Tcp(address) => format!("http://{address}"),
+            Address::Unix(_) => "http://localhost".to_owned(),
+        };
+        Ok(json!({ "url": format!("{host}/#{}", self.parts.guard.setup_code().expose()) }))
+    }
+
+    fn accounts(&self) -> Vec<super::json::AccountJson> {
+        self.parts.linker.accounts(|account| (self.parts.door)(account))
+    }
+
+    /// Server-sent events: all accounts, at once and after every change.
+    fn events(&self) -> Response<LinkBody> {
+        let start = (self.clone(), self.parts.changes.clone(), true);
+        let events = futures_util::stream::unfold(start, |(api, mut changes, first)| async move {
+            let heard = if first {
+                true
+            } else {
+                match tokio::time::timeout(EVENT_HEARTBEAT, changes.changed()).await {
+                    Ok(Ok(())) => true,
+                    Ok(Err(_)) => return None, // Pixy is going down
+                    Err(_) => false,
+                }
+            };
+            if heard && !first {
+                tokio::time::sleep(EVENT_PAUSE).await;
+            }
+            let text = if heard {
+                changes.mark_unchanged();
+                format!("event: accounts\ndata: {}\n\n", json!(api.accounts()))
+            } else {
+                ": still here\n\n".to_owned()
+            };
+            Some((Ok::<_, BoxError>(Frame::data(Bytes::from(text))), (api, changes, false)))
+        });
+        let mut response = Response::new(StreamBody::new(events).boxed_unsync());
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        response
+    }
+}
+
+impl tower::Service<Request<Incoming>> for LinkApi {
+    type Response = Response<LinkBody>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+        let this = self.clone();
+        Box::pin(async move { Ok(this.handle(request).await) })
+    }
+}
+
+#[derive(Deserialize)]
+struct SetupCode {
+    setup_code: String,
+}
+
+#[derive(Deserialize)]
+struct Pasted {
+    text: String,
+}
+
+#[derive(Deserialize)]
+struct Key {
+    key: String,
+}
+
+async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Problem> {
+    let is_json =
+        request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+    if !is_json {
+        // A form of another site can send text/plain without asking; it cannot send this.
+        return Err(Problem::bad_body("The body must be application/json."));
+    }
+    let body = Limited::new(request.into_body(), LARGEST_BODY).collect().await;
+    let body = body.map_err(|_| Problem::bad_body("The body is too large, or ended early."))?;
+    // serde's own message could repeat what was sent.
+    serde_json::from_slice(&body.to_bytes())
+        .map_err(|_| Problem::bad_body("The body is not the JSON that this call takes."))
+}
+
+fn identified_json(identified: &Identified) -> Value {
+    json!({
+        "identity": identified.identity,
+        "scopes": identified.scopes,
+        "missing_scopes": identified.missing_scopes,
+        "replaces": identified.replaces,
+    })
+}
+
+fn revoked_json(unlinked: Unlinked) -> Value {
+    match unlinked {
+        Unlinked::Revoked => json!(true),
+        Unlinked::NotRevoked => json!(false),
+        Unlinked::Pending => json!("pending"),
+    }
+}
+
+fn no_call() -> Problem {
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "no_call",
+        "There is nothing here.",
+        "The calls are listed in Pixy's documentation.",
+    )
+}
+
+fn response(content_type: &'static str, body: impl Into<Bytes>) -> Response<LinkBody> {
+    let body = Full::new(body.into()).map_err(|never: Infallible| match never {});
+    let mut response = Response::new(body.boxed_unsync());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+fn json_response(value: &Value) -> Response<LinkBody> {
+    response("application/json", value.to_string())
+}
+
+fn problem_response(problem: &Problem) -> Response<LinkBody> {
+    let body = serde_json::to_string(problem).unwrap_or_default(); // four strings and a number always serialise
+    let mut response = response("application/problem+json", body);
+    *response.status_mut() = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response
+}

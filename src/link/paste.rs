@@ -1,0 +1,310 @@
+//! Reads what a person pasted. Pure and strict: text in, code out, or a sentence that says what it was instead.
+
+use std::fmt;
+
+use url::Url;
+
+use crate::secret::Secret;
+
+/// Longer texts are not looked at.
+const LONGEST: usize = 16 * 1024;
+
+/// What this attempt expects to come back.
+pub struct Expected<'a> {
+    /// The attempt's state.
+    pub state: &'a Secret,
+    /// Where the provider was told to send the code.
+    pub redirect_uri: &'a Url,
+    /// The issuer, where it is known (RFC 9207).
+    pub issuer: Option<&'a Url>,
+    /// The server promised to send `iss` in every response.
+    pub sends_iss: bool,
+}
+
+/// An authorization response (RFC 6749 §4.1.2) that belongs to the attempt.
+#[derive(Debug)]
+pub struct Pasted {
+    /// The authorization code.
+    pub code: Secret,
+}
+
+/// What the text was instead. All but [`NotIt::Denied`] leave the attempt as it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotIt {
+    /// Nothing, or only spaces.
+    Empty,
+    /// Too long to be one.
+    TooLong,
+    /// Not a code, an address or a query.
+    Rubbish,
+    /// The address of another site.
+    ForeignHost(String),
+    /// A code without the state that must come with it.
+    NoState,
+    /// The state of another attempt.
+    OtherAttempt,
+    /// A parameter that must be there once stands there more often.
+    Twice(&'static str),
+    /// The response is another server's (RFC 9207 §2.4).
+    OtherIssuer,
+    /// The person or the provider said no; the code is RFC 6749 §4.1.2.1's, if it is one of them.
+    Denied(Option<&'static str>),
+}
+
+/// Reads `code#state`, the whole address that the provider redirected to, or its query.
+pub fn read(text: &str, expected: &Expected<'_>) -> Result<Pasted, NotIt> {
+    let text = unquoted(text.trim());
+    if text.is_empty() {
+        return Err(NotIt::Empty);
+    }
+    if text.len() > LONGEST {
+        return Err(NotIt::TooLong);
+    }
+    if text.chars().any(|character| character.is_whitespace() || character.is_control()) {
+        return Err(NotIt::Rubbish);
+    }
+    if text.starts_with("http://") || text.starts_with("https://") {
+        let url = Url::parse(text).map_err(|_| NotIt::Rubbish)?;
+        let place = |url: &Url| {
+            (
+                url.scheme().to_owned(),
+                url.host_str().map(str::to_owned),
+                url.port_or_known_default(),
+                url.path().to_owned(),
+            )
+        };
+        if place(&url) != place(expected.redirect_uri) {
+            return Err(NotIt::ForeignHost(url.host_str().unwrap_or_default().to_owned()));
+        }
+        return response(url.query().unwrap_or_default(), expected);
+    }
+    match text.split_once('#') {
+        Some((code, state)) if !code.contains(['=', '&', '?']) => {
+            // The provider's own page put these two together; it has no place for `iss`.
+            checked_state(Some(state), expected.state)?;
+            code_of(code)
+        }
+        _ if text.contains('=') => response(text.trim_start_matches('?'), expected),
+        _ if is_code(text) => Err(NotIt::NoState),
+        _ => Err(NotIt::Rubbish),
+    }
+}
+
+/// Reads the query of an authorization response.
+fn response(query: &str, expected: &Expected<'_>) -> Result<Pasted, NotIt> {
+    let query = query.split('#').next().unwrap_or_default();
+    let parameters: Vec<(String, String)> = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+    let one = |name: &'static str| -> Result<Option<&str>, NotIt> {
+        let mut values = parameters.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str());
+        let first = values.next();
+        if values.next().is_some() { Err(NotIt::Twice(name)) } else { Ok(first) }
+    };
+    let (code, error) = (one("code")?, one("error")?);
+    if code.is_none() && error.is_none() {
+        return Err(NotIt::Rubbish);
+    }
+    checked_state(one("state")?, expected.state)?;
+    match (one("iss")?, expected.issuer) {
+        (Some(iss), Some(issuer)) if !is_issuer(iss, issuer) => return Err(NotIt::OtherIssuer),
+        (None, Some(_)) if expected.sends_iss => return Err(NotIt::OtherIssuer),
+        _ => {}
+    }
+    match (code, error) {
+        (Some(code), None) => code_of(code),
+        (_, Some(error)) => Err(NotIt::Denied(ERRORS.iter().copied().find(|known| *known == error))),
+        (None, None) => Err(NotIt::Rubbish),
+    }
+}
+
+/// RFC 6749 §4.1.2.1 and OpenID Connect Core §3.1.2.6.
+const ERRORS: [&str; 10] = [
+    "access_denied",
+    "invalid_request",
+    "unauthorized_client",
+    "unsupported_response_type",
+    "invalid_scope",
+    "server_error",
+    "temporarily_unavailable",
+    "login_required",
+    "consent_required",
+    "interaction_required",
+];
+
+fn checked_state(given: Option<&str>, expected: &Secret) -> Result<(), NotIt> {
+    match given {
+        None | Some("") => Err(NotIt::NoState),
+        Some(given) if expected.matches(given) => Ok(()),
+        Some(_) => Err(NotIt::OtherAttempt),
+    }
+}
+
+/// Simple string comparison (RFC 9207 §2.4); `Url` writes an empty path as "/", which alone is no difference.
+fn is_issuer(given: &str, issuer: &Url) -> bool {
+    given == issuer.as_str() || Some(given) == issuer.as_str().strip_suffix('/')
+}
+
+fn code_of(code: &str) -> Result<Pasted, NotIt> {
+    if is_code(code) { Ok(Pasted { code: Secret::new(code.to_owned()) }) } else { Err(NotIt::Rubbish) }
+}
+
+/// Visible ASCII (RFC 6749 Appendix A.11), and nothing that only markup has.
+fn is_code(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= 8192
+        && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"<>\"'`\\".contains(&byte))
+}
+
+/// People copy quotes along.
+fn unquoted(text: &str) -> &str {
+    for quote in ['"', '\'', '`'] {
+        if let Some(inner) = text.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote)) {
+            return inner.trim();
+        }
+    }
+    text
+}
+
+impl NotIt {
+    /// The attempt is over: the provider will give no code for it.
+    pub fn ends_the_attempt(&self) -> bool {
+        matches!(self, Self::Denied(_))
+    }
+
+    /// For the stable `type` of a problem.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Empty => "paste_empty",
+            Self::TooLong | Self::Rubbish => "paste_not_a_code",
+            Self::ForeignHost(_) => "paste_foreign_host",
+            Self::NoState => "paste_no_state",
+            Self::OtherAttempt => "paste_other_attempt",
+            Self::Twice(_) => "paste_ambiguous",
+            Self::OtherIssuer => "paste_other_issuer",
+            Self::Denied(_) => "consent_denied",
+        }
+    }
+}
+
+impl fmt::Display for NotIt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("Nothing was pasted. Paste the code that the provider shows."),
+            Self::TooLong | Self::Rubbish => f.write_str(
+                "That is neither a code nor the address that the provider sent you to. Copy it again and paste all of it.",
+            ),
+            // A host that parsed as a URL holds no markup and no spaces.
+            Self::ForeignHost(host) => write!(
+                f,
+                "That is an address of {host}, not the one that this provider sends you to. Nothing was sent anywhere."
+            ),
+            Self::NoState => f.write_str(
+                "The code is there, but the part after it is missing. Paste all of what the provider shows, with everything after the '#'.",
+            ),
+            Self::OtherAttempt => {
+                f.write_str("This code belongs to another attempt. Use the code of the page that was opened last.")
+            }
+            Self::Twice(name) => write!(f, "That address holds \"{name}\" twice, so it is not the provider's."),
+            Self::OtherIssuer => f.write_str("This answer is from another server than the one that was asked. It was not used."),
+            Self::Denied(Some("access_denied")) => f.write_str("Access was denied at the provider. Start again if that was a mistake."),
+            Self::Denied(Some(code)) => write!(f, "The provider refused ({code}). Start again; if it stays so, the profile may be wrong."),
+            Self::Denied(None) => f.write_str("The provider refused. Start again; if it stays so, the profile may be wrong."),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read_for(text: &str, redirect_uri: &str) -> Result<String, NotIt> {
+        let expected = Expected {
+            state: &Secret::new("st-ate".into()),
+            redirect_uri: &Url::parse(redirect_uri).unwrap(),
+            issuer: Some(&Url::parse("https://issuer.example").unwrap()),
+            sends_iss: false,
+        };
+        read(text, &expected).map(|pasted| pasted.code.expose().to_owned())
+    }
+
+    const PAGE: &str = "https://platform.example/oauth/callback";
+
+    #[test]
+    fn all_that_people_paste_is_read() {
+        for text in [
+            "co-de#st-ate",
+            "  co-de#st-ate \n",
+            "\"co-de#st-ate\"",
+            "`co-de#st-ate`",
+            "code=co-de&state=st-ate",
+            "?state=st-ate&code=co-de",
+            "https://platform.example/oauth/callback?code=co-de&state=st-ate",
+            "https://platform.example:443/oauth/callback?code=co-de&state=st-ate&scope=a+b#",
+            "https://platform.example/oauth/callback?code=co-de&state=st-ate&iss=https%3A%2F%2Fissuer.example",
+        ] {
+            assert_eq!(read_for(text, PAGE).as_deref(), Ok("co-de"), "{text}");
+        }
+    }
+
+    #[test]
+    fn attack_62_what_is_not_the_answer_is_named() {
+        for (text, problem) in [
+            ("", NotIt::Empty),
+            ("  \n", NotIt::Empty),
+            ("hello world", NotIt::Rubbish),
+            ("<script>alert(1)</script>", NotIt::Rubbish),
+            ("💥", NotIt::Rubbish),
+            ("co-de", NotIt::NoState),
+            ("co-de#", NotIt::NoState),
+            ("#st-ate", NotIt::Rubbish),
+            ("co-de#other", NotIt::OtherAttempt),
+            ("co-de#ST-ATE", NotIt::OtherAttempt),
+            ("co-de#st-at", NotIt::OtherAttempt),
+            ("code=co-de", NotIt::NoState),
+            ("code=co-de&state=other", NotIt::OtherAttempt),
+            ("code=a&code=b&state=st-ate", NotIt::Twice("code")),
+            ("code=a&state=st-ate&state=st-ate", NotIt::Twice("state")),
+            ("code=a&state=st-ate&iss=https://evil.example", NotIt::OtherIssuer),
+            ("error=access_denied&state=st-ate", NotIt::Denied(Some("access_denied"))),
+            ("error=%3Cscript%3E&state=st-ate", NotIt::Denied(None)),
+            ("error=access_denied&state=other", NotIt::OtherAttempt),
+            ("foo=bar", NotIt::Rubbish),
+            ("https://evil.example/oauth/callback?code=co-de&state=st-ate", NotIt::ForeignHost("evil.example".into())),
+            ("https://platform.example/other?code=co-de&state=st-ate", NotIt::ForeignHost("platform.example".into())),
+            (
+                "http://platform.example/oauth/callback?code=co-de&state=st-ate",
+                NotIt::ForeignHost("platform.example".into()),
+            ),
+            ("https://", NotIt::Rubbish),
+        ] {
+            assert_eq!(read_for(text, PAGE), Err(problem), "{text}");
+        }
+        assert_eq!(read_for(&"a".repeat(1 << 20), PAGE), Err(NotIt::TooLong));
+    }
+
+    #[test]
+    fn attack_61_a_promised_iss_must_be_there() {
+        let expected = Expected {
+            state: &Secret::new("st-ate".into()),
+            redirect_uri: &Url::parse(PAGE).unwrap(),
+            issuer: Some(&Url::parse("https://issuer.example").unwrap()),
+            sends_iss: true,
+        };
+        assert_eq!(read("code=a&state=st-ate", &expected).unwrap_err(), NotIt::OtherIssuer);
+        assert!(read("code=a&state=st-ate&iss=https://issuer.example", &expected).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn attack_58_no_text_without_the_state_is_a_code(text in "\\PC{0,200}") {
+            prop_assume!(!text.contains("st-ate"));
+            prop_assert!(read_for(&text, PAGE).is_err());
+        }
+
+        #[test]
+        fn every_code_that_a_provider_may_give_is_read(code in "[!#$%&()*+,./0-9:;=?@A-Za-z_~-]{1,80}") {
+            let encoded: String = url::form_urlencoded::byte_serialize(code.as_bytes()).collect();
+            prop_assert_eq!(read_for(&format!("{PAGE}?code={encoded}&state=st-ate"), PAGE), Ok(code));
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! What Pixy counts, for `/metrics`: names and labels are bounded, and no label holds a path, a person or a secret.
+
+use std::sync::atomic::AtomicI64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::name::AccountName;
+
+/// All counters; shared by everything that counts.
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    refreshes: Family<RefreshLabels, Counter>,
+    expiry: Family<AccountLabels, Gauge<i64, AtomicI64>>,
+    usable: Family<AccountLabels, Gauge<i64, AtomicI64>>,
+    open_streams: Gauge,
+    rotation_window: Histogram,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RequestLabels {
+    account: String,
+    status: u16,
+    code: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RefreshLabels {
+    account: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct AccountLabels {
+    account: String,
+}
+
+/// Counts one open stream for as long as it lives.
+pub struct OpenStream(Gauge);
+
+impl Metrics {
+    /// All at zero.
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("pixy");
+        let metrics = Self {
+            requests: Family::default(),
+            refreshes: Family::default(),
+            expiry: Family::default(),
+            usable: Family::default(),
+            open_streams: Gauge::default(),
+            rotation_window: Histogram::new([0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0]),
+            registry: Registry::default(),
+        };
+        registry.register(
+            "requests",
+            "Requests of agents; code is Pixy's own error code, or empty when the answer is the upstream's",
+            metrics.requests.clone(),
+        );
+        registry.register("refreshes", "Calls to the token endpoint to renew a login", metrics.refreshes.clone());
+        registry.register_with_unit(
+            "access_token_expiry",
+            "Until the current access token ends; absent when it does not",
+            Unit::Seconds,
+            metrics.expiry.clone(),
+        );
+        registry.register("account_usable", "1 when a request for the account would be served", metrics.usable.clone());
+        registry.register("open_streams", "Requests and streams under way", metrics.open_streams.clone());
+        registry.register_with_unit(
+            "rotation_window",
+            "From the token endpoint's answer to the new tokens being durable: a crash in it may lose a login",
+            Unit::Seconds,
+            metrics.rotation_window.clone(),
+        );
+        Self { registry, ..metrics }
+    }
+
+    /// One answered request; `account` is empty when no account was found.
+    pub fn request(&self, account: Option<&AccountName>, status: u16, code: &'static str) {
+        let account = account.map_or_else(String::new, |name| name.as_str().to_owned());
+        self.requests.get_or_create(&RequestLabels { account, status, code }).inc();
+    }
+
+    /// One call to renew a login.
+    pub fn refresh(&self, account: &AccountName, outcome: &'static str) {
+        let account = account.as_str().to_owned();
+        self.refreshes.get_or_create(&RefreshLabels { account, outcome }).inc();
+    }
+
+    /// How long the answer of a token endpoint was not yet durable.
+    pub fn rotation_window(&self, span: std::time::Duration) {
+        self.rotation_window.observe(span.as_secs_f64());
+    }
+
+    /// A stream begins; it ends when the value is dropped.
+    pub fn open_stream(&self) -> OpenStream {
+        self.open_streams.inc();
+        OpenStream(self.open_streams.clone())
+    }
+
+    /// The state of one account, set just before [`Metrics::encode`].
+    pub fn account(&self, name: &AccountName, usable: bool, expires_in: Option<i64>) {
+        let labels = AccountLabels { account: name.as_str().to_owned() };
+        self.usable.get_or_create(&labels).set(i64::from(usable));
+        match expires_in {
+            Some(seconds) => {
+                self.expiry.get_or_create(&labels).set(seconds);
+            }
+            None => {
+                self.expiry.remove(&labels);
+            }
+        }
+    }
+
+    /// As OpenMetrics text.
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
+        text
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

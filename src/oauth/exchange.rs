@@ -1,0 +1,169 @@
+//! Calls to the token endpoint (RFC 6749 §4.1.3, §4.4.2, §6).
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE};
+use http::{Method, Request};
+use http_body_util::{BodyExt as _, Full};
+use url::Url;
+use zeroize::Zeroizing;
+
+use super::pkce::Verifier;
+use super::profile::{BodyKind, Profile};
+use super::reply::{self, Failure, Tokens};
+use crate::clock::Timestamp;
+use crate::secret::Secret;
+use crate::upstream::{Body, Fetched, SendError, Upstream};
+
+/// Longer than any token endpoint takes that will answer at all.
+pub const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Larger than any token reply.
+pub const LIMIT: usize = 256 * 1024;
+
+/// What a token request proves.
+#[derive(Clone, Copy)]
+pub enum Grant<'a> {
+    /// An authorization code, with the verifier that it was asked for with.
+    Code {
+        /// The code.
+        code: &'a Secret,
+        /// Spent with the code.
+        verifier: &'a Verifier,
+        /// The very string of the authorization request (RFC 6749 §4.1.3).
+        redirect_uri: &'a str,
+        /// Repeated where the provider wants it.
+        state: &'a Secret,
+    },
+    /// A refresh token.
+    Refresh(&'a Secret),
+    /// The client's own secret.
+    ClientSecret(&'a Secret),
+}
+
+/// Calls the token endpoint once and sorts its answer. Whatever happens, a code or a refresh token given here is to be
+/// taken as spent unless [`Failure::surely_unspent`] says otherwise.
+pub async fn call(
+    upstream: &Upstream,
+    profile: &Profile,
+    token_url: &Url,
+    client_id: Option<&str>,
+    grant: Grant<'_>,
+    now: Timestamp,
+) -> Result<Tokens, Failure> {
+    let fields = fields(profile, client_id, grant);
+    let answer = post(upstream, token_url, profile.token.body, &fields).await;
+    match answer {
+        Ok(fetched) => reply::sort(profile, &fetched, now),
+        Err(error) => Err(Failure::from_send(&error)),
+    }
+}
+
+/// Posts fields as a provider wants them written, and reads a bounded answer.
+pub async fn post(upstream: &Upstream, url: &Url, kind: BodyKind, fields: &Fields) -> Result<Fetched, SendError> {
+    let (content_type, body) = match kind {
+        BodyKind::Form => ("application/x-www-form-urlencoded", fields.as_form()),
+        BodyKind::Json => ("application/json", fields.as_json()),
+    };
+    let body: Body = Full::new(Bytes::copy_from_slice(body.as_bytes())).map_err(|never| match never {}).boxed_unsync();
+    let request = Request::builder()
+        .method(Method::POST)
+        .uri(url.as_str())
+        .header(CONTENT_TYPE, content_type)
+        .header(ACCEPT, "application/json")
+        // Nothing here decompresses: a bomb stays small and a token stays where it was looked for.
+        .header(ACCEPT_ENCODING, "identity")
+        .body(body)
+        .map_err(|error| SendError::Unreachable(error.into()))?;
+    upstream.fetch(request, LIMIT, TIMEOUT).await
+}
+
+/// Fields of a request body, in order; each name once (RFC 6749 §3.2). Their memory is zeroed.
+#[derive(Default)]
+pub struct Fields(Vec<(String, Zeroizing<String>)>);
+
+impl Fields {
+    /// Adds a field, or replaces the one of that name.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.remove(name);
+        self.0.push((name.to_owned(), Zeroizing::new(value.to_owned())));
+    }
+
+    /// Takes a field out.
+    pub fn remove(&mut self, name: &str) {
+        self.0.retain(|(present, _)| present != name);
+    }
+
+    /// Applies a profile's extras: a value sets, nothing removes.
+    pub fn apply(&mut self, extras: &[(String, Option<String>)]) {
+        for (name, value) in extras {
+            match value {
+                Some(value) => self.set(name, value),
+                None => self.remove(name),
+            }
+        }
+    }
+
+    fn as_form(&self) -> Zeroizing<String> {
+        let mut form = url::form_urlencoded::Serializer::new(String::new());
+        form.extend_pairs(self.0.iter().map(|(name, value)| (name, value.as_str())));
+        Zeroizing::new(form.finish())
+    }
+
+    fn as_json(&self) -> Zeroizing<String> {
+        let members: serde_json::Map<_, _> =
+            self.0.iter().map(|(name, value)| (name.clone(), serde_json::Value::from(value.as_str()))).collect();
+        Zeroizing::new(serde_json::Value::from(members).to_string())
+    }
+}
+
+fn fields(profile: &Profile, client_id: Option<&str>, grant: Grant<'_>) -> Fields {
+    let mut fields = Fields::default();
+    let extras = match grant {
+        Grant::Code { code, verifier, redirect_uri, state } => {
+            fields.set("grant_type", "authorization_code");
+            fields.set("code", code.expose());
+            fields.set("redirect_uri", redirect_uri);
+            fields.set("code_verifier", verifier.expose());
+            if profile.token.send_state {
+                fields.set("state", state.expose());
+            }
+            &profile.token.exchange_extra
+        }
+        Grant::Refresh(token) => {
+            fields.set("grant_type", "refresh_token");
+            fields.set("refresh_token", token.expose());
+            &profile.token.refresh_extra
+        }
+        Grant::ClientSecret(secret) => {
+            fields.set("grant_type", "client_credentials");
+            fields.set("client_secret", secret.expose());
+            if !profile.link.scopes.is_empty() {
+                fields.set("scope", &profile.link.scopes.join(" "));
+            }
+            &profile.token.exchange_extra
+        }
+    };
+    if let Some(client_id) = client_id {
+        fields.set("client_id", client_id);
+    }
+    fields.apply(extras);
+    fields
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_appears_once_and_extras_have_the_last_word() {
+        let mut fields = Fields::default();
+        fields.set("grant_type", "authorization_code");
+        fields.set("code", "a b&c");
+        fields.set("code", "d=e");
+        fields.apply(&[("grant_type".into(), None), ("resource".into(), Some("https://x/".into()))]);
+        assert_eq!(fields.as_form().as_str(), "code=d%3De&resource=https%3A%2F%2Fx%2F");
+        assert_eq!(fields.as_json().as_str(), r#"{"code":"d=e","resource":"https://x/"}"#);
+    }
+}

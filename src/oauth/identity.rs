@@ -1,0 +1,105 @@
+//! Who it is: what a token reply and its id_token tell about the account.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::{HeaderName, HeaderValue};
+use serde_json::{Map, Value};
+
+use super::profile::{FieldPath, FieldSource};
+
+/// The claims of a JWT.
+pub struct Claims(Map<String, Value>);
+
+impl Claims {
+    /// Reads the claims without checking the signature. Good for a token that came straight from the token endpoint over
+    /// TLS (OpenID Connect Core §3.1.3.7, item 6), and for nothing that decides who may do what.
+    pub fn read_unverified(token: &str) -> Option<Self> {
+        let payload = token.split('.').nth(1)?;
+        let bytes = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
+        match serde_json::from_slice(&bytes).ok()? {
+            Value::Object(claims) => Some(Self(claims)),
+            _ => None,
+        }
+    }
+
+    /// A claim in whole seconds.
+    pub fn seconds(&self, name: &str) -> Option<i64> {
+        let number = self.0.get(name)?;
+        #[allow(clippy::cast_possible_truncation, reason = "`as` saturates, and no real claim is beyond an i64")]
+        number.as_i64().or_else(|| number.as_f64().map(|seconds| seconds as i64))
+    }
+}
+
+/// What to show a person, in the order of the profile, each text once.
+pub fn find(paths: &[FieldPath], reply: &Map<String, Value>, claims: Option<&Claims>) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    for text in paths.iter().filter_map(|path| look_up(path, reply, claims)) {
+        if !found.contains(&text) {
+            found.push(text);
+        }
+    }
+    found
+}
+
+/// Headers whose values are claims; what is absent or cannot stand in a header is left out.
+pub fn claim_headers(
+    wanted: &[(HeaderName, FieldPath)],
+    reply: &Map<String, Value>,
+    claims: Option<&Claims>,
+) -> Vec<(String, String)> {
+    wanted
+        .iter()
+        .filter_map(|(name, path)| Some((name.as_str().to_owned(), look_up(path, reply, claims)?)))
+        .filter(|(_, value)| HeaderValue::from_str(value).is_ok())
+        .collect()
+}
+
+fn look_up(path: &FieldPath, reply: &Map<String, Value>, claims: Option<&Claims>) -> Option<String> {
+    let start = match path.source {
+        FieldSource::TokenReply => reply,
+        FieldSource::IdToken => &claims?.0,
+    };
+    let (first, rest) = path.members.split_first()?;
+    let value = rest.iter().try_fold(start.get(first)?, |value, member| value.get(member))?;
+    let text = match value {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => number.to_string(),
+        _ => return None,
+    };
+    // It is shown to a person: no control characters, and no more than fits a line.
+    let shown: String = text.chars().filter(|character| !character.is_control()).take(200).collect();
+    (!shown.trim().is_empty()).then_some(shown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn path(source: FieldSource, members: &[&str]) -> FieldPath {
+        FieldPath { source, members: members.iter().map(|&member| member.to_owned()).collect() }
+    }
+
+    #[test]
+    fn identity_comes_from_the_reply_and_the_id_token() {
+        let id_token = format!("e30.{}.x", URL_SAFE_NO_PAD.encode(json!({"email": "a@b.c", "exp": 5}).to_string()));
+        let claims = Claims::read_unverified(&id_token).unwrap();
+        let reply = json!({"account": {"email_address": "a@b.c"}, "organization": {"name": "Ac\u{7}me"}, "n": 7});
+        let paths = [
+            path(FieldSource::TokenReply, &["account", "email_address"]),
+            path(FieldSource::IdToken, &["email"]),
+            path(FieldSource::TokenReply, &["organization", "name"]),
+            path(FieldSource::TokenReply, &["absent", "name"]),
+            path(FieldSource::TokenReply, &["n"]),
+        ];
+        assert_eq!(find(&paths, reply.as_object().unwrap(), Some(&claims)), ["a@b.c", "Acme", "7"]);
+        assert_eq!(claims.seconds("exp"), Some(5));
+    }
+
+    #[test]
+    fn what_is_no_jwt_has_no_claims() {
+        for text in ["", "a", "a.b", "a.!!!.c", "a.W10.c", "sk-ant-oat01-x"] {
+            assert!(Claims::read_unverified(text).is_none(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Proof key for code exchange (RFC 7636), S256 alone: `plain` does not exist here, so nothing can fall back to it.
+
+use sha2::{Digest as _, Sha256};
+
+use crate::secret::{Secret, base64_url};
+
+/// A code verifier (RFC 7636 §4.1): 256 bits from the operating system, 43 unreserved characters. Not `Clone`: it is spent
+/// with its code.
+pub struct Verifier(Secret);
+
+impl Verifier {
+    /// A fresh one, for one attempt.
+    pub fn new() -> Self {
+        Self(Secret::random(32))
+    }
+
+    /// The S256 code challenge (RFC 7636 §4.2).
+    pub fn challenge(&self) -> String {
+        base64_url(&Sha256::digest(self.0.expose()))
+    }
+
+    /// For the token request that spends it.
+    pub fn expose(&self) -> &str {
+        self.0.expose()
+    }
+}
+
+impl Default for Verifier {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_challenge_is_the_one_of_rfc_7636_appendix_b() {
+        let verifier = Verifier(Secret::new("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk".to_owned()));
+        assert_eq!(verifier.challenge(), "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM");
+    }
+
+    #[test]
+    fn verifiers_are_long_and_fresh() {
+        let verifier = Verifier::new();
+        assert_eq!(verifier.expose().len(), 43);
+        assert_ne!(verifier.expose(), Verifier::new().expose());
+    }
+}

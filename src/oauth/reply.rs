@@ -1,0 +1,356 @@
+//! What a token endpoint answered, sorted: tokens, or a failure that says what may be done next.
+
+use std::time::Duration;
+
+use http::header::{CONTENT_ENCODING, DATE, RETRY_AFTER};
+use http::{HeaderMap, StatusCode};
+use serde_json::{Map, Value};
+
+use super::identity::{self, Claims};
+use super::profile::{Expiry, Profile};
+use crate::clock::Timestamp;
+use crate::secret::Secret;
+use crate::upstream::{Fetched, SendError};
+
+/// When a reply says nothing of the life of its token.
+pub const DEFAULT_LIFETIME: Duration = Duration::from_mins(5);
+
+/// No token is believed to live longer.
+pub const LONGEST_LIFETIME: Duration = Duration::from_hours(24 * 3650);
+
+/// A wait that a server asks for is honoured up to here.
+pub const LONGEST_RETRY_AFTER: Duration = Duration::from_mins(5);
+
+/// A successful reply (RFC 6749 §5.1).
+#[derive(Debug)]
+pub struct Tokens {
+    /// What is attached to requests.
+    pub access_token: Secret,
+    /// The next refresh token; `None` keeps the one that was sent (RFC 6749 §6).
+    pub refresh_token: Option<Secret>,
+    /// How long the access token lives from now; `None` is for ever.
+    pub lifetime: Option<Duration>,
+    /// A refresh must not be tried before.
+    pub not_before: Option<Timestamp>,
+    /// Scopes, where the reply names them (else: those that were asked for).
+    pub scopes: Option<Vec<String>>,
+    /// Whose account it is, as far as the reply tells.
+    pub identity: Vec<String>,
+    /// Headers that the profile copies from claims.
+    pub claim_headers: Vec<(String, String)>,
+}
+
+/// Why there are no tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What may be done next.
+    pub kind: FailureKind,
+    /// The error code, if it is one that is known (RFC 6749 §5.2 or the profile's): anything else might be an echo of what
+    /// was sent, and is not kept.
+    pub code: Option<String>,
+    /// What happened, in words without a secret.
+    pub what: String,
+    /// How long the server asks to wait, at most [`LONGEST_RETRY_AFTER`].
+    pub retry_after: Option<Duration>,
+    /// What was sent is surely still good.
+    pub surely_unspent: bool,
+}
+
+/// What may be done after a [`Failure`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureKind {
+    /// The grant is dead: ask the person.
+    Terminal,
+    /// The server or the way to it is ill: try again later.
+    Transient,
+    /// The request went out and no answer came: the grant may be spent.
+    Unheard,
+    /// An answer that means nothing to us: try again a few times.
+    Unknown,
+}
+
+/// Codes that may be named in a log: RFC 6749 §4.1.2.1 and §5.2, RFC 8628 §3.5, and what providers add. A profile's own
+/// terminal codes are known too.
+const KNOWN_CODES: [&str; 16] = [
+    "invalid_request",
+    "invalid_client",
+    "invalid_grant",
+    "unauthorized_client",
+    "unsupported_grant_type",
+    "invalid_scope",
+    "access_denied",
+    "server_error",
+    "temporarily_unavailable",
+    "slow_down",
+    "authorization_pending",
+    "expired_token",
+    "invalid_target",
+    "rate_limit_error",
+    "overloaded_error",
+    "invalid_dpop_proof",
+];
+
+/// Codes that say "later".
+const TRANSIENT_CODES: [&str; 5] =
+    ["server_error", "temporarily_unavailable", "slow_down", "rate_limit_error", "overloaded_error"];
+
+/// Sorts an answer of the token endpoint.
+pub fn sort(profile: &Profile, fetched: &Fetched, now: Timestamp) -> Result<Tokens, Failure> {
+    if fetched.headers.get(CONTENT_ENCODING).is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
+    {
+        return Err(Failure::unknown("the token endpoint compressed its answer although it was asked not to"));
+    }
+    // serde_json refuses NaN, trailing text and deep nesting by itself; of a repeated member the last counts.
+    let document = serde_json::from_slice::<Value>(&fetched.body).ok();
+    let members = document.as_ref().and_then(Value::as_object);
+    if let Some(failure) = refusal(profile, fetched, document.as_ref()) {
+        return Err(failure);
+    }
+    match members {
+        Some(members) => tokens(profile, members, now),
+        None => Err(Failure::unknown("the token endpoint's answer is not a JSON object")),
+    }
+}
+
+impl Failure {
+    /// The call itself failed.
+    pub fn from_send(error: &SendError) -> Self {
+        let kind = match error {
+            SendError::Unreachable(_) => FailureKind::Transient,
+            SendError::Timeout | SendError::Broken(_) => FailureKind::Unheard,
+            SendError::TooLarge => FailureKind::Unknown,
+        };
+        Self {
+            kind,
+            code: None,
+            what: format!("the token endpoint was not heard: {error}"),
+            retry_after: None,
+            surely_unspent: error.nothing_was_sent(),
+        }
+    }
+
+    /// The authorization server could not say where its token endpoint is.
+    pub fn not_discovered() -> Self {
+        let what = "the authorization server's metadata could not be read".to_owned();
+        Self { kind: FailureKind::Transient, code: None, what, retry_after: None, surely_unspent: true }
+    }
+
+    /// There is no refresh token.
+    pub fn nothing_to_renew_with() -> Self {
+        Self { surely_unspent: true, ..Self::unknown("there is nothing to renew the login with") }
+    }
+
+    fn unknown(what: &str) -> Self {
+        Self { kind: FailureKind::Unknown, code: None, what: what.to_owned(), retry_after: None, surely_unspent: false }
+    }
+}
+
+/// `Some` when the answer is anything but 200 without an error in it.
+fn refusal(profile: &Profile, fetched: &Fetched, document: Option<&Value>) -> Option<Failure> {
+    let codes = document.map(error_codes).unwrap_or_default();
+    if fetched.status == StatusCode::OK && codes.is_empty() {
+        return None;
+    }
+    let terminal = codes.iter().find(|code| profile.token.terminal_errors.iter().any(|known| known == *code));
+    let transient = codes.iter().any(|code| TRANSIENT_CODES.contains(code));
+    let known = codes.iter().find(|code| KNOWN_CODES.contains(code));
+    let kind = match fetched.status {
+        _ if terminal.is_some() => FailureKind::Terminal,
+        StatusCode::UNAUTHORIZED if profile.token.terminal_401 => FailureKind::Terminal,
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => FailureKind::Transient,
+        status if status.is_server_error() || transient => FailureKind::Transient,
+        _ => FailureKind::Unknown,
+    };
+    let code = terminal.or(known).map(|code| (*code).to_owned());
+    let what = match (&code, fetched.status) {
+        (Some(code), status) => format!("the token endpoint answered {} with {code}", status.as_u16()),
+        (None, status) if status.is_redirection() => {
+            format!("the token endpoint answered with a redirect ({}), which is never followed", status.as_u16())
+        }
+        (None, status) => format!("the token endpoint answered {}", status.as_u16()),
+    };
+    Some(Failure { kind, code, what, retry_after: retry_after(&fetched.headers), surely_unspent: false })
+}
+
+/// Every place where providers hide an error code: `error`, `error.code`, `error.type`, `error.error`, `code`,
+/// `errors[0].code`.
+fn error_codes(document: &Value) -> Vec<&str> {
+    let mut codes = Vec::new();
+    let error = &document["error"];
+    for place in [
+        error,
+        &error["code"],
+        &error["type"],
+        &error["error"],
+        &error["error"]["code"],
+        &document["code"],
+        &document["errors"][0]["code"],
+    ] {
+        codes.extend(place.as_str().filter(|code| !code.is_empty()));
+    }
+    // An `error` of another shape is one all the same.
+    if codes.is_empty() && !matches!(error, Value::Null | Value::Bool(false)) && error.as_str() != Some("") {
+        codes.push("");
+    }
+    codes
+}
+
+fn tokens(profile: &Profile, reply: &Map<String, Value>, now: Timestamp) -> Result<Tokens, Failure> {
+    let access_token = reply
+        .get(&profile.token.access_token_field)
+        .and_then(Value::as_str)
+        .filter(|token| is_token(token))
+        .ok_or_else(|| Failure::unknown("the token endpoint's answer holds no usable access token"))?;
+    // RFC 6749 §5.1 requires token_type; providers leave it out, but none that names another type can be served.
+    match reply.get("token_type") {
+        None | Some(Value::Null) => {}
+        Some(Value::String(kind)) if kind.eq_ignore_ascii_case("bearer") => {}
+        Some(_) => return Err(Failure::unknown("the token endpoint gave a token that is not a bearer token")),
+    }
+    let claims = reply.get("id_token").and_then(Value::as_str).and_then(Claims::read_unverified);
+    let lifetime = match profile.token.expiry {
+        Expiry::Never => None,
+        Expiry::ExpiresIn => Some(expires_in(reply.get("expires_in"))),
+        Expiry::Jwt => Some(jwt_lifetime(access_token, now).unwrap_or_else(|| expires_in(reply.get("expires_in")))),
+    };
+    Ok(Tokens {
+        access_token: Secret::new(access_token.to_owned()),
+        refresh_token: reply
+            .get("refresh_token")
+            .and_then(Value::as_str)
+            .filter(|token| is_token(token))
+            .map(|token| Secret::new(token.to_owned())),
+        lifetime,
+        not_before: profile.token.not_before_field.as_ref().and_then(|field| moment(reply.get(field)?)),
+        scopes: reply
+            .get("scope")
+            .and_then(Value::as_str)
+            .map(|scopes| scopes.split_ascii_whitespace().map(str::to_owned).collect()),
+        identity: identity::find(&profile.identity, reply, claims.as_ref()),
+        claim_headers: identity::claim_headers(&profile.api.headers.claims, reply, claims.as_ref()),
+    })
+}
+
+/// Printable ASCII without spaces: all that can stand in a header (RFC 6749 Appendix A.12 allows the space, no provider
+/// uses it).
+fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 64 * 1024 && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// Seconds as a number or a numeric string; ≤ 0 is expired, more than ten years is ten years, anything else is unsaid.
+fn expires_in(value: Option<&Value>) -> Duration {
+    let seconds = match value {
+        Some(Value::Number(number)) => number.as_f64(),
+        Some(Value::String(text)) => text.trim().parse::<f64>().ok(),
+        _ => None,
+    };
+    match seconds {
+        Some(seconds) if seconds.is_nan() => DEFAULT_LIFETIME,
+        Some(seconds) => Duration::from_secs_f64(seconds.clamp(0.0, LONGEST_LIFETIME.as_secs_f64())),
+        None => DEFAULT_LIFETIME,
+    }
+}
+
+/// `exp` of a JWT (RFC 7519 §4.1.4), counted from its own `iat` where it has one, so that a clock that differs from the
+/// provider's does no harm.
+fn jwt_lifetime(token: &str, now: Timestamp) -> Option<Duration> {
+    let claims = Claims::read_unverified(token)?;
+    let expires = claims.seconds("exp")?;
+    let from = claims.seconds("iat").unwrap_or(now.as_seconds());
+    let seconds = u64::try_from(expires.saturating_sub(from)).unwrap_or(0);
+    Some(Duration::from_secs(seconds).min(LONGEST_LIFETIME))
+}
+
+/// A moment as seconds since the epoch or as RFC 3339.
+fn moment(value: &Value) -> Option<Timestamp> {
+    match value {
+        Value::Number(number) => number.as_i64().map(Timestamp::from_seconds),
+        Value::String(text) => text
+            .parse::<i64>()
+            .ok()
+            .or_else(|| text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_second))
+            .map(Timestamp::from_seconds),
+        _ => None,
+    }
+}
+
+/// `Retry-After` (RFC 9110 §10.2.3): seconds, or a date compared with the server's own `Date`.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() {
+        // More digits than fit is more than the cap.
+        return Some(text.parse().map_or(LONGEST_RETRY_AFTER, Duration::from_secs).min(LONGEST_RETRY_AFTER));
+    }
+    let date = |text: &str| jiff::fmt::rfc2822::parse(text).ok().map(|zoned| zoned.timestamp().as_second());
+    let until = date(text)?;
+    let from = date(headers.get(DATE)?.to_str().ok()?)?;
+    Some(Duration::from_secs(u64::try_from(until - from).unwrap_or(0)).min(LONGEST_RETRY_AFTER))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn attack_67_expires_in_of_every_kind() {
+        let ten_years = LONGEST_LIFETIME.as_secs();
+        for (value, seconds) in [
+            (json!(3600), 3600),
+            (json!("3600"), 3600),
+            (json!(" 60 "), 60),
+            (json!(1.5), 1),
+            (json!(0), 0),
+            (json!(-5), 0),
+            (json!("-5"), 0),
+            (json!(1e99), ten_years),
+            (json!("inf"), ten_years),
+            (json!("NaN"), 300),
+            (json!("soon"), 300),
+            (json!(null), 300),
+            (json!(true), 300),
+            (json!([1]), 300),
+        ] {
+            assert_eq!(expires_in(Some(&value)).as_secs(), seconds, "{value}");
+        }
+        assert_eq!(expires_in(None), DEFAULT_LIFETIME);
+    }
+
+    #[test]
+    fn error_codes_are_found_where_providers_hide_them() {
+        for document in [
+            json!({"error": "invalid_grant"}),
+            json!({"error": {"code": "invalid_grant"}}),
+            json!({"error": {"type": "invalid_grant"}}),
+            json!({"error": {"error": "invalid_grant"}}),
+            json!({"error": {"error": {"code": "invalid_grant"}}}),
+            json!({"code": "invalid_grant"}),
+            json!({"errors": [{"code": "invalid_grant"}]}),
+        ] {
+            assert!(error_codes(&document).contains(&"invalid_grant"), "{document}");
+        }
+        assert!(error_codes(&json!({"access_token": "x", "error": null})).is_empty());
+        assert!(error_codes(&json!({"access_token": "x", "error": ""})).is_empty());
+        assert_eq!(error_codes(&json!({"error": {"odd": 1}})), [""]);
+    }
+
+    #[test]
+    fn attack_70_retry_after_is_honoured_up_to_five_minutes() {
+        let with = |value: &str, date: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, value.parse().unwrap());
+            if let Some(date) = date {
+                headers.insert(DATE, date.parse().unwrap());
+            }
+            retry_after(&headers).map(|span| span.as_secs())
+        };
+        assert_eq!(with("7", None), Some(7));
+        assert_eq!(with("999999", None), Some(300));
+        assert_eq!(with("99999999999999999999999999", None), Some(300));
+        assert_eq!(with("-5", None), None);
+        assert_eq!(with("", None), None);
+        assert_eq!(with("Tue, 24 Nov 2026 10:00:30 GMT", Some("Tue, 24 Nov 2026 10:00:00 GMT")), Some(30));
+        assert_eq!(with("Tue, 24 Nov 2026 09:00:00 GMT", Some("Tue, 24 Nov 2026 10:00:00 GMT")), Some(0));
+        assert_eq!(with("Tue, 24 Nov 2026 10:00:30 GMT", None), None);
+    }
+}

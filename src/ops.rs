@@ -1,0 +1,101 @@
+//! Probes and metrics: what a kubelet and Prometheus may know. No identity, and of tokens the seconds to their end alone.
+
+use std::convert::Infallible;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::future::{Ready, ready};
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use tokio::sync::watch;
+
+use crate::account::{Book, State};
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+
+/// The ops surface; cheap to clone.
+#[derive(Clone)]
+pub struct Ops {
+    /// The accounts.
+    pub book: Book,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// The time.
+    pub clock: Clock,
+    /// Going down: not ready any more.
+    pub shutdown: watch::Receiver<bool>,
+}
+
+impl Ops {
+    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".to_owned());
+        }
+        match request.uri().path() {
+            "/livez" => text(StatusCode::OK, "alive\n".to_owned()),
+            "/readyz" => self.ready(),
+            "/metrics" => self.metrics(),
+            _ => text(StatusCode::NOT_FOUND, "/livez /readyz /metrics\n".to_owned()),
+        }
+    }
+
+    /// Ready when a request for at least one account would be served, and no login that a person linked is dead.
+    fn ready(&self) -> Response<Full<Bytes>> {
+        let mut lines = String::new();
+        let (mut usable, mut dead) = (0, 0);
+        for account in self.book.iter() {
+            let state = account.view().state;
+            let serves = account.is_usable();
+            usable += usize::from(serves);
+            dead += usize::from(state == State::RelinkRequired || (!serves && state == State::Uncertain));
+            let word = if serves { "usable" } else { "not usable" };
+            let _ = writeln!(lines, "{}: {}, {word}", account.name(), state.as_str()); // a String takes it
+        }
+        let down = *self.shutdown.borrow();
+        let ready = usable > 0 && dead == 0 && !down;
+        let first = match (ready, down) {
+            (true, _) => "ready",
+            (false, true) => "going down",
+            (false, false) => "not ready",
+        };
+        let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        text(status, format!("{first}\n{lines}"))
+    }
+
+    fn metrics(&self) -> Response<Full<Bytes>> {
+        let now = self.clock.wall();
+        for account in self.book.iter() {
+            let expires_in = account.view().expires_at.map(|at| at.as_seconds() - now.as_seconds());
+            self.metrics.account(account.name(), account.is_usable(), expires_in);
+        }
+        let mut response = text(StatusCode::OK, self.metrics.encode());
+        let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+        response.headers_mut().insert(CONTENT_TYPE, kind);
+        response
+    }
+}
+
+impl tower::Service<Request<Incoming>> for Ops {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+        ready(Ok(self.answer(&request)))
+    }
+}
+
+fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}

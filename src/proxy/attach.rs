@@ -1,0 +1,138 @@
+//! The only place where a token becomes a header.
+
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
+
+use super::agent::Grant;
+use super::reply::Refusal;
+use super::route::Route;
+use super::strip::Stripped;
+use crate::account::Bearer;
+use crate::oauth::profile::{Api, Attach};
+use crate::upstream::Body;
+
+/// A request that passed every check and carries exactly one credential, ours. Made by [`attach`] alone, and the only thing
+/// that `forward` sends.
+pub struct Outgoing(Request<Body>);
+
+impl Outgoing {
+    /// For `forward` alone.
+    pub(super) fn into_request(self) -> Request<Body> {
+        self.0
+    }
+}
+
+/// Builds the request to the upstream from what was granted, checked and stripped.
+///
+/// Asking for a [`Grant`], a [`Route`] and a [`Stripped`], each made only by its own check, is what makes a forgotten check a
+/// compile error.
+pub fn attach(
+    _grant: &Grant,
+    route: &Route,
+    stripped: &Stripped,
+    bearer: &Bearer,
+    method: Method,
+    body: Body,
+) -> Result<Outgoing, Refusal> {
+    let api = &route.account().profile().api;
+    let mut request = Request::new(body);
+    *request.method_mut() = method;
+    *request.uri_mut() = target(api, route.path(), stripped.query())?;
+    *request.headers_mut() = headers(api, stripped.headers(), bearer)?;
+    Ok(Outgoing(request))
+}
+
+fn target(api: &Api, path: &str, query: Option<&str>) -> Result<Uri, Refusal> {
+    let base = api.base_url.as_str().trim_end_matches('/');
+    let mut target = String::with_capacity(base.len() + path.len() + query.map_or(0, |query| query.len() + 1));
+    target.push_str(base);
+    target.push_str(path);
+    if let Some(query) = query {
+        target.push('?');
+        target.push_str(query);
+    }
+    target.parse().map_err(|_| Refusal::BadRequest("the request target is not one"))
+}
+
+fn headers(api: &Api, passing: &[(HeaderName, HeaderValue)], bearer: &Bearer) -> Result<HeaderMap, Refusal> {
+    let mut headers = HeaderMap::with_capacity(passing.len() + 4);
+    for (name, value) in passing {
+        headers.append(name.clone(), value.clone());
+    }
+    for (name, value) in &api.headers.default {
+        headers.entry(name.clone()).or_insert_with(|| value.clone());
+    }
+    for (name, members) in &api.headers.merge {
+        merge(&mut headers, name, members);
+    }
+    for (name, value) in &api.headers.set {
+        headers.insert(name.clone(), value.clone());
+    }
+    for (name, _) in &api.headers.claims {
+        // Ours or none: an agent must not say whose account it is.
+        headers.remove(name);
+    }
+    for (name, value) in bearer.claim_headers() {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name.as_str()), HeaderValue::from_str(value)) {
+            headers.insert(name, value);
+        }
+    }
+    let (name, value) = credential(&api.attach, bearer)?;
+    headers.insert(name, value);
+    Ok(headers)
+}
+
+fn credential(attach: &Attach, bearer: &Bearer) -> Result<(HeaderName, HeaderValue), Refusal> {
+    let token = bearer.token().expose();
+    let value = match &attach.scheme {
+        Some(scheme) => HeaderValue::try_from(format!("{scheme} {token}")),
+        None => HeaderValue::from_str(token),
+    };
+    // A token with other bytes is refused when it arrives, so this is not reached; if it were, nothing is sent.
+    let mut value = value.map_err(|_| Refusal::UpstreamUnreachable)?;
+    value.set_sensitive(true); // kept out of Debug, and out of HPACK's tables
+    debug_assert!(attach.scheme.is_some() || attach.header != AUTHORIZATION);
+    Ok((attach.header.clone(), value))
+}
+
+/// Adds members to a comma list that the agent may have sent, each once, the agent's first.
+fn merge(headers: &mut HeaderMap, name: &HeaderName, members: &[String]) {
+    let sent: Vec<String> = headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|member| member.trim().to_owned())
+        .filter(|member| !member.is_empty())
+        .collect();
+    let missing = members.iter().filter(|member| !sent.contains(member)).cloned();
+    let list = sent.iter().cloned().chain(missing).collect::<Vec<_>>().join(",");
+    if let Ok(value) = HeaderValue::from_str(&list) {
+        headers.insert(name.clone(), value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_merged_list_holds_each_member_once() {
+        // nanocoai/nanoclaw PR#2204: the oauth beta was forgotten
+        let name = HeaderName::from_static("anthropic-beta");
+        let ours = ["oauth-2025-04-20".to_owned()];
+        for (sent, expected) in [
+            (&[][..], "oauth-2025-04-20"),
+            (&["a,b"], "a,b,oauth-2025-04-20"),
+            (&["a", "oauth-2025-04-20, b"], "a,oauth-2025-04-20,b"),
+            (&["", " , "], "oauth-2025-04-20"),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in sent {
+                headers.append(&name, HeaderValue::from_static(value));
+            }
+            merge(&mut headers, &name, &ours);
+            assert_eq!(headers.get_all(&name).iter().collect::<Vec<_>>(), [expected], "{sent:?}");
+        }
+    }
+}

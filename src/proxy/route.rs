@@ -1,0 +1,172 @@
+//! Which account, and may this be called there: decided on the parsed path alone, by exact lists.
+
+use std::sync::Arc;
+
+use http::{Method, Uri};
+
+use super::reply::Refusal;
+use crate::account::{Account, Book};
+use crate::name::AccountName;
+
+/// A request that an account's profile allows. Made by [`find`] alone.
+pub struct Route {
+    account: Arc<Account>,
+    path: String,
+    query: Option<String>,
+    purpose: Purpose,
+}
+
+/// What a route is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To be passed on.
+    Call,
+    /// `GET` or `HEAD` of the account's own root: clients look there whether anybody is at home.
+    Hello,
+}
+
+impl Route {
+    /// The account whose token will be attached.
+    pub fn account(&self) -> &Arc<Account> {
+        &self.account
+    }
+
+    /// The path below the account's base URL: the very string that was checked.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The query as it came, without what carries a key.
+    pub fn query(&self) -> Option<&str> {
+        self.query.as_deref()
+    }
+
+    /// What it is for.
+    pub fn purpose(&self) -> Purpose {
+        self.purpose
+    }
+}
+
+/// The account that a path names: what a refusal is worded for, before anything is allowed.
+pub fn account<'a>(book: &'a Book, bound: Option<&AccountName>, uri: &Uri) -> Option<&'a Arc<Account>> {
+    match bound {
+        Some(name) => book.find(name.as_str()),
+        None => book.find(uri.path().strip_prefix('/')?.split('/').next()?),
+    }
+}
+
+/// Finds the account and checks method and path against its list.
+pub fn find(account: &Arc<Account>, bound: bool, method: &Method, uri: &Uri) -> Result<Route, Refusal> {
+    if uri.authority().is_some() || uri.scheme().is_some() {
+        // A gateway is asked in origin-form (RFC 9112 §3.2.1): the upstream is never chosen by a request.
+        return Err(Refusal::BadRequest("the request target must be a path"));
+    }
+    let path = below_account(uri.path(), bound);
+    let query = uri.query().map(str::to_owned);
+    let route = |path: &str, purpose| Route { account: Arc::clone(account), path: path.to_owned(), query, purpose };
+    if matches!(path, "" | "/") && matches!(*method, Method::GET | Method::HEAD) {
+        return Ok(route("/", Purpose::Hello));
+    }
+    check_path(path).map_err(Refusal::BadRequest)?;
+    let rules = &account.profile().api.allow;
+    let mut methods = rules.iter().filter(|rule| rule.path.matches(path)).map(|rule| &rule.method).peekable();
+    if methods.peek().is_none() {
+        return Err(Refusal::PathNotAllowed);
+    }
+    let methods: Vec<&Method> = methods.collect();
+    if !methods.contains(&method) {
+        let allow = methods.iter().map(|method| method.as_str()).collect::<Vec<_>>().join(", ");
+        return Err(Refusal::MethodNotAllowed { allow });
+    }
+    Ok(route(path, Purpose::Call))
+}
+
+fn below_account(path: &str, bound: bool) -> &str {
+    if bound {
+        return path;
+    }
+    let rest = path.strip_prefix('/').unwrap_or(path);
+    rest.find('/').map_or("", |slash| &rest[slash..])
+}
+
+/// Refuses every path that two programs could read as two different ones. What is left is compared and sent as it is, so
+/// what was checked is what is sent.
+fn check_path(path: &str) -> Result<(), &'static str> {
+    let Some(segments) = path.strip_prefix('/') else { return Err("the path must start with '/'") };
+    for segment in segments.split('/') {
+        if matches!(segment, "" | "." | "..") {
+            return Err("the path must not hold empty or dot segments");
+        }
+        check_segment(segment)?;
+    }
+    Ok(())
+}
+
+fn check_segment(segment: &str) -> Result<(), &'static str> {
+    let mut bytes = segment.bytes();
+    while let Some(byte) = bytes.next() {
+        let decoded = if byte == b'%' {
+            let digit = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16));
+            match (digit(bytes.next()), digit(bytes.next())) {
+                (Some(high), Some(low)) => char::from_u32(high * 16 + low),
+                _ => return Err("the path holds a '%' that is no escape"),
+            }
+        } else {
+            Some(char::from(byte))
+        };
+        let fine = decoded.is_some_and(|character| match byte {
+            // An escape may stand for nothing that has a meaning in a path, here or after a second decoding.
+            b'%' => !character.is_ascii_control() && !matches!(character, '/' | '\\' | '.' | '%' | ';' | '?' | '#'),
+            // RFC 3986 §3.3 pchar, without ';' (path parameters).
+            _ => character.is_ascii_alphanumeric() || "-._~!$&'()*+,=:@".contains(character),
+        });
+        if !fine {
+            return Err("the path holds an encoded or unsafe character");
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attack_17_a_path_that_could_be_read_in_two_ways_is_refused() {
+        for path in [
+            "/v1/..%2fadmin",
+            "/v1/%2e%2e/admin",
+            "/v1/..;/admin",
+            "/v1//messages",
+            "/v1/messages/",
+            "/v1\\messages",
+            "/v1/%5cmessages",
+            "/v1/%252e%252e/admin",
+            "/v1/%00",
+            "/v1/%",
+            "/v1/%zz",
+            "/v1/../admin",
+            "/./v1",
+            "/v1/a;b=c",
+            "/v1/%3bx",
+            "/v1/%0d%0a",
+            "v1",
+            "",
+        ] {
+            assert!(check_path(path).is_err(), "{path}");
+        }
+        for path in
+            ["/v1/messages", "/v1beta/models/gemini-2.5-pro:streamGenerateContent", "/v1/models/a%20b", "/a/%c3%a9"]
+        {
+            assert_eq!(check_path(path), Ok(()), "{path}");
+        }
+    }
+
+    #[test]
+    fn the_account_is_the_first_segment() {
+        assert_eq!(below_account("/claude/v1/messages", false), "/v1/messages");
+        assert_eq!(below_account("/claude", false), "");
+        assert_eq!(below_account("/claude/", false), "/");
+        assert_eq!(below_account("/v1/messages", true), "/v1/messages");
+    }
+}

@@ -1,0 +1,101 @@
+//! The body of an answer on its way to the agent: bytes leave as they come.
+
+use std::future::Future as _;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::time::{Instant, Sleep};
+
+use super::agent::Grant;
+use crate::metrics::OpenStream;
+use crate::upstream::BoxError;
+
+/// An answer's body: fixed text of ours, or the upstream's stream.
+pub enum ReplyBody {
+    /// Ours.
+    Fixed(Full<Bytes>),
+    /// The upstream's.
+    Streaming(Box<Streaming>),
+}
+
+/// The upstream's body, with what must live exactly as long: dropping it, because the agent hung up, ends the upstream's
+/// stream and frees the agent's limits.
+pub struct Streaming {
+    body: Incoming,
+    idle_timeout: Duration,
+    last_activity: Instant,
+    timer: Pin<Box<Sleep>>,
+    _grant: Grant,
+    _open: OpenStream,
+}
+
+impl ReplyBody {
+    /// Text that is there as a whole.
+    pub fn fixed(text: impl Into<Bytes>) -> Self {
+        Self::Fixed(Full::new(text.into()))
+    }
+
+    /// What the upstream sends.
+    pub fn streaming(body: Incoming, idle_timeout: Duration, grant: Grant, open: OpenStream) -> Self {
+        let timer = Box::pin(tokio::time::sleep(idle_timeout));
+        let last_activity = Instant::now();
+        Self::Streaming(Box::new(Streaming { body, idle_timeout, last_activity, timer, _grant: grant, _open: open }))
+    }
+}
+
+impl Body for ReplyBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.get_mut() {
+            Self::Fixed(body) => Pin::new(body).poll_frame(context).map_err(|never| match never {}),
+            Self::Streaming(streaming) => streaming.poll(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Fixed(body) => body.is_end_stream(),
+            Self::Streaming(streaming) => streaming.body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Fixed(body) => body.size_hint(),
+            Self::Streaming(streaming) => streaming.body.size_hint(),
+        }
+    }
+}
+
+impl Streaming {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match Pin::new(&mut self.body).poll_frame(context) {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.last_activity = Instant::now();
+                // Trailers could carry what headers may not (RFC 9110 §6.5.1): none is on a list, so none passes.
+                if frame.is_trailers() { Poll::Ready(None) } else { Poll::Ready(Some(Ok(frame))) }
+            }
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Pending => self.poll_silence(context),
+        }
+    }
+
+    /// The timer is moved only when it fires, not with every chunk.
+    fn poll_silence<T>(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<T, BoxError>>> {
+        loop {
+            ready!(self.timer.as_mut().poll(context));
+            let silent_until = self.last_activity + self.idle_timeout;
+            if Instant::now() >= silent_until {
+                return Poll::Ready(Some(Err("the upstream fell silent".into())));
+            }
+            self.timer.as_mut().reset(silent_until);
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Takes out of a request everything that must not reach the upstream. The new header list is built from what may pass;
+//! nothing is patched in place.
+
+use http::header::{CONNECTION, HOST};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::route::Route;
+use crate::secret::Secret;
+
+/// A request's headers without credentials, hop-by-hop fields and what only a browser or a proxy sends; and the keys that the
+/// agent presented, taken out. Made by [`strip`] alone.
+pub struct Stripped {
+    headers: Vec<(HeaderName, HeaderValue)>,
+    query: Option<String>,
+    presented: Vec<Secret>,
+}
+
+impl Stripped {
+    /// What passes, in the order it came.
+    pub fn headers(&self) -> &[(HeaderName, HeaderValue)] {
+        &self.headers
+    }
+
+    /// The query without what carries a key.
+    pub fn query(&self) -> Option<&str> {
+        self.query.as_deref()
+    }
+
+    /// Keys that the agent presented, wherever it put them.
+    pub fn presented(&self) -> &[Secret] {
+        &self.presented
+    }
+}
+
+/// Fields of one connection (RFC 9110 §7.6.1), compared with `_` read as `-`.
+const HOP_BY_HOP: [&str; 8] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "proxy-authenticate",
+];
+
+/// Fields that carry credentials, of any provider.
+const CREDENTIALS: [&str; 9] = [
+    "authorization",
+    "proxy-authorization",
+    "x-api-key",
+    "api-key",
+    "x-goog-api-key",
+    "x-auth-token",
+    "x-amz-security-token",
+    "x-forwarded-access-token",
+    "cookie",
+];
+
+/// Credentials that may be the agent's key to Pixy.
+const KEY_FIELDS: [&str; 4] = ["authorization", "x-api-key", "api-key", "x-goog-api-key"];
+
+/// Fields that tell where a request came from, or ask for another meaning than method and path have.
+const MISLEADING: [&str; 14] = [
+    "host",
+    "content-length", // written anew from the body's true length
+    "expect",
+    "forwarded",
+    "via",
+    "origin",
+    "referer",
+    "x-real-ip",
+    "x-original-url",
+    "x-rewrite-url",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "max-forwards",
+];
+
+/// Query parameters that carry credentials.
+const KEY_PARAMETERS: [&str; 4] = ["key", "api_key", "access_token", "token"];
+
+/// Takes out what must not pass. `headers` is consumed: nothing can be read from it past this point.
+pub fn strip(headers: HeaderMap, route: &Route) -> Stripped {
+    let attach = route.account().profile().api.attach.header.as_str().to_owned();
+    let named = connection_named(&headers);
+    let mut presented = Vec::new();
+    let mut passing = Vec::with_capacity(headers.len());
+    let mut current: Option<HeaderName> = None;
+    for (name, value) in headers {
+        let Some(name) = name.or_else(|| current.clone()) else { continue };
+        current = Some(name.clone());
+        let plain = name.as_str().replace('_', "-"); // HeaderName is lower case already
+        if KEY_FIELDS.contains(&plain.as_str()) || plain == attach {
+            presented.extend(key_of(&value));
+        }
+        let drop = HOP_BY_HOP.contains(&plain.as_str())
+            || CREDENTIALS.contains(&plain.as_str())
+            || MISLEADING.contains(&plain.as_str())
+            || plain == attach
+            || plain.starts_with("sec-")
+            || plain.starts_with("proxy-")
+            || plain.starts_with("x-forwarded-")
+            || plain.starts_with("x-pixy-")
+            || named.iter().any(|field| *field == name.as_str() || *field == plain);
+        if !drop {
+            passing.push((name, value));
+        }
+    }
+    let query = route.query().and_then(|query| strip_query(query, &mut presented));
+    Stripped { headers: passing, query, presented }
+}
+
+/// The one Host of a request (RFC 9112 §3.2): none or several is not a request that means one thing.
+pub fn has_one_host(headers: &HeaderMap) -> bool {
+    headers.get_all(HOST).iter().count() == 1
+}
+
+/// Every field that any `Connection` names, in lower case.
+fn connection_named(headers: &HeaderMap) -> Vec<String> {
+    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(|name| name.trim().to_ascii_lowercase()).collect()
+}
+
+/// The key in a credential field, with or without a scheme before it.
+fn key_of(value: &HeaderValue) -> Option<Secret> {
+    let text = value.to_str().ok()?.trim();
+    let key = match text.split_once(' ') {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("bearer") => rest.trim(),
+        _ => text,
+    };
+    (!key.is_empty()).then(|| Secret::new(key.to_owned()))
+}
+
+/// Takes key parameters out; everything else stays byte for byte.
+fn strip_query(query: &str, presented: &mut Vec<Secret>) -> Option<String> {
+    let mut kept = Vec::new();
+    for parameter in query.split('&') {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        let decoded = percent_encoding::percent_decode_str(name).decode_utf8_lossy();
+        if KEY_PARAMETERS.iter().any(|key| decoded.eq_ignore_ascii_case(key)) {
+            let value = percent_encoding::percent_decode_str(value).decode_utf8_lossy();
+            presented.push(Secret::new(value.into_owned()));
+        } else {
+            kept.push(parameter);
+        }
+    }
+    (!kept.is_empty()).then(|| kept.join("&"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_leave_the_query_and_the_rest_stays() {
+        let mut presented = Vec::new();
+        assert_eq!(strip_query("alt=sse&key=abc&x=%2f", &mut presented).as_deref(), Some("alt=sse&x=%2f"));
+        assert_eq!(strip_query("%6bey=abc", &mut presented), None);
+        assert_eq!(strip_query("beta=true", &mut presented).as_deref(), Some("beta=true"));
+        assert_eq!(presented.iter().map(Secret::expose).collect::<Vec<_>>(), ["abc", "abc"]);
+    }
+
+    #[test]
+    fn attack_13_connection_names_count_in_every_instance_and_case() {
+        let mut headers = HeaderMap::new();
+        headers.append(CONNECTION, HeaderValue::from_static(""));
+        headers.append(CONNECTION, HeaderValue::from_static("close, AUTHORIZATION"));
+        headers.append(CONNECTION, HeaderValue::from_static(" x-custom "));
+        assert_eq!(connection_named(&headers), ["", "close", "authorization", "x-custom"]);
+    }
+}
