@@ -280,6 +280,8 @@ impl Account {
 
     async fn adopt_now(self: Arc<Self>, login: Login) -> Result<(), VaultError> {
         let mut inner = self.inner.lock().await;
+        // Also past a record that did not open, and one that was removed: an older copy put back is noticed.
+        inner.generation = self.parts.vault.next_generation(&self.name).await?.saturating_sub(1);
         let replaced = inner.record.take();
         // Higher than any serial before it: what an agent says of an old token never concerns the new one.
         let login = Login { serial: inner.generation + 1, ..login };

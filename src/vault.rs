@@ -1,6 +1,43 @@
 //! The vault: one sealed record an account, on files.
+//!
+//! ```text
+//! seal     the envelope: bytes in, bytes out                     marks    the highest generation ever seen, kept apart
+//! key      what opens it: key file or passphrase                 rotate   a new key while running
+//! file     private, atomic, durable files and the lock           export   all of it sealed to a passphrase, for moving house
+//! ```
+//! What holds: a write returns once it is durable; no failure empties or shortens what was stored; what does not open is
+//! never treated as "nothing there"; and a call that was begun goes on to its end, whoever stops waiting for it.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use zeroize::Zeroizing;
+
+use crate::clock::Clock;
+use crate::name::AccountName;
+use crate::secret::{Secret, base64_url, fill_random};
+
+mod error;
+mod export;
+mod fields;
+mod file;
+mod key;
+mod marks;
+mod rotate;
+mod seal;
+#[cfg(test)]
+mod tests;
+
+pub use error::VaultError;
+pub use export::Existing;
+pub use key::new_key;
+pub use rotate::RotationReport;
+
+use file::{FileStore, Lock};
+use key::{Cost, Keyring};
+use marks::Marks;
+use seal::{Header, Place, StoreId};
 
 /// Where records are kept and what opens them.
 #[derive(Debug, Clone)]
@@ -34,44 +71,359 @@ pub enum KeySettings {
     Passphrase(PathBuf),
 }
 
-// STUB
-#[derive(Clone, Debug)]
-pub struct Vault;
-#[derive(Debug)]
-pub enum VaultError {
-    X,
-}
-impl std::fmt::Display for VaultError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("x")
-    }
-}
-impl std::error::Error for VaultError {}
+/// An open vault; clones share it. The directory is locked until the last is dropped.
+#[derive(Clone)]
+pub struct Vault(Arc<Inner>);
+
+/// A record, opened.
 pub struct Opened {
+    /// Which write of the account's record this is.
     pub generation: u64,
-    pub plaintext: zeroize::Zeroizing<Vec<u8>>,
+    /// What was sealed; zeroed when dropped.
+    pub plaintext: Zeroizing<Vec<u8>>,
 }
-use crate::name::AccountName;
+
+struct Inner {
+    store: FileStore,
+    id: StoreId,
+    clock: Clock,
+    /// One change at a time: every read of marks, keys and records sees whole writes.
+    state: Mutex<State>,
+    rotating: Mutex<()>,
+    export_cost: Cost,
+    _locks: [Lock; 2],
+}
+
+struct State {
+    keys: Keyring,
+    marks: Marks,
+}
+
 impl Vault {
-    pub fn open(_: &Settings) -> Result<Vault, VaultError> {
-        Ok(Vault)
+    /// Opens the vault; makes directories (0700), store id and key (0600) on the first start. Blocks, so call it at start.
+    ///
+    /// # Errors
+    /// [`VaultError::InUse`] when another process has it; [`VaultError::NotPrivate`] and [`VaultError::NotOurs`] when others
+    /// can reach it; [`VaultError::KeyMissing`] when there are records but no key; [`VaultError::WrongKey`] when the key
+    /// opens none of them; [`VaultError::Io`].
+    pub fn open(settings: &Settings) -> Result<Self, VaultError> {
+        Self::open_at_cost(settings, Cost::STRONG)
     }
-    pub async fn read(&self, _a: &AccountName, _p: &str) -> Result<Option<Opened>, VaultError> {
-        Ok(None)
+
+    /// Tests stretch passphrases at a lower cost.
+    fn open_at_cost(settings: &Settings, cost: Cost) -> Result<Self, VaultError> {
+        let directory = match &settings.store {
+            StoreSettings::Files(directory) => directory,
+            StoreSettings::Postgres { .. } => {
+                return Err(VaultError::Unsupported(
+                    "this Pixy keeps logins in files only: set vault.dir to a directory instead of vault.postgres",
+                ));
+            }
+        };
+        file::make_directory(directory)?;
+        file::private_directory(directory)?;
+        file::make_directory(&settings.state_dir)?;
+        let locks = [Lock::take(directory, "lock")?, Lock::take(&settings.state_dir, "high-water.lock")?];
+        file::clean(directory)?;
+        file::clean(&settings.state_dir)?;
+        if let KeySettings::File(path) = &settings.key
+            && let Some(parent) = path.parent().filter(|parent| parent.is_dir())
+        {
+            // Best effort: a key from a read-only mount has no leftovers of ours.
+            drop(file::clean(parent));
+        }
+
+        let store = FileStore::new(directory.clone());
+        let clock = Clock::default();
+        let fresh = store.list()?.is_empty();
+        let id = StoreId::read_or_make(directory, fresh)?;
+        let keys = Keyring::open(&settings.key, directory, id, fresh, cost)?;
+        let marks = Marks::load(&settings.state_dir, id, &clock)?;
+        let state = Mutex::new(State { keys, marks });
+        let inner = Inner { store, id, clock, state, rotating: Mutex::new(()), export_cost: cost, _locks: locks };
+        inner.verify()?;
+        Ok(Self(Arc::new(inner)))
     }
+
+    /// The account's record, if there is one.
+    ///
+    /// # Errors
+    /// When the record is there and [does not open](VaultError::does_not_open), for example as `provider` is not the one it
+    /// was written for; [`VaultError::RolledBack`] when it is older than one seen before; [`VaultError::Io`]. None of these
+    /// changes anything.
+    pub async fn read(&self, account: &AccountName, provider: &str) -> Result<Option<Opened>, VaultError> {
+        let (account, provider) = (account.clone(), provider.to_owned());
+        self.blocking(move |vault| vault.read(&account, &provider)).await
+    }
+
+    /// Proves that a write would succeed now, before a refresh token is spent: writes, syncs and removes a file of the size of
+    /// a record, so that a full or read-only disk, a quota or a failing one shows here.
+    ///
+    /// # Errors
+    /// [`VaultError::Io`].
     pub async fn probe(&self) -> Result<(), VaultError> {
-        Ok(())
+        self.blocking(|vault| vault.store.probe()).await
     }
+
+    /// Seals and stores; returns once it is durable (temporary file, fsync, rename, fsync of the directory). A record that
+    /// does not open is first kept aside as `<account>.record.damaged-<seconds>`.
+    ///
+    /// # Errors
+    /// [`VaultError::Stale`] when `generation` is lower than the stored one or one seen before; [`VaultError::Io`]. What was
+    /// stored is still there, unless only the last fsync of the directory failed: then it may be either.
     pub async fn write(
         &self,
-        _a: &AccountName,
-        _p: &str,
-        _g: u64,
-        _b: zeroize::Zeroizing<Vec<u8>>,
+        account: &AccountName,
+        provider: &str,
+        generation: u64,
+        plaintext: Zeroizing<Vec<u8>>,
     ) -> Result<(), VaultError> {
+        let (account, provider) = (account.clone(), provider.to_owned());
+        self.blocking(move |vault| vault.write(&account, &provider, generation, &plaintext)).await
+    }
+
+    /// A generation for a login that is linked anew: higher than any that this account ever had here.
+    ///
+    /// # Errors
+    /// [`VaultError::Io`].
+    pub async fn next_generation(&self, account: &AccountName) -> Result<u64, VaultError> {
+        let account = account.clone();
+        self.blocking(move |vault| {
+            let state = vault.state();
+            Ok(vault.highest(&state, &account)?.saturating_add(1))
+        })
+        .await
+    }
+
+    /// Forgets the account's record and the copies of it that were set aside. A copy put back later is
+    /// [`VaultError::RolledBack`].
+    ///
+    /// # Errors
+    /// [`VaultError::Io`].
+    pub async fn remove(&self, account: &AccountName) -> Result<(), VaultError> {
+        let account = account.clone();
+        self.blocking(move |vault| vault.remove(&account)).await
+    }
+
+    /// The accounts that have a record, whether it opens or not, sorted.
+    ///
+    /// # Errors
+    /// [`VaultError::Io`].
+    pub async fn accounts(&self) -> Result<Vec<AccountName>, VaultError> {
+        self.blocking(|vault| vault.store.list()).await
+    }
+
+    /// Takes an older copy for good, after a person said so: the next [`Vault::read`] gives it.
+    ///
+    /// # Errors
+    /// When the record does not open; [`VaultError::Io`] when the new mark could not be written.
+    pub async fn accept_rollback(&self, account: &AccountName) -> Result<(), VaultError> {
+        let account = account.clone();
+        self.blocking(move |vault| {
+            let mut state = vault.state();
+            if let Some((_, stored)) = vault.stored(&state, &account)? {
+                state.marks.set(&account, stored.generation);
+                state.marks.save()?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Makes a new key and seals every record with it, while running. Old keys still open until no record needs them; stopped
+    /// at any point, everything opens, and doing it again finishes it.
+    ///
+    /// # Errors
+    /// [`VaultError::Io`]; nothing is lost.
+    pub async fn rotate_key(&self) -> Result<RotationReport, VaultError> {
+        self.blocking(Inner::rotate).await
+    }
+
+    /// All records, sealed to a passphrase.
+    ///
+    /// # Errors
+    /// When a record does not open (a part would pass for the whole), or the passphrase is empty.
+    pub async fn export(&self, passphrase: &Secret) -> Result<Vec<u8>, VaultError> {
+        let passphrase = passphrase.clone();
+        self.blocking(move |vault| vault.export(&passphrase)).await
+    }
+
+    /// Stores what [`Vault::export`] gave, here or elsewhere; names the accounts. A login older than one seen here is
+    /// [`VaultError::RolledBack`] when read.
+    ///
+    /// # Errors
+    /// [`VaultError::Exists`], [`VaultError::WrongPassphrase`], [`VaultError::BadExport`]: nothing was stored.
+    /// [`VaultError::Io`]: some may have been.
+    pub async fn import(
+        &self,
+        bytes: &[u8],
+        passphrase: &Secret,
+        existing: Existing,
+    ) -> Result<Vec<AccountName>, VaultError> {
+        let (bytes, passphrase) = (bytes.to_owned(), passphrase.clone());
+        self.blocking(move |vault| vault.import(&bytes, &passphrase, existing)).await
+    }
+
+    /// File work has its own thread: a slow disk stops no request, and dropping the future stops no write.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> Result<T, VaultError> + Send + 'static,
+    ) -> Result<T, VaultError> {
+        let inner = Arc::clone(&self.0);
+        tokio::task::spawn_blocking(move || work(&inner)).await.unwrap_or(Err(VaultError::Stopped))
+    }
+}
+
+impl Inner {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // The files are the truth; what a panic left in memory is a ring and marks that were whole before it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// At start: some key must open what is there, and marks that are behind (or were lost) rise to it.
+    fn verify(&self) -> Result<(), VaultError> {
+        let mut state = self.state();
+        let (mut opened, mut raised, mut wrong_key) = (false, false, None);
+        for account in self.store.list()? {
+            match self.stored(&state, &account) {
+                Ok(Some((_, stored))) => {
+                    opened = true;
+                    raised |= state.marks.raise(&account, stored.generation);
+                }
+                Ok(None) => {}
+                Err(error @ VaultError::WrongKey { .. }) => wrong_key = Some(error),
+                // The account's own trouble, told when it is read; the others work.
+                Err(error) => tracing::warn!(%account, %error, "a login does not open"),
+            }
+        }
+        match wrong_key {
+            Some(error) if !opened => return Err(error),
+            Some(error) => tracing::warn!(%error, "a login does not open"),
+            None => {}
+        }
+        if raised { state.marks.save() } else { Ok(()) }
+    }
+
+    /// The record as it is, with the provider that it was sealed for; marks are the caller's affair.
+    fn stored(&self, state: &State, account: &AccountName) -> Result<Option<(String, Opened)>, VaultError> {
+        let Some(record) = self.store.read(account)? else { return Ok(None) };
+        let fail = |why| VaultError::record(why, self.store.path(account));
+        let provider = Header::parse(&record).map_err(fail)?.provider.to_owned();
+        let place = Place { store: self.id, account: account.as_str(), provider: &provider };
+        let (generation, plaintext) = seal::open(state.keys.opening(), &place, &record).map_err(fail)?;
+        Ok(Some((provider, Opened { generation, plaintext })))
+    }
+
+    fn read(&self, account: &AccountName, provider: &str) -> Result<Option<Opened>, VaultError> {
+        let mut state = self.state();
+        let Some((sealed_for, opened)) = self.stored(&state, account)? else { return Ok(None) };
+        if sealed_for != provider {
+            return Err(VaultError::NotForThis { path: self.store.path(account) });
+        }
+        let seen = state.marks.seen(account);
+        if opened.generation < seen {
+            return Err(VaultError::RolledBack { stored: opened.generation, seen });
+        }
+        // Behind after a crash between record and mark.
+        if state.marks.raise(account, opened.generation) {
+            state.marks.save_or_warn();
+        }
+        Ok(Some(opened))
+    }
+
+    fn write(
+        &self,
+        account: &AccountName,
+        provider: &str,
+        generation: u64,
+        plaintext: &[u8],
+    ) -> Result<(), VaultError> {
+        let mut state = self.state();
+        let lowest = self.highest(&state, account)?;
+        if generation < lowest {
+            return Err(VaultError::Stale { stored: lowest, offered: generation });
+        }
+        self.put(&state, account, provider, generation, plaintext)?;
+        if state.marks.raise(account, generation) {
+            state.marks.save_or_warn();
+        }
         Ok(())
     }
-    pub async fn remove(&self, _a: &AccountName) -> Result<(), VaultError> {
-        Ok(())
+
+    /// Seals and stores, whatever the generation; what is there and does not open is set aside.
+    fn put(
+        &self,
+        state: &State,
+        account: &AccountName,
+        provider: &str,
+        generation: u64,
+        plaintext: &[u8],
+    ) -> Result<(), VaultError> {
+        match self.stored(state, account) {
+            Ok(_) => {}
+            Err(error) if error.does_not_open() => {
+                self.store.set_aside(account, self.clock.wall().as_seconds())?;
+            }
+            Err(error) => return Err(error),
+        }
+        let place = Place { store: self.id, account: account.as_str(), provider };
+        self.store.write(account, &seal::seal(state.keys.sealing(), &place, generation, plaintext))
+    }
+
+    /// The highest generation known of the account, 0 when none is. What a record that does not open says of itself does
+    /// not count.
+    fn highest(&self, state: &State, account: &AccountName) -> Result<u64, VaultError> {
+        let stored = match self.stored(state, account) {
+            Ok(stored) => stored.map_or(0, |(_, stored)| stored.generation),
+            Err(error) if error.does_not_open() => 0,
+            Err(error) => return Err(error),
+        };
+        Ok(stored.max(state.marks.seen(account)))
+    }
+
+    fn remove(&self, account: &AccountName) -> Result<(), VaultError> {
+        let mut state = self.state();
+        // First the mark: after a crash in between, a person who wanted the login gone is asked rather than served. A full
+        // disk must not keep it from being removed.
+        let highest = self.highest(&state, account)?;
+        if highest > 0 {
+            state.marks.set(account, highest.saturating_add(1));
+            state.marks.save_or_warn();
+        }
+        self.store.delete(account)
+    }
+}
+
+impl StoreId {
+    fn read_or_make(directory: &std::path::Path, fresh: bool) -> Result<Self, VaultError> {
+        use base64::Engine as _;
+        let path = directory.join("store");
+        match file::read_private(&path)? {
+            Some(text) => base64::engine::general_purpose::URL_SAFE_NO_PAD
+                .decode(text.trim_ascii())
+                .ok()
+                .and_then(|bytes| bytes.try_into().ok())
+                .map(Self)
+                .ok_or(VaultError::Unreadable { path, wanted: "the id of this vault" }),
+            None if fresh => {
+                let mut id = [0; 16];
+                fill_random(&mut id);
+                file::write_durably(directory, "store", format!("{}\n", base64_url(&id)).as_bytes())?;
+                Ok(Self(id))
+            }
+            None => Err(VaultError::KeyMissing { path, directory: directory.to_owned() }),
+        }
+    }
+}
+
+impl fmt::Debug for Vault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Vault").field(&self.0.store).finish()
+    }
+}
+
+impl fmt::Debug for Opened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opened").field("generation", &self.generation).finish_non_exhaustive()
     }
 }

@@ -1,5 +1,6 @@
 //! `pixy link NAME`: the whole of linking, in a terminal or a pipe.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use http::Method;
@@ -151,11 +152,11 @@ fn who(identified: &Value) -> String {
     };
     let scopes = list(&identified["scopes"]);
     if !scopes.is_empty() {
-        text.push_str(&format!("\nGranted: {scopes}"));
+        let _ = write!(text, "\nGranted: {scopes}"); // a String takes it
     }
     let missing = list(&identified["missing_scopes"]);
     if !missing.is_empty() {
-        text.push_str(&format!("\nAsked for and not granted: {missing}"));
+        let _ = write!(text, "\nAsked for and not granted: {missing}");
     }
     if identified["replaces"].is_array() {
         let replaced = list(&identified["replaces"]);
@@ -164,7 +165,7 @@ fn who(identified: &Value) -> String {
         } else {
             format!("the login of {replaced}")
         };
-        text.push_str(&format!("\nIt replaces {whom}, which is ended at the provider."));
+        let _ = write!(text, "\nIt replaces {whom}, which is ended at the provider.");
     }
     text
 }

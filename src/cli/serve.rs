@@ -49,7 +49,7 @@ async fn announce(running: &Running, origin: &str) {
     eprintln!("  agents   {}", agents.join(", ").replace("http://unix:", "unix:"));
     match &running.page {
         Some(page) => {
-            eprintln!("  you      http://{page}/  (`pixy url` prints the address with the code that opens it)")
+            eprintln!("  you      http://{page}/  (`pixy url` prints the address with the code that opens it)");
         }
         None => eprintln!("  you      the page is off; `pixy link NAME` links in the terminal"),
     }

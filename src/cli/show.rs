@@ -89,7 +89,9 @@ pub(super) fn unlink(config: &Config, name: &str) -> Result<(), Failure> {
             );
         }
         _ => {
-            println!("Unlinked: no agent can use it any more. The provider could not be told yet; Pixy goes on trying.")
+            println!(
+                "Unlinked: no agent can use it any more. The provider could not be told yet; Pixy goes on trying."
+            );
         }
     }
     Ok(())

@@ -1,0 +1,117 @@
+//! The configuration that makes Pixy use the playground, and what to do with it.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::authorization::{CLIENT_ID, SCOPES};
+use crate::dialects::MODEL;
+
+/// What the configuration depends on.
+pub(crate) struct Setup {
+    /// Origin of the authorization server.
+    pub(crate) authorization: String,
+    /// Origin of the LLM API.
+    pub(crate) api: String,
+    /// Pixy's agent port; link and ops take the next two.
+    pub(crate) pixy_port_base: u16,
+    /// How long an access token lives.
+    pub(crate) token_seconds: u64,
+}
+
+impl Setup {
+    /// Writes `pixy.yaml` into `directory` and leaves everything else there as it is: Pixy's vault and key survive a restart of
+    /// the playground.
+    pub(crate) fn write(&self, directory: &Path) -> io::Result<PathBuf> {
+        // The vault refuses a directory that others may read.
+        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        let directory = directory.canonicalize()?;
+        let file = directory.join("pixy.yaml");
+        fs::write(&file, self.configuration(&directory))?;
+        Ok(file)
+    }
+
+    /// For the person at the terminal.
+    pub(crate) fn what_to_do(&self, configuration: &Path) -> String {
+        let Self { authorization, api, token_seconds, .. } = self;
+        let file = configuration.display();
+        let agent = match self.pixy_port_base {
+            0 => "http://127.0.0.1:PORT".to_owned(), // Pixy prints the port that it got
+            port => format!("http://127.0.0.1:{port}"),
+        };
+        format!(
+            "The playground is open. It is a provider that you can link without having an account anywhere.
+  authorization server   {authorization}
+  LLM API                {api}
+  configuration          {file}
+
+Start Pixy on it, in a second terminal:
+
+  cargo run -- --config '{file}'
+
+Then, in a third:
+  1. Link the imaginary account: open the address that it prints, allow, and paste the code that you get.
+       cargo run -- --config '{file}' link play
+  2. Talk to the model as an agent would, without any credential, and watch it stream:
+       curl -N {agent}/play/v1/messages -H 'content-type: application/json' \\
+         -d '{{\"model\":\"{MODEL}\",\"max_tokens\":99,\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'
+  3. Kill Pixy (kill -9), start it again, repeat 2: it is still linked.
+
+Access tokens live for {token_seconds} s, so refreshes show here soon. Grants are kept in memory: after a restart of the playground, link again.
+Ctrl-C ends it. What happens:"
+        )
+    }
+
+    fn configuration(&self, directory: &Path) -> String {
+        let Self { authorization, api, .. } = self;
+        let port = |offset: u16| if self.pixy_port_base == 0 { 0 } else { self.pixy_port_base.saturating_add(offset) };
+        let (agent, link, ops) = (port(0), port(1), port(2));
+        let scopes = SCOPES.join(", ");
+        let path = |name: &str| quoted(&directory.join(name));
+        let (state, vault, key) = (path("state"), path("vault"), path("key"));
+        format!(
+            r#"# Written by `cargo run --example playground`, each time it starts: changes are lost.
+agent: {{ listen: 127.0.0.1:{agent} }}
+link: {{ listen: 127.0.0.1:{link} }}
+ops: {{ listen: 127.0.0.1:{ops} }}
+state_dir: {state}
+vault:
+  dir: {vault}
+  key_file: {key}
+accounts:
+  play:
+    provider: oauth
+    profile:
+      title: The playground
+      link:
+        flow: authorization_code
+        authorize_url: {authorization}/authorize
+        redirect: {{ paste: "{authorization}/paste" }}
+        client_id: {CLIENT_ID}
+        scopes: [{scopes}]
+      token:
+        url: {authorization}/token
+        body: form
+      identity: [[token, account, email_address], [token, organization, name]]
+      revoke: {{ url: "{authorization}/revoke", body: form }}
+      api:
+        base_url: {api}
+        allow:
+          - POST /v1/messages
+          - POST /v1/messages/count_tokens
+          - POST /v1/chat/completions
+          - POST /v1/responses
+          - GET /v1/models
+          - GET /v1/models/*
+        errors: anthropic
+        quota_headers: [anthropic-ratelimit-unified-*]
+"#
+        )
+    }
+}
+
+/// A JSON string is a YAML string, whatever the path holds.
+fn quoted(path: &Path) -> String {
+    serde_json::Value::from(path.display().to_string()).to_string()
+}

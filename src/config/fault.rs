@@ -1,0 +1,228 @@
+//! What is wrong with a configuration: every fault with its place, a snippet and what is allowed.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// A text that was read, with the name that messages give it.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub(super) name: String,
+    pub(super) text: String,
+}
+
+/// Where something stands in a [`Source`]. Lines and columns count from 1, columns in characters.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub(super) source: Arc<Source>,
+    pub(super) line: usize,
+    pub(super) column: usize,
+    /// Characters to underline; at least 1.
+    pub(super) length: usize,
+}
+
+/// Everything that is wrong with a configuration, in the order of the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Faults(Vec<Fault>);
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    file: String,
+    place: Option<(usize, usize)>,
+    path: String,
+    message: String,
+    snippet: Option<Snippet>,
+}
+
+/// The line with the fault in it, made safe to print.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Snippet {
+    text: String,
+    /// Characters before the fault.
+    before: usize,
+    length: usize,
+}
+
+impl Faults {
+    /// Puts faults into the order of their places.
+    pub(super) fn new(mut faults: Vec<Fault>) -> Self {
+        // The shipped profiles come after the operator's own file.
+        faults.sort_by(|a, b| {
+            let key = |fault: &Fault| (fault.place.is_some(), fault.file.starts_with("config/providers/"));
+            key(a).cmp(&key(b)).then_with(|| (&a.file, a.place).cmp(&(&b.file, b.place)))
+        });
+        faults.dedup();
+        Self(faults)
+    }
+
+    /// The faults, in the order of the file; never empty.
+    pub fn iter(&self) -> impl Iterator<Item = &Fault> {
+        self.0.iter()
+    }
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for fault in &self.0 {
+            writeln!(f, "{fault}")?;
+        }
+        match self.0.len() {
+            1 => f.write_str("1 fault; nothing was started"),
+            count => write!(f, "{count} faults; nothing was started"),
+        }
+    }
+}
+
+impl std::error::Error for Faults {}
+
+impl Fault {
+    /// A fault at a place of a file.
+    pub(super) fn at(place: &Place, path: String, message: String) -> Self {
+        Self {
+            file: place.source.name.clone(),
+            place: Some((place.line, place.column)),
+            path,
+            message,
+            snippet: Snippet::cut(place),
+        }
+    }
+
+    /// A fault of a whole file.
+    pub(super) fn of_file(file: String, message: String) -> Self {
+        Self { file, place: None, path: String::new(), message, snippet: None }
+    }
+
+    /// The file, as it was named to Pixy; `config/…` for what is shipped in the binary.
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// Line and column, counted from 1; `None` when the file as a whole is at fault.
+    pub fn place(&self) -> Option<(usize, usize)> {
+        self.place
+    }
+
+    /// The key, outermost first: `agent.keys.0.name`. Empty for a fault of the whole file.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// What is wrong and what is allowed, as sentences.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.file)?;
+        if let Some((line, column)) = self.place {
+            write!(f, "{line}:{column}:")?;
+        }
+        write!(f, " {}", self.message)?;
+        if let (Some(snippet), Some((line, _))) = (&self.snippet, self.place) {
+            let number = line.to_string();
+            write!(f, "\n  {number} | {}", snippet.text)?;
+            write!(
+                f,
+                "\n  {:number$} | {:before$}{:^<length$}",
+                "",
+                "",
+                "",
+                number = number.len(),
+                before = snippet.before,
+                length = snippet.length
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl Snippet {
+    fn cut(place: &Place) -> Option<Self> {
+        let line = place.source.text.lines().nth(place.line.checked_sub(1)?)?;
+        let line: Vec<char> = mask(line);
+        let column = place.column.saturating_sub(1).min(line.len());
+        let start = if column > WIDTH { column - MARGIN } else { 0 };
+        let text: String = line.iter().skip(start).take(WIDTH + MARGIN).collect();
+        let text = text.trim_end().to_owned();
+        let room = text.chars().count().saturating_sub(column - start).max(1);
+        Some(Self { text, before: column - start, length: place.length.clamp(1, room) })
+    }
+}
+
+/// The line as it may be printed: what looks like a credential is starred, character by character so that columns stay.
+///
+/// A person who pastes a key where only its digest or its file belongs must not find it in a log afterwards.
+fn mask(line: &str) -> Vec<char> {
+    let mut out: Vec<char> = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut at = 0;
+    while let Some(colon) = (at..out.len()).find(|&i| out[i] == ':') {
+        at = colon + 1;
+        if out[at..].starts_with(&['/', '/']) {
+            // What stands before the last `@` of a URL's authority is a name and a password.
+            let end = (at + 2..out.len()).find(|&i| matches!(out[i], '/' | '?' | '#' | ' ')).unwrap_or(out.len());
+            if let Some(sign) = (at + 2..end).rev().find(|&i| out[i] == '@') {
+                out[at + 2..sign].fill('*');
+            }
+            continue;
+        }
+        let key: String = out[..colon]
+            .iter()
+            .rev()
+            .skip_while(|c| matches!(c, '"' | '\'' | ' '))
+            .take_while(|c| c.is_alphanumeric() || matches!(c, '_' | '-'))
+            .collect();
+        let key: String = key.chars().rev().flat_map(char::to_lowercase).collect();
+        let Some(value) = (at..out.len()).find(|&i| out[i] != ' ') else { break };
+        if names_a_secret(&key) && !matches!(out[value], '{' | '[' | '#' | '&' | '|' | '>') {
+            let end = (value..out.len()).find(|&i| matches!(out[i], ',' | '}' | ']')).unwrap_or(out.len());
+            out[value..end].fill('*');
+            at = end;
+        }
+    }
+    out
+}
+
+fn names_a_secret(key: &str) -> bool {
+    const WORDS: [&str; 9] =
+        ["secret", "token", "password", "passphrase", "credential", "authorization", "cookie", "api_key", "api-key"];
+    const ELSE: [&str; 4] = ["_file", "_url", "_field", "_per_day"];
+    (matches!(key, "key" | "sha256" | "apikey") || WORDS.iter().any(|word| key.contains(word)))
+        && !ELSE.iter().any(|end| key.ends_with(end))
+}
+
+/// Longer lines are cut around the fault.
+const WIDTH: usize = 120;
+const MARGIN: usize = 40;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn masked(line: &str) -> String {
+        mask(line).into_iter().collect()
+    }
+
+    #[test]
+    fn a_pasted_credential_is_not_printed() {
+        assert_eq!(masked("  sha256: sk-live-1"), "  sha256: *********");
+        assert_eq!(masked("- { name: a, key: sk-1, accounts: [b] }"), "- { name: a, key: ****, accounts: [b] }");
+        assert_eq!(masked("url: https://me:pass@host/a"), "url: https://*******@host/a");
+        assert_eq!(masked("set: { \"x-api-key\": \"sk\" }"), "set: { \"x-api-key\": *****}");
+        for plain in ["key_file: /run/secrets/x", "token: { url: https://a.b/c }", "token:", "scopes: [user:inference]"]
+        {
+            assert_eq!(masked(plain), plain);
+        }
+    }
+
+    #[test]
+    fn a_fault_shows_its_line() {
+        let source = Arc::new(Source { name: "pixy.yaml".into(), text: "a: 1\nb:\n  c: 2".into() });
+        let place = Place { source, line: 3, column: 3, length: 1 };
+        let fault = Fault::at(&place, "b.c".into(), "no.".into());
+        assert_eq!(fault.to_string(), "pixy.yaml:3:3: no.\n  3 |   c: 2\n    |   ^");
+        let faults = Faults::new(vec![fault.clone(), fault]);
+        assert!(faults.to_string().ends_with("^\n1 fault; nothing was started"));
+    }
+}

@@ -1,0 +1,298 @@
+//! A YAML document as a tree in which every key and value knows its place.
+
+use std::sync::Arc;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+use serde_yaml::{Location, Spanned};
+
+use super::fault::{Fault, Place, Source};
+
+/// A value and its place.
+#[derive(Debug, Clone)]
+pub(super) struct Node {
+    pub(super) place: Place,
+    pub(super) content: Content,
+}
+
+/// What a [`Node`] holds.
+#[derive(Debug, Clone)]
+pub(super) enum Content {
+    Null,
+    Bool(bool),
+    Number(Number),
+    Text(String),
+    List(Vec<Node>),
+    Map(Vec<Entry>),
+}
+
+/// One key of a map.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) key: String,
+    pub(super) place: Place,
+    pub(super) node: Node,
+}
+
+impl Node {
+    /// Reads one document. A text that is not YAML, or that is built to exhaust a reader, is one fault.
+    pub(super) fn parse(source: &Arc<Source>) -> Result<Self, Box<Fault>> {
+        let options = serde_yaml::options! {
+            // `off`, `yes` and `no` are words, not booleans.
+            strict_booleans: true,
+            null_as_string: true,
+            // Twice the same key is told below, with all other faults.
+            duplicate_keys: serde_yaml::DuplicateKeyPolicy::PassThrough,
+            merge_keys: serde_yaml::MergeKeyPolicy::Error,
+            with_snippet: false,
+            emit_comments: false,
+            budget: serde_yaml::budget! { max_depth: 32, max_documents: 1, max_nodes: 20_000, max_aliases: 100, max_anchors: 100 },
+            alias_limits: serde_yaml::alias_limits! { max_total_replayed_events: 10_000, max_replay_stack_depth: 8 },
+        };
+        match serde_yaml::from_str_with_options::<Option<Spanned<Shape>>>(&source.text, options) {
+            Ok(Some(shape)) => Ok(Self::from_shape(shape, source)),
+            Ok(None) => Ok(Self { place: start(source), content: Content::Null }),
+            Err(error) => Err(Box::new(not_yaml(&error, source))),
+        }
+    }
+
+    /// What is at a key of this map.
+    pub(super) fn get(&self, key: &str) -> Option<&Entry> {
+        let Content::Map(entries) = &self.content else { return None };
+        entries.iter().find(|entry| entry.key == key)
+    }
+
+    /// The node at a path, a list's items being numbered from 0; or, when the path ends early, the deepest key on the way.
+    pub(super) fn find(&self, path: &[String]) -> Found<'_> {
+        let mut node = self;
+        let mut deepest = &self.place;
+        for step in path {
+            match &node.content {
+                Content::Map(_) => {
+                    let Some(entry) = node.get(step) else { return Found::Nearest(deepest) };
+                    deepest = &entry.place;
+                    node = &entry.node;
+                }
+                Content::List(items) => {
+                    let Some(item) = step.parse().ok().and_then(|index: usize| items.get(index)) else {
+                        return Found::Nearest(deepest);
+                    };
+                    deepest = &item.place;
+                    node = item;
+                }
+                _ => return Found::Nearest(deepest),
+            }
+        }
+        Found::Value { value: &node.place, key: deepest }
+    }
+
+    /// Lays `over` on top: maps merge key by key, everything else (null too) replaces. Every node keeps its own place.
+    pub(super) fn merge(&mut self, over: Self) {
+        match (&mut self.content, over) {
+            (Content::Map(below), Self { content: Content::Map(above), .. }) => {
+                for entry in above {
+                    match below.iter_mut().find(|known| known.key == entry.key) {
+                        Some(known) => {
+                            known.place = entry.place;
+                            known.node.merge(entry.node);
+                        }
+                        None => below.push(entry),
+                    }
+                }
+            }
+            (_, over) => *self = over,
+        }
+    }
+
+    /// The tree without its places.
+    pub(super) fn to_json(&self) -> Value {
+        match &self.content {
+            Content::Null => Value::Null,
+            Content::Bool(yes) => Value::Bool(*yes),
+            Content::Number(number) => Value::Number(number.clone()),
+            Content::Text(text) => Value::String(text.clone()),
+            Content::List(items) => Value::Array(items.iter().map(Self::to_json).collect()),
+            Content::Map(entries) => {
+                let pairs = entries.iter().map(|entry| (entry.key.clone(), entry.node.to_json()));
+                Value::Object(pairs.collect::<Map<_, _>>())
+            }
+        }
+    }
+
+    fn from_shape(spanned: Spanned<Shape>, source: &Arc<Source>) -> Self {
+        let place = place(spanned.referenced, source);
+        let content = match spanned.value {
+            Shape::Null => Content::Null,
+            Shape::Bool(yes) => Content::Bool(yes),
+            Shape::Number(number) => Content::Number(number),
+            Shape::Text(text) => Content::Text(text),
+            Shape::List(items) => Content::List(items.into_iter().map(|item| Self::from_shape(item, source)).collect()),
+            Shape::Map(pairs) => {
+                let entry = |(key, value): (Spanned<String>, _)| Entry {
+                    place: self::place(key.referenced, source),
+                    key: key.value,
+                    node: Self::from_shape(value, source),
+                };
+                Content::Map(pairs.into_iter().map(entry).collect())
+            }
+        };
+        Self { place, content }
+    }
+}
+
+/// See [`Node::find`].
+pub(super) enum Found<'a> {
+    /// The path leads to a value; `key` is the key (or item) that holds it.
+    Value { value: &'a Place, key: &'a Place },
+    /// It does not; this is the last key that exists.
+    Nearest(&'a Place),
+}
+
+/// The first character of a text, for what is missing altogether.
+pub(super) fn start(source: &Arc<Source>) -> Place {
+    Place { source: Arc::clone(source), line: 1, column: 1, length: 1 }
+}
+
+fn place(location: Location, source: &Arc<Source>) -> Place {
+    let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX).max(1);
+    Place {
+        source: Arc::clone(source),
+        line: count(location.line()),
+        column: count(location.column()),
+        length: count(location.span().len()),
+    }
+}
+
+fn not_yaml(error: &serde_yaml::Error, source: &Arc<Source>) -> Fault {
+    let place = error.location().map_or_else(|| start(source), |location| place(location, source));
+    let said = error.without_snippet().to_string();
+    let said = said.lines().next().unwrap_or_default();
+    // The place is printed by the fault itself.
+    let said = said.split(" at line ").next().unwrap_or_default().trim_end_matches(['.', ',', ' ']);
+    Fault::at(&Place { length: 1, ..place }, String::new(), format!("this is not YAML that Pixy can read: {said}."))
+}
+
+/// A document as the YAML reader hands it over; [`Node`] adds which text it came from.
+enum Shape {
+    Null,
+    Bool(bool),
+    Number(Number),
+    Text(String),
+    List(Vec<Spanned<Shape>>),
+    Map(Vec<(Spanned<String>, Spanned<Shape>)>),
+}
+
+impl<'de> Deserialize<'de> for Shape {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ShapeVisitor)
+    }
+}
+
+struct ShapeVisitor;
+
+impl<'de> Visitor<'de> for ShapeVisitor {
+    type Value = Shape;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Shape, E> {
+        Ok(Shape::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Shape, E> {
+        Ok(Shape::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Shape, D::Error> {
+        Shape::deserialize(deserializer)
+    }
+
+    fn visit_bool<E>(self, yes: bool) -> Result<Shape, E> {
+        Ok(Shape::Bool(yes))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Shape, E> {
+        Ok(Shape::Number(number.into()))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Shape, E> {
+        Ok(Shape::Number(number.into()))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Shape, E> {
+        Ok(Number::from_f64(number).map_or_else(|| Shape::Text(number.to_string()), Shape::Number))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Shape, E> {
+        Ok(Shape::Text(text.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Shape, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Shape::List(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Shape, A::Error> {
+        let mut map = Vec::new();
+        while let Some(entry) = entries.next_entry()? {
+            map.push(entry);
+        }
+        Ok(Shape::Map(map))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(text: &str) -> Node {
+        Node::parse(&Arc::new(Source { name: "t.yaml".into(), text: text.into() })).unwrap()
+    }
+
+    fn value_place(node: &Node, path: &str) -> (usize, usize, usize) {
+        let path: Vec<String> = path.split('.').map(str::to_owned).collect();
+        let Found::Value { value, .. } = node.find(&path) else { panic!("{path:?} is not there") };
+        (value.line, value.column, value.length)
+    }
+
+    #[test]
+    fn every_value_knows_its_place() {
+        let tree = node("link: off\nagent:\n  listen: 127.0.0.1:8700\n  keys: [ {name: coder}, 7 ]\n");
+        assert_eq!(tree.to_json()["link"], "off");
+        assert_eq!(value_place(&tree, "link"), (1, 7, 3));
+        assert_eq!(value_place(&tree, "agent.listen"), (3, 11, 14));
+        assert_eq!(value_place(&tree, "agent.keys.0.name"), (4, 18, 5));
+        assert_eq!(value_place(&tree, "agent.keys.1"), (4, 26, 1));
+        let entry = tree.get("agent").unwrap().node.get("listen").unwrap();
+        assert_eq!((entry.place.line, entry.place.column, entry.place.length), (3, 3, 6));
+    }
+
+    #[test]
+    fn maps_merge_and_everything_else_replaces() {
+        let mut below = node("a: {b: 1, c: [1, 2], d: {e: 1}}\nf: 1\n");
+        below.merge(node("a: {c: [3], d: null, g: x}\n"));
+        assert_eq!(below.to_json().to_string(), r#"{"a":{"b":1,"c":[3],"d":null,"g":"x"},"f":1}"#);
+    }
+
+    #[test]
+    fn what_is_not_yaml_is_one_fault_with_its_place() {
+        for (text, place) in
+            [("a: [1, 2\nb: 3", (2, 1)), ("a: b: c", (1, 5)), ("a: 1\n---\nb: 2\n", (2, 1)), ("\tx: 1", (1, 1))]
+        {
+            let fault = Node::parse(&Arc::new(Source { name: "t.yaml".into(), text: text.into() })).unwrap_err();
+            assert_eq!(fault.place().map(|(line, _)| line), Some(place.0), "{fault}");
+        }
+    }
+
+    #[test]
+    fn an_empty_text_is_null() {
+        for text in ["", "# nothing\n", "---\n"] {
+            assert_eq!(node(text).to_json(), Value::Null);
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! The envelope of one record: bytes in, bytes out; no file, no clock.
+//!
+//! ```text
+//! header      magic "PIXYVLT" | version | key id 16 | key commitment 32 | store id 16 | generation 8 | account | provider
+//! nonce       24 random bytes
+//! ciphertext  XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha-03), tag included
+//! ```
+//! Account and provider are prefixed by their length. The whole header is authenticated as associated data, and so is the
+//! place that the caller believes the record to be in: a record moved elsewhere does not open there. The random 192-bit nonce
+//! needs no bookkeeping.
+
+use chacha20poly1305::aead::AeadInOut as _;
+use chacha20poly1305::{KeyInit as _, XChaCha20Poly1305, XNonce};
+use hkdf::Hkdf;
+use sha2::Sha256;
+use subtle::ConstantTimeEq as _;
+use zeroize::Zeroizing;
+
+use super::fields::{self, Reader};
+use crate::secret::fill_random;
+
+/// One vault; made with it, and never the same on two machines unless the vault itself was moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct StoreId(pub(super) [u8; 16]);
+
+/// Where a record belongs.
+pub(super) struct Place<'a> {
+    pub(super) store: StoreId,
+    pub(super) account: &'a str,
+    pub(super) provider: &'a str,
+}
+
+/// What seals and opens the records of one store.
+pub(super) struct RecordKey {
+    id: [u8; 16],
+    commitment: [u8; 32],
+    key: Zeroizing<[u8; 32]>,
+}
+
+/// What a record says of itself before it is opened: true only once it was.
+pub(super) struct Header<'a> {
+    key_id: [u8; 16],
+    commitment: [u8; 32],
+    store: StoreId,
+    pub(super) generation: u64,
+    account: &'a str,
+    pub(super) provider: &'a str,
+    /// All bytes of the header, as they are authenticated.
+    bytes: &'a [u8],
+    nonce: [u8; 24],
+    ciphertext: &'a [u8],
+}
+
+/// Why a record does not open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DoesNotOpen {
+    /// None of the keys at hand sealed it.
+    OtherKey,
+    /// It is not as it was sealed.
+    Damaged,
+    /// It was sealed for another account, provider or store.
+    NotForThis,
+    /// A newer Pixy wrote it.
+    NewerVersion(u8),
+}
+
+/// Seals `plaintext` for `place`.
+pub(super) fn seal(key: &RecordKey, place: &Place<'_>, generation: u64, plaintext: &[u8]) -> Vec<u8> {
+    let mut record = Vec::with_capacity(plaintext.len() + 512);
+    record.extend_from_slice(MAGIC);
+    record.push(VERSION);
+    record.extend_from_slice(&key.id);
+    record.extend_from_slice(&key.commitment);
+    record.extend_from_slice(&place.store.0);
+    record.extend_from_slice(&generation.to_be_bytes());
+    fields::put(&mut record, place.account.as_bytes());
+    fields::put(&mut record, place.provider.as_bytes());
+    let associated = associated_data(&record, place, generation);
+
+    let mut nonce = [0; NONCE];
+    fill_random(&mut nonce);
+    // Room for the tag, so that the buffer is not moved and no copy of the plaintext stays behind.
+    let mut body = Zeroizing::new(Vec::with_capacity(plaintext.len() + TAG));
+    body.extend_from_slice(plaintext);
+    XChaCha20Poly1305::new(&(*key.key).into())
+        .encrypt_in_place(&XNonce::from(nonce), &associated, &mut *body)
+        .expect("a record is shorter than the cipher's 256 GiB");
+    record.extend_from_slice(&nonce);
+    record.extend_from_slice(&body);
+    record
+}
+
+/// Opens a record that is in `place`, with whichever of `keys` sealed it; gives its generation and plaintext.
+pub(super) fn open<'k>(
+    keys: impl IntoIterator<Item = &'k RecordKey>,
+    place: &Place<'_>,
+    record: &[u8],
+) -> Result<(u64, Zeroizing<Vec<u8>>), DoesNotOpen> {
+    let header = Header::parse(record)?;
+    // First the place: a record from another machine is named so, although its key is unknown too.
+    if header.store != place.store || header.account != place.account || header.provider != place.provider {
+        return Err(DoesNotOpen::NotForThis);
+    }
+    let key = header.key_among(keys)?;
+    let associated = associated_data(header.bytes, place, header.generation);
+    let mut body = Zeroizing::new(header.ciphertext.to_vec());
+    XChaCha20Poly1305::new(&(*key.key).into())
+        .decrypt_in_place(&XNonce::from(header.nonce), &associated, &mut *body)
+        .map_err(|_| DoesNotOpen::Damaged)?;
+    Ok((header.generation, body))
+}
+
+impl RecordKey {
+    /// The key for the records of `store`: HKDF-SHA-256 (RFC 5869) of the master key, salted with the store id.
+    pub(super) fn derive(master: &[u8; 32], store: StoreId) -> Self {
+        let hkdf = Hkdf::<Sha256>::new(Some(&store.0), master);
+        let mut derived = Self { id: [0; 16], commitment: [0; 32], key: Zeroizing::new([0; 32]) };
+        for (label, out) in [
+            (b"pixy record v1 key id".as_slice(), derived.id.as_mut_slice()),
+            (b"pixy record v1 commitment", &mut derived.commitment),
+            (b"pixy record v1", &mut *derived.key),
+        ] {
+            hkdf.expand(label, out).expect("SHA-256 expands to 32 bytes");
+        }
+        derived
+    }
+
+    /// Tells keys apart; says nothing about them.
+    pub(super) fn id(&self) -> [u8; 16] {
+        self.id
+    }
+}
+
+impl<'a> Header<'a> {
+    pub(super) fn parse(record: &'a [u8]) -> Result<Self, DoesNotOpen> {
+        let mut reader = Reader::new(record);
+        let magic = reader.array::<7>().ok_or(DoesNotOpen::Damaged)?;
+        let [version] = reader.array().ok_or(DoesNotOpen::Damaged)?;
+        match version {
+            _ if magic != *MAGIC => Err(DoesNotOpen::Damaged),
+            VERSION => Self::parse_version_1(record, reader).ok_or(DoesNotOpen::Damaged),
+            newer if newer > VERSION => Err(DoesNotOpen::NewerVersion(newer)),
+            _ => Err(DoesNotOpen::Damaged),
+        }
+    }
+
+    fn parse_version_1(record: &'a [u8], mut reader: Reader<'a>) -> Option<Self> {
+        Some(Self {
+            key_id: reader.array()?,
+            commitment: reader.array()?,
+            store: StoreId(reader.array()?),
+            generation: u64::from_be_bytes(reader.array()?),
+            account: reader.text()?,
+            provider: reader.text()?,
+            bytes: &record[..record.len() - reader.rest().len()],
+            nonce: reader.array()?,
+            ciphertext: reader.rest(),
+        })
+    }
+
+    /// The key that this header names.
+    pub(super) fn key_among<'k>(
+        &self,
+        keys: impl IntoIterator<Item = &'k RecordKey>,
+    ) -> Result<&'k RecordKey, DoesNotOpen> {
+        for key in keys {
+            // XChaCha20-Poly1305 does not commit to its key (one ciphertext can be made to open with two), hence both.
+            match (self.key_id == key.id, bool::from(self.commitment.ct_eq(&key.commitment))) {
+                (true, true) => return Ok(key),
+                (false, false) => {}
+                // This key made one of them, so the other is not as it was written: damage, not another key.
+                _ => return Err(DoesNotOpen::Damaged),
+            }
+        }
+        Err(DoesNotOpen::OtherKey)
+    }
+}
+
+fn associated_data(header: &[u8], place: &Place<'_>, generation: u64) -> Vec<u8> {
+    let mut out = Vec::with_capacity(2 * header.len() + 128);
+    fields::put(&mut out, header);
+    fields::put(&mut out, &[VERSION]);
+    fields::put(&mut out, &place.store.0);
+    fields::put(&mut out, place.account.as_bytes());
+    fields::put(&mut out, place.provider.as_bytes());
+    fields::put(&mut out, &generation.to_be_bytes());
+    out
+}
+
+const MAGIC: &[u8; 7] = b"PIXYVLT";
+const VERSION: u8 = 1;
+const NONCE: usize = 24;
+const TAG: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STORE: StoreId = StoreId([7; 16]);
+    const PLACE: Place<'static> = Place { store: STORE, account: "claude", provider: "oauth" };
+    const PLAINTEXT: &[u8] = b"canary-plaintext";
+
+    fn key() -> RecordKey {
+        RecordKey::derive(&[1; 32], STORE)
+    }
+
+    #[test]
+    fn what_is_sealed_opens_and_shows_nothing() {
+        let record = seal(&key(), &PLACE, 3, PLAINTEXT);
+        let (generation, plaintext) = open([&key()], &PLACE, &record).unwrap();
+        assert_eq!((generation, plaintext.as_slice()), (3, PLAINTEXT));
+        assert!(!record.windows(PLAINTEXT.len()).any(|window| window == PLAINTEXT));
+        assert_ne!(record, seal(&key(), &PLACE, 3, PLAINTEXT), "every sealing has its own nonce");
+    }
+
+    #[test]
+    fn attack_78_every_byte_flipped_is_refused() {
+        let record = seal(&key(), &PLACE, 3, PLAINTEXT);
+        for at in 0..record.len() {
+            for bit in 0..8 {
+                let mut flipped = record.clone();
+                flipped[at] ^= 1 << bit;
+                let refused = open([&key()], &PLACE, &flipped).unwrap_err();
+                assert_ne!(refused, DoesNotOpen::OtherKey, "byte {at}: one flip never looks like another key");
+            }
+        }
+    }
+
+    #[test]
+    fn attack_78_truncation_at_every_length_is_refused() {
+        let record = seal(&key(), &PLACE, 3, PLAINTEXT);
+        for length in 0..record.len() {
+            assert_eq!(open([&key()], &PLACE, &record[..length]).unwrap_err(), DoesNotOpen::Damaged, "{length}");
+        }
+        let longer = [record.as_slice(), &[0]].concat();
+        assert_eq!(open([&key()], &PLACE, &longer).unwrap_err(), DoesNotOpen::Damaged);
+    }
+
+    #[test]
+    fn attack_76_a_record_opens_only_in_its_place() {
+        let record = seal(&key(), &PLACE, 3, PLAINTEXT);
+        for place in [
+            Place { account: "work", ..PLACE },
+            Place { provider: "openai", ..PLACE },
+            Place { store: StoreId([8; 16]), ..PLACE },
+            // Moving a letter from one name to the next must not make the same associated data.
+            Place { account: "claudeo", provider: "auth", ..PLACE },
+        ] {
+            assert_eq!(open([&key()], &place, &record).unwrap_err(), DoesNotOpen::NotForThis);
+        }
+    }
+
+    #[test]
+    fn attack_76_a_header_rewritten_for_another_place_or_generation_does_not_open() {
+        let record = seal(&key(), &PLACE, 3, PLAINTEXT);
+        for (place, generation) in
+            [(Place { account: "zlaude", ..PLACE }, 3), (Place { provider: "zauth", ..PLACE }, 3), (PLACE, 4)]
+        {
+            let mut forged = seal(&key(), &place, generation, PLAINTEXT);
+            let header = Header::parse(&forged).unwrap().bytes.len();
+            forged.truncate(header);
+            forged.extend_from_slice(&record[header..]);
+            assert_eq!(open([&key()], &place, &forged).unwrap_err(), DoesNotOpen::Damaged);
+        }
+    }
+
+    #[test]
+    fn attack_78_another_key_is_named_so() {
+        let record = seal(&key(), &PLACE, 3, PLAINTEXT);
+        let other = RecordKey::derive(&[2; 32], STORE);
+        assert_eq!(open([&other], &PLACE, &record).unwrap_err(), DoesNotOpen::OtherKey);
+        assert!(open([&other, &key()], &PLACE, &record).is_ok(), "several keys may open");
+    }
+
+    #[test]
+    fn attack_76_the_same_master_key_differs_between_stores() {
+        assert_ne!(key().id(), RecordKey::derive(&[1; 32], StoreId([8; 16])).id());
+    }
+
+    #[test]
+    fn attack_80_a_newer_version_is_named_so() {
+        let mut record = seal(&key(), &PLACE, 3, PLAINTEXT);
+        record[7] = 2;
+        assert_eq!(open([&key()], &PLACE, &record).unwrap_err(), DoesNotOpen::NewerVersion(2));
+    }
+}
