@@ -16,6 +16,7 @@ use crate::link::api::{self, LinkApi, Surface};
 use crate::link::guard::Guard;
 use crate::link::{Door, Facts, Key, Linker};
 use crate::metrics::Metrics;
+use crate::oauth::profile::TermsStatus;
 use crate::ops::Ops;
 use crate::proxy::agent::Agents;
 use crate::proxy::{self, Proxy};
@@ -98,7 +99,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         changes: changes.clone(),
     };
     let accounts = config.accounts.iter().map(|account| {
-        Account::new(account.name.clone(), Arc::clone(&account.profile), account.accept_terms, shared.clone())
+        let terms_accepted = account.accept_terms || account.profile.terms.status == TermsStatus::Open;
+        Account::new(account.name.clone(), Arc::clone(&account.profile), terms_accepted, shared.clone())
     });
     let book = Book::new(accounts.collect());
     let keepers = book.keep(&going_down);

@@ -23,8 +23,8 @@ use crate::link::Problem;
 #[derive(Parser)]
 #[command(name = "pixy", version, max_term_width = 100)]
 struct Cli {
-    /// The configuration; else ~/.config/pixy/pixy.yaml, /etc/pixy/pixy.yaml, or the one that is built in
-    #[arg(long, global = true, env = "PIXY_CONFIG", value_name = "FILE")]
+    /// The configuration; else $PIXY_CONFIG, ~/.config/pixy/pixy.yaml, /etc/pixy/pixy.yaml, or the one that is built in
+    #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
     command: Option<Command>,
@@ -158,11 +158,11 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Ok(())
         }
         Command::Providers { name: Some(name) } => match inspect::provider(&name) {
-            Some(text) => {
+            Ok(text) => {
                 print!("{text}");
                 Ok(())
             }
-            None => Err(Failure::Usage(format!("pixy: there is no provider \"{name}\"; `pixy providers` lists them"))),
+            Err(text) => Err(Failure::Usage(format!("pixy: {text}"))),
         },
         Command::Link { name, yes } => link::link(&load()?, &name, yes),
         Command::Unlink { name } => show::unlink(&load()?, &name),

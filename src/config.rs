@@ -1,29 +1,162 @@
 //! Configuration: the file, read into values that mean something.
 //!
-//! [`load`] reports every fault of a file in one run, each with its place and what is allowed:
-//! `node` is the file as a tree with places, `check` compares its keys and types with the schema of `raw`, and here and in
-//! `profile` the values are parsed. The one module that reads the environment.
+//! [`load`] reports every fault of a file in one run, each with its place and what is allowed. A file goes through four
+//! steps: [`node`] reads it into a tree in which everything knows its place, [`check`] compares the tree's shape with the
+//! schema of [`raw`] and takes out what is faulty, and [`build`] gives what is left its meaning. The faults of all of them
+//! are told together.
 
+mod agent_key;
+mod build;
 mod check;
+mod env;
 mod fault;
 mod node;
-mod parse;
 mod profile;
 mod raw;
-mod report;
-mod values;
+mod scope;
+mod shipped;
+mod value;
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde_json::Value;
+
+pub use env::Env;
 pub use fault::{Fault, Faults};
-use report::Reporter;
+
+use fault::Source;
+use node::Node;
+use scope::{Scope, Sink};
 
 use crate::name::AccountName;
-use crate::oauth::profile::Profile;
+use crate::oauth::profile::{Flow, Profile, TermsStatus};
 use crate::proxy::agent::AgentKey;
 use crate::server::Address;
 use crate::{upstream, vault};
+
+/// Reads the configuration: `explicit` (else `PIXY_CONFIG`), else `~/.config/pixy/pixy.yaml`, `/etc/pixy/pixy.yaml`, else the
+/// one that is shipped.
+///
+/// # Errors
+/// Every fault of the file that was found first. A file that exists but cannot be read is a fault, not a reason to look
+/// further.
+pub fn load(explicit: Option<&Path>) -> Result<Config, Faults> {
+    load_with(explicit, &Env::read())
+}
+
+/// As [`load`], with an environment that was read before.
+pub fn load_with(explicit: Option<&Path>, env: &Env) -> Result<Config, Faults> {
+    if let Some(file) = explicit.or(env.config.as_deref()) {
+        return parse(&read(file)?, Some(file.to_path_buf()), env);
+    }
+    let own = env.home.as_ref().map(|home| home.join(".config/pixy/pixy.yaml"));
+    let found =
+        own.into_iter().chain([PathBuf::from("/etc/pixy/pixy.yaml")]).find(|file| file.symlink_metadata().is_ok());
+    match found {
+        Some(file) => parse(&read(&file)?, Some(file), env),
+        None => parse(shipped::CONFIGURATION, None, env),
+    }
+}
+
+/// Reads a configuration from its text; `file` is where the text came from, for messages and [`Config::file`].
+pub fn parse(text: &str, file: Option<PathBuf>, env: &Env) -> Result<Config, Faults> {
+    let name = file.as_ref().map_or_else(|| shipped::CONFIGURATION_NAME.to_owned(), |file| file.display().to_string());
+    let source = Arc::new(Source { name: name.clone(), text: text.to_owned() });
+    let sink = Sink::default();
+    let built = Node::parse(&source).map_err(|fault| sink.push(*fault)).ok().and_then(|mut node| {
+        if matches!(node.content, node::Content::Null) {
+            // An empty file is one in which everything has its default.
+            node.content = node::Content::Map(Vec::new());
+        }
+        let tree = check::check(node, &schema(), &[], &sink);
+        let scope = Scope::new(&sink, &tree);
+        let raw = match tree.content {
+            node::Content::Map(_) => serde_json::from_value::<raw::File>(tree.to_json()),
+            _ => Ok(raw::File::default()),
+        };
+        let raw = raw.map_err(|error| scope.say(format!("the configuration cannot be read: {error}."))).ok()?;
+        build::config(raw, file, &scope, &tree, env)
+    });
+    match built {
+        Some(config) if sink.is_empty() => Ok(config),
+        _ => {
+            let mut faults = sink.into_faults();
+            if faults.is_empty() {
+                faults.push(Fault::of_file(
+                    name,
+                    "this configuration has no meaning, and Pixy cannot say why.".to_owned(),
+                ));
+            }
+            Err(Faults::new(faults))
+        }
+    }
+}
+
+/// The JSON Schema of the configuration file.
+pub fn schema() -> Value {
+    schemars::schema_for!(raw::File).to_value()
+}
+
+/// The names of the shipped provider profiles.
+pub fn provider_names() -> Vec<&'static str> {
+    shipped::PROFILES.iter().map(|(name, _)| *name).collect()
+}
+
+/// A shipped provider profile as it is written.
+pub fn shipped_profile_text(name: &str) -> Option<&'static str> {
+    shipped::profile_text(name)
+}
+
+/// A shipped provider profile; `None` when there is none of this name, or when it means nothing before the operator has
+/// added what [`shipped_profile_needs`] names.
+pub fn shipped_profile(name: &str) -> Option<Profile> {
+    let sink = Sink::default();
+    let node = build::profile_node(name, &sink)?;
+    build::profile(&node, name, &Scope::new(&sink, &node)).filter(|_| sink.is_empty())
+}
+
+/// The head of a shipped provider profile: what is known of it even before an operator has completed it.
+#[derive(Debug, Clone)]
+pub struct Outline {
+    /// What a person calls it.
+    pub title: String,
+    /// How it is linked, unless an operator chooses another flow.
+    pub flow: Flow,
+    /// Whether the provider allows this use.
+    pub terms: TermsStatus,
+}
+
+/// The head of a shipped provider profile; `None` when there is none of this name.
+pub fn shipped_profile_outline(name: &str) -> Option<Outline> {
+    build::outline(&build::profile_node(name, &Sink::default())?)
+}
+
+/// The keys that an operator must add to a shipped profile, like `link.client_id`.
+pub fn shipped_profile_needs(name: &str) -> Vec<String> {
+    let sink = Sink::default();
+    let Some(node) = build::profile_node(name, &sink) else { return Vec::new() };
+    let _ = build::profile(&node, name, &Scope::new(&sink, &node));
+    sink.into_missing()
+}
+
+fn profile_schema() -> Value {
+    schemars::schema_for!(raw::profile::Profile).to_value()
+}
+
+fn read(file: &Path) -> Result<String, Faults> {
+    let told = |said: String| Faults::new(vec![Fault::of_file(file.display().to_string(), said)]);
+    let cannot = |error: std::io::Error| {
+        told(format!("the configuration cannot be read ({}); name another with --config or PIXY_CONFIG.", error.kind()))
+    };
+    let mut content = Vec::new();
+    std::fs::File::open(file).and_then(|opened| opened.take(LONGEST + 1).read_to_end(&mut content)).map_err(cannot)?;
+    if u64::try_from(content.len()).is_ok_and(|length| length > LONGEST) {
+        return Err(told("the configuration is longer than 1 MiB; this cannot be the right file.".to_owned()));
+    }
+    String::from_utf8(content).map_err(|_| told("the configuration is not UTF-8 text.".to_owned()))
+}
 
 /// A whole configuration.
 #[derive(Debug, Clone)]
@@ -68,67 +201,5 @@ pub struct AccountConfig {
     pub accept_terms: bool,
 }
 
-/// What is read from the environment, so that tests need none.
-#[derive(Debug, Clone, Default)]
-pub struct Env {
-    /// `$HOME`, for `~`.
-    pub home: Option<PathBuf>,
-    /// A key file that was put in place for us (systemd's `$CREDENTIALS_DIRECTORY`, `/run/secrets`); used when the
-    /// configuration names none.
-    pub given_key: Option<PathBuf>,
-}
-
-/// The configuration that is built in.
-const SHIPPED: &str = include_str!("../config/pixy.yaml");
-
-/// Reads the configuration: the file that is named, else `~/.config/pixy/pixy.yaml`, `/etc/pixy/pixy.yaml`, or the one that is
-/// built in.
-///
-/// # Errors
-/// Everything that is wrong with it, at once.
-pub fn load(named: Option<&Path>) -> Result<Config, Faults> {
-    let env = Env::of_process();
-    let usual = [env.home.as_ref().map(|home| home.join(".config/pixy/pixy.yaml")), Some("/etc/pixy/pixy.yaml".into())];
-    let found = usual.into_iter().flatten().find(|path| path.exists());
-    let Some(file) = named.map(Path::to_owned).or(found) else { return parse(SHIPPED, None, &env) };
-    match std::fs::read_to_string(&file) {
-        Ok(text) => parse(&text, Some(file), &env),
-        Err(error) => {
-            let message = format!("this file cannot be read ({error}).");
-            Err(Faults::new(vec![Fault::of_file(file.display().to_string(), message)]))
-        }
-    }
-}
-
-/// Reads a configuration from text; `file` names it in messages.
-///
-/// # Errors
-/// Everything that is wrong with it, at once.
-pub fn parse(text: &str, file: Option<PathBuf>, env: &Env) -> Result<Config, Faults> {
-    parse::parse(text, file, env)
-}
-
-/// The JSON Schema of the configuration file.
-pub fn schema() -> serde_json::Value {
-    schemars::schema_for!(raw::File).to_value()
-}
-
-/// The names of the shipped profiles.
-pub fn provider_names() -> impl Iterator<Item = &'static str> {
-    profile::SHIPPED.iter().map(|(name, _)| *name)
-}
-
-/// The text of a shipped profile.
-pub fn shipped_profile_text(name: &str) -> Option<&'static str> {
-    profile::SHIPPED.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
-}
-
-impl Env {
-    fn of_process() -> Self {
-        let credentials =
-            std::env::var_os("CREDENTIALS_DIRECTORY").map(|directory| PathBuf::from(directory).join("pixy-key"));
-        let given_key =
-            credentials.into_iter().chain([PathBuf::from("/run/secrets/pixy-key")]).find(|path| path.exists());
-        Self { home: std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute()), given_key }
-    }
-}
+/// A configuration file is a few kilobytes.
+const LONGEST: u64 = 1024 * 1024;

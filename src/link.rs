@@ -335,9 +335,11 @@ impl Linker {
     }
 
     fn end_later(self: &Arc<Self>, id: String) {
-        let this = Arc::clone(self);
+        // Weak: a Pixy that has gone down must not be kept alive, its vault locked, by an attempt that waits for its end.
+        let this = Arc::downgrade(self);
         tokio::spawn(async move {
             tokio::time::sleep(attempt::LIFETIME).await;
+            let Some(this) = this.upgrade() else { return };
             let over = {
                 let mut attempts = this.attempts();
                 let name = attempts.iter().find(|(_, attempt)| attempt.id == id).map(|(name, _)| name.clone());

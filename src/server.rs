@@ -1,6 +1,7 @@
 //! Listeners: where Pixy is spoken to, and the loop that accepts.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -19,8 +20,6 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tower::Service;
-
-use crate::upstream::BoxError;
 
 /// A client that takes longer than this to send a request's head is let go (slow loris).
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -129,7 +128,7 @@ where
     S::Future: Send,
     B: Body + Send + 'static,
     B::Data: Send,
-    B::Error: Into<BoxError>,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let permits = Arc::new(Semaphore::new(settings.connections));
     let mut connections = JoinSet::new();
@@ -168,7 +167,7 @@ where
     S::Future: Send,
     B: Body + Send + 'static,
     B::Data: Send,
-    B::Error: Into<BoxError>,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let service = tower::ServiceBuilder::new()
         .map_request(move |mut request: Request<Incoming>| {

@@ -1,191 +1,273 @@
-//! Checks keys and types of a tree against the JSON Schema of `raw`, and reports everything that is wrong at once.
+//! The shape of a configuration: a tree against the schema of [`super::raw`], all faults in one walk.
+//!
+//! What is faulty is taken out of the tree, so that the rest can still be read for its meaning and its own faults told in
+//! the same run. The subset of JSON Schema is the one that schemars writes for those structures.
+
+use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::fault::Fault;
+use super::fault::{Fault, Place};
 use super::node::{Content, Entry, Node};
+use super::raw;
+use super::scope::Sink;
 
-/// Takes what is wrong out of the tree, so that the rest can be read on, and tells about each.
-pub(super) fn check(tree: &mut Node, schema: &Value) -> Checked {
-    let mut checked = Checked::default();
-    let mut path = Vec::new();
-    Walk { root: schema, found: &mut checked }.node(tree, schema, &mut path);
-    checked
-}
-
-/// What a check found.
-#[derive(Default)]
-pub(super) struct Checked {
-    pub(super) faults: Vec<Fault>,
-    /// Where nodes were taken out.
-    pub(super) removed: Vec<Vec<String>>,
+/// Checks a tree. What comes back holds no faulty part.
+pub(super) fn check(node: Node, schema: &Value, path: &[String], sink: &Sink) -> Node {
+    let walk = Walk { root: schema, sink };
+    let place = node.place.clone();
+    let mut path = path.to_vec();
+    walk.value(node, schema, &mut path).unwrap_or(Node { place, content: Content::Null })
 }
 
 struct Walk<'a> {
     root: &'a Value,
-    found: &'a mut Checked,
+    sink: &'a Sink,
 }
 
 impl<'a> Walk<'a> {
-    /// Whether the node may stay.
-    fn node(&mut self, node: &mut Node, schema: &'a Value, path: &mut Vec<String>) -> bool {
-        let schemas = self.alternatives(schema);
-        let fitting = schemas.iter().find(|schema| fits(&node.content, schema));
-        let Some(schema) = fitting else {
-            let wanted =
-                schemas.iter().map(|schema| wanted(schema)).filter(|word| *word != "nothing").collect::<Vec<_>>();
-            let message = format!("this is {}, but {} belongs here.", kind(&node.content), wanted.join(" or "));
-            self.fault(node, path, message);
-            return false;
+    /// `None` when the value is faulty as a whole.
+    fn value(&self, node: Node, schema: &'a Value, path: &mut Vec<String>) -> Option<Node> {
+        let branches = self.branches(schema);
+        let fitting: Vec<&Value> = branches.iter().copied().filter(|branch| fits(&node.content, branch)).collect();
+        let words: Vec<&str> = branches.iter().flat_map(|branch| words(branch)).collect();
+        if let Content::Text(text) = &node.content
+            && !words.is_empty()
+            && fitting.iter().all(|branch| !self::words(branch).is_empty())
+        {
+            if words.contains(&text.as_str()) {
+                return Some(node);
+            }
+            let hint = did_you_mean(text, words.iter().copied());
+            let said =
+                format!("`{}` cannot be `{}`; allowed here: {}.{hint}", name(path), short(text), expected(&branches));
+            return self.refuse(&node, path, said);
+        }
+        let Some(schema) = fitting.into_iter().find(|branch| self::words(branch).is_empty()) else {
+            let mut said = format!("`{}` must be {}, but is {}.", name(path), expected(&branches), kind(&node.content));
+            let text_branch = branches.iter().find(|branch| has_type(branch, "string"));
+            match (&node.content, text_branch) {
+                (Content::Number(_), Some(branch))
+                    if branch.get("pattern").is_some_and(|pattern| pattern == raw::DURATION) =>
+                {
+                    said.push_str(" Write it with a unit, like 90s.");
+                }
+                (Content::Number(_) | Content::Bool(_), Some(_)) => said.push_str(" Put it in quotes."),
+                _ => {}
+            }
+            return self.refuse(&node, path, said);
         };
-        match &mut node.content {
-            Content::Text(text) => {
-                let allowed: Vec<&str> =
-                    schema["enum"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-                if !allowed.is_empty() && !allowed.contains(&text.as_str()) {
-                    let near = did_you_mean(text, &allowed);
-                    let message = format!("\"{text}\" is not known here; allowed: {}.{near}", allowed.join(", "));
-                    self.fault(node, path, message);
-                    return false;
-                }
+        match node.content {
+            Content::Map(entries) => {
+                let content = Content::Map(self.map(entries, schema, path, &node.place));
+                Some(Node { content, ..node })
             }
-            Content::Number(number) => {
-                let (low, high) = (schema["minimum"].as_f64(), schema["maximum"].as_f64());
-                let value = number.as_f64().unwrap_or_default();
-                if low.is_some_and(|low| value < low) || high.is_some_and(|high| value > high) || value.fract() != 0.0 {
-                    self.fault(
-                        node,
-                        path,
-                        "this number is out of range; a whole number, 0 or more, belongs here.".to_owned(),
-                    );
-                    return false;
+            Content::List(items) => {
+                let item_schema = schema.get("items").unwrap_or(&Value::Bool(true));
+                let mut kept = Vec::with_capacity(items.len());
+                for (index, item) in items.into_iter().enumerate() {
+                    path.push(index.to_string());
+                    kept.extend(self.value(item, item_schema, path));
+                    path.pop();
                 }
+                Some(Node { content: Content::List(kept), ..node })
             }
-            Content::List(items) => self.items(items, schema, path),
-            Content::Map(entries) => return self.entries(entries, schema, path),
-            Content::Null | Content::Bool(_) => {}
+            Content::Number(ref number) => match out_of_range(number, schema) {
+                Some(range) => {
+                    let said = format!("`{}` must be {range}.", name(path));
+                    self.refuse(&node, path, said)
+                }
+                None => Some(node),
+            },
+            _ => Some(node),
         }
-        true
     }
 
-    fn items(&mut self, items: &mut Vec<Node>, schema: &'a Value, path: &mut Vec<String>) {
-        let mut index = 0;
-        items.retain_mut(|item| {
-            path.push(index.to_string());
-            let stays = self.node(item, &schema["items"], path);
-            path.pop();
-            index += 1;
-            stays
-        });
-    }
-
-    fn entries(&mut self, entries: &mut Vec<Entry>, schema: &'a Value, path: &mut Vec<String>) -> bool {
-        let known = schema["properties"].as_object();
-        let mut seen: Vec<String> = Vec::new();
-        entries.retain_mut(|entry| {
+    fn map(&self, entries: Vec<Entry>, schema: &'a Value, path: &mut Vec<String>, place: &Place) -> Vec<Entry> {
+        let known = schema.get("properties").and_then(Value::as_object);
+        let others = schema.get("additionalProperties");
+        let mut kept: Vec<Entry> = Vec::with_capacity(entries.len());
+        for entry in entries {
             path.push(entry.key.clone());
-            let stays = self.entry(entry, schema, known, &seen, path);
-            seen.push(entry.key.clone());
+            let property =
+                known.and_then(|known| known.get(&entry.key)).or(others.filter(|others| !others.is_boolean()));
+            if let Some(first) = kept.iter().find(|first| first.key == entry.key) {
+                let said = format!("`{}` is given twice; the first is in line {}.", name(path), first.place.line);
+                self.sink.push(Fault::at(&entry.place, name(path), said));
+            } else if let Some(property) = property {
+                let Entry { key, place, node } = entry;
+                kept.extend(self.value(node, property, path).map(|node| Entry { key, place, node }));
+            } else {
+                let allowed: Vec<&str> =
+                    known.into_iter().flat_map(serde_json::Map::keys).map(String::as_str).collect();
+                self.unknown_key(&entry, &allowed, path);
+            }
             path.pop();
-            stays
-        });
-        let mut whole = true;
-        for required in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-            if !seen.iter().any(|key| key == required) {
-                whole = false;
-                let at = entries.first().map(|entry| entry.place.clone());
-                if let Some(place) = at {
-                    let message = format!("`{required}` is missing here.");
-                    self.found.faults.push(Fault::at(&place, path.join("."), message));
-                }
+        }
+        for required in schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
+        {
+            path.push(required.to_owned());
+            if !kept.iter().any(|entry| entry.key == required) && !self.sink.was_touched(path) {
+                self.sink.push(Fault::at(place, name(path), format!("`{}` is missing.", name(path))));
+                self.sink.take_out(path);
             }
+            path.pop();
         }
-        if !whole {
-            self.found.removed.push(path.clone());
-        }
-        whole
+        kept
     }
 
-    fn entry(
-        &mut self,
-        entry: &mut Entry,
-        schema: &'a Value,
-        known: Option<&'a serde_json::Map<String, Value>>,
-        seen: &[String],
-        path: &mut Vec<String>,
-    ) -> bool {
-        if seen.contains(&entry.key) {
-            self.found.faults.push(Fault::at(
-                &entry.place,
-                path.join("."),
-                format!("`{}` stands here twice.", entry.key),
-            ));
-            return false;
+    fn unknown_key(&self, entry: &Entry, allowed: &[&str], path: &mut Vec<String>) {
+        let mut said = format!("unknown key `{}`; allowed here: {}.", short(&entry.key), allowed.join(", "));
+        if let Some(near) = nearest(&entry.key, allowed.iter().copied()) {
+            let _ = write!(said, " Did you mean `{near}`?"); // writing to a String cannot fail
+            // What was meant is not also missing.
+            let written = path.pop();
+            path.push(near.to_owned());
+            self.sink.take_out(path);
+            path.pop();
+            path.extend(written);
         }
-        let below = known.and_then(|known| known.get(&entry.key));
-        // A key with nothing behind it is a key that is not there; in free maps null has a meaning and stays.
-        let free = &schema["additionalProperties"];
-        match below {
-            Some(_) if matches!(entry.node.content, Content::Null) => true,
-            Some(below) => self.node(&mut entry.node, below, path),
-            None if free.is_object() => self.node(&mut entry.node, free, path),
-            None => {
-                let allowed: Vec<&str> = known.into_iter().flatten().map(|(key, _)| key.as_str()).collect();
-                let near = did_you_mean(&entry.key, &allowed);
-                let shown: String = entry.key.chars().filter(|c| !c.is_control()).take(60).collect();
-                let message = format!("unknown key `{shown}`; allowed here: {}.{near}", allowed.join(", "));
-                self.found.faults.push(Fault::at(&entry.place, path.join("."), message));
-                self.found.removed.push(path.clone());
-                false
-            }
-        }
+        self.sink.push(Fault::at(&entry.place, name(path), said));
     }
 
-    fn fault(&mut self, node: &Node, path: &[String], message: String) {
-        self.found.faults.push(Fault::at(&node.place, path.join("."), message));
-        self.found.removed.push(path.to_vec());
+    fn refuse(&self, node: &Node, path: &[String], said: String) -> Option<Node> {
+        self.sink.push(Fault::at(&node.place, name(path), said));
+        self.sink.take_out(path);
+        None
     }
 
-    /// A schema with references followed and alternatives laid side by side.
-    fn alternatives(&self, schema: &'a Value) -> Vec<&'a Value> {
-        if let Some(name) = schema["$ref"].as_str().and_then(|reference| reference.strip_prefix("#/$defs/")) {
-            return self.alternatives(&self.root["$defs"][name]);
+    /// The alternatives of a schema, references resolved.
+    fn branches(&self, schema: &'a Value) -> Vec<&'a Value> {
+        if let Some(reference) = schema.get("$ref").and_then(Value::as_str) {
+            return reference
+                .strip_prefix('#')
+                .and_then(|pointer| self.root.pointer(pointer))
+                .map_or_else(Vec::new, |target| self.branches(target));
         }
-        match schema["anyOf"].as_array().or_else(|| schema["oneOf"].as_array()) {
-            Some(several) => several.iter().flat_map(|one| self.alternatives(one)).collect(),
+        match schema.get("anyOf").or(schema.get("oneOf")).and_then(Value::as_array) {
+            Some(several) => several.iter().flat_map(|one| self.branches(one)).collect(),
             None => vec![schema],
         }
     }
 }
 
-fn types(schema: &Value) -> Vec<&str> {
-    match &schema["type"] {
-        Value::String(name) => vec![name],
-        Value::Array(names) => names.iter().filter_map(Value::as_str).collect(),
-        _ => vec!["object"],
+/// The known word nearest to what was written, if it is near.
+pub(super) fn nearest<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    // Long texts are no typing mistakes, and the distance costs their product.
+    if written.len() > 40 {
+        return None;
+    }
+    let most = if written.len() < 4 { 1 } else { 2 };
+    known.map(|word| (distance(written, word), word)).filter(|(far, _)| *far <= most).min().map(|(_, word)| word)
+}
+
+/// ` Did you mean …?`, or nothing.
+pub(super) fn did_you_mean<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> String {
+    nearest(written, known).map_or_else(String::new, |word| format!(" Did you mean `{word}`?"))
+}
+
+/// A value for a message: one short line.
+pub(super) fn short(text: &str) -> String {
+    let mut out: String = text.chars().take(60).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if text.chars().nth(60).is_some() {
+        out.push('…');
+    }
+    out
+}
+
+/// Insertions, removals, replacements and swaps of neighbours that lead from one word to the other.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let mut least =
+                (rows[i - 1][j] + 1).min(row[j - 1] + 1).min(rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]));
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                least = least.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(least);
+        }
+        rows.push(row);
+    }
+    rows[a.len()][b.len()]
+}
+
+fn fits(content: &Content, branch: &Value) -> bool {
+    match content {
+        _ if branch.is_boolean() => true,
+        Content::Null => has_type(branch, "null"),
+        Content::Bool(_) => has_type(branch, "boolean"),
+        Content::Number(number) => {
+            has_type(branch, "number") || (has_type(branch, "integer") && (number.is_u64() || number.is_i64()))
+        }
+        Content::Text(_) => has_type(branch, "string"),
+        Content::List(_) => has_type(branch, "array"),
+        Content::Map(_) => has_type(branch, "object"),
     }
 }
 
-fn fits(content: &Content, schema: &Value) -> bool {
-    let name = match content {
-        Content::Null => "null",
-        Content::Bool(_) => "boolean",
-        Content::Number(_) => "integer",
-        Content::Text(_) => "string",
-        Content::List(_) => "array",
-        Content::Map(_) => "object",
-    };
-    types(schema).contains(&name)
+fn has_type(branch: &Value, wanted: &str) -> bool {
+    match branch.get("type") {
+        Some(Value::String(one)) => one == wanted,
+        Some(Value::Array(several)) => several.iter().any(|one| one == wanted),
+        _ => branch.get("const").is_some_and(Value::is_string) && wanted == "string",
+    }
 }
 
-fn wanted(schema: &Value) -> &'static str {
-    match types(schema).into_iter().find(|name| *name != "null") {
-        Some("boolean") => "true or false",
-        Some("integer") => "a whole number",
-        Some("string") => "text",
-        Some("array") => "a list",
-        Some("object") => "a map of keys",
-        _ => "nothing",
+/// The words of an enumeration.
+fn words(branch: &Value) -> Vec<&str> {
+    let one = branch.get("const").and_then(Value::as_str);
+    let several = branch.get("enum").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    one.into_iter().chain(several).collect()
+}
+
+fn out_of_range(number: &serde_json::Number, schema: &Value) -> Option<String> {
+    let least = schema.get("minimum").and_then(Value::as_u64).unwrap_or(0);
+    let most = match schema.get("format").and_then(Value::as_str) {
+        Some("uint16") => u64::from(u16::MAX),
+        Some("uint32") => u64::from(u32::MAX),
+        _ => u64::MAX,
+    };
+    match number.as_u64() {
+        Some(number) if (least..=most).contains(&number) => None,
+        _ if most == u64::MAX => Some(format!("{least} or more")),
+        _ => Some(format!("from {least} to {most}")),
+    }
+}
+
+/// What may stand here, for a message.
+fn expected(branches: &[&Value]) -> String {
+    let mut kinds: Vec<String> = Vec::new();
+    for branch in branches {
+        let words = words(branch);
+        if !words.is_empty() {
+            kinds.extend(words.iter().map(|word| (*word).to_owned()));
+            continue;
+        }
+        for (of_type, said) in
+            [("string", "text"), ("boolean", "true or false"), ("integer", "a whole number"), ("array", "a list")]
+        {
+            if has_type(branch, of_type) {
+                kinds.push(said.to_owned());
+            }
+        }
+        if has_type(branch, "object") {
+            let keys: Vec<&str> = branch
+                .get("properties")
+                .and_then(Value::as_object)
+                .into_iter()
+                .flatten()
+                .map(|(key, _)| key.as_str())
+                .collect();
+            kinds.push(if keys.is_empty() { "a map".to_owned() } else { format!("a map ({})", keys.join(", ")) });
+        }
+    }
+    match kinds.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        Some((last, _)) => last.clone(),
+        None => "nothing".to_owned(),
     }
 }
 
@@ -196,33 +278,24 @@ fn kind(content: &Content) -> &'static str {
         Content::Number(_) => "a number",
         Content::Text(_) => "text",
         Content::List(_) => "a list",
-        Content::Map(_) => "a map of keys",
+        Content::Map(_) => "a map",
     }
 }
 
-/// The nearest of what is allowed, if it is near.
-pub(super) fn did_you_mean(text: &str, allowed: &[&str]) -> String {
-    let nearest = allowed.iter().map(|word| (distance(text, word), *word)).min();
-    match nearest {
-        Some((distance, word)) if distance <= 2.max(text.len() / 4) && distance < word.len() => {
-            format!(" Did you mean `{word}`?")
-        }
-        _ => String::new(),
-    }
+fn name(path: &[String]) -> String {
+    if path.is_empty() { "the file".to_owned() } else { path.join(".") }
 }
 
-/// Levenshtein's: letters to add, drop or change.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().take(80).enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let change = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_of_the_finger_is_near() {
+        let known = ["listen", "keys", "key_file"];
+        assert_eq!(nearest("lissten", known.into_iter()), Some("listen"));
+        assert_eq!(nearest("lsiten", known.into_iter()), Some("listen"));
+        assert_eq!(nearest("port", known.into_iter()), None);
+        assert_eq!(nearest(&"l".repeat(100_000), known.into_iter()), None);
     }
-    row[b.len()]
 }

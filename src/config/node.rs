@@ -62,6 +62,12 @@ impl Node {
         entries.iter().find(|entry| entry.key == key)
     }
 
+    /// What is at a key of this map, to be changed.
+    pub(super) fn child(&mut self, key: &str) -> Option<&mut Node> {
+        let Content::Map(entries) = &mut self.content else { return None };
+        entries.iter_mut().find(|entry| entry.key == key).map(|entry| &mut entry.node)
+    }
+
     /// The node at a path, a list's items being numbered from 0; or, when the path ends early, the deepest key on the way.
     pub(super) fn find(&self, path: &[String]) -> Found<'_> {
         let mut node = self;
@@ -169,7 +175,12 @@ fn not_yaml(error: &serde_yaml::Error, source: &Arc<Source>) -> Fault {
     let said = said.lines().next().unwrap_or_default();
     // The place is printed by the fault itself.
     let said = said.split(" at line ").next().unwrap_or_default().trim_end_matches(['.', ',', ' ']);
-    Fault::at(&Place { length: 1, ..place }, String::new(), format!("this is not YAML that Pixy can read: {said}."))
+    let message = if said.starts_with("budget breached") || said.contains("limit") {
+        format!("a configuration is one YAML document of modest size; this exceeds it: {said}.")
+    } else {
+        format!("this is not YAML that Pixy can read: {said}.")
+    };
+    Fault::at(&Place { length: 1, ..place }, String::new(), message)
 }
 
 /// A document as the YAML reader hands it over; [`Node`] adds which text it came from.
@@ -281,11 +292,14 @@ mod tests {
 
     #[test]
     fn what_is_not_yaml_is_one_fault_with_its_place() {
-        for (text, place) in
-            [("a: [1, 2\nb: 3", (2, 1)), ("a: b: c", (1, 5)), ("a: 1\n---\nb: 2\n", (2, 1))]
-        {
+        for (text, place) in [
+            ("a: [1, 2\nb: 3", (2, 2)),
+            ("a: b: c", (1, 5)),
+            ("a: 1\n---\nb: 2\n", (2, 1)),
+            ("a: &a [1]\n? [b]\n: 2", (2, 3)),
+        ] {
             let fault = Node::parse(&Arc::new(Source { name: "t.yaml".into(), text: text.into() })).unwrap_err();
-            assert_eq!(fault.place().map(|(line, _)| line), Some(place.0), "{fault}");
+            assert_eq!(fault.place(), Some(place), "{fault}");
         }
     }
 

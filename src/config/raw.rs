@@ -1,369 +1,233 @@
-//! The configuration file as it is written: the one source of `pixy schema`, of the checks on keys and types, and of what is
-//! parsed into [`Config`](super::Config).
+//! The configuration file as it is written: plain structures that mirror it key by key.
+//!
+//! They are the one source of truth for the file's shape: `pixy schema` prints their schema, and the checker walks it.
+//! Nearly everything is optional here; what must be given, and what it means, is decided where [`super::Config`] is built.
+
+pub(super) mod profile;
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
 
-/// The whole file.
+use profile::Profile;
+
+/// The configuration of Pixy, a sidecar that holds LLM logins so that the agent beside it never does.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 #[schemars(title = "Pixy configuration")]
 pub(super) struct File {
-    /// Where agents connect and which keys they hold.
+    /// Where agents connect, and who may.
     pub(super) agent: Option<Agent>,
-    /// The person's page.
+    /// The page on which a person links accounts: `off`, or where it listens.
     pub(super) link: Option<Link>,
     /// Probes and metrics.
     pub(super) ops: Option<Ops>,
-    /// Where the control socket lives.
+    /// Holds the control socket and what must not be rolled back together with the vault. Default: ~/.local/state/pixy
     pub(super) state_dir: Option<String>,
-    /// Where logins are kept, sealed.
+    /// Where logins are kept, sealed, and what opens them.
     pub(super) vault: Option<Vault>,
-    /// The accounts, by name: the first segment of the agent's path.
-    pub(super) accounts: Option<BTreeMap<String, Option<Account>>>,
+    /// The accounts by name. The name is the first segment of the agent's path.
+    #[schemars(with = "Option<BTreeMap<String, Account>>")]
+    pub(super) accounts: Option<Pairs<Account>>,
     /// Connections to providers.
     pub(super) upstream: Option<Upstream>,
 }
 
-/// Where agents connect.
+/// Where agents connect, and who may.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Agent {
-    /// An address, or a list of listeners.
+    /// One address or a list. Default: 127.0.0.1:8700
     pub(super) listen: Option<Listen>,
-    /// Agent keys; optional on loopback and Unix sockets.
+    /// The agents and what each may use. Without any, whoever reaches the address may use every account: such an address
+    /// must be loopback or a Unix socket.
     pub(super) keys: Option<Vec<AgentKey>>,
 }
 
-/// An address, or a list of listeners.
+/// One address or a list.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub(super) enum Listen {
-    /// `127.0.0.1:8700` or `unix:/path`.
+    /// An address: 127.0.0.1:8700, [::1]:8700 or unix:/run/pixy/agent.sock
     One(String),
-    /// Several.
+    /// Several addresses.
     Many(Vec<Listener>),
 }
 
-/// One listener.
+/// An address, bound to one account or not.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum Listener {
+    /// An address for all accounts.
+    Open(String),
+    /// An address with more to say about it.
+    Bound(BoundListener),
+}
+
+/// An address, bound to one account or not.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Listener {
-    /// `127.0.0.1:8700` or `unix:/path`.
-    pub(super) address: String,
-    /// Bound to this account: its paths have no account prefix.
+pub(super) struct BoundListener {
+    /// 127.0.0.1:8711, [::1]:8711 or unix:/run/pixy/claude.sock
+    #[schemars(required)]
+    pub(super) address: Option<String>,
+    /// The one account that is served here; its paths then have no account prefix.
     pub(super) account: Option<String>,
 }
 
-/// A key that an agent presents.
+/// An agent's key and what it opens.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AgentKey {
-    /// The agent's name.
-    pub(super) name: String,
-    /// The file that holds the key.
+    /// The agent's name in logs and metrics.
+    #[schemars(required)]
+    pub(super) name: Option<String>,
+    /// A file with the key: at least 16 characters, not readable by others. Either this or sha256.
     pub(super) key_file: Option<String>,
-    /// Or the SHA-256 of the key, in hexadecimal.
+    /// The SHA-256 of the key, 64 hexadecimal digits. Either this or key_file.
+    #[schemars(extend("pattern" = "^[0-9A-Fa-f]{64}$"))]
     pub(super) sha256: Option<String>,
-    /// The accounts that the agent may use.
-    pub(super) accounts: Vec<String>,
-    /// How much it may use them.
+    /// The accounts that this agent may use.
+    #[schemars(required)]
+    pub(super) accounts: Option<Vec<String>>,
+    /// How much it may use them; what is absent is not limited.
     pub(super) limits: Option<Limits>,
 }
 
-/// Limits of an agent; absent means none.
+/// Limits of one agent.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Limits {
     /// Requests started in any minute.
+    #[schemars(range(min = 1))]
     pub(super) requests_per_minute: Option<u32>,
-    /// Requests and streams at once.
+    /// Requests and streams under way at once.
+    #[schemars(range(min = 1))]
     pub(super) concurrent: Option<u32>,
-    /// Tokens of the model in a day (UTC).
+    /// Tokens of the model, in and out, in a calendar day (UTC).
+    #[schemars(range(min = 1))]
     pub(super) tokens_per_day: Option<u64>,
 }
 
-/// The person's page.
+/// The page on which a person links accounts.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum Link {
+    /// No page: accounts are linked in the terminal.
+    Word(Off),
+    /// Where it listens.
+    Surface(LinkSurface),
+}
+
+/// The word `off`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Off {
+    Off,
+}
+
+/// Where the page listens.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Link {
-    /// `127.0.0.1:8701`, `unix:/path`, or `off`.
+#[serde(deny_unknown_fields)]
+pub(super) struct LinkSurface {
+    /// 127.0.0.1:8701, unix:/path or off. Default: 127.0.0.1:8701
     pub(super) listen: Option<String>,
 }
 
 /// Probes and metrics.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Ops {
-    /// `127.0.0.1:8702`, or `unix:/path`.
+    /// 127.0.0.1:8702, 0.0.0.0:8702 in a pod, or unix:/path. Default: 127.0.0.1:8702
     pub(super) listen: Option<String>,
 }
 
-/// Where logins are kept.
+/// Where logins are kept, sealed, and what opens them.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Vault {
-    /// A directory of sealed files.
+    /// A directory of this Pixy's own. Default: ~/.local/state/pixy/vault
     pub(super) dir: Option<String>,
-    /// Or a PostgreSQL database.
+    /// A database that several sidecars share, instead of a directory.
     pub(super) postgres: Option<Postgres>,
-    /// The file with the key that opens records; made on first start.
+    /// The key that opens the vault; made on the first start. Default: pixy-key in $CREDENTIALS_DIRECTORY or /run/secrets
+    /// where there is one, else ~/.config/pixy/key
     pub(super) key_file: Option<String>,
-    /// Or a file with a passphrase.
+    /// A file with a passphrase, instead of a key file.
     pub(super) passphrase_file: Option<String>,
 }
 
-/// A PostgreSQL database.
+/// A database that several sidecars share.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Postgres {
-    /// The file that holds the database URL.
-    pub(super) url_file: String,
-}
-
-/// Connections to providers.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Upstream {
-    /// Further trusted roots, PEM.
-    pub(super) extra_ca_file: Option<String>,
-    /// Name resolution, TCP and TLS together.
-    pub(super) connect_timeout: Option<String>,
-    /// From the request to the response's head.
-    pub(super) head_timeout: Option<String>,
-    /// Between two pieces of a response.
-    pub(super) idle_timeout: Option<String>,
+    /// A file with the database URL, password included.
+    #[schemars(required)]
+    pub(super) url_file: Option<String>,
 }
 
 /// One account.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Account {
-    /// One of `pixy providers`.
+    /// A shipped profile; `pixy providers` lists them.
+    #[schemars(required)]
     pub(super) provider: Option<String>,
-    /// You have read the provider's terms, and may use your login like this.
+    /// You have read the provider's terms (`pixy providers NAME`) and answer for this use. Default: false
     pub(super) accept_terms: Option<bool>,
-    /// Keys of the provider's profile that are different here.
-    pub(super) profile: Option<Profile>,
+    /// Changes to the shipped profile: maps are merged key by key, everything else replaces, null takes away.
+    // Boxed: by far the largest part, and most accounts have none.
+    pub(super) profile: Option<Box<Profile>>,
 }
 
-/// A provider profile: the whole of `config/providers/NAME.yaml`, or what an account changes of it.
+/// Connections to providers.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Profile {
-    /// What a person calls it.
-    pub(super) title: Option<String>,
-    /// Whether the provider allows this use.
-    pub(super) terms: Option<Terms>,
-    /// How a person links it.
-    pub(super) link: Option<ProfileLink>,
-    /// How tokens are exchanged and refreshed.
-    pub(super) token: Option<Token>,
-    /// Paths to what tells whose account it is: `[token, account, email]` or `[id_token, email]`.
-    pub(super) identity: Option<Vec<Vec<String>>>,
-    /// How a login is ended at the provider.
-    pub(super) revoke: Option<Revoke>,
-    /// Where requests go and what may be asked there.
-    pub(super) api: Option<Api>,
+#[serde(deny_unknown_fields)]
+pub(super) struct Upstream {
+    /// Further trusted root certificates, PEM; the machine's own are always trusted.
+    pub(super) extra_ca_file: Option<String>,
+    /// For TCP and TLS together. Default: 10s
+    #[schemars(extend("pattern" = DURATION))]
+    pub(super) connect_timeout: Option<String>,
+    /// From the end of the request to the head of the response; models think before they speak. Default: 10m
+    #[schemars(extend("pattern" = DURATION))]
+    pub(super) head_timeout: Option<String>,
+    /// Between two pieces of a response. Default: 10m
+    #[schemars(extend("pattern" = DURATION))]
+    pub(super) idle_timeout: Option<String>,
 }
 
-/// The provider's terms.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Terms {
-    /// Whether they allow it.
-    pub(super) status: Option<Status>,
-    /// Where they stand.
-    pub(super) url: Option<String>,
-    /// What they say.
-    pub(super) says: Option<String>,
+/// A map that keeps the order of the file.
+#[derive(Debug)]
+pub(super) struct Pairs<T>(pub(super) Vec<(String, T)>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Pairs<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct PairsVisitor<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for PairsVisitor<T> {
+            type Value = Pairs<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Pairs<T>, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = entries.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(Pairs(pairs))
+            }
+        }
+
+        deserializer.deserialize_map(PairsVisitor(PhantomData))
+    }
 }
 
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Status {
-    Open,
-    Conditional,
-    Restricted,
-}
-
-/// How a person links.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct ProfileLink {
-    /// The grant.
-    pub(super) flow: Option<Flow>,
-    /// Discovery (RFC 8414, OpenID Connect) and the expected `iss`.
-    pub(super) issuer: Option<String>,
-    /// The authorization endpoint.
-    pub(super) authorize_url: Option<String>,
-    /// Added to the authorization request; null leaves a standard parameter out.
-    pub(super) authorize_params: Option<BTreeMap<String, Option<String>>>,
-    /// Where the code is sent.
-    pub(super) redirect: Option<Redirect>,
-    /// The public client's id.
-    pub(super) client_id: Option<String>,
-    /// The callback's `client_id` takes its place.
-    pub(super) client_id_from_callback: Option<bool>,
-    /// Scopes that are asked for.
-    pub(super) scopes: Option<Vec<String>>,
-    /// Scopes without which a login is useless.
-    pub(super) required_scopes: Option<Vec<String>>,
-    /// Device authorization (RFC 8628).
-    pub(super) device: Option<Device>,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Flow {
-    AuthorizationCode,
-    DeviceCode,
-    ClientCredentials,
-    ApiKey,
-}
-
-/// Where the code is sent: one of the two.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Redirect {
-    /// A page of the provider's that shows it.
-    pub(super) paste: Option<String>,
-    /// The person's own machine.
-    pub(super) loopback: Option<Loopback>,
-}
-
-/// A loopback redirect (RFC 8252 §7.3).
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Loopback {
-    /// `127.0.0.1`, `localhost` or `[::1]`.
-    pub(super) host: Option<String>,
-    /// `any`, or a list of ports.
-    pub(super) ports: Option<Ports>,
-    /// The path.
-    pub(super) path: Option<String>,
-}
-
-/// `any`, or a list of ports.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub(super) enum Ports {
-    /// `any`.
-    Word(String),
-    /// These.
-    List(Vec<u16>),
-}
-
-/// Device authorization.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Device {
-    /// The device authorization endpoint.
-    pub(super) url: Option<String>,
-    /// Where the person types the code.
-    pub(super) verification_url: Option<String>,
-}
-
-/// The token endpoint.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Token {
-    /// The token endpoint.
-    pub(super) url: Option<String>,
-    /// How bodies are written.
-    pub(super) body: Option<Body>,
-    /// The exchange repeats `state`.
-    pub(super) send_state: Option<bool>,
-    /// Added to the exchange; null leaves a standard field out.
-    pub(super) exchange_extra: Option<BTreeMap<String, Option<String>>>,
-    /// Added to a refresh; null leaves a standard field out.
-    pub(super) refresh_extra: Option<BTreeMap<String, Option<String>>>,
-    /// The reply's field that is attached to requests.
-    pub(super) access_token_field: Option<String>,
-    /// How it is known when the token ends.
-    pub(super) expiry: Option<Expiry>,
-    /// Refresh this long before the end, at most 10 % of the lifetime.
-    pub(super) refresh_lead: Option<String>,
-    /// A reply field before whose time a refresh must not be tried.
-    pub(super) not_before_field: Option<String>,
-    /// Error codes that mean that the login is dead; `401` for any answer with that status.
-    pub(super) terminal_errors: Option<Vec<String>>,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Body {
-    Form,
-    Json,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Expiry {
-    ExpiresIn,
-    Jwt,
-    Never,
-}
-
-/// Revocation (RFC 7009).
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Revoke {
-    /// The revocation endpoint.
-    pub(super) url: Option<String>,
-    /// How its body is written.
-    pub(super) body: Option<Body>,
-}
-
-/// The provider's API.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Api {
-    /// Scheme, host, port and a path prefix.
-    pub(super) base_url: Option<String>,
-    /// How the token is attached.
-    pub(super) attach: Option<Attach>,
-    /// Headers that the provider needs.
-    pub(super) headers: Option<Headers>,
-    /// What an agent may call: `POST /v1/messages`; `*` is one segment.
-    pub(super) allow: Option<Vec<String>>,
-    /// Paths on which a WebSocket may be opened.
-    pub(super) websocket: Option<Vec<String>>,
-    /// The error shape that its SDKs understand.
-    pub(super) errors: Option<Errors>,
-    /// Response headers that tell the quota.
-    pub(super) quota_headers: Option<Vec<String>>,
-}
-
-/// How the token is attached.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Attach {
-    /// The header.
-    pub(super) header: Option<String>,
-    /// What stands before the token.
-    pub(super) scheme: Option<String>,
-}
-
-/// Headers of requests to the provider.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Headers {
-    /// Added when the agent sent none.
-    pub(super) default: Option<BTreeMap<String, Option<String>>>,
-    /// Members added to the agent's comma list.
-    pub(super) merge: Option<BTreeMap<String, Option<Vec<String>>>>,
-    /// Always ours.
-    pub(super) set: Option<BTreeMap<String, Option<String>>>,
-    /// Copied from the login: `[id_token, claim, …]`.
-    pub(super) claims: Option<BTreeMap<String, Option<Vec<String>>>>,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Errors {
-    Anthropic,
-    Openai,
-}
+/// Durations, for editors; Pixy itself says more about a wrong one.
+pub(super) const DURATION: &str = "^[0-9]+(ms|s|m|h|d)$";

@@ -102,14 +102,15 @@ pub fn sort(profile: &Profile, fetched: &Fetched, now: Timestamp) -> Result<Toke
     }
     // serde_json refuses NaN, trailing text and deep nesting by itself; of a repeated member the last counts.
     let document = serde_json::from_slice::<Value>(&fetched.body).ok();
-    let members = document.as_ref().and_then(Value::as_object);
-    if let Some(failure) = refusal(profile, fetched, document.as_ref()) {
-        return Err(failure);
-    }
-    match members {
-        Some(members) => tokens(profile, members, now),
-        None => Err(Failure::unknown("the token endpoint's answer is not a JSON object")),
-    }
+    let unusable = match document.as_ref().and_then(Value::as_object) {
+        // A usable token wins over whatever stands beside it: the server has rotated, and the old token is spent.
+        Some(members) if fetched.status == StatusCode::OK => match tokens(profile, members, now) {
+            Ok(tokens) => return Ok(tokens),
+            Err(failure) => failure,
+        },
+        _ => Failure::unknown("the token endpoint's answer is not a JSON object"),
+    };
+    Err(refusal(profile, fetched, document.as_ref()).unwrap_or(unusable))
 }
 
 impl Failure {

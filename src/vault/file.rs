@@ -243,7 +243,8 @@ fn written_and_synced(
 
 /// Removes what a crash left behind in `directory`: files of our own naming, nothing else.
 pub(super) fn clean(directory: &Path) -> Result<(), VaultError> {
-    for name in names(directory)?.into_iter().filter(|name| name.starts_with(TEMPORARY) && name.ends_with(".tmp")) {
+    let ours = |name: &String| name.strip_suffix(".tmp").is_some_and(|name| name.starts_with(TEMPORARY));
+    for name in names(directory)?.into_iter().filter(ours) {
         remove(&directory.join(name))?;
     }
     Ok(())

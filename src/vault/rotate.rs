@@ -1,5 +1,6 @@
 //! A new key while running, as a list of steps: stopped between any two, every record opens.
 
+use std::collections::VecDeque;
 use std::sync::PoisonError;
 
 use super::error::VaultError;
@@ -36,29 +37,29 @@ impl Inner {
     pub(super) fn rotate(&self) -> Result<RotationReport, VaultError> {
         let _one_at_a_time = self.rotating.lock().unwrap_or_else(PoisonError::into_inner);
         let mut report = RotationReport { new_key: false, resealed: 0, untouched: Vec::new(), keys: 0 };
-        for step in self.rotation()? {
-            self.rotate_by(step, &mut report)?;
+        let mut steps = VecDeque::from([Step::NewKey]);
+        while let Some(step) = steps.pop_front() {
+            steps.extend(self.rotate_by(step, &mut report)?);
         }
         Ok(report)
     }
 
-    /// All steps. An account linked after this list was made is sealed with the new key from the start.
-    pub(super) fn rotation(&self) -> Result<Vec<Step>, VaultError> {
-        let mut steps = vec![Step::NewKey];
-        steps.extend(self.store.list()?.into_iter().map(Step::Reseal));
-        steps.push(Step::ForgetOldKeys);
-        Ok(steps)
-    }
-
-    pub(super) fn rotate_by(&self, step: Step, report: &mut RotationReport) -> Result<(), VaultError> {
+    /// Takes one step; gives those that follow from it.
+    pub(super) fn rotate_by(&self, step: Step, report: &mut RotationReport) -> Result<Vec<Step>, VaultError> {
         let mut state = self.state();
+        let mut following = Vec::new();
         match step {
-            Step::NewKey => match state.keys.add() {
-                Ok(()) => report.new_key = true,
-                // The file comes from elsewhere (a mounted secret) and its first key is the new one.
-                Err(VaultError::Io { .. }) if state.keys.len() > 1 => {}
-                Err(error) => return Err(error),
-            },
+            Step::NewKey => {
+                match state.keys.add() {
+                    Ok(()) => report.new_key = true,
+                    // The file comes from elsewhere (a mounted secret) and its first key is the new one.
+                    Err(VaultError::Io { .. }) if state.keys.len() > 1 => {}
+                    Err(error) => return Err(error),
+                }
+                // Listed only now, under the same lock: an account linked from here on is sealed with the new key.
+                following.extend(self.store.list()?.into_iter().map(Step::Reseal));
+                following.push(Step::ForgetOldKeys);
+            }
             Step::Reseal(account) => match self.stored(&state, &account) {
                 Ok(Some((provider, stored))) => {
                     // The generation stays: the login is the same. So does a copy that is too old; reading it still asks.
@@ -74,7 +75,7 @@ impl Inner {
                 report.keys = state.keys.len();
             }
         }
-        Ok(())
+        Ok(following)
     }
 
     fn forget_old_keys(&self, state: &mut State, ours: bool) -> Result<(), VaultError> {

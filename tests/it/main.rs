@@ -1,3 +1,14 @@
-//! Integration tests.
+//! Integration tests: one binary, a module for each subject.
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
+#![allow(clippy::format_collect, reason = "requests are written as they are read")]
 
-fn main() {}
+mod canary; // a marked token is found nowhere that an agent or a log reader can look
+mod config; // the file: every fault at once, each with its place
+mod fakes; // the fakes do what they say
+mod gateway; // a request's way: what passes, what does not, what the agent hears
+mod layers; // the order of the modules, and the bans
+mod linking; // a link's way: what a person does, and what an attacker would have them do
+mod program; // the binary, as a person runs it
+mod support; // what the tests talk to: fakes of a provider and of a client, and a whole Pixy
+mod tokens; // the life of a login: refreshes, failures, crashes
+mod vault; // sealed files: swapped, damaged, rolled back, full disks, key rotation, moving house

@@ -1,0 +1,98 @@
+//! One agent's key: read, digested, and forgotten.
+
+use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
+use super::build::granted;
+use super::env::Env;
+use super::scope::Scope;
+use super::{raw, value};
+use crate::name::{AccountName, AgentName, GRAMMAR};
+use crate::proxy::agent::{AgentKey, Limits};
+
+/// `None` only after a fault was told.
+pub(super) fn agent_key(
+    raw: raw::AgentKey,
+    here: &Scope,
+    env: &Env,
+    known: &impl Fn(&str, &Scope) -> Option<AccountName>,
+) -> Option<AgentKey> {
+    let name = raw.name.and_then(|name| {
+        here.at("name").read(&name, |name| AgentName::parse(name).map_err(|_| format!("is not a name: {GRAMMAR}")))
+    });
+    let key = match (raw.key_file, raw.sha256) {
+        (Some(_), Some(_)) => {
+            here.wrong("holds both key_file and sha256, which is an impossible combination; keep one");
+            None
+        }
+        (None, None) => {
+            if !here.at("key_file").is_touched() && !here.at("sha256").is_touched() {
+                here.wrong("holds no key; give key_file or sha256");
+            }
+            None
+        }
+        (None, Some(digest)) => here.at("sha256").read(&digest, value::sha256).map(|digest| (digest, None)),
+        (Some(file), None) => {
+            let here = here.at("key_file");
+            let file: Option<PathBuf> = here.read(&file, |text| value::path(text, env.home()));
+            file.and_then(|file| {
+                let digest = digest_of(&file).map_err(|said| here.wrong(said)).ok()?;
+                Some((digest, Some(file)))
+            })
+        }
+    };
+    let accounts_here = here.at("accounts");
+    let accounts = raw.accounts.and_then(|accounts| {
+        if accounts.is_empty() && !accounts_here.is_touched() {
+            accounts_here.wrong("is empty, so this agent could do nothing; name its accounts");
+        }
+        granted(accounts, &accounts_here, known)
+    });
+    let limits = raw.limits.unwrap_or_default();
+    let (sha256, key_file) = key?;
+    Some(AgentKey {
+        name: name?,
+        sha256,
+        key_file,
+        accounts: accounts?,
+        limits: Limits {
+            requests_per_minute: limits.requests_per_minute,
+            concurrent: limits.concurrent,
+            tokens_per_day: limits.tokens_per_day,
+        },
+    })
+}
+
+/// The digest of a key file's trimmed content; or what is wrong with the file, never a word of what it holds.
+fn digest_of(file: &Path) -> Result<[u8; 32], String> {
+    let cannot = |error: std::io::Error| format!("cannot be read ({}: {})", file.display(), error.kind());
+    // Asked before it is opened: to open a named pipe would wait for its writer.
+    let known = std::fs::metadata(file).map_err(cannot)?;
+    if !known.is_file() {
+        return Err(format!("is not a file ({})", file.display()));
+    }
+    let opened = std::fs::File::open(file).map_err(cannot)?;
+    if opened.metadata().map_err(cannot)?.permissions().mode() & 0o007 != 0 {
+        return Err(format!("is readable by everybody on this machine; run: chmod o= {}", file.display()));
+    }
+    let mut content = Zeroizing::new(Vec::new());
+    opened.take(LONGEST + 1).read_to_end(&mut content).map_err(cannot)?;
+    let key = content.trim_ascii();
+    match key.len() {
+        0 => Err("is an empty file; `pixy key new` makes a key".to_owned()),
+        length if length < SHORTEST => {
+            Err(format!("holds a key of {length} characters; at least {SHORTEST} are needed"))
+        }
+        _ if u64::try_from(content.len()).is_ok_and(|length| length > LONGEST) => {
+            Err("is too long for a key".to_owned())
+        }
+        _ => Ok(Sha256::digest(key).into()),
+    }
+}
+
+const SHORTEST: usize = 16;
+const LONGEST: u64 = 4096;

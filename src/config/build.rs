@@ -1,0 +1,328 @@
+//! From what is written to what is meant: [`Config`], or every fault of meaning.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::check::{did_you_mean, short};
+use super::env::Env;
+use super::node::{Content, Node};
+use super::profile::{each, optional};
+use super::scope::{Scope, Sink};
+use super::{AccountConfig, AgentListener, Config, agent_key, check, profile, raw, shipped, value};
+use crate::name::{AccountName, GRAMMAR};
+use crate::oauth::profile::Profile;
+use crate::proxy::agent::AgentKey;
+use crate::server::Address;
+use crate::vault::{KeySettings, StoreSettings};
+use crate::{upstream, vault};
+
+/// `None` only after a fault was told.
+pub(super) fn config(raw: raw::File, file: Option<PathBuf>, here: &Scope, root: &Node, env: &Env) -> Option<Config> {
+    let accounts_here = here.at("accounts");
+    let raw_accounts = raw.accounts.map(|pairs| pairs.0).unwrap_or_default();
+    // An account whose own keys are faulty is an account nonetheless.
+    let names: Vec<String> = raw_accounts.iter().map(|(name, _)| name.clone()).collect();
+    let accounts = accounts(raw_accounts, &accounts_here, root);
+    let known = |name: &str, here: &Scope| account_name(name, &names, here);
+
+    let agent_raw = raw.agent.unwrap_or_default();
+    let agent = here.at("agent");
+    let keys = keys(agent_raw.keys, &agent.at("keys"), env, &known);
+    let no_keys = keys.as_ref().is_some_and(Vec::is_empty) && !agent.at("keys").is_touched();
+    let agent_listeners = agent_listeners(agent_raw.listen, &agent.at("listen"), no_keys, env, &known);
+
+    let listen = |text: Option<String>, default: &str, here: &Scope| {
+        here.read(text.as_deref().unwrap_or(default), |text| value::address(text, env.home()))
+    };
+    let link_here = here.at("link").at("listen");
+    let link_listen = match raw.link {
+        Some(raw::Link::Word(raw::Off::Off)) => Some(None),
+        Some(raw::Link::Surface(raw::LinkSurface { listen: Some(word) })) if word == "off" => Some(None),
+        Some(raw::Link::Surface(surface)) => listen(surface.listen, "127.0.0.1:8701", &link_here).map(Some),
+        None => listen(None, "127.0.0.1:8701", &link_here).map(Some),
+    };
+    let ops_here = here.at("ops").at("listen");
+    let ops_listen = listen(raw.ops.and_then(|ops| ops.listen), "127.0.0.1:8702", &ops_here);
+    tell_collisions(agent_listeners.as_deref(), link_listen.as_ref(), ops_listen.as_ref(), here);
+
+    let state_dir = path_or(raw.state_dir, "~/.local/state/pixy", &here.at("state_dir"), env);
+    let vault = vault(raw.vault.unwrap_or_default(), state_dir.clone(), &here.at("vault"), env);
+    let upstream = upstream(raw.upstream.unwrap_or_default(), &here.at("upstream"), env);
+    Some(Config {
+        file,
+        agent_listeners: agent_listeners?,
+        agent_keys: keys?,
+        link_listen: link_listen?,
+        ops_listen: ops_listen?,
+        state_dir: state_dir?,
+        vault: vault?,
+        accounts: accounts?,
+        upstream: upstream?,
+    })
+}
+
+/// A shipped profile as a tree, checked against the schema like any other.
+pub(super) fn profile_node(provider: &str, sink: &Sink) -> Option<Node> {
+    let source = shipped::profile_source(provider)?;
+    let node = Node::parse(&source).map_err(|fault| sink.push(*fault)).ok()?;
+    // A path that no operator writes: faults of a shipped profile must not hide theirs.
+    Some(check::check(node, &super::profile_schema(), &[format!("({provider})")], sink))
+}
+
+/// The head of a shipped profile.
+pub(super) fn outline(node: &Node) -> Option<super::Outline> {
+    let raw = serde_json::from_value::<raw::profile::Profile>(node.to_json()).ok()?;
+    Some(super::Outline { title: raw.title?, flow: raw.link?.flow?.into(), terms: raw.terms?.status?.into() })
+}
+
+/// Gives a whole profile its meaning.
+pub(super) fn profile(node: &Node, provider: &str, here: &Scope) -> Option<Profile> {
+    let raw = serde_json::from_value::<raw::profile::Profile>(node.to_json());
+    let raw = raw.map_err(|error| here.say(format!("the profile cannot be read: {error}."))).ok()?;
+    profile::build(raw, provider, here)
+}
+
+fn accounts(raw: Vec<(String, raw::Account)>, here: &Scope, root: &Node) -> Option<Vec<AccountConfig>> {
+    let count = raw.len();
+    let read: Vec<AccountConfig> =
+        raw.into_iter().filter_map(|(name, account)| self::account(&name, account, &here.at(&name), root)).collect();
+    (read.len() == count).then_some(read)
+}
+
+fn account(name: &str, raw: raw::Account, here: &Scope, root: &Node) -> Option<AccountConfig> {
+    let parsed = AccountName::parse(name);
+    if parsed.is_err() {
+        here.at_key().say(format!("`{}` cannot be the name of an account; a name is {GRAMMAR}.", short(name)));
+    }
+    let provider = raw.provider?;
+    let Some(mut merged) = profile_node(&provider, here.sink()) else {
+        let names = shipped::PROFILES.map(|(name, _)| name);
+        let hint = did_you_mean(&provider, names.into_iter());
+        let provider_here = here.at("provider");
+        provider_here.say(format!(
+            "`{}` names no provider that is shipped; allowed here: {}.{hint}",
+            provider_here.name(),
+            names.join(", ")
+        ));
+        return None;
+    };
+    let entry = root.get("accounts").and_then(|accounts| accounts.node.get(name));
+    // The overrides are taken from the tree, where they know their places. `profile:` with nothing below changes nothing.
+    let over = entry.and_then(|entry| entry.node.get("profile")).filter(|_| raw.profile.is_some());
+    if let Some(over) = over {
+        drop_other_redirect(&mut merged, &over.node);
+        merged.merge(over.node.clone());
+    }
+    let base = ["accounts", name, "profile"].map(str::to_owned);
+    let anchor = entry.map(|entry| &entry.place);
+    let profile = profile(&merged, &provider, &Scope::within(here.sink(), &merged, &base, anchor));
+    Some(AccountConfig {
+        name: parsed.ok()?,
+        profile: Arc::new(profile?),
+        accept_terms: raw.accept_terms.unwrap_or(false),
+    })
+}
+
+/// The two ways to redirect exclude each other: who writes one means it instead of the shipped other.
+fn drop_other_redirect(below: &mut Node, over: &Node) {
+    let written = |key: &str| {
+        let redirect = over.get("link").and_then(|link| link.node.get("redirect"))?;
+        redirect.node.get(key).filter(|entry| !matches!(entry.node.content, Content::Null))
+    };
+    let gone = match (written("paste"), written("loopback")) {
+        (Some(_), None) => "loopback",
+        (None, Some(_)) => "paste",
+        _ => return,
+    };
+    if let Some(Content::Map(entries)) =
+        below.child("link").and_then(|link| link.child("redirect")).map(|node| &mut node.content)
+    {
+        entries.retain(|entry| entry.key != gone);
+    }
+}
+
+/// Parses the name of an account and makes sure that there is such an account.
+fn account_name(name: &str, names: &[String], here: &Scope) -> Option<AccountName> {
+    if !names.iter().any(|known| known == name) && !here.sink().was_touched(&["accounts".to_owned(), name.to_owned()]) {
+        let hint = did_you_mean(name, names.iter().map(String::as_str));
+        let list =
+            if names.is_empty() { "there is none".to_owned() } else { format!("there are {}", names.join(", ")) };
+        here.say(format!(
+            "`{}` names the account `{}`, which is not below `accounts`; {list}.{hint}",
+            here.name(),
+            short(name)
+        ));
+        return None;
+    }
+    AccountName::parse(name).ok() // a name that is none was told where the account is
+}
+
+fn keys(
+    raw: Option<Vec<raw::AgentKey>>,
+    here: &Scope,
+    env: &Env,
+    known: &impl Fn(&str, &Scope) -> Option<AccountName>,
+) -> Option<Vec<AgentKey>> {
+    let raw = raw.unwrap_or_default();
+    let count = raw.len();
+    let mut keys: Vec<AgentKey> = Vec::new();
+    for (index, raw) in raw.into_iter().enumerate() {
+        let here = here.at(index);
+        let Some(key) = agent_key::agent_key(raw, &here, env, known) else { continue };
+        if let Some(other) = keys.iter().find(|other| other.name == key.name) {
+            here.at("name").say(format!("two agents are called `{}`; give each its own name.", other.name));
+        }
+        if let Some(other) = keys.iter().find(|other| other.sha256 == key.sha256) {
+            here.say(format!(
+                "`{}` has the same key as the agent `{}`; give each agent its own key.",
+                here.name(),
+                other.name
+            ));
+        }
+        keys.push(key);
+    }
+    (keys.len() == count).then_some(keys)
+}
+
+fn agent_listeners(
+    raw: Option<raw::Listen>,
+    here: &Scope,
+    no_keys: bool,
+    env: &Env,
+    known: &impl Fn(&str, &Scope) -> Option<AccountName>,
+) -> Option<Vec<AgentListener>> {
+    let listener = |text: &str, account: Option<String>, here: &Scope, account_here: &Scope| {
+        let address = here.read(text, |text| value::address(text, env.home()));
+        if no_keys && address.as_ref().is_some_and(|address| !address.is_local()) {
+            here.say(format!(
+                "`{}` can be reached from other machines, but there are no `agent.keys`: an impossible combination, for \
+                 anybody could spend these logins. Listen on 127.0.0.1, [::1] or unix:/path, or give every agent a key.",
+                here.name()
+            ));
+        }
+        let account = match account {
+            None => Some(None),
+            Some(name) => known(&name, account_here).map(Some),
+        };
+        Some(AgentListener { address: address?, account: account? })
+    };
+    match raw {
+        None => listener("127.0.0.1:8700", None, here, here).map(|one| vec![one]),
+        Some(raw::Listen::One(text)) => listener(&text, None, here, here).map(|one| vec![one]),
+        Some(raw::Listen::Many(list)) => {
+            if list.is_empty() && !here.is_touched() {
+                here.wrong("is empty; name at least one address");
+            }
+            let read: Vec<_> = list
+                .into_iter()
+                .enumerate()
+                .map(|(index, item)| {
+                    let here = here.at(index);
+                    match item {
+                        raw::Listener::Open(text) => listener(&text, None, &here, &here),
+                        raw::Listener::Bound(raw) => {
+                            let address = raw.address?;
+                            listener(&address, raw.account, &here.at("address"), &here.at("account"))
+                        }
+                    }
+                })
+                .collect();
+            read.into_iter().collect()
+        }
+    }
+}
+
+/// Two surfaces on one address would be told only by the operating system, and only of the second.
+fn tell_collisions(
+    agent: Option<&[AgentListener]>,
+    link: Option<&Option<Address>>,
+    ops: Option<&Address>,
+    here: &Scope,
+) {
+    let fixed = |address: &&Address| !matches!(address, Address::Tcp(tcp) if tcp.port() == 0);
+    let mut seen: HashSet<&Address> = HashSet::new();
+    let surfaces = [
+        ("agent", agent.into_iter().flatten().map(|listener| &listener.address).collect::<Vec<_>>()),
+        ("link", link.into_iter().flatten().collect()),
+        ("ops", ops.into_iter().collect()),
+    ];
+    for (surface, addresses) in surfaces {
+        for address in addresses.into_iter().filter(fixed) {
+            if !seen.insert(address) {
+                let here = here.at(surface).at("listen");
+                here.say(format!(
+                    "`{}`: {address} is used twice; every surface needs an address of its own.",
+                    here.name()
+                ));
+            }
+        }
+    }
+}
+
+fn vault(raw: raw::Vault, state_dir: Option<PathBuf>, here: &Scope, env: &Env) -> Option<vault::Settings> {
+    if raw.dir.is_some() && raw.postgres.is_some() {
+        here.wrong("holds both dir and postgres, which is an impossible combination; keep one");
+    }
+    if raw.key_file.is_some() && raw.passphrase_file.is_some() {
+        here.wrong("holds both key_file and passphrase_file, which is an impossible combination; keep one");
+    }
+    let store = match raw.postgres {
+        Some(postgres) => {
+            optional(postgres.url_file, &here.at("postgres").at("url_file"), |text| value::path(text, env.home()))
+                .flatten()
+                .map(|url_file| StoreSettings::Postgres { url_file })
+        }
+        None => path_or(raw.dir, "~/.local/state/pixy/vault", &here.at("dir"), env).map(StoreSettings::Files),
+    };
+    let key_file = here.at("key_file");
+    let key = match (raw.key_file, raw.passphrase_file) {
+        (None, Some(file)) => {
+            here.at("passphrase_file").read(&file, |text| value::path(text, env.home())).map(KeySettings::Passphrase)
+        }
+        (Some(file), _) => path_or(Some(file), "", &key_file, env).map(KeySettings::File),
+        (None, None) => match env.mounted_key() {
+            Some(mounted) => Some(KeySettings::File(mounted)),
+            None => path_or(None, "~/.config/pixy/key", &key_file, env).map(KeySettings::File),
+        },
+    };
+    Some(vault::Settings { store: store?, key: key?, state_dir: state_dir? })
+}
+
+fn upstream(raw: raw::Upstream, here: &Scope, env: &Env) -> Option<upstream::Settings> {
+    let default = upstream::Settings::default();
+    let extra_ca_file = optional(raw.extra_ca_file, &here.at("extra_ca_file"), |text| value::path(text, env.home()));
+    let connect = optional(raw.connect_timeout, &here.at("connect_timeout"), value::timeout);
+    let head = optional(raw.head_timeout, &here.at("head_timeout"), value::timeout);
+    let idle = optional(raw.idle_timeout, &here.at("idle_timeout"), value::timeout);
+    Some(upstream::Settings {
+        extra_ca_file: extra_ca_file?,
+        connect_timeout: connect?.unwrap_or(default.connect_timeout),
+        head_timeout: head?.unwrap_or(default.head_timeout),
+        idle_timeout: idle?.unwrap_or(default.idle_timeout),
+    })
+}
+
+fn path_or(raw: Option<String>, default: &str, here: &Scope, env: &Env) -> Option<PathBuf> {
+    match raw {
+        Some(text) => here.read(&text, |text| value::path(text, env.home())),
+        None => value::path(default, env.home())
+            .map_err(|_| {
+                here.say(format!(
+                    "`{}` is not given, and its default {default} needs HOME, which is not set.",
+                    here.name()
+                ));
+            })
+            .ok(),
+    }
+}
+
+/// Names of accounts that an agent may use.
+pub(super) fn granted(
+    raw: Vec<String>,
+    here: &Scope,
+    known: &impl Fn(&str, &Scope) -> Option<AccountName>,
+) -> Option<Vec<AccountName>> {
+    let parsed = each(raw.into_iter().enumerate().collect(), here, |(index, name)| Ok(known(&name, &here.at(index))))?;
+    parsed.into_iter().collect()
+}

@@ -1,0 +1,489 @@
+//! The configuration file as a person meets it: what it means, and what is said when it means nothing.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use pixy::config::{Config, Env, load_with, parse, provider_names, schema, shipped_profile, shipped_profile_needs};
+use pixy::config::{Faults, shipped_profile_text};
+use pixy::oauth::profile::{BodyKind, ErrorShape, Expiry, Flow, Ports, Redirect, TermsStatus};
+use pixy::server::Address;
+use pixy::vault::{KeySettings, StoreSettings};
+use proptest::prelude::*;
+use serde_json::Value;
+
+const REFERENCE: &str = include_str!("../../config/pixy.yaml");
+
+fn env() -> Env {
+    Env { home: Some("/home/me".into()), config: None, secret_directories: Vec::new() }
+}
+
+fn read(text: &str) -> Result<Config, Faults> {
+    parse(text, Some("pixy.yaml".into()), &env())
+}
+
+/// What a person is shown.
+fn said(text: &str) -> String {
+    read(text).expect_err("faults").to_string()
+}
+
+/// The reference with the lines of these marks taken into service.
+fn uncommented(marks: &[&str]) -> String {
+    let line = |line: &str| {
+        let body = line.trim_start();
+        match marks.iter().find_map(|mark| body.strip_prefix(mark)) {
+            Some(active) => format!("{}{active}\n", &line[..line.len() - body.len()]),
+            None => format!("{line}\n"),
+        }
+    };
+    REFERENCE.lines().map(line).collect()
+}
+
+fn as_json(yaml: &str) -> Value {
+    serde_yaml::from_str(yaml).expect("YAML")
+}
+
+#[test]
+fn an_unknown_key_is_told_with_its_place_and_what_is_allowed() {
+    assert_eq!(
+        said("# mine\nagent:\n  lissten: 127.0.0.1:8700\n"),
+        "pixy.yaml:3:3: unknown key `lissten`; allowed here: listen, keys. Did you mean `listen`?\n  \
+         3 |   lissten: 127.0.0.1:8700\n    |   ^^^^^^^\n1 fault; nothing was started"
+    );
+}
+
+#[test]
+fn unrelated_faults_are_told_in_one_run_in_the_order_of_the_file() {
+    let said = said(
+        "link: { listen: 0.0.0.0 }\nupstream: { idle_timeout: 10 }\naccounts:\n  a: { provider: cluade }\n  b:\n    \
+         provider: oauth\n    profile:\n      link: { issuer: http://login.example.com, client_id: x }\n      api: { base_url: \
+         https://me:pw@x.example, allow: [post /x] }\n  B: { provider: openai, accept_terms: maybe }\n",
+    );
+    let places: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("pixy.yaml:")).collect();
+    let starts = ["1:17: ", "2:27: ", "4:18: ", "8:23: ", "9:24: ", "9:57: ", "10:3: ", "10:40: "];
+    assert_eq!(places.len(), starts.len(), "{said}");
+    for (place, start) in places.iter().zip(starts) {
+        assert!(place.starts_with(start), "{start} {said}");
+    }
+    assert!(
+        said.contains("Did you mean `claude`?")
+            && said.contains("10:40: `accounts.B.accept_terms` must be true or false")
+    );
+    assert!(said.contains("Write it with a unit, like 90s.") && !said.contains("me:pw"), "{said}");
+    assert!(said.ends_with("\n8 faults; nothing was started"), "{said}");
+}
+
+#[test]
+fn what_is_wrong_is_said_in_a_sentence() {
+    for (text, expected) in [
+        (
+            "agent: { listen: 0.0.0.0:8700 }",
+            "`agent.listen` can be reached from other machines, but there are no `agent.keys`",
+        ),
+        (
+            "agent: { listen: [{ address: 127.0.0.1:1, account: x }] }",
+            "names the account `x`, which is not below `accounts`",
+        ),
+        ("agent: { listen: [] }", "`agent.listen` is empty"),
+        ("agent: { listen: 127.0.0.1:8702 }", "127.0.0.1:8702 is used twice"),
+        ("agent: { listen: 7 }", "`agent.listen` must be text or a list, but is a number. Put it in quotes."),
+        ("agent: { keys: [{ name: a, accounts: [] }] }", "`agent.keys.0` holds no key; give key_file or sha256"),
+        ("agent: { keys: [{ sha256: x, key_file: /x }] }", "`agent.keys.0.name` is missing"),
+        ("agent: { keys: [{ sha256: x, key_file: /x }] }", "holds both key_file and sha256"),
+        (
+            "agent: { keys: [{ limits: { concurrent: 0 } }] }",
+            "`agent.keys.0.limits.concurrent` must be from 1 to 4294967295",
+        ),
+        ("link: on", "`link` cannot be `on`; allowed here: off or a map (listen)"),
+        ("ops: { listen: off }", "`ops.listen` is not an address"),
+        ("vault: { dir: /a, postgres: { url_file: /b } }", "`vault` holds both dir and postgres"),
+        ("vault: { key_file: /a, passphrase_file: /b }", "`vault` holds both key_file and passphrase_file"),
+        ("vault: { postgres: {} }", "`vault.postgres.url_file` is missing"),
+        ("vault: { dir: data }", "`vault.dir` is not an absolute path"),
+        ("upstream: { head_timeout: 0s }", "`upstream.head_timeout` is no time at all"),
+        ("accounts: [a]", "`accounts` must be a map, but is a list"),
+        ("accounts: { a: {} }", "`accounts.a.provider` is missing"),
+        ("accounts: { a_b: { provider: openai } }", "`a_b` cannot be the name of an account; a name is 1 to 32"),
+        (
+            "accounts:\n  a: { provider: openai }\n  a: { provider: gemini }",
+            "`accounts.a` is given twice; the first is in line 2",
+        ),
+        ("accounts: { a: { provider: oauth } }", "`accounts.a.profile.link.client_id` is missing"),
+        ("accounts: { a: { provider: oauth } }", "`accounts.a.profile.link.issuer` is missing"),
+        ("accounts: { a: { provider: oauth } }", "`accounts.a.profile.api.base_url` is missing"),
+        ("accounts: { a: { provider: oauth } }", "`accounts.a.profile.api.allow` is missing"),
+        (
+            "accounts: { a: { provider: claude, profile: { token: { url: null } } } }",
+            "`accounts.a.profile.token.url` is missing",
+        ),
+        (
+            "accounts: { a: { provider: claude, profile: { api: { headers: { set: { host: x } } } } } }",
+            "belongs to the connection",
+        ),
+        (
+            "accounts: { a: { provider: claude, profile: { link: { flow: pkce } } } }",
+            "cannot be `pkce`; allowed here: authorization_code, ",
+        ),
+        ("- a", "the file` must be a map"),
+        ("a: [", "this is not YAML that Pixy can read"),
+        ("a: 1\n---\nb: 2", "a configuration is one YAML document"),
+    ] {
+        let said = said(text);
+        assert!(said.contains(expected), "{text}\n{said}");
+    }
+}
+
+#[test]
+fn a_slip_is_told_once_and_not_again_as_something_missing() {
+    let said =
+        said("accounts: { a: { provider: openai-compatible, profile: { api: { base-url: https://x.example } } } }");
+    assert!(said.contains("Did you mean `base_url`?") && said.ends_with("\n1 fault; nothing was started"), "{said}");
+    let said =
+        self::said("agent: { listen: 0.0.0.0:1, keys: [{ nmae: a, sha256: x, accounts: [b] }] }\naccounts: { b: 7 }");
+    assert!(said.ends_with("\n3 faults; nothing was started"), "{said}");
+}
+
+#[test]
+fn a_profile_says_where_it_was_shipped_and_the_operator_where_he_wrote() {
+    let said = said("accounts:\n  a:\n    provider: oauth\n    profile: { link: { issuer: https://x.example } }\n");
+    assert!(said.contains("pixy.yaml:2:3: `accounts.a.profile.link.client_id` is missing"), "{said}");
+    let said = self::said(
+        "accounts: { a: { provider: claude, profile: { link: { redirect: { loopback: { host: evil.example } } } } } }",
+    );
+    assert!(said.contains("allowed here: 127.0.0.1, localhost"), "{said}");
+}
+
+#[test]
+fn without_home_a_tilde_is_a_fault() {
+    let without = Env { home: None, ..env() };
+    let said = parse("vault: { dir: ~/v }\nstate_dir: /s", None, &without).unwrap_err().to_string();
+    assert!(said.contains("config/pixy.yaml:1:15: `vault.dir` starts with `~`, but HOME is not set"), "{said}");
+    assert!(said.contains("`vault.key_file` is not given, and its default ~/.config/pixy/key needs HOME"), "{said}");
+    parse("vault: { dir: /v, key_file: /k }\nstate_dir: /s", None, &without).unwrap();
+}
+
+#[test]
+fn defaults_are_those_of_the_reference() {
+    let config = read("").unwrap();
+    assert_eq!(config.agent_listeners[0].address.to_string(), "127.0.0.1:8700");
+    assert_eq!(config.link_listen.unwrap().to_string(), "127.0.0.1:8701");
+    assert_eq!(config.ops_listen.to_string(), "127.0.0.1:8702");
+    assert_eq!(config.state_dir, Path::new("/home/me/.local/state/pixy"));
+    assert_eq!(config.vault.store, StoreSettings::Files("/home/me/.local/state/pixy/vault".into()));
+    assert_eq!(config.vault.key, KeySettings::File("/home/me/.config/pixy/key".into()));
+    assert_eq!(config.vault.state_dir, config.state_dir);
+    assert_eq!(config.upstream.connect_timeout, Duration::from_secs(10));
+    for off in ["link: off", "link: { listen: off }"] {
+        assert_eq!(read(off).unwrap().link_listen, None);
+    }
+    let text = "agent: { listen: [unix:~/a.sock, { address: \"[::1]:0\", account: x }] }\naccounts: { x: { provider: openai } }";
+    let listeners = read(text).unwrap().agent_listeners;
+    assert_eq!(listeners[0].address, Address::Unix("/home/me/a.sock".into()));
+    assert_eq!(listeners[1].account.as_ref().unwrap().as_str(), "x");
+}
+
+#[test]
+fn an_agents_key_is_read_once_and_kept_as_a_digest() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("coder");
+    let text = format!(
+        "agent:\n  listen: 0.0.0.0:8700\n  keys: [{{ name: coder, key_file: {}, accounts: [a], limits: {{ concurrent: 2 }} }}]\naccounts: \
+         {{ a: {{ provider: openai }} }}\n",
+        file.display()
+    );
+    let write = |content: &str, mode| {
+        fs::write(&file, content).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    assert!(said(&text).contains("cannot be read"), "{}", said(&text));
+    for (content, mode, expected) in [
+        ("key-0123456789abcdef\n", 0o644, "readable by everybody"),
+        (" \n", 0o600, "is an empty file"),
+        ("canary\n", 0o600, "holds a key of 6 characters"),
+    ] {
+        write(content, mode);
+        let said = said(&text);
+        assert!(said.contains(expected) && said.ends_with("1 fault; nothing was started"), "{said}");
+        assert!(!said.contains("canary") && !said.contains("0123456789"), "{said}");
+    }
+    write("key-0123456789abcdef\n", 0o640);
+    let by_file = &read(&text).unwrap().agent_keys[0];
+    let digest = "sha256: 97b2173c4f5d679e391a4dc4abfeb971a53b80d7bea16a92216fdc74a428905d";
+    let by_digest = &read(&text.replace(&format!("key_file: {}", file.display()), digest)).unwrap().agent_keys[0];
+    assert_eq!(by_file.key_file.as_deref(), Some(file.as_path()));
+    assert_eq!(
+        (by_file.name.as_str(), by_file.limits.concurrent, by_file.limits.tokens_per_day),
+        ("coder", Some(2), None)
+    );
+    assert_eq!((by_digest.sha256, &by_digest.key_file), (by_file.sha256, &None));
+    let twice =
+        text.replace("limits: { concurrent: 2 } }]", &format!("}}, {{ name: coder, {digest}, accounts: [a] }}]"));
+    assert!(said(&twice).contains("two agents are called `coder`"));
+}
+
+#[test]
+fn a_pasted_key_is_not_printed() {
+    let said = said("agent: { keys: [{ name: a, sha256: sk-canary, accounts: [b], key: sk-canary2, nme: x }] }");
+    assert!(said.contains("is not a SHA-256 digest") && !said.contains("canary"), "{said}");
+}
+
+#[test]
+fn the_file_is_looked_for_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, port: u16| -> PathBuf {
+        let file = dir.path().join(name);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, format!("ops: {{ listen: 127.0.0.1:{port} }}")).unwrap();
+        file
+    };
+    let mut env = Env { home: Some(dir.path().into()), ..Env::default() };
+    let own = write(".config/pixy/pixy.yaml", 1);
+    let named = write("named.yaml", 2);
+    let asked = write("asked.yaml", 3);
+    assert_eq!(load_with(None, &env).unwrap().file, Some(own));
+    env.config = Some(named);
+    assert_eq!(load_with(None, &env).unwrap().ops_listen.to_string(), "127.0.0.1:2");
+    assert_eq!(load_with(Some(&asked), &env).unwrap().ops_listen.to_string(), "127.0.0.1:3");
+    let said = load_with(Some(Path::new("/nowhere/pixy.yaml")), &env).unwrap_err().to_string();
+    assert!(said.starts_with("/nowhere/pixy.yaml: the configuration cannot be read"), "{said}");
+    let mounted = dir.path().join("pixy-key");
+    fs::write(&mounted, "k").unwrap();
+    env.secret_directories = vec![dir.path().into()];
+    assert_eq!(load_with(Some(&asked), &env).unwrap().vault.key, KeySettings::File(mounted));
+}
+
+#[test]
+fn the_reference_works_as_shipped_and_with_every_option() {
+    let shipped = parse(REFERENCE, None, &env()).unwrap_or_else(|faults| panic!("{faults}"));
+    let names: Vec<&str> = shipped.accounts.iter().map(|account| account.name.as_str()).collect();
+    assert_eq!(names, ["openrouter", "anthropic", "openai", "gemini", "claude", "chatgpt", "codex"]);
+    assert!(shipped.accounts.iter().all(|account| !account.accept_terms));
+    assert!(shipped.agent_listeners.iter().all(|listener| listener.address.is_local()));
+
+    let full = uncommented(&["#: "]);
+    assert!(full.len() < REFERENCE.len() - 40, "nothing was uncommented");
+    let full = read(&full).unwrap_or_else(|faults| panic!("{faults}"));
+    assert_eq!((full.agent_keys.len(), full.accounts.len()), (1, 10));
+    let work = full.accounts.iter().find(|account| account.name.as_str() == "work").unwrap();
+    assert_eq!((work.profile.title.as_str(), work.profile.api.allow.len()), ("LLM gateway at work", 2));
+}
+
+#[test]
+fn the_schema_agrees_with_the_reference() {
+    let schema = schema();
+    let judge = jsonschema::validator_for(&schema).unwrap();
+    for marks in [&[][..], &["#: "], &["#: ", "#| "]] {
+        let faults: Vec<String> =
+            judge.iter_errors(&as_json(&uncommented(marks))).map(|error| error.to_string()).collect();
+        assert!(faults.is_empty(), "{faults:?}");
+    }
+    assert!(!judge.is_valid(&as_json("agent: { lissten: x }")));
+    assert!(!judge.is_valid(&as_json("upstream: { idle_timeout: soon }")));
+}
+
+#[test]
+fn the_reference_holds_every_key() {
+    let schema = schema();
+    let all = uncommented(&["#: ", "#| "]);
+    let mut checked = 0;
+    for (kind, definition) in [("File", &schema)]
+        .into_iter()
+        .chain(schema["$defs"].as_object().unwrap().iter().map(|(kind, d)| (kind.as_str(), d)))
+    {
+        // What is below `profile` is described by the shipped profiles.
+        if ![
+            "File",
+            "Agent",
+            "BoundListener",
+            "AgentKey",
+            "Limits",
+            "LinkSurface",
+            "Ops",
+            "Vault",
+            "Postgres",
+            "Account",
+            "Upstream",
+        ]
+        .contains(&kind)
+        {
+            continue;
+        }
+        for key in definition["properties"].as_object().unwrap().keys() {
+            assert!(all.contains(&format!("{key}:")), "{kind}.{key}");
+            checked += 1;
+        }
+    }
+    assert_eq!(checked, 33);
+}
+
+#[test]
+fn the_shipped_profiles_are_these_ten_and_all_mean_something() {
+    let names = provider_names();
+    let expected = "anthropic chatgpt claude codex gemini huggingface oauth openai openai-compatible openrouter";
+    assert_eq!(names.iter().copied().collect::<BTreeSet<_>>(), expected.split(' ').collect::<BTreeSet<_>>());
+    assert_eq!(names.len(), 10);
+    for name in names {
+        let needs = shipped_profile_needs(name);
+        let expected: &[&str] = match name {
+            "huggingface" => &["link.client_id"],
+            "openai-compatible" => &["api.base_url"],
+            "oauth" => &["link.issuer", "link.client_id", "api.base_url", "api.allow"],
+            _ => &[],
+        };
+        assert_eq!(needs, expected, "{name}");
+        assert_eq!(shipped_profile(name).is_some(), needs.is_empty(), "{name}");
+        assert!(shipped_profile_text(name).is_some());
+    }
+    assert!(shipped_profile("nobody").is_none() && shipped_profile_text("nobody").is_none());
+}
+
+#[test]
+fn the_facts_of_each_profile() {
+    use {BodyKind as B, ErrorShape as E, Expiry as X, Flow as F, TermsStatus as T};
+    let table = [
+        (
+            "claude",
+            T::Restricted,
+            F::AuthorizationCode,
+            B::Json,
+            X::ExpiresIn,
+            "https://api.anthropic.com/",
+            "authorization",
+            E::Anthropic,
+            4,
+        ),
+        (
+            "anthropic",
+            T::Open,
+            F::ApiKey,
+            B::Form,
+            X::Never,
+            "https://api.anthropic.com/",
+            "x-api-key",
+            E::Anthropic,
+            4,
+        ),
+        (
+            "chatgpt",
+            T::Conditional,
+            F::AuthorizationCode,
+            B::Form,
+            X::ExpiresIn,
+            "https://api.openai.com/",
+            "authorization",
+            E::OpenAi,
+            3,
+        ),
+        (
+            "codex",
+            T::Restricted,
+            F::AuthorizationCode,
+            B::Form,
+            X::Jwt,
+            "https://chatgpt.com/backend-api/codex",
+            "authorization",
+            E::OpenAi,
+            3,
+        ),
+        (
+            "openrouter",
+            T::Open,
+            F::AuthorizationCode,
+            B::Json,
+            X::Never,
+            "https://openrouter.ai/api",
+            "authorization",
+            E::OpenAi,
+            4,
+        ),
+        ("openai", T::Open, F::ApiKey, B::Form, X::Never, "https://api.openai.com/", "authorization", E::OpenAi, 5),
+        (
+            "gemini",
+            T::Open,
+            F::ApiKey,
+            B::Form,
+            X::Never,
+            "https://generativelanguage.googleapis.com/",
+            "x-goog-api-key",
+            E::OpenAi,
+            10,
+        ),
+    ];
+    for (name, terms, flow, body, expiry, base, header, errors, rules) in table {
+        let profile = shipped_profile(name).unwrap();
+        assert_eq!(profile.provider, name);
+        assert_eq!((profile.terms.status, profile.link.flow), (terms, flow), "{name}");
+        assert_eq!((profile.token.body, profile.token.expiry), (body, expiry), "{name}");
+        assert_eq!((profile.api.base_url.as_str(), profile.api.attach.header.as_str()), (base, header), "{name}");
+        assert_eq!((profile.api.errors, profile.api.allow.len()), (errors, rules), "{name}");
+        assert!(!profile.terms.says.is_empty() && profile.terms.url.is_some(), "{name}");
+    }
+    let claude = shipped_profile("claude").unwrap();
+    assert_eq!(claude.api.headers.merge[0].0, "anthropic-beta");
+    assert_eq!(claude.api.headers.merge[0].1, ["oauth-2025-04-20"]);
+    assert_eq!(claude.api.headers.default[0].1, "2023-06-01");
+    assert!(claude.token.send_state && matches!(claude.link.redirect, Redirect::Paste(_)));
+    let codex = shipped_profile("codex").unwrap();
+    let ports = Ports::Only(vec![1455, 1457]);
+    assert_eq!(
+        codex.link.redirect,
+        Redirect::Loopback { host: "localhost".into(), ports, path: "/auth/callback".into() }
+    );
+    assert!(codex.token.terminal_401 && !codex.token.terminal_errors.iter().any(|code| code == "401"));
+    assert_eq!(codex.api.headers.claims[0].0, "chatgpt-account-id");
+    assert!(codex.link.authorize_params.contains(&("originator".into(), Some("pixy".into()))));
+    let openrouter = shipped_profile("openrouter").unwrap();
+    assert_eq!(openrouter.token.access_token_field, "key");
+    assert!(
+        openrouter.link.authorize_params.contains(&("client_id".into(), None)) && openrouter.link.client_id.is_none()
+    );
+    assert!(openrouter.token.exchange_extra.contains(&("grant_type".into(), None)));
+    let chatgpt = shipped_profile("chatgpt").unwrap();
+    assert_eq!(chatgpt.token.not_before_field.as_deref(), Some("earliest_refresh_at"));
+    assert!(chatgpt.link.client_id_from_callback && chatgpt.link.required_scopes == ["chatgpt.tokens.use.direct"]);
+}
+
+#[test]
+fn no_profile_lets_an_agent_make_or_read_credentials() {
+    let mut rules = 0;
+    for name in provider_names() {
+        let Some(profile) = shipped_profile(name) else { continue };
+        for rule in profile.api.allow {
+            let path = rule.path.as_text().to_lowercase().replace("count_tokens", "").replace("counttokens", "");
+            for word in ["key", "auth", "token", "login", "credential", "admin", "organization", "session"] {
+                assert!(!path.contains(word), "{name}: {path}");
+            }
+            rules += 1;
+        }
+    }
+    assert!(rules > 20);
+}
+
+#[test]
+fn an_override_changes_one_key_and_the_other_redirect_gives_way() {
+    let text = "accounts:\n  c:\n    provider: claude\n    accept_terms: true\n    profile:\n      link: { redirect: { loopback: { \
+                host: localhost, ports: [8701] } } }\n      revoke: null\n      api: { headers: { default: { anthropic-version: null } } }\n";
+    let config = read(text).unwrap();
+    let account = &config.accounts[0];
+    assert!(account.accept_terms && account.profile.revoke.is_none() && account.profile.api.headers.default.is_empty());
+    assert!(matches!(&account.profile.link.redirect, Redirect::Loopback { path, .. } if path == "/callback"));
+    assert_eq!(account.profile.link.client_id, shipped_profile("claude").unwrap().link.client_id);
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_it_panic(text in "\\PC*|[a-z:{}\\[\\]&*!|>'\"#%@`,?\\- \n\t~0-9]{0,200}") {
+        let _ = read(&text).map_err(|faults| faults.to_string());
+    }
+
+    #[test]
+    fn no_damage_to_the_reference_makes_it_panic(at in 0..REFERENCE.len(), length in 0_usize..30, put in "[a-z:{}\\[\\]&* \n\t~0-9é-]{0,10}") {
+        let mut text = uncommented(&["#: ", "#| "]);
+        let start = (0..=at.min(text.len())).rev().find(|&i| text.is_char_boundary(i)).unwrap();
+        let end = (start..=(start + length).min(text.len())).rev().find(|&i| text.is_char_boundary(i)).unwrap();
+        text.replace_range(start..end, &put);
+        let _ = read(&text).map_err(|faults| faults.to_string());
+    }
+}

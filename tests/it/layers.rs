@@ -1,0 +1,124 @@
+//! The layers of `src/lib.rs`, and its bans: read off the source, so that a wrong `use` fails here.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Every source file with the top-level module that it belongs to. Tests inside modules count too.
+fn sources() -> Vec<(String, PathBuf, String)> {
+    fn walk(directory: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    walk(&root, &mut files);
+    let with_module = files.into_iter().map(|path| {
+        let relative = path.strip_prefix(&root).unwrap();
+        let first = relative.components().next().unwrap().as_os_str().to_str().unwrap();
+        (first.trim_end_matches(".rs").to_owned(), path.clone(), fs::read_to_string(&path).unwrap())
+    });
+    with_module.collect()
+}
+
+/// The modules in the order of `lib.rs`, uppermost first.
+fn layers() -> Vec<String> {
+    let lib = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")).unwrap();
+    lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')).map(str::to_owned).collect()
+}
+
+/// The code of a file without its comments: prose may name any module.
+fn code(text: &str) -> String {
+    text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
+}
+
+/// Every top-level module that a text names by `crate::…`, also in `use crate::{a, b::c}`.
+fn named_modules(text: &str) -> Vec<String> {
+    let word = |text: &str| text.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect::<String>();
+    let mut named = Vec::new();
+    for (at, _) in text.match_indices("crate::") {
+        let rest = &text[at + "crate::".len()..];
+        if let Some(group) = rest.strip_prefix('{') {
+            let mut depth = 0;
+            let mut item = String::new();
+            for c in group.chars() {
+                match c {
+                    '{' => depth += 1,
+                    '}' if depth == 0 => break,
+                    '}' => depth -= 1,
+                    ',' if depth == 0 => named.push(word(std::mem::take(&mut item).trim_start())),
+                    c if depth == 0 => item.push(c),
+                    _ => {}
+                }
+            }
+            named.push(word(item.trim_start()));
+        } else {
+            named.push(word(rest));
+        }
+    }
+    named
+}
+
+#[test]
+fn a_module_uses_only_what_is_declared_below_it() {
+    let layers = layers();
+    assert!(layers.len() > 10, "lib.rs declares the layers");
+    let rank = |module: &str| layers.iter().position(|layer| layer == module);
+    let mut looked_at = 0;
+    for (module, path, text) in sources() {
+        let Some(own) = rank(&module) else { continue }; // main.rs and lib.rs stand above all
+        for used in named_modules(&code(&text)) {
+            let Some(other) = rank(&used) else { continue };
+            assert!(other >= own, "{}: {module} is below {used} in lib.rs and must not use it", path.display());
+            looked_at += 1;
+        }
+    }
+    assert!(looked_at > 50, "the test has found the imports");
+}
+
+#[test]
+fn the_bans_of_lib_rs_hold() {
+    for (module, path, text) in sources() {
+        let code = code(&text);
+        let place = path.display();
+        let uses = |other: &str| named_modules(&code).iter().any(|used| used == other);
+        if module == "link" {
+            assert!(!uses("proxy"), "{place}: link and proxy never import each other");
+        }
+        if module == "proxy" {
+            assert!(!uses("link"), "{place}: link and proxy never import each other");
+        }
+        if !["config", "app", "cli", "lib", "main"].contains(&module.as_str()) {
+            assert!(!uses("config"), "{place}: nothing below app imports config");
+        }
+        if !["account", "vault", "app", "config", "cli", "lib"].contains(&module.as_str()) {
+            assert!(!uses("vault"), "{place}: only account writes to the vault");
+        }
+        if module != "config" {
+            for reading in ["env::var", "env::vars", "env::home_dir"] {
+                assert!(!code.contains(reading), "{place}: only config reads the environment ({reading})");
+            }
+        }
+        assert!(!code.contains("danger_accept"), "{place}: no TLS check is switched off");
+    }
+}
+
+#[test]
+fn files_stay_short_enough_to_be_read() {
+    for (_, path, text) in sources() {
+        let lines = text.lines().count();
+        assert!(lines <= 420, "{} has {lines} lines", path.display());
+    }
+}
+
+#[test]
+fn no_test_is_ignored_without_a_reason() {
+    for (_, path, text) in sources() {
+        assert!(!code(&text).contains("#[ignore]"), "{}: an ignored test says why", path.display());
+    }
+}

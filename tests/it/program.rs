@@ -1,0 +1,71 @@
+//! The binary, as a person runs it.
+
+use assert_cmd::Command;
+
+use crate::support::Scratch;
+
+fn pixy() -> Command {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("pixy"));
+    command.env_clear().env("HOME", "/nonexistent");
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn a_configuration_with_faults_ends_with_64_and_all_of_them() {
+    let scratch = Scratch::new();
+    let file = scratch.write("pixy.yaml", "agent: { lissten: x }\nopps: {}\n");
+    let output = pixy().args(["check", "--config"]).arg(&file).output().unwrap();
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(64), "{told}");
+    assert!(told.contains(":1:10: unknown key `lissten`") && told.contains(":2:1: unknown key `opps`"), "{told}");
+    assert!(told.ends_with("2 faults; nothing was started\n"), "{told}");
+    assert_eq!(text(&output.stdout), "");
+}
+
+#[test]
+fn usage_faults_end_with_64_and_help_with_0() {
+    assert_eq!(pixy().arg("--no-such").output().unwrap().status.code(), Some(64));
+    assert_eq!(pixy().args(["providers", "nobody"]).output().unwrap().status.code(), Some(64));
+    let help = pixy().arg("--help").output().unwrap();
+    assert_eq!(help.status.code(), Some(0));
+    assert!(text(&help.stdout).contains("holds your LLM logins"));
+}
+
+#[test]
+fn the_schema_and_the_providers_are_printed() {
+    let schema = pixy().arg("schema").output().unwrap();
+    let document: serde_json::Value = serde_json::from_slice(&schema.stdout).unwrap();
+    assert!(document["properties"]["accounts"].is_object());
+    let providers = text(&pixy().arg("providers").output().unwrap().stdout);
+    for name in ["claude", "openrouter", "openai-compatible", "restricted"] {
+        assert!(providers.contains(name), "{providers}");
+    }
+    let claude = text(&pixy().args(["providers", "claude"]).output().unwrap().stdout);
+    assert!(claude.contains("oauth-2025-04-20") && claude.contains("terms"), "{claude}");
+}
+
+#[test]
+fn a_command_without_a_running_pixy_says_so() {
+    let scratch = Scratch::new();
+    let config = scratch.config(&serde_json::json!({}));
+    let output = pixy().args(["status", "--config"]).arg(&config).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("no Pixy is running with this configuration"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_vault_that_others_can_read_is_refused_with_what_mends_it() {
+    let scratch = Scratch::new();
+    let config = scratch.config(&serde_json::json!({}));
+    let vault = scratch.path("vault");
+    std::fs::create_dir(&vault).unwrap();
+    std::fs::set_permissions(&vault, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let output = pixy().arg("--config").arg(&config).output().unwrap();
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("chmod"), "{told}");
+}

@@ -1,0 +1,46 @@
+//! What the tests talk to.
+//!
+//! Every fake listens on `127.0.0.1:0`, records what it saw, never sleeps (but for the fault whose point it is) and stops when it is
+//! dropped. A test is a short story:
+//!
+//! ```ignore
+//! let upstream = Upstream::start().await;
+//! let (reply, chunks) = Reply::stream(200);
+//! upstream.answer(reply);
+//! // … send a request through the proxy …
+//! chunks.send("first");            // the test decides when each byte leaves
+//! assert_eq!(upstream.requests()[0].headers, [("host", "…"), ("authorization", "Bearer …")]);
+//! ```
+#![allow(dead_code, reason = "not every helper has a user in every state of the suite")]
+#![allow(unused_imports, reason = "the short names are for whoever needs them")]
+
+mod client;
+mod fault;
+mod pixy;
+mod reply;
+mod rotation;
+mod scratch;
+mod tls;
+mod token_endpoint;
+mod upstream;
+mod wire;
+
+use std::time::Duration;
+
+pub(crate) use self::client::{RawClient, RawResponse};
+pub(crate) use self::fault::{Effect, Fault, RefreshToken, Sorting};
+pub(crate) use self::pixy::Pixy;
+pub(crate) use self::reply::{Chunks, Gate, Reply, Step};
+pub(crate) use self::rotation::{Pair, Refused, Rotation, Standing};
+pub(crate) use self::scratch::{Scratch, oauth_account};
+pub(crate) use self::tls::{Authority, Protocols, Validity};
+pub(crate) use self::token_endpoint::{Call, Consent, TokenEndpoint};
+pub(crate) use self::upstream::{Seen, Upstream};
+
+/// Waits for `future`, but not for ever: a test that would hang fails.
+pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.expect("this takes milliseconds when it works")
+}
+
+/// Only ever waited out by a test that fails.
+const PATIENCE: Duration = Duration::from_secs(20);

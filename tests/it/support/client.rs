@@ -1,0 +1,150 @@
+//! A client that says exactly what it is told, for everything that a decent client would never send.
+
+use std::io;
+use std::net::SocketAddr;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+
+use super::wire::{Fields, Wire, values};
+use super::within;
+
+/// One connection. Everything that waits gives up (and fails the test) after a while.
+pub(crate) struct RawClient {
+    wire: Wire<TcpStream>,
+}
+
+/// A whole response over HTTP/1.1.
+#[derive(Debug)]
+pub(crate) struct RawResponse {
+    /// `HTTP/1.1`.
+    pub(crate) version: String,
+    /// The status code; 0 when the status line has none.
+    pub(crate) status: u16,
+    /// Every header field, in order.
+    pub(crate) headers: Fields,
+    /// The body's bytes, without framing.
+    pub(crate) body: Vec<u8>,
+    /// Trailer fields.
+    pub(crate) trailers: Fields,
+    /// The body ended as its framing says; `false`: it was cut.
+    pub(crate) complete: bool,
+    /// The connection was closed after it: seen, not only announced. Without `Connection: close` nobody waits for it; ask
+    /// [`RawClient::until_closed`].
+    pub(crate) closed: bool,
+}
+
+impl RawClient {
+    /// Connects.
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).await.expect("the server listens");
+        stream.set_nodelay(true).expect("the socket is open");
+        Self { wire: Wire::new(stream) }
+    }
+
+    /// Connects, sends, reads one response.
+    pub(crate) async fn once(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Option<RawResponse> {
+        let mut client = Self::connect(address).await;
+        client.send(bytes).await;
+        client.response().await
+    }
+
+    /// Sends these bytes. A server that closed already is no fault here: it may have refused after the first of them.
+    pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        let _ = within(self.wire.stream.write_all(bytes.as_ref())).await;
+    }
+
+    /// Sends no more; still reads.
+    pub(crate) async fn finish_sending(&mut self) {
+        let _ = self.wire.stream.shutdown().await;
+    }
+
+    /// Hangs up rudely: the server sees a reset.
+    pub(crate) fn reset(self) {
+        let _ = self.wire.stream.set_zero_linger();
+    }
+
+    /// The next response that is not interim (1xx but 101); `None` when the connection ended before its head did.
+    pub(crate) async fn response(&mut self) -> Option<RawResponse> {
+        self.response_to("GET").await
+    }
+
+    /// The same for another method: the answer to `HEAD` has no body, whatever its headers say.
+    pub(crate) async fn response_to(&mut self, method: &str) -> Option<RawResponse> {
+        let mut response = self.head().await?;
+        let ended = within(self.body(method, &mut response)).await;
+        response.complete = ended.is_ok();
+        let announced = values(&response.headers, "connection").any(|value| value.eq_ignore_ascii_case("close"));
+        response.closed |= announced && self.until_closed().await;
+        Some(response)
+    }
+
+    /// The head alone, without waiting for any of the body.
+    pub(crate) async fn head(&mut self) -> Option<RawResponse> {
+        loop {
+            let head = within(self.wire.head()).await.ok().flatten()?;
+            let mut words = head.start.split(' ');
+            let version = words.next().unwrap_or_default().to_owned();
+            let status = words.next().and_then(|code| code.parse().ok()).unwrap_or(0);
+            if status == 101 || !(100..200).contains(&status) {
+                let (headers, body, trailers) = (head.fields, Vec::new(), Fields::new());
+                return Some(RawResponse { version, status, headers, body, trailers, complete: true, closed: false });
+            }
+        }
+    }
+
+    /// Exactly this many bytes of whatever comes next.
+    pub(crate) async fn bytes(&mut self, length: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        within(self.wire.exactly(length, &mut bytes)).await.expect("the server sends so many bytes");
+        bytes
+    }
+
+    /// All bytes until the server closes, as they are on the wire.
+    pub(crate) async fn rest(&mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        let _ = within(self.wire.until_end(&mut rest)).await;
+        rest
+    }
+
+    /// Waits until the server closes the connection (or resets it); `false` when it sends something first. Fails the test if it
+    /// does neither.
+    pub(crate) async fn until_closed(&mut self) -> bool {
+        self.rest().await.is_empty()
+    }
+
+    async fn body(&mut self, method: &str, response: &mut RawResponse) -> io::Result<()> {
+        if method == "HEAD" || matches!(response.status, 100..=199 | 204 | 304) {
+            return Ok(());
+        }
+        let chunked = values(&response.headers, "transfer-encoding").any(|value| value.ends_with("chunked"));
+        let length = values(&response.headers, "content-length").next().map(str::parse);
+        match length {
+            _ if chunked => response.trailers = self.wire.chunked(&mut response.body).await?,
+            Some(Ok(length)) => self.wire.exactly(length, &mut response.body).await?,
+            Some(Err(_)) => return Err(io::ErrorKind::InvalidData.into()),
+            None => {
+                self.wire.until_end(&mut response.body).await?;
+                response.closed = true;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl RawResponse {
+    /// The values of a header field, whatever the case of its name.
+    pub(crate) fn header(&self, name: &str) -> Vec<&str> {
+        values(&self.headers, name).collect()
+    }
+
+    /// The body as text.
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The body as JSON; `null` when it is not.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+}

@@ -1,0 +1,175 @@
+//! A whole Pixy in the test's own process, on ports that the system chose.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Method, Request};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::rt::TokioIo;
+use pixy::account::Account;
+use pixy::app::{self, Running};
+use pixy::config::{self, Env};
+use pixy::server::Address;
+use serde_json::{Value, json};
+use tokio::net::UnixStream;
+
+use super::{RawClient, RawResponse, Scratch, TokenEndpoint, oauth_account, within};
+use crate::support::Upstream;
+
+/// A running Pixy. Dropping it is a crash: every task ends where it stands.
+pub(crate) struct Pixy {
+    running: Running,
+    pub(crate) scratch: Scratch,
+    config: PathBuf,
+}
+
+impl Pixy {
+    /// With these accounts.
+    pub(crate) async fn start(accounts: &Value) -> Self {
+        Self::with(accounts, &json!({})).await
+    }
+
+    /// With these accounts and top-level keys.
+    pub(crate) async fn with(accounts: &Value, more: &Value) -> Self {
+        let scratch = Scratch::new();
+        let config = scratch.config_with(accounts, more);
+        Self { running: run(&config).await, scratch, config }
+    }
+
+    /// One account `a` that is linked at `endpoint` and talks to `upstream`.
+    pub(crate) async fn linked(endpoint: &TokenEndpoint, upstream: &Upstream) -> Self {
+        let pixy = Self::start(&json!({ "a": oauth_account(endpoint, upstream) })).await;
+        pixy.link(endpoint).await;
+        pixy
+    }
+
+    /// Ends in order, and starts again on the same files.
+    pub(crate) async fn restart(self) -> Self {
+        let Self { running, scratch, config } = self;
+        within(running.stop()).await.expect("nothing is under way");
+        Self { running: run(&config).await, scratch, config }
+    }
+
+    /// Ends as if killed, and starts again on the same files.
+    pub(crate) async fn crash(self) -> Self {
+        let Self { running, scratch, config } = self;
+        drop(running);
+        // File work that was begun goes on in its thread until its syscall is over; the lock tells when.
+        for _ in 0..200 {
+            if let Ok(running) = app::start(parse(&config)).await {
+                return Self { running: loaded(running).await, scratch, config };
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        panic!("the vault stays locked");
+    }
+
+    /// SIGTERM.
+    pub(crate) async fn stop(self) -> Result<(), &'static str> {
+        within(self.running.stop()).await
+    }
+
+    /// Where agents connect.
+    pub(crate) fn agents(&self) -> SocketAddr {
+        tcp(&self.running.agents[0])
+    }
+
+    /// The person's page.
+    pub(crate) fn page(&self) -> SocketAddr {
+        tcp(self.running.page.as_ref().expect("the page is on"))
+    }
+
+    /// Probes and metrics.
+    pub(crate) fn ops(&self) -> SocketAddr {
+        tcp(&self.running.ops)
+    }
+
+    /// The account of that name.
+    pub(crate) fn account(&self, name: &str) -> Arc<Account> {
+        Arc::clone(self.running.book.find(name).expect("it is configured"))
+    }
+
+    /// One call of the JSON API over the control socket: status and answer.
+    pub(crate) async fn api(&self, method: Method, path: &str, body: Value) -> (u16, Value) {
+        let stream = UnixStream::connect(&self.running.control).await.expect("the control socket listens");
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "localhost")
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from(body.to_string())))
+            .unwrap();
+        let response = within(sender.send_request(request)).await.unwrap();
+        let status = response.status().as_u16();
+        let bytes = within(response.into_body().collect()).await.unwrap().to_bytes();
+        (status, serde_json::from_slice(&bytes).unwrap_or_default())
+    }
+
+    /// `POST` over the control socket that must succeed.
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Value {
+        let (status, answer) = self.api(Method::POST, path, body).await;
+        assert!(status < 300, "{path}: {answer:#}");
+        answer
+    }
+
+    /// Links account `a` by a pasted code, the whole way.
+    pub(crate) async fn link(&self, endpoint: &TokenEndpoint) {
+        let begun = self.post("/api/accounts/a/attempts", Value::Null).await;
+        let consent = endpoint.consent(begun["authorize_url"].as_str().unwrap());
+        let id = begun["attempt"].as_str().unwrap();
+        let text = format!("{}#{}", consent.code, consent.state);
+        self.post(&format!("/api/attempts/{id}/paste"), json!({ "text": text })).await;
+        self.post(&format!("/api/attempts/{id}/confirm"), Value::Null).await;
+    }
+
+    /// The account as the API tells it.
+    pub(crate) async fn shown(&self, name: &str) -> Value {
+        let (_, accounts) = self.api(Method::GET, "/api/accounts", Value::Null).await;
+        let found = accounts.as_array().unwrap().iter().find(|account| account["name"] == name);
+        found.expect("it is configured").clone()
+    }
+
+    /// `GET` of a path, as an agent.
+    pub(crate) async fn get(&self, path: &str) -> RawResponse {
+        self.send(&format!("GET {path} HTTP/1.1\r\nHost: pixy\r\nConnection: close\r\n\r\n")).await
+    }
+
+    /// These bytes, as an agent: one response.
+    pub(crate) async fn send(&self, bytes: &str) -> RawResponse {
+        RawClient::once(self.agents(), bytes).await.expect("Pixy answers")
+    }
+}
+
+async fn run(config: &std::path::Path) -> Running {
+    let running = app::start(parse(config)).await.unwrap_or_else(|error| panic!("{error}"));
+    loaded(running).await
+}
+
+/// The vault is read in tasks of the accounts.
+async fn loaded(running: Running) -> Running {
+    for account in running.book.iter() {
+        let read = async {
+            while account.view().state == pixy::account::State::Starting {
+                tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+            }
+        };
+        within(read).await;
+    }
+    running
+}
+
+fn parse(config: &std::path::Path) -> pixy::config::Config {
+    let text = std::fs::read_to_string(config).unwrap();
+    config::parse(&text, Some(config.to_owned()), &Env::default()).unwrap_or_else(|faults| panic!("{faults}"))
+}
+
+fn tcp(address: &Address) -> SocketAddr {
+    match address {
+        Address::Tcp(address) => *address,
+        Address::Unix(path) => panic!("{} is no TCP address", path.display()),
+    }
+}

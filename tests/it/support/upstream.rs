@@ -1,0 +1,258 @@
+//! A server that answers as it is told and remembers what it was asked.
+
+mod http1;
+mod http2;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde_json::Value;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
+
+use super::reply::Reply;
+use super::tls::{Authority, Protocols, Validity};
+use super::wire::{Fields, values};
+
+/// A fake upstream. Stops, with all its connections, when dropped.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    address: SocketAddr,
+    scheme: &'static str,
+    shared: Arc<Shared>,
+    accepting: AbortHandle,
+}
+
+/// One request as it was on the wire.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// The method, in its case.
+    pub(crate) method: String,
+    /// The request target: origin form, absolute form, whatever was sent. Over HTTP/2, `:path`.
+    pub(crate) target: String,
+    /// `HTTP/1.1`, `HTTP/2.0`, …
+    pub(crate) version: String,
+    /// Every header field, in order. Over HTTP/2 `:scheme` and `:authority` come first and equal names stand together.
+    pub(crate) headers: Fields,
+    /// The body's bytes, without framing.
+    pub(crate) body: Vec<u8>,
+    /// Trailer fields.
+    pub(crate) trailers: Fields,
+    /// `false`: the client hung up, or broke the framing, within the body. Such a request is not answered.
+    pub(crate) complete: bool,
+    /// Which connection it came on, counted from 0.
+    pub(crate) connection: usize,
+}
+
+/// How to set up an [`Upstream`].
+pub(crate) struct Builder {
+    handler: Box<Handler>,
+    tls: Option<TlsAcceptor>,
+}
+
+type Handler = dyn FnMut(&Seen) -> Reply + Send;
+
+struct Shared {
+    handler: Mutex<Box<Handler>>,
+    queued: Mutex<VecDeque<Reply>>,
+    seen: Mutex<Vec<Seen>>,
+    counts: watch::Sender<Counts>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    connections: usize,
+    requests: usize,
+    disconnects: usize,
+}
+
+impl Upstream {
+    /// Over plain HTTP/1.1; answers `200` with the text `upstream` until told otherwise.
+    pub(crate) async fn start() -> Self {
+        Self::builder().start().await
+    }
+
+    /// Over plain HTTP/1.1; `handler` answers.
+    pub(crate) async fn answering(handler: impl FnMut(&Seen) -> Reply + Send + 'static) -> Self {
+        Self::builder().handler(handler).start().await
+    }
+
+    /// For the rest.
+    pub(crate) fn builder() -> Builder {
+        let handler = |_: &Seen| Reply::new(200).header("content-type", "text/plain").body("upstream");
+        Builder { handler: Box::new(handler), tls: None }
+    }
+
+    /// `http://127.0.0.1:PORT`, or with TLS `https://localhost:PORT`; no slash at the end.
+    pub(crate) fn url(&self) -> String {
+        let host = if self.scheme == "https" { "localhost" } else { "127.0.0.1" };
+        format!("{}://{host}:{}", self.scheme, self.address.port())
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers the next request that nothing was queued for with this; the handler is not asked.
+    pub(crate) fn answer(&self, reply: Reply) {
+        lock(&self.shared.queued).push_back(reply);
+    }
+
+    /// Every request so far, in the order in which they were complete.
+    pub(crate) fn requests(&self) -> Vec<Seen> {
+        lock(&self.shared.seen).clone()
+    }
+
+    /// How many connections were accepted so far.
+    pub(crate) fn connections(&self) -> usize {
+        self.shared.counts.borrow().connections
+    }
+
+    /// Resolves when there are at least so many requests.
+    pub(crate) async fn until_requests(&self, count: usize) -> Vec<Seen> {
+        self.until(|counts| counts.requests >= count).await;
+        self.requests()
+    }
+
+    /// Resolves when a client hung up while its answer was under way (or awaited).
+    pub(crate) async fn until_disconnected(&self) {
+        self.until_disconnects(1).await;
+    }
+
+    /// The same for so many clients.
+    pub(crate) async fn until_disconnects(&self, count: usize) {
+        self.until(|counts| counts.disconnects >= count).await;
+    }
+
+    /// How many clients hung up so far.
+    pub(crate) fn disconnects(&self) -> usize {
+        self.shared.counts.borrow().disconnects
+    }
+
+    async fn until(&self, reached: impl FnMut(&Counts) -> bool) {
+        self.shared.counts.subscribe().wait_for(reached).await.expect("the sender lives in self");
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+impl Builder {
+    /// Answers when nothing is queued.
+    pub(crate) fn handler(mut self, handler: impl FnMut(&Seen) -> Reply + Send + 'static) -> Self {
+        self.handler = Box::new(handler);
+        self
+    }
+
+    /// TLS with a good certificate for `localhost` and 127.0.0.1.
+    pub(crate) fn tls(self, authority: &Authority, protocols: Protocols) -> Self {
+        self.tls_for(authority, protocols, &["localhost", "127.0.0.1"], Validity::Now)
+    }
+
+    /// TLS with a certificate for these names, which may have expired.
+    pub(crate) fn tls_for(
+        mut self,
+        authority: &Authority,
+        protocols: Protocols,
+        names: &[&str],
+        validity: Validity,
+    ) -> Self {
+        self.tls = Some(authority.acceptor(protocols, names, validity));
+        self
+    }
+
+    /// Listens.
+    pub(crate) async fn start(self) -> Upstream {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a loopback port is free");
+        let address = listener.local_addr().expect("it is bound");
+        let shared = Arc::new(Shared {
+            handler: Mutex::new(self.handler),
+            queued: Mutex::default(),
+            seen: Mutex::default(),
+            counts: watch::Sender::default(),
+        });
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let accepting = tokio::spawn(accept(listener, self.tls, Arc::clone(&shared))).abort_handle();
+        Upstream { address, scheme, shared, accepting }
+    }
+}
+
+/// The connections end with the set, and the set with this future.
+async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Shared>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let Ok((stream, _)) = listener.accept().await else { continue };
+        // Otherwise a second small write may wait for the first one's acknowledgement.
+        let _ = stream.set_nodelay(true);
+        let number = shared.counts.borrow().connections;
+        shared.counts.send_modify(|counts| counts.connections += 1);
+        connections.spawn(serve(stream, tls.clone(), Arc::clone(&shared), number));
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn serve(stream: TcpStream, tls: Option<TlsAcceptor>, shared: Arc<Shared>, number: usize) {
+    let Some(tls) = tls else { return http1::serve(stream, &shared, number).await };
+    // A client that does not trust us ends here; the test sees that no request came.
+    let Ok(stream) = tls.accept(stream).await else { return };
+    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+        http2::serve(stream, shared, number).await;
+    } else {
+        http1::serve(stream, &shared, number).await;
+    }
+}
+
+impl Shared {
+    /// Remembers the request and finds its answer.
+    fn asked(&self, seen: Seen) -> Reply {
+        let queued = lock(&self.queued).pop_front();
+        let reply = queued.unwrap_or_else(|| lock(&self.handler)(&seen));
+        self.remember(seen);
+        reply
+    }
+
+    fn remember(&self, seen: Seen) {
+        lock(&self.seen).push(seen);
+        self.counts.send_modify(|counts| counts.requests += 1);
+    }
+
+    fn hung_up(&self) {
+        self.counts.send_modify(|counts| counts.disconnects += 1);
+    }
+}
+
+impl Seen {
+    /// The values of a header field, whatever the case of its name.
+    pub(crate) fn header(&self, name: &str) -> Vec<&str> {
+        values(&self.headers, name).collect()
+    }
+
+    /// The target's path.
+    pub(crate) fn path(&self) -> &str {
+        self.target.split('?').next().unwrap_or_default()
+    }
+
+    /// The body as JSON; `null` when it is not.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("counts", &*self.counts.borrow()).finish_non_exhaustive()
+    }
+}
+
+/// A poisoned lock means that a handler panicked, which its test shows anyway.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,194 @@
+//! The vault as its caller sees it; here the plain way, in `attacks` what people and disks do to the files.
+//! The number in a test's name is its row in the catalogue of attacks.
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use pixy::name::AccountName;
+use pixy::secret::Secret;
+use pixy::vault::{Existing, KeySettings, Settings, StoreSettings, Vault, VaultError};
+use zeroize::Zeroizing;
+
+mod attacks;
+mod disk;
+
+struct House(tempfile::TempDir);
+
+impl House {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn settings(&self) -> Settings {
+        settings(self.0.path())
+    }
+
+    fn open(&self) -> Vault {
+        Vault::open(&self.settings()).unwrap()
+    }
+
+    fn refused(&self) -> VaultError {
+        Vault::open(&self.settings()).unwrap_err()
+    }
+}
+
+fn settings(root: &Path) -> Settings {
+    Settings {
+        store: StoreSettings::Files(root.join("vault")),
+        key: KeySettings::File(root.join("config/key")),
+        state_dir: root.join("state"),
+    }
+}
+
+fn claude() -> AccountName {
+    AccountName::parse("claude").unwrap()
+}
+
+fn work() -> AccountName {
+    AccountName::parse("work").unwrap()
+}
+
+fn bytes(text: &str) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new(text.as_bytes().to_vec())
+}
+
+async fn text(vault: &Vault, account: &AccountName) -> String {
+    let opened = vault.read(account, "oauth").await.unwrap().unwrap();
+    String::from_utf8(opened.plaintext.to_vec()).unwrap()
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn chmod(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[tokio::test]
+async fn a_login_is_there_after_a_restart() {
+    let house = House::new();
+    let vault = house.open();
+    assert!(vault.read(&claude(), "oauth").await.unwrap().is_none());
+    vault.write(&claude(), "oauth", 1, bytes("first")).await.unwrap();
+    vault.write(&claude(), "oauth", 2, bytes("second")).await.unwrap();
+    drop(vault);
+    let vault = house.open();
+    let opened = vault.read(&claude(), "oauth").await.unwrap().unwrap();
+    assert_eq!((opened.generation, opened.plaintext.as_slice()), (2, b"second".as_slice()));
+    assert_eq!(vault.accounts().await.unwrap(), [claude()]);
+    assert_eq!(format!("{opened:?}"), "Opened { generation: 2, .. }");
+}
+
+#[tokio::test]
+async fn attack_54_a_marked_login_is_nowhere_in_the_files() {
+    let house = House::new();
+    let vault = house.open();
+    for generation in 1..4 {
+        vault.write(&claude(), "oauth", generation, bytes("canary-7f3a")).await.unwrap();
+    }
+    vault.rotate_key().await.unwrap();
+    for directory in ["vault", "state", "config"] {
+        for name in names(&house.path(directory)) {
+            let content = fs::read(house.path(directory).join(&name)).unwrap();
+            assert!(!content.windows(6).any(|window| window == b"canary"), "{directory}/{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn lost_marks_start_from_what_is_stored() {
+    let house = House::new();
+    let vault = house.open();
+    vault.write(&claude(), "oauth", 6, bytes("x")).await.unwrap();
+    drop(vault);
+    fs::remove_dir_all(house.path("state")).unwrap();
+    let vault = house.open();
+    assert_eq!(text(&vault, &claude()).await, "x");
+    assert_eq!(vault.next_generation(&claude()).await.unwrap(), 7);
+    let marks = fs::read_to_string(house.path("state/high-water.json")).unwrap();
+    assert!(marks.contains("\"claude\": 6"), "{marks}");
+}
+
+#[tokio::test]
+async fn a_vault_without_its_id_is_refused() {
+    let house = House::new();
+    let vault = house.open();
+    vault.write(&claude(), "oauth", 1, bytes("x")).await.unwrap();
+    drop(vault);
+    let id = house.path("vault/store");
+    let whole = fs::read(&id).unwrap();
+    fs::write(&id, "?").unwrap();
+    assert!(matches!(house.refused(), VaultError::Unreadable { .. }));
+    fs::remove_file(&id).unwrap();
+    assert!(matches!(house.refused(), VaultError::KeyMissing { .. }));
+    fs::write(&id, whole).unwrap();
+    chmod(&id, 0o600);
+    assert_eq!(text(&house.open(), &claude()).await, "x");
+}
+
+#[tokio::test]
+async fn attack_44_a_write_goes_on_when_nobody_waits_for_it() {
+    let house = House::new();
+    let vault = house.open();
+    let account = claude();
+    // Polled once, so that it has begun; then the caller goes away.
+    tokio::select! {
+        biased;
+        _ = vault.write(&account, "oauth", 1, bytes("x")) => panic!("a disk is not that fast"),
+        () = std::future::ready(()) => {}
+    }
+    while vault.read(&account, "oauth").await.unwrap().is_none() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn writes_and_reads_go_on_during_a_rotation() {
+    let house = House::new();
+    let vault = house.open();
+    vault.write(&work(), "oauth", 1, bytes("steady")).await.unwrap();
+    let rotating = tokio::spawn({
+        let vault = vault.clone();
+        async move { vault.rotate_key().await }
+    });
+    for generation in 1..20 {
+        vault.write(&claude(), "oauth", generation, bytes("moving")).await.unwrap();
+        assert_eq!(text(&vault, &work()).await, "steady");
+    }
+    let report = rotating.await.unwrap().unwrap();
+    assert!(report.new_key && report.keys == 1, "{report:?}");
+    drop(vault);
+    assert_eq!(text(&house.open(), &claude()).await, "moving");
+}
+
+#[tokio::test]
+async fn logins_move_house_at_the_full_cost_of_a_passphrase() {
+    let (old, new) = (House::new(), House::new());
+    let passphrase = Secret::new("correct horse".to_owned());
+    let vault = old.open();
+    vault.write(&claude(), "oauth", 4, bytes("x")).await.unwrap();
+    let export = vault.export(&passphrase).await.unwrap();
+    let vault = new.open();
+    let wrong = vault.import(&export, &Secret::new("correct house".to_owned()), Existing::Refuse).await;
+    assert!(matches!(wrong, Err(VaultError::WrongPassphrase)));
+    assert_eq!(vault.import(&export, &passphrase, Existing::Refuse).await.unwrap(), [claude()]);
+    assert_eq!(text(&vault, &claude()).await, "x");
+}
+
+#[test]
+fn a_database_is_refused_with_a_plain_sentence() {
+    let house = House::new();
+    let store = StoreSettings::Postgres { url_file: house.path("url") };
+    let refused = Vault::open(&Settings { store, ..house.settings() }).unwrap_err();
+    assert!(refused.to_string().contains("set vault.dir"), "{refused}");
+}
