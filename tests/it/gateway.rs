@@ -381,6 +381,22 @@ async fn agent_keys_open_their_accounts_alone() {
 }
 
 #[tokio::test]
+async fn an_agent_may_use_so_many_tokens_of_the_model_a_day() {
+    let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
+    let accounts = json!({ "a": oauth_account(&endpoint, &upstream) });
+    let digest = "85dbe15d75ef9308c7ae0f33c7a324cc6f4bf519a2ed2f3027bd33c140a4f9aa"; // of `secret-key`
+    let keys = json!([{ "name": "coder", "sha256": digest, "accounts": ["a"], "limits": { "tokens_per_day": 100 } }]);
+    let pixy = Pixy::with(&accounts, &json!({ "agent": { "listen": "127.0.0.1:0", "keys": keys } })).await;
+    pixy.link(&endpoint).await;
+    for (used, status) in [(60, 200), (60, 200), (1, 429)] {
+        upstream.answer(Reply::json(200, &json!({ "usage": { "input_tokens": used, "output_tokens": 0 } })));
+        let response = pixy.send(&get("/a/v1/models", "X-Api-Key: secret-key\r\nAccept-Encoding: gzip\r\n")).await;
+        assert_eq!(response.status, status);
+    }
+    assert_eq!(upstream.requests()[0].header("accept-encoding"), ["identity"], "what is compressed cannot be counted");
+}
+
+#[tokio::test]
 async fn an_upstream_that_is_not_there_is_said_to_be() {
     let endpoint = TokenEndpoint::start().await;
     let upstream = Upstream::start().await;
