@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
 #![allow(clippy::format_collect, reason = "requests are written as they are read")]
 
+mod agents; // agents with keys: what each may use, and how much
 mod canary; // a marked token is found nowhere that an agent or a log reader can look
 mod config; // the file: every fault at once, each with its place
 mod fakes; // the fakes do what they say
