@@ -16,4 +16,5 @@ RUN mkdir -p /var/lib/pixy /etc/pixy && chown 65532:65532 /var/lib/pixy && chmod
 USER 65532:65532
 ENV HOME=/var/lib/pixy
 VOLUME /var/lib/pixy
+HEALTHCHECK CMD ["/usr/local/bin/pixy", "health"]
 ENTRYPOINT ["/usr/local/bin/pixy"]
