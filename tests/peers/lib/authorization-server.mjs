@@ -22,7 +22,7 @@ export async function startAuthorizationServer({ accessTokenSeconds = 5 } = {}) 
     grantsRevoked: 0,
     secrets: new Set(), // every code, access, refresh and id token ever issued
     latest: {}, // the last token reply, as the client saw it
-    isActive: (token) => introspect(issuer, token),
+    isActive: async (token) => token !== undefined && introspect(issuer, token),
   };
 
   const provider = await makeProvider(issuer, accessTokenSeconds);

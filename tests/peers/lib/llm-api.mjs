@@ -18,7 +18,7 @@ const ROUTES = {
   }),
 };
 
-/** `isActive(token)` decides, as introspection does for a real API. */
+/** `isActive(token)` decides, as introspection does for a real API; without a bearer token, `token` is undefined. */
 export async function startLlmApi({ isActive }) {
   const api = {
     seen: [], // { method, target, path, headers: [[name, value], …], body, status }
@@ -32,7 +32,7 @@ export async function startLlmApi({ isActive }) {
     api.seen.push(seen);
     const reply = new Reply(response, seen, api);
     const bearer = /^Bearer (.+)$/.exec(request.headers.authorization ?? '')?.[1];
-    if (!bearer || !(await isActive(bearer))) {
+    if (!(await isActive(bearer))) {
       reply.json(401, { type: 'error', error: { type: 'authentication_error', message: 'the API does not know this token' } });
     } else {
       const route = ROUTES[`${seen.method} ${seen.path}`];
