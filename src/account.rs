@@ -23,8 +23,9 @@ use crate::name::AccountName;
 use crate::oauth::profile::Profile;
 use crate::secret::Secret;
 use crate::upstream::Upstream;
-use crate::vault::{Vault, VaultError};
+use crate::vault::Vault;
 
+pub use crate::vault::VaultError;
 pub use book::Book;
 pub use state::{Login, Renewal};
 use state::{Record, Standing, Timing};

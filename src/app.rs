@@ -65,6 +65,8 @@ pub struct Running {
     surfaces: JoinSet<()>,
     keepers: JoinSet<()>,
     shutdown: watch::Sender<bool>,
+    /// Locked for as long as this Pixy runs, accounts or none.
+    _vault: Vault,
 }
 
 /// Starts everything, or nothing: every address is bound before the first connection is accepted.
@@ -92,7 +94,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let ops = ops_listener.address().clone();
 
     let shared = account::Parts {
-        vault,
+        vault: vault.clone(),
         upstream: upstream.clone(),
         clock: clock.clone(),
         metrics: Arc::clone(&metrics),
@@ -137,7 +139,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let probes = Ops { book: book.clone(), metrics, clock, shutdown: going_down.clone() };
     surfaces.spawn(server::serve(ops_listener, few, probes, going_down));
 
-    Ok(Running { agents, page, ops, control, book, surfaces, keepers, shutdown })
+    Ok(Running { agents, page, ops, control, book, surfaces, keepers, shutdown, _vault: vault })
 }
 
 impl Running {

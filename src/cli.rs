@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the edge where Pixy speaks to a person")]
 
 mod control;
+mod house;
 mod inspect;
 mod link;
 mod serve;
@@ -99,6 +100,26 @@ enum Command {
         #[arg(long = "for", value_name = "CLIENT")]
         client: Option<String>,
     },
+    /// Make a key for the vault, or put a new one in the place of the old
+    Key {
+        #[command(subcommand)]
+        what: KeyCommand,
+    },
+    /// Write all logins to a file, sealed to a passphrase, for moving house
+    Export {
+        /// The file to write
+        file: PathBuf,
+    },
+    /// Take in what `pixy export` wrote
+    Import {
+        /// The file to read
+        file: PathBuf,
+        /// Also over logins that are there
+        #[arg(long)]
+        replace: bool,
+    },
+    /// Exit with 0 when Pixy answers and no login is dead, for a container's health check
+    Health,
     /// Start a command with the variables of `pixy env`
     Run {
         /// The account's name in the configuration
@@ -107,6 +128,14 @@ enum Command {
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
+}
+
+#[derive(Subcommand)]
+enum KeyCommand {
+    /// Print a fresh key, for a key file that you put in place yourself
+    New,
+    /// Give the running Pixy a new key and seal every login with it
+    Rotate,
 }
 
 /// What went wrong, and how it ends.
@@ -169,6 +198,14 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Status { json } => show::status(&load()?, json),
         Command::Url => show::url(&load()?),
         Command::Env { name, client } => show::env(&load()?, &name, client.as_deref()),
+        Command::Key { what: KeyCommand::New } => {
+            println!("{}", crate::vault::new_key().expose());
+            Ok(())
+        }
+        Command::Key { what: KeyCommand::Rotate } => house::rotate(&load()?),
+        Command::Export { file } => house::export(&load()?, &file),
+        Command::Import { file, replace } => house::import(&load()?, &file, replace),
+        Command::Health => show::health(&load()?),
         Command::Run { name, command } => show::run(&load()?, &name, &command),
     }
 }

@@ -27,6 +27,7 @@
 //! | [`vault`] | one sealed record an account: envelope, key, files |
 //! | [`upstream`] | the way out: TLS, timeouts, no redirects |
 //! | [`server`] | the way in: listeners, limits, drain |
+//! | [`usage`] | tokens of the model, counted in passing |
 //! | [`metrics`], [`name`], [`secret`], [`clock`] | what everything may use |
 //!
 //! # Layers
@@ -55,6 +56,7 @@ pub mod oauth;
 pub mod vault;
 pub mod upstream;
 pub mod server;
+pub mod usage;
 pub mod metrics;
 pub mod name;
 pub mod secret;

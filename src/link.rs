@@ -164,6 +164,11 @@ impl Linker {
         account.unlink().await.map_err(|error| Problem::not_stored(&error.to_string()))
     }
 
+    /// All accounts.
+    pub fn book(&self) -> &Book {
+        &self.book
+    }
+
     fn account(&self, name: &str) -> Result<&Arc<Account>, Problem> {
         self.book.find(name).ok_or_else(|| Problem::no_account(name))
     }

@@ -50,9 +50,16 @@ impl Account {
         }
     }
 
+    /// Takes up what the vault holds now, after an import.
+    pub(super) async fn reload(&self) {
+        self.load().await;
+        self.wake.notify_one();
+    }
+
     /// Takes up what the vault holds.
     async fn load(&self) {
         let mut inner = self.inner.lock().await;
+        (inner.record, inner.timing) = (None, None);
         let opened = self.parts.vault.read(&self.name, &self.profile.provider).await;
         let problem = match opened {
             Ok(None) => None,

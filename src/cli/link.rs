@@ -191,10 +191,10 @@ async fn linked(control: &Control, name: &str) -> Result<(), Failure> {
 }
 
 /// Typing is not shown while this lives.
-struct Quiet(Option<rustix::termios::Termios>);
+pub(super) struct Quiet(Option<rustix::termios::Termios>);
 
 impl Quiet {
-    fn begin() -> Self {
+    pub(super) fn begin() -> Self {
         use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
         let stdin = std::io::stdin();
         let Ok(before) = tcgetattr(&stdin) else { return Self(None) }; // a pipe shows nothing anyway

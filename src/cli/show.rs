@@ -97,6 +97,24 @@ pub(super) fn unlink(config: &Config, name: &str) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Asks the running Pixy itself, so that no port and no client is needed in the image.
+pub(super) fn health(config: &Config) -> Result<(), Failure> {
+    let control = Control::of(config);
+    let accounts = runtime()?.block_on(control.call(Method::GET, "/api/accounts", None))?;
+    let is = |account: &Value, state: &str| account["state"] == state;
+    let all = accounts.as_array().cloned().unwrap_or_default();
+    let dead: Vec<&str> = all
+        .iter()
+        .filter(|account| is(account, "relink_required"))
+        .filter_map(|account| account["name"].as_str())
+        .collect();
+    if dead.is_empty() {
+        println!("alive");
+        return Ok(());
+    }
+    Err(Failure::Runtime(format!("these accounts need a person: {}", dead.join(", "))))
+}
+
 pub(super) fn url(config: &Config) -> Result<(), Failure> {
     let control = Control::of(config);
     let answer = runtime()?.block_on(control.call(Method::POST, "/api/setup", None))?;

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::header::CONTENT_TYPE;
@@ -22,15 +24,17 @@ use super::page::{self, Facts};
 use super::problem::Problem;
 use super::recipe::{self, Door};
 use super::{Identified, Linker};
-use crate::account::{Account, Unlinked};
+use crate::account::{Account, Unlinked, VaultError};
+use crate::name::AccountName;
+use crate::secret::{Secret, base64_url};
 use crate::server::{Address, Peer};
 use crate::upstream::BoxError;
 
 /// A body of this surface.
 pub type LinkBody = UnsyncBoxBody<Bytes, BoxError>;
 
-/// Bodies of calls are small.
-const LARGEST_BODY: usize = 64 * 1024;
+/// Bodies of calls are small; the largest is an export of many logins.
+const LARGEST_BODY: usize = 1 << 20;
 
 /// Several changes within this become one event.
 const EVENT_PAUSE: Duration = Duration::from_millis(150);
@@ -168,6 +172,7 @@ impl LinkApi {
             }
             ("DELETE", ["api", "accounts", name]) => json!({ "revoked": revoked_json(linker.unlink(name).await?) }),
             ("POST", ["api", "setup"]) if self.surface == Surface::Control => self.setup()?,
+            ("POST", ["api", "vault", call]) if self.surface == Surface::Control => self.vault(call, request).await?,
             _ => return Err(no_call()),
         };
         Ok(json_response(&answer))
@@ -251,6 +256,46 @@ impl tower::Service<Request<Incoming>> for LinkApi {
         let this = self.clone();
         Box::pin(async move { Ok(this.handle(request).await) })
     }
+}
+
+impl LinkApi {
+    /// The vault as a whole: for the terminal alone, as the page has no business with passphrases.
+    async fn vault(&self, call: &str, request: Request<Incoming>) -> Result<Value, Problem> {
+        let book = self.parts.linker.book();
+        let failed = |error: VaultError| Problem::not_stored(&error.to_string());
+        match call {
+            "rotate" => {
+                let report = book.rotate_key().await.map_err(failed)?;
+                let untouched: Vec<&str> = report.untouched.iter().map(AccountName::as_str).collect();
+                Ok(json!({ "new_key": report.new_key, "resealed": report.resealed, "untouched": untouched }))
+            }
+            "export" => {
+                let body: Passphrase = read(request).await?;
+                let sealed = book.export(&Secret::new(body.passphrase)).await.map_err(failed)?;
+                Ok(json!({ "sealed": base64_url(&sealed) }))
+            }
+            "import" => {
+                let body: Import = read(request).await?;
+                let sealed =
+                    URL_SAFE_NO_PAD.decode(&body.sealed).map_err(|_| Problem::bad_body("That is no export."))?;
+                let names = book.import(&sealed, &Secret::new(body.passphrase), body.replace).await.map_err(failed)?;
+                Ok(json!(names.iter().map(AccountName::as_str).collect::<Vec<_>>()))
+            }
+            _ => Err(no_call()),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Passphrase {
+    passphrase: String,
+}
+
+#[derive(Deserialize)]
+struct Import {
+    sealed: String,
+    passphrase: String,
+    replace: bool,
 }
 
 #[derive(Deserialize)]

@@ -51,6 +51,7 @@ pub struct Agents {
 pub struct Grant {
     agent: Option<AgentName>,
     usage: Option<Arc<Mutex<Usage>>>,
+    counts_tokens: bool,
 }
 
 struct Known {
@@ -89,7 +90,7 @@ impl Agents {
     /// Whether what the agent presented lets it use the account now.
     pub fn authorize(&self, stripped: &Stripped, account: &AccountName) -> Result<Grant, Refusal> {
         if self.known.is_empty() {
-            return Ok(Grant { agent: None, usage: None });
+            return Ok(Grant { agent: None, usage: None, counts_tokens: false });
         }
         if stripped.presented().is_empty() {
             return Err(Refusal::AgentKeyMissing);
@@ -138,7 +139,11 @@ impl Agents {
             usage.started.push_back(now);
         }
         usage.under_way += 1;
-        Ok(Grant { agent: Some(known.key.name.clone()), usage: Some(Arc::clone(&known.usage)) })
+        Ok(Grant {
+            agent: Some(known.key.name.clone()),
+            usage: Some(Arc::clone(&known.usage)),
+            counts_tokens: limits.tokens_per_day.is_some(),
+        })
     }
 }
 
@@ -146,6 +151,11 @@ impl Grant {
     /// The agent's name, where agents have keys.
     pub fn agent(&self) -> Option<&AgentName> {
         self.agent.as_ref()
+    }
+
+    /// The agent has a limit of tokens, so the answer must be readable and is read.
+    pub fn counts_tokens(&self) -> bool {
+        self.counts_tokens
     }
 
     /// Counts tokens of the model against the agent's day.

@@ -1,6 +1,6 @@
 //! The only place where a token becomes a header.
 
-use http::header::AUTHORIZATION;
+use http::header::ACCEPT_ENCODING;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 
 use super::agent::Grant;
@@ -27,7 +27,7 @@ impl Outgoing {
 /// Asking for a [`Grant`], a [`Route`] and a [`Stripped`], each made only by its own check, is what makes a forgotten check a
 /// compile error.
 pub fn attach(
-    _grant: &Grant,
+    grant: &Grant,
     route: &Route,
     stripped: &Stripped,
     bearer: &Bearer,
@@ -39,6 +39,10 @@ pub fn attach(
     *request.method_mut() = method;
     *request.uri_mut() = target(api, route.path(), stripped.query())?;
     *request.headers_mut() = headers(api, stripped.headers(), bearer)?;
+    if grant.counts_tokens() {
+        // What is compressed cannot be counted.
+        request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    }
     Ok(Outgoing(request))
 }
 
@@ -91,7 +95,6 @@ fn credential(attach: &Attach, bearer: &Bearer) -> Result<(HeaderName, HeaderVal
     // A token with other bytes is refused when it arrives, so this is not reached; if it were, nothing is sent.
     let mut value = value.map_err(|_| Refusal::UpstreamUnreachable)?;
     value.set_sensitive(true); // kept out of Debug, and out of HPACK's tables
-    debug_assert!(attach.scheme.is_some() || attach.header != AUTHORIZATION);
     Ok((attach.header.clone(), value))
 }
 

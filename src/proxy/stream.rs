@@ -13,6 +13,7 @@ use tokio::time::{Instant, Sleep};
 use super::agent::Grant;
 use crate::metrics::OpenStream;
 use crate::upstream::BoxError;
+use crate::usage::TokenCounter;
 
 /// An answer's body: fixed text of ours, or the upstream's stream.
 pub enum ReplyBody {
@@ -29,7 +30,8 @@ pub struct Streaming {
     idle_timeout: Duration,
     last_activity: Instant,
     timer: Pin<Box<Sleep>>,
-    _grant: Grant,
+    grant: Grant,
+    counter: Option<TokenCounter>,
     _open: OpenStream,
 }
 
@@ -43,7 +45,8 @@ impl ReplyBody {
     pub fn streaming(body: Incoming, idle_timeout: Duration, grant: Grant, open: OpenStream) -> Self {
         let timer = Box::pin(tokio::time::sleep(idle_timeout));
         let last_activity = Instant::now();
-        Self::Streaming(Box::new(Streaming { body, idle_timeout, last_activity, timer, _grant: grant, _open: open }))
+        let counter = grant.counts_tokens().then(TokenCounter::default);
+        Self::Streaming(Box::new(Streaming { body, idle_timeout, last_activity, timer, grant, counter, _open: open }))
     }
 }
 
@@ -73,11 +76,23 @@ impl Body for ReplyBody {
     }
 }
 
+impl Drop for Streaming {
+    /// Also when the agent hung up: what the model has said by then is spent.
+    fn drop(&mut self) {
+        if let Some(counter) = &self.counter {
+            self.grant.count_tokens(counter.total());
+        }
+    }
+}
+
 impl Streaming {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match Pin::new(&mut self.body).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.last_activity = Instant::now();
+                if let (Some(counter), Some(piece)) = (&mut self.counter, frame.data_ref()) {
+                    counter.feed(piece);
+                }
                 // Trailers could carry what headers may not (RFC 9110 §6.5.1): none is on a list, so none passes.
                 if frame.is_trailers() { Poll::Ready(None) } else { Poll::Ready(Some(Ok(frame))) }
             }

@@ -355,32 +355,6 @@ async fn attack_23_and_33_what_acts_on_the_agents_side_does_not_cross() {
 }
 
 #[tokio::test]
-async fn agent_keys_open_their_accounts_alone() {
-    let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
-    let scratch = crate::support::Scratch::new();
-    let key = scratch.write("coder", "0123456789abcdef-coder\n");
-    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    let accounts = json!({ "a": oauth_account(&endpoint, &upstream), "b": oauth_account(&endpoint, &upstream) });
-    let keys = json!([{ "name": "coder", "key_file": key, "accounts": ["a"], "limits": { "requests_per_minute": 3 } }]);
-    let pixy = Pixy::with(&accounts, &json!({ "agent": { "listen": "127.0.0.1:0", "keys": keys } })).await;
-    pixy.link(&endpoint).await;
-    let ask = async |path: &str, fields: &str| {
-        let response = pixy.send(&get(path, fields)).await;
-        (response.status, response.header("x-pixy-error").first().copied().unwrap_or("").to_owned())
-    };
-    let right = "X-Api-Key: 0123456789abcdef-coder\r\n";
-    assert_eq!(ask("/a/v1/models", "").await, (401, "agent_key_missing".into()));
-    assert_eq!(ask("/a/v1/models", "Authorization: Bearer wrong\r\n").await, (401, "agent_key_wrong".into()));
-    assert_eq!(ask("/b/v1/models", right).await, (403, "account_not_granted".into()));
-    assert_eq!(ask("/a/v1/models", right).await, (200, String::new()));
-    assert_eq!(ask("/a/v1/models", "Authorization: Bearer 0123456789abcdef-coder\r\n").await.0, 200);
-    assert_eq!(ask("/a/v1/models?key=0123456789abcdef-coder", "").await.0, 200);
-    assert_eq!(ask("/a/v1/models", right).await, (429, "limit_reached".into()));
-    let requests = upstream.requests();
-    assert!(requests.iter().all(|seen| !format!("{seen:?}").contains("0123456789abcdef")), "the key went out");
-}
-
-#[tokio::test]
 async fn an_upstream_that_is_not_there_is_said_to_be() {
     let endpoint = TokenEndpoint::start().await;
     let upstream = Upstream::start().await;

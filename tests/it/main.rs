@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
 #![allow(clippy::format_collect, reason = "requests are written as they are read")]
 
+mod agents; // agents with keys: what each may use, and how much
 mod canary; // a marked token is found nowhere that an agent or a log reader can look
 mod config; // the file: every fault at once, each with its place
 mod fakes; // the fakes do what they say
 mod gateway; // a request's way: what passes, what does not, what the agent hears
+mod house; // the vault as a whole, while Pixy runs: a new key, moving house
 mod layers; // the order of the modules, and the bans
 mod linking; // a link's way: what a person does, and what an attacker would have them do
 mod program; // the binary, as a person runs it

@@ -1,0 +1,51 @@
+//! Agents with keys: what each may use, and how much.
+
+use serde_json::json;
+
+use crate::support::{Pixy, Reply, TokenEndpoint, Upstream, oauth_account};
+
+fn get(path: &str, fields: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:8700\r\n{fields}Connection: close\r\n\r\n")
+}
+
+#[tokio::test]
+async fn agent_keys_open_their_accounts_alone() {
+    let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
+    let scratch = crate::support::Scratch::new();
+    let key = scratch.write("coder", "0123456789abcdef-coder\n");
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let accounts = json!({ "a": oauth_account(&endpoint, &upstream), "b": oauth_account(&endpoint, &upstream) });
+    let keys = json!([{ "name": "coder", "key_file": key, "accounts": ["a"], "limits": { "requests_per_minute": 3 } }]);
+    let pixy = Pixy::with(&accounts, &json!({ "agent": { "listen": "127.0.0.1:0", "keys": keys } })).await;
+    pixy.link(&endpoint).await;
+    let ask = async |path: &str, fields: &str| {
+        let response = pixy.send(&get(path, fields)).await;
+        (response.status, response.header("x-pixy-error").first().copied().unwrap_or("").to_owned())
+    };
+    let right = "X-Api-Key: 0123456789abcdef-coder\r\n";
+    assert_eq!(ask("/a/v1/models", "").await, (401, "agent_key_missing".into()));
+    assert_eq!(ask("/a/v1/models", "Authorization: Bearer wrong\r\n").await, (401, "agent_key_wrong".into()));
+    assert_eq!(ask("/b/v1/models", right).await, (403, "account_not_granted".into()));
+    assert_eq!(ask("/a/v1/models", right).await, (200, String::new()));
+    assert_eq!(ask("/a/v1/models", "Authorization: Bearer 0123456789abcdef-coder\r\n").await.0, 200);
+    assert_eq!(ask("/a/v1/models?key=0123456789abcdef-coder", "").await.0, 200);
+    assert_eq!(ask("/a/v1/models", right).await, (429, "limit_reached".into()));
+    let requests = upstream.requests();
+    assert!(requests.iter().all(|seen| !format!("{seen:?}").contains("0123456789abcdef")), "the key went out");
+}
+
+#[tokio::test]
+async fn an_agent_may_use_so_many_tokens_of_the_model_a_day() {
+    let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
+    let accounts = json!({ "a": oauth_account(&endpoint, &upstream) });
+    let digest = "85dbe15d75ef9308c7ae0f33c7a324cc6f4bf519a2ed2f3027bd33c140a4f9aa"; // of `secret-key`
+    let keys = json!([{ "name": "coder", "sha256": digest, "accounts": ["a"], "limits": { "tokens_per_day": 100 } }]);
+    let pixy = Pixy::with(&accounts, &json!({ "agent": { "listen": "127.0.0.1:0", "keys": keys } })).await;
+    pixy.link(&endpoint).await;
+    for (used, status) in [(60, 200), (60, 200), (1, 429)] {
+        upstream.answer(Reply::json(200, &json!({ "usage": { "input_tokens": used, "output_tokens": 0 } })));
+        let response = pixy.send(&get("/a/v1/models", "X-Api-Key: secret-key\r\nAccept-Encoding: gzip\r\n")).await;
+        assert_eq!(response.status, status);
+    }
+    assert_eq!(upstream.requests()[0].header("accept-encoding"), ["identity"], "what is compressed cannot be counted");
+}

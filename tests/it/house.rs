@@ -1,0 +1,48 @@
+//! The vault as a whole, while Pixy runs.
+
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::support::{Pixy, TokenEndpoint, Upstream, oauth_account};
+
+#[tokio::test]
+async fn the_key_is_changed_while_running_and_the_login_serves_on() {
+    let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
+    let pixy = Pixy::linked(&endpoint, &upstream).await;
+    let before = std::fs::read(pixy.scratch.path("key")).unwrap();
+    let report = pixy.post("/api/vault/rotate", Value::Null).await;
+    assert_eq!((&report["new_key"], &report["resealed"]), (&json!(true), &json!(1)));
+    assert_ne!(std::fs::read(pixy.scratch.path("key")).unwrap(), before);
+    assert_eq!(pixy.get("/a/v1/models").await.status, 200);
+    let pixy = pixy.restart().await;
+    assert_eq!(pixy.get("/a/v1/models").await.status, 200, "the new key opens what it sealed");
+}
+
+#[tokio::test]
+async fn a_login_moves_house_sealed_to_a_passphrase() {
+    let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
+    let old = Pixy::linked(&endpoint, &upstream).await;
+    let passphrase = "correct horse battery";
+    let sealed = old.post("/api/vault/export", json!({ "passphrase": passphrase })).await["sealed"].clone();
+    assert!(!sealed.to_string().contains("marked-"));
+    let new = Pixy::start(&json!({ "a": oauth_account(&endpoint, &upstream) })).await;
+    let import =
+        |passphrase: &str, replace: bool| json!({ "sealed": sealed, "passphrase": passphrase, "replace": replace });
+    let (status, _) = new.api(Method::POST, "/api/vault/import", import("another one", false)).await;
+    assert_eq!((status, new.get("/a/v1/models").await.status), (500, 401));
+    assert_eq!(new.post("/api/vault/import", import(passphrase, false)).await, json!(["a"]));
+    assert_eq!(new.get("/a/v1/models").await.status, 200, "it serves at once");
+    let (status, problem) = new.api(Method::POST, "/api/vault/import", import(passphrase, false)).await;
+    assert_eq!(status, 500, "{problem:#}");
+    assert_eq!(new.restart().await.get("/a/v1/models").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_second_pixy_on_the_same_files_refuses_to_start() {
+    let pixy = Pixy::start(&json!({})).await;
+    let config = pixy.scratch.path("pixy.yaml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let config = pixy::config::parse(&text, Some(config), &pixy::config::Env::default()).unwrap();
+    let Err(error) = pixy::app::start(config).await else { panic!("two of them run") };
+    assert!(error.to_string().contains("another Pixy is using"), "{error}");
+}
