@@ -17,9 +17,10 @@ export async function startAuthorizationServer({ accessTokenSeconds = 5 } = {}) 
     close,
     pasteUri: `${issuer}/paste`,
     down: false, // true: every call to the token endpoint is cut
+    cut: 0,
     calls: { authorization_code: 0, refresh_token: 0, revocation: 0, introspection: 0 },
     errors: [], // what it refused: { route, error }
-    grantsRevoked: 0,
+    reuses: 0, // grants that ended because a refresh token came twice
     secrets: new Set(), // every code, access, refresh and id token ever issued
     latest: {}, // the last token reply, as the client saw it
     isActive: async (token) => token !== undefined && introspect(issuer, token),
@@ -27,13 +28,16 @@ export async function startAuthorizationServer({ accessTokenSeconds = 5 } = {}) 
 
   const provider = await makeProvider(issuer, accessTokenSeconds);
   provider.use((context, next) => watch(server, context, next));
-  provider.on('grant.revoked', () => { server.grantsRevoked += 1; });
+  provider.on('grant.revoked', (context) => { if (context.oidc.route === 'token') server.reuses += 1; });
   provider.on('authorization_code.saved', (code) => server.secrets.add(code.jti));
   const standard = provider.callback();
 
   answer = async (request, response) => {
     const { pathname, searchParams } = new URL(request.url, issuer);
-    if (server.down && pathname === '/token') return request.socket.destroy();
+    if (server.down && pathname === '/token') {
+      server.cut += 1;
+      return request.socket.destroy();
+    }
     if (pathname.startsWith('/interaction/')) return consent(provider, request, response);
     if (pathname === '/paste') {
       response.setHeader('content-type', 'text/plain');

@@ -22,7 +22,7 @@ const ROUTES = {
 export async function startLlmApi({ isActive }) {
   const api = {
     seen: [], // { method, target, path, headers: [[name, value], …], body, status }
-    whenHalfway: () => {}, // awaited after the first word of every stream
+    whenHalfway: () => {}, // told the reply and awaited after the first word of every stream
     /** The requests of the last call to a path. */
     to: (path) => api.seen.filter((request) => request.path === path),
     forget: () => { api.seen.length = 0; },
@@ -77,7 +77,7 @@ class Reply {
       await new Promise((resolve) => setTimeout(resolve, 2)); // one write, one packet
       if (!halfway && JSON.stringify(event).includes(WORDS[0])) {
         halfway = true;
-        await this.api.whenHalfway(this.seen);
+        await this.api.whenHalfway(this);
       }
     }
     this.response.end();

@@ -190,10 +190,10 @@ class Pixy {
   }
 
   /** One streamed message by the account `claude`. */
-  message(headers = {}) {
+  message(headers = {}, signal = AbortSignal.timeout(20_000)) {
     const body = { model: 'small', max_tokens: 100, stream: true, messages: [{ role: 'user', content: 'hi' }] };
     return this.ask('/claude/v1/messages', {
-      method: 'POST', body: JSON.stringify(body), headers: { 'content-type': 'application/json', ...headers },
+      method: 'POST', signal, body: JSON.stringify(body), headers: { 'content-type': 'application/json', ...headers },
     });
   }
 }
