@@ -5,13 +5,14 @@ import { startAuthorizationServer } from './authorization-server.mjs';
 import { startLlmApi } from './llm-api.mjs';
 import { startPixy } from './pixy.mjs';
 
-/** The peers of one test file; what is returned is filled before the first story. */
-export function peers({ log, accessTokenSeconds } = {}) {
+/** The peers of one test file; what is returned is filled, and the accounts are `linked`, before the first story. */
+export function peers({ log, accessTokenSeconds, agentKey, linked = [] } = {}) {
   const stage = {};
   before(async () => {
     stage.server = await startAuthorizationServer({ accessTokenSeconds });
     stage.api = await startLlmApi({ isActive: stage.server.isActive });
-    stage.pixy = await startPixy({ server: stage.server, api: stage.api, log });
+    stage.pixy = await startPixy({ server: stage.server, api: stage.api, log, agentKey });
+    for (const name of linked) await stage.pixy.link(name);
   });
   beforeEach(() => { stage.api.forget(); });
   after(async () => {

@@ -16,23 +16,28 @@ const PROGRAM = resolve(process.env.PIXY_BIN ?? fileURLToPath(new URL('../../../
 
 export const BETA = 'oauth-2025-04-20';
 
-/** Starts Pixy with two accounts on these peers: `claude`, linked by a pasted code, and `gpt`, linked by a loopback redirect. */
-export async function startPixy({ server, api, log = 'info' }) {
+/**
+ * Starts Pixy with two accounts on these peers: `claude`, linked by a pasted code, and `gpt`, linked by a loopback redirect.
+ * With an `agentKey`, agents must present it, and it opens `claude` alone.
+ */
+export async function startPixy({ server, api, log = 'info', agentKey }) {
   const directory = await mkdtemp(join(tmpdir(), 'pixy-peer-'));
   const [agent, link, ops] = await freePorts(3);
   const pixy = new Pixy({ directory, log, ports: { agent, link, ops } });
+  if (agentKey) await writeFile(pixy.keyFile, `${agentKey}\n`, { mode: 0o600 });
   // JSON is YAML.
-  await writeFile(pixy.config, JSON.stringify(configuration(pixy, server, api), null, 2));
+  await writeFile(pixy.config, JSON.stringify(configuration(pixy, server, api, agentKey), null, 2));
   await pixy.start();
   return pixy;
 }
 
-function configuration({ directory, ports }, server, api) {
+function configuration({ directory, ports, keyFile }, server, api, agentKey) {
   const login = (redirect) => ({
     issuer: server.issuer, client_id: 'pixy', scopes: SCOPES, authorize_params: { prompt: 'consent' }, redirect,
   });
+  const keys = agentKey ? [{ name: 'coder', key_file: keyFile, accounts: ['claude'] }] : undefined;
   return {
-    agent: { listen: `127.0.0.1:${ports.agent}` },
+    agent: { listen: `127.0.0.1:${ports.agent}`, keys },
     link: { listen: `127.0.0.1:${ports.link}` },
     ops: { listen: `127.0.0.1:${ports.ops}` },
     state_dir: join(directory, 'state'),
@@ -69,6 +74,7 @@ class Pixy {
   constructor(parts) {
     Object.assign(this, parts);
     this.config = join(this.directory, 'pixy.yaml');
+    this.keyFile = join(this.directory, 'agent.key');
     this.vault = join(this.directory, 'vault');
     this.logged = '';
     this.env = { PATH: process.env.PATH, HOME: this.directory };
