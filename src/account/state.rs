@@ -283,8 +283,9 @@ impl Login {
         let from_future = self.obtained_at > wall.after(CLOCK_TOLERANCE);
         let remaining =
             if from_future { Duration::ZERO } else { lifetime.saturating_sub(wall.since(self.obtained_at)) };
-        // Time for a request to arrive before the token ends.
-        let margin = (lifetime / 20).min(Duration::from_secs(10));
+        // Time for a request to arrive before the token ends. Servers count in whole seconds, so a token may end up to one
+        // second before its lifetime is over.
+        let margin = (lifetime / 20).clamp(Duration::from_millis(1_100), Duration::from_secs(10)).min(lifetime / 2);
         let lead = profile_lead.min(lifetime / 10).mul_f64(0.75 + jitter.clamp(0.0, 1.0) / 2.0).max(margin);
         let refresh_at = if matches!(self.renewal, Renewal::None) {
             None
