@@ -1,0 +1,137 @@
+// A certified authorization server on loopback: PKCE required, refresh tokens rotate and a reuse ends the grant,
+// access tokens live for seconds. It counts what it is asked and remembers every secret that it gave out.
+
+import { generateKeyPairSync, randomUUID } from 'node:crypto';
+import { listen } from './net.mjs';
+
+const PERSON = { sub: 'anna', email: 'anna@example.com', email_verified: true, name: 'Anna' };
+const API_SECRET = randomUUID();
+
+export const SCOPES = ['openid', 'profile', 'email', 'offline_access', 'llm.invoke'];
+
+export async function startAuthorizationServer({ accessTokenSeconds = 5 } = {}) {
+  let answer; // the issuer holds the port, so the port comes first
+  const { url: issuer, close } = await listen((request, response) => answer(request, response));
+  const server = {
+    issuer,
+    close,
+    pasteUri: `${issuer}/paste`,
+    down: false, // true: every call to the token endpoint is cut
+    cut: 0,
+    calls: { authorization_code: 0, refresh_token: 0, revocation: 0, introspection: 0 },
+    errors: [], // what it refused: { route, error }
+    reuses: 0, // grants that ended because a refresh token came twice
+    secrets: new Set(), // every code, access, refresh and id token ever issued
+    latest: {}, // the last token reply, as the client saw it
+    isActive: async (token) => token !== undefined && introspect(issuer, token),
+  };
+
+  const provider = await makeProvider(issuer, accessTokenSeconds);
+  provider.use((context, next) => watch(server, context, next));
+  provider.on('grant.revoked', (context) => { if (context.oidc.route === 'token') server.reuses += 1; });
+  provider.on('authorization_code.saved', (code) => server.secrets.add(code.jti));
+  const standard = provider.callback();
+
+  answer = async (request, response) => {
+    const { pathname, searchParams } = new URL(request.url, issuer);
+    if (server.down && pathname === '/token') {
+      server.cut += 1;
+      return request.socket.destroy();
+    }
+    if (pathname.startsWith('/interaction/')) return consent(provider, request, response);
+    if (pathname === '/paste') {
+      response.setHeader('content-type', 'text/plain');
+      return response.end(`${searchParams.get('code')}#${searchParams.get('state')}`);
+    }
+    return standard(request, response);
+  };
+  return server;
+}
+
+async function makeProvider(issuer, accessTokenSeconds) {
+  const { Provider } = await quietly(() => import('oidc-provider'));
+  const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
+  return quietly(() => new Provider(issuer, {
+    clients: [
+      {
+        client_id: 'pixy',
+        application_type: 'native', // any loopback port will do (RFC 8252 §7.3)
+        token_endpoint_auth_method: 'none',
+        redirect_uris: [`${issuer}/paste`, 'http://127.0.0.1/callback'],
+        grant_types: ['authorization_code', 'refresh_token'],
+        response_types: ['code'],
+      },
+      {
+        client_id: 'llm-api',
+        client_secret: API_SECRET,
+        redirect_uris: [],
+        grant_types: [],
+        response_types: [],
+      },
+    ],
+    jwks: { keys: [{ ...privateKey.export({ format: 'jwk' }), alg: 'RS256', use: 'sig' }] },
+    cookies: { keys: [randomUUID()] },
+    scopes: SCOPES,
+    claims: { openid: ['sub'], profile: ['name'], email: ['email', 'email_verified'] },
+    conformIdTokenClaims: false, // claims in the id_token, as most servers have them
+    findAccount: (_, accountId) => ({ accountId, claims: () => PERSON }),
+    pkce: { required: () => true },
+    rotateRefreshToken: true,
+    ttl: {
+      AccessToken: accessTokenSeconds, AuthorizationCode: 60, IdToken: 3600, RefreshToken: 86400,
+      Grant: 86400, Interaction: 600, Session: 86400,
+    },
+    features: {
+      devInteractions: { enabled: false },
+      introspection: { enabled: true, allowedPolicy: (_, client) => client.clientId === 'llm-api' },
+      revocation: { enabled: true, allowedPolicy: (_, client, token) => client.clientId === token.clientId },
+    },
+    interactions: { url: (_, interaction) => `/interaction/${interaction.uid}` },
+  }));
+}
+
+/** Counts a call and keeps what it gave out. */
+async function watch(server, context, next) {
+  await next();
+  const { route, params, body } = { route: context.oidc?.route, params: context.oidc?.params, body: context.body };
+  const kind = route === 'token' ? params?.grant_type : route;
+  if (kind in server.calls) server.calls[kind] += 1;
+  if (context.status >= 400) server.errors.push({ route, error: body?.error });
+  if (route !== 'token' || context.status !== 200) return;
+  server.latest = { ...body };
+  for (const field of ['access_token', 'refresh_token', 'id_token']) {
+    if (body[field]) server.secrets.add(body[field]);
+  }
+}
+
+/** The person logs in and allows everything that is asked. */
+async function consent(provider, request, response) {
+  const interaction = await provider.interactionDetails(request, response);
+  const { prompt, params, session } = interaction;
+  if (prompt.name === 'login') {
+    return provider.interactionFinished(request, response, { login: { accountId: PERSON.sub } });
+  }
+  const grant = new provider.Grant({ accountId: session.accountId, clientId: params.client_id });
+  grant.addOIDCScope(params.scope);
+  return provider.interactionFinished(request, response, { consent: { grantId: await grant.save() } });
+}
+
+async function introspect(issuer, token) {
+  const response = await fetch(`${issuer}/token/introspection`, {
+    method: 'POST',
+    headers: { authorization: `Basic ${Buffer.from(`llm-api:${API_SECRET}`).toString('base64')}` },
+    body: new URLSearchParams({ token }),
+  });
+  return response.ok && (await response.json()).active === true;
+}
+
+/** The server's advice for production is not about a test. */
+async function quietly(action) {
+  const { info, warn } = console;
+  Object.assign(console, { info() {}, warn() {} });
+  try {
+    return await action();
+  } finally {
+    Object.assign(console, { info, warn });
+  }
+}

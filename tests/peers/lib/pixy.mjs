@@ -1,0 +1,205 @@
+// One Pixy: the real program with a configuration and a home of its own, driven as a person drives it.
+
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import http from 'node:http';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { run } from './agents.mjs';
+import { SCOPES } from './authorization-server.mjs';
+import { logIn } from './browser.mjs';
+import { freePorts, until } from './net.mjs';
+
+const PROGRAM = resolve(process.env.PIXY_BIN ?? fileURLToPath(new URL('../../../target/debug/pixy', import.meta.url)));
+
+export const BETA = 'oauth-2025-04-20';
+
+/**
+ * Starts Pixy with two accounts on these peers: `claude`, linked by a pasted code, and `gpt`, linked by a loopback redirect.
+ * With an `agentKey`, agents must present it, and it opens `claude` alone.
+ */
+export async function startPixy({ server, api, log = 'info', agentKey }) {
+  const directory = await mkdtemp(join(tmpdir(), 'pixy-peer-'));
+  const [agent, link, ops] = await freePorts(3);
+  const pixy = new Pixy({ directory, log, ports: { agent, link, ops } });
+  if (agentKey) await writeFile(pixy.keyFile, `${agentKey}\n`, { mode: 0o600 });
+  // JSON is YAML.
+  await writeFile(pixy.config, JSON.stringify(configuration(pixy, server, api, agentKey), null, 2));
+  await pixy.start();
+  return pixy;
+}
+
+function configuration({ directory, ports, keyFile }, server, api, agentKey) {
+  const login = (redirect) => ({
+    issuer: server.issuer, client_id: 'pixy', scopes: SCOPES, authorize_params: { prompt: 'consent' }, redirect,
+  });
+  const keys = agentKey ? [{ name: 'coder', key_file: keyFile, accounts: ['claude'] }] : undefined;
+  return {
+    agent: { listen: `127.0.0.1:${ports.agent}`, keys },
+    link: { listen: `127.0.0.1:${ports.link}` },
+    ops: { listen: `127.0.0.1:${ports.ops}` },
+    state_dir: join(directory, 'state'),
+    vault: { dir: join(directory, 'vault'), key_file: join(directory, 'key') },
+    accounts: {
+      claude: {
+        provider: 'oauth',
+        profile: {
+          link: login({ paste: server.pasteUri }),
+          api: {
+            base_url: api.url,
+            allow: ['POST /v1/messages', 'POST /v1/messages/count_tokens', 'GET /v1/models'],
+            errors: 'anthropic',
+            headers: { merge: { 'anthropic-beta': [BETA] } },
+          },
+        },
+      },
+      gpt: {
+        provider: 'oauth',
+        profile: {
+          link: login({ loopback: { host: '127.0.0.1', ports: 'any', path: '/callback' } }),
+          api: {
+            base_url: api.url,
+            allow: ['POST /v1/chat/completions', 'POST /v1/responses', 'GET /v1/models'],
+            errors: 'openai',
+          },
+        },
+      },
+    },
+  };
+}
+
+class Pixy {
+  constructor(parts) {
+    Object.assign(this, parts);
+    this.config = join(this.directory, 'pixy.yaml');
+    this.keyFile = join(this.directory, 'agent.key');
+    this.vault = join(this.directory, 'vault');
+    this.logged = '';
+    this.env = { PATH: process.env.PATH, HOME: this.directory };
+  }
+
+  get pid() { return this.child.pid; }
+
+  /** Starts the program (again) and waits until it is alive. */
+  async start() {
+    this.child = spawn(PROGRAM, ['--config', this.config, '--log-format', 'json', '--log', this.log, 'serve'], {
+      cwd: this.directory, env: this.env, stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    const { child } = this;
+    this.ended = new Promise((done) => { child.once('error', done); child.once('exit', done); });
+    for (const stream of [child.stdout, child.stderr]) stream.on('data', (bytes) => { this.logged += bytes; });
+    await until('Pixy is alive', async () => {
+      if (child.exitCode !== null || !child.pid) throw new Error(`Pixy did not start:\n${this.logged}`);
+      return fetch(`http://127.0.0.1:${this.ports.ops}/livez`).then((response) => response.ok, () => false);
+    });
+  }
+
+  /** Ends the process that was started here; SIGKILL is the crash. */
+  async stop(signal = 'SIGTERM') {
+    if (this.child.exitCode === null && this.child.signalCode === null) this.child.kill(signal);
+    const patience = setTimeout(() => this.child.kill('SIGKILL'), 10_000);
+    await this.ended;
+    clearTimeout(patience);
+  }
+
+  async close() {
+    await this.stop();
+    await rm(this.directory, { recursive: true, force: true });
+  }
+
+  /** One `pixy …` command, to its end. */
+  command(parameters, options = {}) {
+    return run(PROGRAM, ['--config', this.config, ...parameters], { cwd: this.directory, env: this.env, ...options });
+  }
+
+  async status() {
+    const { code, output, all } = await this.command(['status', '--json']);
+    assert.equal(code, 0, all);
+    return JSON.parse(output);
+  }
+
+  async account(name) {
+    return (await this.status()).find((account) => account.name === name);
+  }
+
+  /** The lines of `pixy env NAME --for CLIENT`, as printed. */
+  async lines(name, client) {
+    const { code, output, all } = await this.command(['env', name, '--for', client]);
+    assert.equal(code, 0, all);
+    return output;
+  }
+
+  /** `pixy link NAME --yes`; `person(url)` logs in and returns what to type, or nothing if the browser brings it back. */
+  async linkInTerminal(name, person) {
+    const child = spawn(PROGRAM, ['--config', this.config, 'link', name, '--yes'], { cwd: this.directory, env: this.env });
+    let shown = '';
+    for (const stream of [child.stdout, child.stderr]) stream.on('data', (bytes) => { shown += bytes; });
+    const exit = new Promise((done) => child.once('exit', done));
+    const patience = setTimeout(() => child.kill('SIGKILL'), 30_000);
+    try {
+      const url = await until('`pixy link` shows an address', () => {
+        if (child.exitCode !== null) throw new Error(`\`pixy link\` ended with ${child.exitCode}:\n${shown}`);
+        return /^\s*(http\S+)\s*$/m.exec(shown)?.[1];
+      });
+      const typed = await person(url);
+      if (typed) child.stdin.write(`${typed}\n`);
+      return { code: await exit, shown };
+    } finally {
+      clearTimeout(patience);
+      child.kill('SIGKILL');
+    }
+  }
+
+  /** One call of the JSON API on the control socket. */
+  call(method, path, body) {
+    const settings = {
+      socketPath: join(this.directory, 'state', 'control.sock'), method, path, timeout: 20_000,
+      headers: { host: 'localhost', 'content-type': 'application/json' },
+    };
+    return new Promise((resolve, reject) => {
+      const request = http.request(settings, async (response) => {
+        let text = '';
+        for await (const chunk of response) text += chunk;
+        resolve({ status: response.statusCode, body: text && JSON.parse(text), text });
+      });
+      request.once('timeout', () => request.destroy(new Error(`no answer from the control socket: ${method} ${path}`)));
+      request.once('error', reject);
+      request.end(body === undefined ? undefined : JSON.stringify(body));
+    });
+  }
+
+  async begin(name) {
+    const { status, text, body } = await this.call('POST', `/api/accounts/${name}/attempts`);
+    assert.equal(status, 200, text);
+    return body;
+  }
+
+  paste(attempt, text) {
+    return this.call('POST', `/api/attempts/${attempt}/paste`, { text });
+  }
+
+  /** The whole of linking by a pasted address, for stories that are about something else. */
+  async link(name) {
+    const { attempt, authorize_url: url } = await this.begin(name);
+    const back = await logIn(url);
+    const pasted = await this.paste(attempt, back);
+    assert.equal(pasted.status, 200, pasted.text);
+    const confirmed = await this.call('POST', `/api/attempts/${attempt}/confirm`);
+    assert.deepEqual([confirmed.status, confirmed.body.state], [200, 'linked'], confirmed.text);
+  }
+
+  /** A request of a plain agent. */
+  ask(path, options = {}) {
+    return fetch(`http://127.0.0.1:${this.ports.agent}${path}`, { signal: AbortSignal.timeout(20_000), ...options });
+  }
+
+  /** One streamed message by the account `claude`. */
+  message(headers = {}, signal = AbortSignal.timeout(20_000)) {
+    const body = { model: 'small', max_tokens: 100, stream: true, messages: [{ role: 'user', content: 'hi' }] };
+    return this.ask('/claude/v1/messages', {
+      method: 'POST', signal, body: JSON.stringify(body), headers: { 'content-type': 'application/json', ...headers },
+    });
+  }
+}

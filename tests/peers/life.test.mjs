@@ -1,0 +1,128 @@
+// The life of a login: streams at once, renewed under traffic, alive after a crash, and seen nowhere.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { bearer } from './lib/headers.mjs';
+import { ANSWER } from './lib/llm-api.mjs';
+import { until } from './lib/net.mjs';
+import { peers } from './lib/peers.mjs';
+
+const ROTATIONS = process.env.PIXY_LONG === '1' ? 60 : 10;
+
+const stage = peers();
+
+test('the first word arrives before the last is said', async () => {
+  const { pixy, api } = stage;
+  await pixy.link('claude');
+  let goOn;
+  const held = new Promise((resolve) => { goOn = resolve; });
+  api.whenHalfway = () => held;
+  try {
+    const response = await pixy.message();
+    let text = '';
+    for await (const chunk of response.body) {
+      text += Buffer.from(chunk);
+      if (text.includes('Hello')) goOn(); // until now the API has not said more
+    }
+    const words = [...text.matchAll(/"text":"([^"]+)"/g)].map(([, word]) => word);
+    assert.equal(words.join(''), ANSWER);
+  } finally {
+    goOn();
+    api.whenHalfway = () => {};
+  }
+});
+
+test('an agent that hangs up ends the stream at the API', async () => {
+  const { pixy, api } = stage;
+  const stream = {}; // as the API sees it
+  api.whenHalfway = ({ response }) => new Promise((resolve) => {
+    stream.open = true;
+    response.once('close', () => { stream.open = false; resolve(); });
+  });
+  try {
+    const hangUp = new AbortController();
+    const response = await pixy.message({}, hangUp.signal);
+    assert.equal(response.status, 200);
+    await until('the API is halfway', () => stream.open);
+    hangUp.abort();
+    await until('the stream ends at the API', () => stream.open === false);
+  } finally {
+    api.whenHalfway = () => {};
+  }
+});
+
+test(`${ROTATIONS} rotations under traffic, and no request fails`, async () => {
+  const { pixy, api, server } = stage;
+  await pixy.link('claude');
+  const before = server.calls.refresh_token;
+  const rotations = () => server.calls.refresh_token - before;
+  const end = Date.now() + ROTATIONS * 8000;
+  const failed = [];
+  let served = 0;
+  const agent = async () => {
+    while (rotations() < ROTATIONS && Date.now() < end) {
+      const response = await pixy.message();
+      const text = await response.text();
+      if (response.status === 200 && text.includes('message_stop')) served += 1;
+      else failed.push({ status: response.status, text });
+    }
+  };
+  await Promise.all([agent(), agent(), agent(), agent()]);
+
+  assert.ok(rotations() >= ROTATIONS, `only ${rotations()} rotations after ${served} requests`);
+  assert.deepEqual(failed, []);
+  assert.deepEqual(server.errors, [], 'the server refused nothing');
+  assert.equal(server.reuses, 0, 'no refresh token was used twice');
+  const tokens = new Set(api.seen.map(({ headers }) => bearer(headers)));
+  assert.ok(tokens.size >= ROTATIONS, `${tokens.size} access tokens were used`);
+});
+
+test('a kill -9 loses nothing: linked before, linked after, and the newest refresh token is the one that is kept', async () => {
+  const { pixy, server } = stage;
+  await pixy.link('claude');
+  const before = server.calls.refresh_token;
+  await until('a rotation', () => server.calls.refresh_token > before);
+  await until('the rotated token is in use', async () => (await pixy.message()).status === 200);
+
+  await pixy.stop('SIGKILL');
+  await pixy.start();
+  const response = await pixy.message();
+  assert.equal(response.status, 200, await response.text());
+  assert.equal((await pixy.account('claude')).state, 'linked');
+
+  const now = server.calls.refresh_token;
+  await until('a rotation after the crash', () => server.calls.refresh_token > now);
+  assert.equal((await pixy.message()).status, 200);
+  assert.equal(server.reuses, 0);
+});
+
+test('down longer than an access token lives: the first request after it works', async () => {
+  const { pixy, server } = stage;
+  await pixy.stop();
+  const token = server.latest.access_token;
+  await until('the access token has expired', async () => !(await server.isActive(token)));
+  await pixy.start();
+  const response = await pixy.message();
+  assert.equal(response.status, 200, await response.text());
+});
+
+test('a token endpoint that is down for a while: no expired token is sent, and the login is not lost', async () => {
+  const { pixy, api, server } = stage;
+  assert.equal((await pixy.message()).status, 200);
+  const token = server.latest.access_token;
+  let waiting;
+  server.down = true;
+  try {
+    await until('the access token has expired', async () => !(await server.isActive(token)));
+    api.forget();
+    waiting = pixy.message({}, AbortSignal.timeout(60_000));
+    await until('a renewal was tried', () => server.cut > 0);
+    assert.deepEqual(api.seen, [], 'nothing is sent without a token that serves');
+  } finally {
+    server.down = false;
+  }
+  const { status, headers } = await waiting;
+  assert.ok(status === 200 || (status === 503 && headers.has('retry-after')), `answered with ${status}`);
+  await until('it works again', async () => (await pixy.message({}, AbortSignal.timeout(60_000))).status === 200, { seconds: 60 });
+  assert.equal(server.reuses, 0);
+});

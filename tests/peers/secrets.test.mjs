@@ -1,0 +1,75 @@
+// Every code and token that the server gives out is looked for wherever an agent, a log reader or a thief of the disk can look.
+
+import assert from 'node:assert/strict';
+import { readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { logIn } from './lib/browser.mjs';
+import { until } from './lib/net.mjs';
+import { peers } from './lib/peers.mjs';
+
+const stage = peers({ log: 'trace' });
+
+test('no code and no token is found in logs, metrics, status, page, errors, files or the process', async () => {
+  const { pixy, api, server } = stage;
+  const places = new Map();
+  const keep = async (place, response) => places.set(place, await written(response));
+
+  // A life with everything in it: both ways to link, a login given up, traffic, a renewal, refusals, a dead API, a restart.
+  const { attempt, authorize_url: url } = await pixy.begin('claude');
+  places.set('a pasted code', (await pixy.paste(attempt, await logIn(url))).text);
+  places.set('an open attempt', (await pixy.call('GET', '/api/accounts')).text);
+  places.set('a cancelled attempt', (await pixy.call('DELETE', `/api/attempts/${attempt}`)).text);
+  await pixy.link('claude');
+  const terminal = await pixy.linkInTerminal('gpt', async (address) => { await keep('the callback', await fetch(await logIn(address))); });
+  assert.equal(terminal.code, 0, terminal.shown);
+  places.set('the terminal', terminal.shown);
+  const before = server.calls.refresh_token;
+  await until('a renewal', () => server.calls.refresh_token > before);
+  await keep('an answer', await pixy.message({ authorization: 'Bearer of-the-agent' }));
+  await keep('a path that is not allowed', await pixy.ask('/claude/v1/files'));
+  await keep('an unknown account', await pixy.ask('/nobody/v1/messages'));
+  await keep('an unknown path at the API', await pixy.ask('/claude/v1/models'));
+  await pixy.stop();
+  await pixy.start();
+  await keep('an answer after a restart', await pixy.message());
+  await api.close();
+  await keep('a dead API', await pixy.message());
+
+  for (const path of ['/metrics', '/readyz', '/livez']) await keep(path, await fetch(`http://127.0.0.1:${pixy.ports.ops}${path}`));
+  await keep('the page', await fetch(`http://127.0.0.1:${pixy.ports.link}/`));
+  for (const words of [['status'], ['status', '--json'], ['env', 'claude'], ['env', 'gpt', '--for', 'codex'], ['check']]) {
+    places.set(`pixy ${words.join(' ')}`, (await pixy.command(words)).all);
+  }
+  for (const name of ['environ', 'cmdline']) places.set(`/proc/PID/${name}`, await readFile(`/proc/${pixy.pid}/${name}`, 'latin1'));
+  const files = await everyFile(pixy.directory);
+  for (const file of files) places.set(file, await readFile(file, 'latin1'));
+  places.set('the log', pixy.logged);
+
+  assert.ok(files.some((file) => file.startsWith(pixy.vault)), `no file in the vault: ${files}`);
+  assert.match(pixy.logged, /"message":"request"/, 'the log holds the requests');
+  const secrets = [...server.secrets];
+  assert.ok(secrets.length >= 10, `${secrets.length} secrets are too few to look for`);
+  assert.notDeepEqual(hits('where it belongs', JSON.stringify(api.seen), secrets), [], 'the search finds what is there');
+  const found = [...places].flatMap(([place, text]) => hits(place, text, [...secrets, 'of-the-agent']));
+  assert.deepEqual(found, []);
+});
+
+/** A response as a program could print it. */
+async function written(response) {
+  return JSON.stringify([response.status, [...response.headers], await response.text()]);
+}
+
+/** Where one of the secrets stands, as it is or in an encoding that gives it away; the secret itself is not repeated. */
+function hits(place, text, secrets) {
+  const forms = (secret) => {
+    const bytes = Buffer.from(secret);
+    return [secret, bytes.toString('base64'), bytes.toString('base64url'), bytes.toString('hex')];
+  };
+  return secrets.filter((secret) => forms(secret).some((form) => text.includes(form))).map((secret) => `${place}: ${secret.slice(0, 4)}…`);
+}
+
+async function everyFile(directory) {
+  const entries = await readdir(directory, { recursive: true, withFileTypes: true });
+  return entries.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath ?? entry.path, entry.name));
+}
