@@ -66,7 +66,7 @@ pub(super) fn import(config: &Config, file: &Path, replace: bool) -> Result<(), 
 
 fn call(config: &Config, what: &str, body: &Value) -> Result<Value, Failure> {
     let control = Control::of(config);
-    Ok(runtime()?.block_on(control.call(Method::POST, &format!("/api/vault/{what}"), Some(&body)))?)
+    Ok(runtime()?.block_on(control.call(Method::POST, &format!("/api/vault/{what}"), Some(body)))?)
 }
 
 fn names(list: &Value) -> impl Iterator<Item = &str> {

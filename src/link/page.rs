@@ -1,29 +1,233 @@
-//! STUB
+//! The page that a person links accounts with: what is served, and under which rules.
+//!
+//! Everything here is pure. The page itself tells nothing: no account is named before the script has shown a session.
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+/// A file of the page, embedded in the binary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Asset {
+    /// The path at which it is served.
     pub path: &'static str,
+    /// Its media type.
     pub content_type: &'static str,
+    /// Its bytes.
     pub body: &'static [u8],
 }
-pub fn asset(_path: &str) -> Option<Asset> {
-    None
-}
-#[derive(Debug, Clone)]
+
+/// What the page's foot says of this Pixy.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
+    /// Pixy's version.
     pub version: &'static str,
+    /// Where agents connect.
     pub agent_addresses: Vec<String>,
+    /// Where the sealed logins are.
     pub store: String,
 }
-pub fn index(_facts: &Facts) -> String {
-    "<p>Pixy".into()
-}
+
+/// How a loopback redirect ended, for the tab that the provider sent back.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CallbackOutcome {
-    Exchanged { title: String },
-    Refused { sentence: String },
+    /// The code was exchanged; the person confirms on the page.
+    Exchanged {
+        /// Which account it is for.
+        title: String,
+    },
+    /// Nothing came of it.
+    Refused {
+        /// Why, and what to do.
+        sentence: String,
+    },
 }
+
+/// Headers of every response of the link surface. Scripts and styles come from Pixy alone, and none stands in the page
+/// itself, so there is no nonce to guess.
+pub const SECURITY_HEADERS: &[(&str, &str)] = &[
+    (
+        "content-security-policy",
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; \
+         form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
+    ),
+    ("x-content-type-options", "nosniff"),
+    ("x-frame-options", "DENY"),
+    ("referrer-policy", "no-referrer"),
+    ("cross-origin-opener-policy", "same-origin"),
+    ("cross-origin-resource-policy", "same-origin"),
+    (
+        "permissions-policy",
+        "clipboard-read=(self), clipboard-write=(self), accelerometer=(), autoplay=(), camera=(), \
+         display-capture=(), encrypted-media=(), fullscreen=(), geolocation=(), gyroscope=(), hid=(), \
+         identity-credentials-get=(), local-fonts=(), magnetometer=(), microphone=(), midi=(), payment=(), \
+         picture-in-picture=(), publickey-credentials-create=(), publickey-credentials-get=(), screen-wake-lock=(), \
+         serial=(), usb=(), xr-spatial-tracking=()",
+    ),
+    ("cache-control", "no-store"),
+];
+
+/// The file at a path.
+pub fn asset(path: &str) -> Option<Asset> {
+    ASSETS.iter().find(|asset| asset.path == path).copied()
+}
+
+/// The page, the same for everybody: accounts come by the API, once there is a session.
+pub fn index(facts: &Facts) -> String {
+    let Facts { version, agent_addresses, store } = facts;
+    document(
+        "Pixy",
+        &html! {
+            script type="module" src="/assets/page.js" {}
+            @for asset in ASSETS.iter().filter(|asset| asset.content_type == SCRIPT && asset.path != "/assets/page.js") {
+                link rel="modulepreload" href=(asset.path);
+            }
+        },
+        &html! {
+            header {
+                (brand())
+                div role="status" {
+                    h1 #sentence { "One moment…" }
+                    p #more {}
+                }
+                div #remedy {}
+            }
+            main {
+                noscript {
+                    p { "This page needs JavaScript. The terminal does the same without it: " code { "pixy link NAME" } "." }
+                }
+                (door())
+                div #cards {}
+            }
+            footer {
+                p #closable hidden {
+                    "Nothing is left to link, so this page can be turned off: " code { "link: { listen: off }" }
+                    ". The terminal goes on working."
+                }
+                p {
+                    "Pixy " (version) " keeps logins sealed in " code { (store) }
+                    @if !agent_addresses.is_empty() { " and serves agents at " (addresses(agent_addresses)) }
+                    "."
+                }
+                details {
+                    summary { "What Pixy does with a login" }
+                    p {
+                        "It seals the login with its own key and renews it before it ends. It sends it to the one provider that the \
+                         account names, and to nobody else. No agent, log or page ever sees it, this one neither. SECURITY.md, in \
+                         Pixy's source, says what that protects from and what it does not."
+                    }
+                }
+            }
+            (PreEscaped(PARTS))
+        },
+    )
+}
+
+/// What the browser shows after a provider sent it back to Pixy.
 pub fn callback(outcome: &CallbackOutcome) -> String {
-    match outcome {
-        CallbackOutcome::Exchanged { title } => title.clone(),
-        CallbackOutcome::Refused { sentence } => sentence.clone(),
+    let (title, text) = match outcome {
+        CallbackOutcome::Exchanged { title } => (
+            format!("The provider has answered for {title}"),
+            "You can close this tab and go back to Pixy, to say whether that is you. Nothing is stored before.",
+        ),
+        CallbackOutcome::Refused { sentence } => {
+            (sentence.clone(), "Nothing was stored. You can close this tab and go back to Pixy.")
+        }
+    };
+    document(
+        &title,
+        &html! {},
+        &html! {
+            header {
+                (brand())
+                div role="status" {
+                    h1 { (title) }
+                    p #more { (text) }
+                }
+            }
+            main {
+                p { a class="button" href="/" { "Open Pixy here" } }
+            }
+        },
+    )
+}
+
+fn document(title: &str, head: &Markup, body: &Markup) -> String {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                title { (title) }
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                link rel="icon" href="/assets/icon.svg" type="image/svg+xml";
+                link rel="stylesheet" href="/assets/page.css";
+                (head)
+            }
+            body { (body) }
+        }
+    }
+    .into_string()
+}
+
+fn brand() -> Markup {
+    html! { p class="brand" { img src="/assets/icon.svg" alt="" width="20" height="20"; "Pixy" } }
+}
+
+/// What stands here as long as there is no session.
+fn door() -> Markup {
+    html! {
+        form #door hidden {
+            p { "Run " code { "pixy url" } " in a terminal, and open what it prints. It works once, for you alone." }
+            div class="line" {
+                label for="setup" { "Or paste it here:" }
+                input #setup autocomplete="off" autocapitalize="none" spellcheck="false" required;
+                button { "Open" }
+            }
+            details {
+                summary { "Pixy runs in a container, or on another machine" }
+                p { "Ask it there, and open the address here with the port forwarded:" }
+                pre tabindex="0" aria-label="Commands" {
+                    "docker compose exec pixy pixy url\n\
+                     kubectl exec POD -c pixy -- pixy url;  kubectl port-forward POD 8701\n\
+                     ssh HOST pixy url;  ssh -L 8701:127.0.0.1:8701 HOST"
+                }
+            }
+        }
     }
 }
-pub const SECURITY_HEADERS: &[(&str, &str)] = &[("cache-control", "no-store")];
+
+fn addresses(list: &[String]) -> Markup {
+    html! {
+        @for (place, address) in list.iter().enumerate() {
+            @if place > 0 { ", " }
+            code { (address) }
+        }
+    }
+}
+
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
+const PARTS: &str = include_str!("assets/parts.html");
+
+macro_rules! file {
+    ($name:literal, $content_type:expr) => {
+        Asset {
+            path: concat!("/assets/", $name),
+            content_type: $content_type,
+            body: include_bytes!(concat!("assets/", $name)),
+        }
+    };
+}
+
+const ASSETS: &[Asset] = &[
+    file!("page.css", "text/css; charset=utf-8"),
+    file!("icon.svg", "image/svg+xml"),
+    file!("page.js", SCRIPT),
+    file!("api.js", SCRIPT),
+    file!("card.js", SCRIPT),
+    file!("dom.js", SCRIPT),
+    file!("flow.js", SCRIPT),
+    file!("look.js", SCRIPT),
+    file!("state.js", SCRIPT),
+    file!("words.js", SCRIPT),
+];

@@ -1,0 +1,32 @@
+// A first look at pasted text, for a hint while one types. Pixy itself decides, and more strictly.
+
+import { web } from "./dom.js";
+
+/** What the attempt's own address says of the answer to come. */
+export function expected({ authorize_url }) {
+  const query = web(authorize_url)?.searchParams;
+  const redirect = web(query?.get("redirect_uri") ?? query?.get("callback_url"));
+  const isLocal = /^(127\.|localhost$|\[::1])/.test(redirect?.hostname);
+  return {
+    redirect,
+    isLocal,
+    state: query?.get("state") ?? redirect?.searchParams.get("state"),
+    // A redirect to this page's own port needs nobody to carry it.
+    comesBack: isLocal && redirect.port === location.port,
+  };
+}
+
+/** Which hint fits a text; none while there is too little to tell. */
+export function look(text, attempt) {
+  const { state, redirect } = expected(attempt), url = web(text), place = (one) => one && one.host + one.pathname;
+  if (text.length < 8) return null;
+  if (/^(sk-|sess-|AIza|eyJ)/.test(text)) return "secret";
+  if (/[\s<]/.test(text)) return "more";
+  if (url && place(url) === place(web(attempt.authorize_url))) return "same";
+  if (url && redirect && place(url) !== place(redirect)) return "foreign";
+  const [code, mark] = text.split("#"), query = url?.searchParams ?? (code.includes("=") && new URLSearchParams(code));
+  if (query && query.has("error")) return "denied";
+  if (query && !query.has("code")) return "codeless";
+  const given = query ? query.get("state") : mark;
+  return !state || given === state ? "good" : !given || state.startsWith(given) ? "part" : "older";
+}

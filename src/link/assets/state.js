@@ -1,0 +1,52 @@
+// What this tab knows, and the one way in which a person's action runs.
+
+import { accounts } from "./api.js";
+import { at, idOf } from "./dom.js";
+import { stage } from "./words.js";
+
+/** What Pixy told last, whether it is `silent` now, and the `client` chosen under "Use it". */
+export const page = { accounts: [] };
+
+const notes = new Map();
+
+/** What this tab alone knows of an account: a problem, an open form, its own attempt. */
+export const mine = (name) => notes.get(name) ?? notes.set(name, {}).get(name);
+
+export const draw = () => dispatchEvent(new Event("pixy-draw"));
+
+export function note(name, what) {
+  Object.assign(mine(name), what);
+  draw();
+}
+
+export function take(list) {
+  page.accounts = list.map((account) => ({ ...account, ...stage(account) }));
+  page.silent = false;
+  draw();
+}
+
+export function lost({ status }) {
+  page.silent = !status;
+  draw();
+}
+
+let wanted;
+
+/** The next drawing that has this element gives it the focus. */
+export const focusOn = (name, what) => (wanted = idOf(name, what));
+
+export function settle() {
+  if (!at(wanted)) return;
+  at(wanted).focus();
+  wanted = null;
+}
+
+/** Runs one action on an account, never two at once; a problem becomes the card's notice. */
+export async function act(name, work) {
+  const own = mine(name);
+  if (own.busy) return;
+  note(name, { busy: true, problem: null, end: null });
+  await work(own).catch((problem) => (own.problem = problem));
+  await accounts().then(take, lost);
+  note(name, { busy: false });
+}
