@@ -7,6 +7,7 @@ mod canary; // a marked token is found nowhere that an agent or a log reader can
 mod config; // the file: every fault at once, each with its place
 mod fakes; // the fakes do what they say
 mod gateway; // a request's way: what passes, what does not, what the agent hears
+mod kill; // a login against kill -9 at every syscall of its refresh, and against a disk that fails
 mod layers; // the order of the modules, and the bans
 mod linking; // a link's way: what a person does, and what an attacker would have them do
 mod program; // the binary, as a person runs it
