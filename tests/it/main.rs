@@ -8,6 +8,7 @@ mod config; // the file: every fault at once, each with its place
 mod fakes; // the fakes do what they say
 mod gateway; // a request's way: what passes, what does not, what the agent hears
 mod house; // the vault as a whole, while Pixy runs: a new key, moving house
+mod kill; // a login against kill -9 at every syscall of its refresh, and against a disk that fails
 mod layers; // the order of the modules, and the bans
 mod linking; // a link's way: what a person does, and what an attacker would have them do
 mod program; // the binary, as a person runs it

@@ -17,6 +17,7 @@
 mod client;
 mod fault;
 mod pixy;
+mod program;
 mod reply;
 mod rotation;
 mod scratch;
@@ -30,6 +31,7 @@ use std::time::Duration;
 pub(crate) use self::client::{RawClient, RawResponse};
 pub(crate) use self::fault::{Effect, Fault, RefreshToken, Sorting};
 pub(crate) use self::pixy::Pixy;
+pub(crate) use self::program::Program;
 pub(crate) use self::reply::{Chunks, Gate, Reply, Step};
 pub(crate) use self::rotation::{Pair, Refused, Rotation, Standing};
 pub(crate) use self::scratch::{Scratch, oauth_account};

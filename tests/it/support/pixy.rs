@@ -1,7 +1,7 @@
 //! A whole Pixy in the test's own process, on ports that the system chose.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -66,6 +66,13 @@ impl Pixy {
         panic!("the vault stays locked");
     }
 
+    /// Ends in order and leaves its files, and the configuration among them, to whoever runs Pixy on them next.
+    pub(crate) async fn dismantle(self) -> (Scratch, PathBuf) {
+        let Self { running, scratch, config } = self;
+        within(running.stop()).await.expect("nothing is under way");
+        (scratch, config)
+    }
+
     /// SIGTERM.
     pub(crate) async fn stop(self) -> Result<(), &'static str> {
         within(self.running.stop()).await
@@ -93,20 +100,7 @@ impl Pixy {
 
     /// One call of the JSON API over the control socket: status and answer.
     pub(crate) async fn api(&self, method: Method, path: &str, body: Value) -> (u16, Value) {
-        let stream = UnixStream::connect(&self.running.control).await.expect("the control socket listens");
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-        tokio::spawn(connection);
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", "localhost")
-            .header("content-type", "application/json")
-            .body(Full::new(Bytes::from(body.to_string())))
-            .unwrap();
-        let response = within(sender.send_request(request)).await.unwrap();
-        let status = response.status().as_u16();
-        let bytes = within(response.into_body().collect()).await.unwrap().to_bytes();
-        (status, serde_json::from_slice(&bytes).unwrap_or_default())
+        control(&self.running.control, method, path, body).await.expect("Pixy answers")
     }
 
     /// `POST` over the control socket that must succeed.
@@ -144,7 +138,25 @@ impl Pixy {
     }
 }
 
-async fn run(config: &std::path::Path) -> Running {
+/// One call over a control socket; `None` when whoever listens there does not live to answer.
+pub(super) async fn control(socket: &Path, method: Method, path: &str, body: Value) -> Option<(u16, Value)> {
+    let stream = UnixStream::connect(socket).await.ok()?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
+    tokio::spawn(connection);
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "localhost")
+        .header("content-type", "application/json")
+        .body(Full::new(Bytes::from(body.to_string())))
+        .unwrap();
+    let response = within(sender.send_request(request)).await.ok()?;
+    let status = response.status().as_u16();
+    let bytes = within(response.into_body().collect()).await.ok()?.to_bytes();
+    Some((status, serde_json::from_slice(&bytes).unwrap_or_default()))
+}
+
+async fn run(config: &Path) -> Running {
     let running = app::start(parse(config)).await.unwrap_or_else(|error| panic!("{error}"));
     loaded(running).await
 }
@@ -162,7 +174,7 @@ async fn loaded(running: Running) -> Running {
     running
 }
 
-fn parse(config: &std::path::Path) -> pixy::config::Config {
+fn parse(config: &Path) -> pixy::config::Config {
     let text = std::fs::read_to_string(config).unwrap();
     config::parse(&text, Some(config.to_owned()), &Env::default()).unwrap_or_else(|faults| panic!("{faults}"))
 }

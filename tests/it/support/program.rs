@@ -1,0 +1,87 @@
+//! The real binary, as a process of its own: for what only a process can suffer.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use http::Method;
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+use super::{RawClient, RawResponse, Scratch, pixy, within};
+
+/// A running `pixy --config …`. Dropping it kills it.
+pub(crate) struct Program {
+    child: Child,
+    control: PathBuf,
+    agents: SocketAddr,
+}
+
+impl Program {
+    /// Starts it and waits until it has read its logins and says where agents connect.
+    pub(crate) async fn start(scratch: &Scratch, config: &Path) -> Self {
+        let mut child = Command::new(assert_cmd::cargo::cargo_bin!("pixy"))
+            .env_clear()
+            .arg("--config")
+            .arg(config)
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the binary is built");
+        let mut lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
+        let mut told = String::new();
+        let agents = loop {
+            let Some(line) = within(lines.next_line()).await.expect("it is text") else {
+                panic!("Pixy did not start:\n{told}");
+            };
+            if let Some(rest) = line.strip_prefix("  agents   http://") {
+                break rest.split('/').next().and_then(|text| text.parse().ok()).expect("an address");
+            }
+            told = told + &line + "\n";
+        };
+        // What it says later is read as well: a full pipe would hold it up.
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        Self { child, control: scratch.path("state").join("control.sock"), agents }
+    }
+
+    /// Its process id, which is also its main thread's.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id().expect("it was not waited for")
+    }
+
+    /// The ids of its other threads.
+    pub(crate) fn workers(&self) -> Vec<u32> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.id())).expect("it runs");
+        let ids = tasks.filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok());
+        ids.filter(|&id| id != self.id()).collect()
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("it is our child").is_some()
+    }
+
+    /// `kill -9`, and waits for the end.
+    pub(crate) async fn kill(mut self) {
+        within(self.child.kill()).await.expect("it is our child");
+    }
+
+    /// One call of the JSON API over the control socket; `None` when it dies of it.
+    pub(crate) async fn api(&self, method: Method, path: &str) -> Option<Value> {
+        pixy::control(&self.control, method, path, Value::Null).await.map(|(_, answer)| answer)
+    }
+
+    /// Account `a` as the API tells it.
+    pub(crate) async fn shown(&self) -> Value {
+        let accounts = self.api(Method::GET, "/api/accounts").await.expect("Pixy answers");
+        accounts[0].clone()
+    }
+
+    /// `GET` of a path, as an agent.
+    pub(crate) async fn get(&self, path: &str) -> RawResponse {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: pixy\r\nConnection: close\r\n\r\n");
+        RawClient::once(self.agents, request).await.expect("Pixy answers")
+    }
+}
