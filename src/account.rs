@@ -5,6 +5,8 @@
 //! to the account's own task ([`refresh`]), never to a request: a caller that leaves cancels nothing.
 
 mod book;
+#[cfg(test)]
+mod model_tests;
 mod refresh;
 mod state;
 mod view;

@@ -29,6 +29,9 @@ pub const BREAKER_LIMIT: usize = 20;
 /// See [`BREAKER_LIMIT`].
 pub const BREAKER_SPAN: Duration = Duration::from_hours(1);
 
+/// Longer than a call of the token endpoint takes, discovery and a slow disk included.
+const LONGEST_CALL: Duration = Duration::from_mins(2);
+
 /// A record older than its own past by more than this was written under another clock.
 const CLOCK_TOLERANCE: Duration = Duration::from_mins(1);
 
@@ -188,7 +191,7 @@ impl Record {
         let login = Login {
             access_token: tokens.access_token,
             renewal,
-            obtained_at: now,
+            obtained_at: self.called_at(now),
             lifetime: tokens.lifetime,
             not_before: tokens.not_before,
             serial: old.serial + 1,
@@ -258,6 +261,13 @@ impl Record {
     /// A person unlinked it, and only the provider does not know yet.
     pub fn is_being_revoked(&self) -> bool {
         matches!(self.standing, Standing::RevocationPending { .. })
+    }
+
+    /// When the life of a token that came `now` may have begun: the server counts from before its answer was on its way,
+    /// which may take as long as a call does. A moment that no call can reach back to is of a clock that was stepped.
+    fn called_at(&self, now: Timestamp) -> Timestamp {
+        let begun = self.intent.as_ref().map_or(now, |intent| intent.at);
+        if now.since(begun) > LONGEST_CALL { now } else { begun.min(now) }
     }
 
     fn relink(&self, reason: &str, now: Timestamp) -> Self {

@@ -154,3 +154,11 @@ fn backoff_doubles_up_to_five_minutes_and_honours_the_server() {
     assert_eq!(backoff(1, Some(Duration::from_mins(1)), 0.0), Duration::from_mins(1));
     assert!(backoff(1, Some(Duration::from_hours(9)), 1.0) <= Duration::from_secs(330));
 }
+
+#[test]
+fn a_late_reply_does_not_make_a_token_younger() {
+    let begun = Record::linked(login(), NOW).intending(at(100));
+    let obtained = |now| begun.renewed(tokens(Some("rt-1"), 60), at(now)).login.obtained_at;
+    assert_eq!(obtained(129), at(100), "the server counts from before its answer was on its way");
+    assert_eq!((obtained(31_536_000), obtained(99)), (at(31_536_000), at(99)), "the clock was stepped during the call");
+}
