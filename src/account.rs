@@ -322,7 +322,7 @@ impl Account {
             let login = &record.login;
             let timing = match inner.timing {
                 Some((serial, timing)) if serial == login.serial => timing,
-                _ => login.timing(self.profile.token.refresh_lead, random_fraction(), wall, tick),
+                _ => record.timing(self.profile.token.refresh_lead, random_fraction(), wall, tick),
             };
             inner.timing = Some((login.serial, timing));
             inner.refresh_at = timing.refresh_at.filter(|_| record.is_renewable());

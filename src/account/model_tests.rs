@@ -142,7 +142,7 @@ prop_compose! {
     fn plans(steps_too: bool)(
         crash in prop::option::weighted(0.15, points()),
         down in spans(),
-        step in prop::option::weighted(if steps_too { 0.1 } else { 0.0 }, (points(), steps())),
+        step in prop::option::weighted(0.1, (points(), steps())),
         probe_works in prop::bool::weighted(0.9),
         intent in disks(),
         reply in prop_oneof![40 => replies(), 1 => Just(Reply::Refused)],
@@ -151,6 +151,7 @@ prop_compose! {
         store in disks(),
         jitter in 0.0..=1.0,
     ) -> Plan {
+        let step = step.filter(|_| steps_too);
         let (there, back) = (Duration::from_millis(there), Duration::from_millis(back));
         Plan { crash, down, step, probe_works, intent, reply, there, back, store_failures, store, jitter }
     }
@@ -162,7 +163,7 @@ fn events(steps_too: bool) -> impl Strategy<Value = Event> {
         3 => spans().prop_map(Event::Wait),
         4 => (0..3_000_u64).prop_map(|millis| Event::UntilDue(Duration::from_millis(millis))),
         1 => spans().prop_map(Event::Sleep),
-        u32::from(steps_too) => steps().prop_map(Event::Step),
+        1 => step.clone().prop_map(Event::Step),
         2 => Just(Event::Rejected),
         1 => (spans(), step).prop_map(|(down, step)| Event::Kill { down, step }),
     ]
@@ -199,7 +200,54 @@ proptest! {
     }
 
     #[test]
-    fn the_same_with_a_steady_clock(server in servers(), story in stories(false, 60)) {
-        tell(server, &story);
+    fn with_a_steady_clock_the_breaker_holds_and_the_account_recovers(server in servers(), story in stories(false, 60)) {
+        let mut world = tell(server, &story);
+        let healthy = [Plan::healthy(0.5), Plan::healthy(0.5)];
+        play(&mut world, &Event::Wait(Duration::from_hours(9)), &healthy);
+        assert!(world.relink_required() || world.request(), "the account does not recover");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(10_000) })]
+
+    #[test]
+    fn one_crash_loses_nothing_within_the_grace_and_without_one_only_in_the_window(
+        (_, lifetime, not_before) in servers(),
+        grace in prop::sample::select(vec![0, 5]),
+        forced in any::<bool>(),
+        unheard in any::<bool>(),
+        (point, store) in (points(), disks()),
+        (down, back) in (0..3_000_u64, 0..500_u64),
+        jitters in [0.0..=1.0, 0.0..=1.0_f64],
+    ) {
+        let grace = Duration::from_secs(grace);
+        let mut world = World::new(Server::new(grace, lifetime, not_before), jitters[0]);
+        let plan = Plan {
+            crash: Some(point),
+            down: Duration::from_millis(down),
+            back: Duration::from_millis(back),
+            store_failures: u16::from(point == Point::StoreFailed),
+            store,
+            // Without a grace an answer that the network lost is a loss of its own.
+            reply: if unheard && !grace.is_zero() { Reply::SpentUnheard } else { Reply::Honest },
+            ..Plan::healthy(jitters[0])
+        };
+        let again = Plan::healthy(jitters[1]);
+        if forced {
+            world.now += lifetime / 2;
+            play(&mut world, &Event::Rejected, &[plan.clone(), again.clone()]);
+        }
+        if world.seen.restarts == 0 {
+            play(&mut world, &Event::UntilDue(Duration::ZERO), &[plan, again.clone()]);
+        }
+        play(&mut world, &Event::Wait(lifetime * 2), &[again.clone(), again]);
+        let in_window = match point {
+            Point::Committed | Point::Heard => true,
+            Point::StoreFailed => store != Disk::FailsButKeeps,
+            Point::Begun | Point::Probed | Point::Intended | Point::Durable | Point::Published => false,
+        };
+        assert_eq!(world.relink_required(), grace.is_zero() && in_window);
+        assert_eq!(world.server.ended, world.relink_required());
     }
 }

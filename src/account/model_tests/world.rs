@@ -78,6 +78,8 @@ pub struct World {
     /// The wall clock is ahead of the truth by this many milliseconds.
     ahead: i64,
     boot: Tick,
+    /// The step of the wall clock that the current refresh has yet to see.
+    pending_step: Option<(Point, i64)>,
 }
 
 /// What dies with the process: `Inner`, the published token and the wish for a new one.
@@ -98,7 +100,7 @@ pub struct Seen {
     pub durable: BTreeSet<usize>,
     /// When calls went out that brought nothing (in the end), since the wall clock was last stepped.
     pub failed_calls: Vec<Duration>,
-    pub calls: u32,
+    pub restarts: u32,
     /// The provider refused, or answered something unknown, because it was told to.
     pub refused: bool,
     pub unknown: u32,
@@ -142,6 +144,7 @@ impl World {
             seen: Seen::default(),
             ahead: 0,
             boot: Clock::default().tick(),
+            pending_step: None,
         };
         world.write(&record);
         world.publish(jitter);
@@ -166,6 +169,9 @@ impl World {
 
     /// The wall clock is stepped; the boot clock is not.
     pub fn step(&mut self, millis: i64) {
+        if millis == 0 {
+            return;
+        }
         self.ahead += millis;
         self.seen.most_ahead = self.seen.most_ahead.max(self.ahead);
         self.seen.next_most_ahead = self.seen.next_most_ahead.max(self.ahead);
@@ -195,10 +201,9 @@ impl World {
             self.seen.crashes_with_intent += 1;
         }
         self.seen.crashed_in_window |= std::mem::take(&mut self.seen.in_window);
+        self.seen.restarts += 1;
         self.now += down;
-        if step != 0 {
-            self.step(step);
-        }
+        self.step(step);
         let before = login(&self.stored());
         self.pixy = Pixy::new(self.stored().after_restart(self.wall()));
         self.publish(jitter);
@@ -238,6 +243,7 @@ impl World {
             return Ok(());
         }
         let intending = self.pixy.record.intending(self.wall());
+        self.pending_step = plan.step;
         self.seen.next_most_ahead = self.ahead;
         self.pass(Point::Begun, plan)?;
         let prepared = plan.probe_works && {
@@ -284,7 +290,6 @@ impl World {
     fn call(&mut self, record: &Record, plan: &Plan) -> Result<Result<Tokens, Failure>, Crash> {
         let number = refresh_number(&record.login);
         self.may_be_called(number);
-        self.seen.calls += 1;
         self.seen.failed_calls.push(self.now);
         let hour_ago = self.now.checked_sub(Duration::from_hours(1));
         let recent = self.seen.failed_calls.iter().filter(|&&at| hour_ago.is_none_or(|hour_ago| at > hour_ago));
@@ -338,14 +343,14 @@ impl World {
         assert!(self.stored().intent.is_some(), "a call without a durable intent");
         assert!(self.seen.crashes_with_intent < 2, "a call after two crashes with the same intent open");
         assert!(!self.relink_required(), "a call although a person must link again");
-        let not_before = self.server.pair(number).not_before.unwrap_or_default();
         let reckoned = wall(self.now, self.seen.most_ahead);
-        assert!(reckoned >= wall(not_before, 0), "rt-{number} was presented before it may be");
+        let not_before = self.server.pair(number).not_before.map(|moment| wall(moment, 0));
+        assert!(not_before.is_none_or(|moment| reckoned >= moment), "rt-{number} was presented before it may be");
     }
 
     /// One step is done: the clock may be stepped, a request may come, the process may die.
     fn pass(&mut self, point: Point, plan: &Plan) -> Result<(), Crash> {
-        if let Some((_, millis)) = plan.step.filter(|(at, _)| *at == point) {
+        if let Some((_, millis)) = self.pending_step.take_if(|(at, _)| *at == point) {
             self.step(millis);
         }
         self.request();
@@ -386,7 +391,7 @@ impl World {
             _ => {
                 let behind = self.seen.most_ahead - self.ahead;
                 self.seen.slack = Duration::from_millis(u64::try_from(behind).unwrap_or(0));
-                login.timing(Duration::from_mins(10), jitter, wall, tick)
+                pixy.record.timing(Duration::from_mins(10), jitter, wall, tick)
             }
         };
         pixy.timing = Some((login.serial, timing));
