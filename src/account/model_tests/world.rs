@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::server::{Pair, Server};
-use crate::account::state::{Intent, Login, Record, Renewal, Standing, Timing, backoff};
+use crate::account::state::{Login, Record, Renewal, Standing, Timing, backoff};
 use crate::clock::{Clock, Tick, Timestamp};
 use crate::oauth::reply::{Failure, FailureKind, Tokens};
 use crate::secret::Secret;
@@ -71,7 +71,8 @@ pub struct Plan {
 pub struct World {
     pub server: Server,
     pub pixy: Pixy,
-    pub disk: String,
+    disk: String,
+    disk_login: String,
     /// True time, and the boot clock.
     pub now: Duration,
     pub seen: Seen,
@@ -110,6 +111,7 @@ pub struct Seen {
     /// Crashes, each after another beginning of the same refresh.
     pub crashes_with_intent: u32,
     begun: bool,
+    intent_is_durable: bool,
     in_window: bool,
     /// The furthest that the wall clock was ahead since the live token's refresh began, and by how much it was behind that
     /// when the token's timing was decided.
@@ -140,6 +142,7 @@ impl World {
             server,
             pixy: Pixy::new(record.clone()),
             disk: String::new(),
+            disk_login: String::new(),
             now: Duration::ZERO,
             seen: Seen::default(),
             ahead: 0,
@@ -163,7 +166,7 @@ impl World {
         matches!(self.pixy.record.standing, Standing::RelinkRequired { .. })
     }
 
-    pub fn stored(&self) -> Record {
+    fn stored(&self) -> Record {
         serde_json::from_str(&self.disk).expect("what is stored is a record")
     }
 
@@ -204,10 +207,9 @@ impl World {
         self.seen.restarts += 1;
         self.now += down;
         self.step(step);
-        let before = login(&self.stored());
         self.pixy = Pixy::new(self.stored().after_restart(self.wall()));
         self.publish(jitter);
-        assert_eq!(login(&self.pixy.record), before, "a restart changed the login");
+        assert_eq!(login(&self.pixy.record), self.disk_login, "a restart changed the login");
         assert!(self.seen.crashes_with_intent < 2 || self.relink_required(), "a third try of an interrupted refresh");
     }
 
@@ -327,7 +329,7 @@ impl World {
     }
 
     fn spend(&mut self, number: usize, lifetime: Duration) -> Result<Tokens, Failure> {
-        let reused = self.server.is_spent(number);
+        let reused = self.server.is_spent(number) && !self.server.ended;
         assert!(
             !reused || self.seen.unheard || self.seen.crashed_in_window,
             "rt-{number} was spent twice without need"
@@ -340,7 +342,7 @@ impl World {
     fn may_be_called(&self, number: usize) {
         let newest = self.seen.durable.last().copied();
         assert_eq!(newest, Some(number), "rt-{number} was presented after its successor was durable");
-        assert!(self.stored().intent.is_some(), "a call without a durable intent");
+        assert!(self.seen.intent_is_durable, "a call without a durable intent");
         assert!(self.seen.crashes_with_intent < 2, "a call after two crashes with the same intent open");
         assert!(!self.relink_required(), "a call although a person must link again");
         let reckoned = wall(self.now, self.seen.most_ahead);
@@ -360,7 +362,7 @@ impl World {
     /// `Account::store`.
     fn store(&mut self, record: &Record, disk: Disk, renewing: bool) -> bool {
         if disk != Disk::Full {
-            assert!(renewing || login(record) == login(&self.stored()), "a failure changed what is stored");
+            assert!(renewing || login(record) == self.disk_login, "a failure changed what is stored");
             self.write(record);
         }
         if disk == Disk::Works {
@@ -374,7 +376,9 @@ impl World {
         if self.seen.durable.insert(access_number(&record.login)) {
             self.seen.most_ahead = self.seen.next_most_ahead;
         }
-        self.seen.begun = matches!(record.intent, Some(Intent { .. }));
+        self.disk_login = login(record);
+        self.seen.begun = record.intent.is_some();
+        self.seen.intent_is_durable = record.intent.is_some();
         if record.intent.is_none() {
             self.seen.crashes_with_intent = 0;
             self.seen.in_window = false;
@@ -467,8 +471,8 @@ fn failure(kind: FailureKind) -> Failure {
     Failure { kind, code: None, what: "it failed".into(), retry_after: None, surely_unspent: false }
 }
 
-fn login(record: &Record) -> serde_json::Value {
-    serde_json::to_value(&record.login).expect("a login has string keys only")
+fn login(record: &Record) -> String {
+    serde_json::to_string(&record.login).expect("a login has string keys only")
 }
 
 fn access_number(login: &Login) -> usize {
