@@ -5,6 +5,8 @@
 //! to the account's own task ([`refresh`]), never to a request: a caller that leaves cancels nothing.
 
 mod book;
+#[cfg(test)]
+mod model_tests;
 mod refresh;
 mod state;
 mod view;
@@ -321,7 +323,7 @@ impl Account {
             let login = &record.login;
             let timing = match inner.timing {
                 Some((serial, timing)) if serial == login.serial => timing,
-                _ => login.timing(self.profile.token.refresh_lead, random_fraction(), wall, tick),
+                _ => record.timing(self.profile.token.refresh_lead, random_fraction(), wall, tick),
             };
             inner.timing = Some((login.serial, timing));
             inner.refresh_at = timing.refresh_at.filter(|_| record.is_renewable());

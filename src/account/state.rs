@@ -29,6 +29,9 @@ pub const BREAKER_LIMIT: usize = 20;
 /// See [`BREAKER_LIMIT`].
 pub const BREAKER_SPAN: Duration = Duration::from_hours(1);
 
+/// Longer than a call of the token endpoint takes, discovery and a slow disk included.
+const LONGEST_CALL: Duration = Duration::from_mins(2);
+
 /// A record older than its own past by more than this was written under another clock.
 const CLOCK_TOLERANCE: Duration = Duration::from_mins(1);
 
@@ -155,6 +158,7 @@ impl Record {
 
     /// As read after a start: an intent that is still open means that Pixy died between sending a refresh token and
     /// recording what came of it. Once is retried, because the provider may not have seen it or may forgive; twice is not.
+    /// A call that was interrupted brought nothing, so the breaker counts it.
     #[must_use]
     pub fn after_restart(&self, now: Timestamp) -> Self {
         match &self.intent {
@@ -162,7 +166,12 @@ impl Record {
                 "Pixy was stopped twice in the middle of renewing this login, so its refresh token may be spent.",
                 now,
             ),
-            _ => self.clone(),
+            Some(_) => {
+                let mut failures = self.failures_since(now);
+                failures.push(now);
+                Self { failures, ..self.clone() }
+            }
+            None => self.clone(),
         }
     }
 
@@ -188,7 +197,7 @@ impl Record {
         let login = Login {
             access_token: tokens.access_token,
             renewal,
-            obtained_at: now,
+            obtained_at: self.called_at(now),
             lifetime: tokens.lifetime,
             not_before: tokens.not_before,
             serial: old.serial + 1,
@@ -241,6 +250,14 @@ impl Record {
         self.relink("The login ended, and the provider gave nothing to renew it with.", now)
     }
 
+    /// As [`Login::timing`], but a renewal whose answer was never stored is taken up at once: a provider forgives the second
+    /// use of a refresh token for some seconds only, and the access token may last for hours yet.
+    pub fn timing(&self, profile_lead: Duration, jitter: f64, wall: Timestamp, tick: Tick) -> Timing {
+        let timing = self.login.timing(profile_lead, jitter, wall, tick);
+        let interrupted = self.intent.is_some() || self.unheard_since.is_some();
+        if interrupted && self.is_renewable() { Timing { refresh_at: Some(tick), ..timing } } else { timing }
+    }
+
     /// How long the breaker keeps the next call back; zero when it may go out.
     pub fn breaker_wait(&self, now: Timestamp) -> Duration {
         let recent = self.failures_since(now);
@@ -258,6 +275,14 @@ impl Record {
     /// A person unlinked it, and only the provider does not know yet.
     pub fn is_being_revoked(&self) -> bool {
         matches!(self.standing, Standing::RevocationPending { .. })
+    }
+
+    /// When the life of a token that came `now` may have begun: the server counts from before its answer was on its way,
+    /// which may take as long as a call does. A moment that no call can reach back to is of a clock that was stepped.
+    fn called_at(&self, now: Timestamp) -> Timestamp {
+        let begun = self.intent.as_ref().map_or(now, |intent| intent.at);
+        let earliest = Timestamp::EPOCH.after(now.since(Timestamp::EPOCH).saturating_sub(LONGEST_CALL));
+        begun.max(earliest).min(now)
     }
 
     fn relink(&self, reason: &str, now: Timestamp) -> Self {

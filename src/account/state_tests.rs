@@ -154,3 +154,32 @@ fn backoff_doubles_up_to_five_minutes_and_honours_the_server() {
     assert_eq!(backoff(1, Some(Duration::from_mins(1)), 0.0), Duration::from_mins(1));
     assert!(backoff(1, Some(Duration::from_hours(9)), 1.0) <= Duration::from_secs(330));
 }
+
+#[test]
+fn a_late_reply_does_not_make_a_token_younger() {
+    let begun = Record::linked(login(), NOW).intending(at(100));
+    let obtained = |now| begun.renewed(tokens(Some("rt-1"), 60), at(now)).login.obtained_at;
+    assert_eq!(obtained(129), at(100), "the server counts from before its answer was on its way");
+    assert_eq!((obtained(31_536_000), obtained(99)), (at(31_535_880), at(99)), "the clock was stepped during the call");
+}
+
+#[test]
+fn an_interrupted_renewal_is_taken_up_at_once_and_counted() {
+    let tick = crate::clock::Clock::default().tick();
+    let due = |record: &Record| record.timing(Duration::from_mins(10), 0.0, at(9), tick).refresh_at;
+    let begun = Record::linked(login(), NOW).intending(at(5));
+    assert_eq!(
+        due(&begun.after_restart(at(9))),
+        Some(tick),
+        "a grace of some seconds does not wait for the token's end"
+    );
+    assert_eq!(due(&begun.failed(&failure(FailureKind::Unheard), at(6)).after_restart(at(9))), Some(tick));
+    assert!(due(&begun.failed(&failure(FailureKind::Transient), at(6)).after_restart(at(9))) > Some(tick));
+
+    let nineteen = (0..19).fold(begun, |record, second| Record {
+        intent: record.intent.clone(),
+        ..record.failed(&failure(FailureKind::Transient), at(second))
+    });
+    assert_eq!(nineteen.breaker_wait(at(20)), Duration::ZERO);
+    assert!(nineteen.after_restart(at(20)).breaker_wait(at(20)) > Duration::ZERO, "it was the twentieth");
+}

@@ -1,0 +1,491 @@
+//! One account in a world that fails: the steps of `refresh.rs` in their order, on the real state machine, with a crash
+//! possible between any two.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::server::{Pair, Server};
+use crate::account::state::{Login, Record, Renewal, Standing, Timing, backoff};
+use crate::clock::{Clock, Tick, Timestamp};
+use crate::oauth::reply::{Failure, FailureKind, Tokens};
+use crate::secret::Secret;
+
+/// The process died: what was in memory is lost.
+pub struct Crash;
+
+/// Between which steps of a refresh something happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Point {
+    Begun,
+    Probed,
+    Intended,
+    Committed,
+    Heard,
+    StoreFailed,
+    Durable,
+    Published,
+}
+
+/// How the vault behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disk {
+    Works,
+    Full,
+    /// It says no, and the bytes are there (an fsync of the directory that failed).
+    FailsButKeeps,
+}
+
+/// How a call of the token endpoint goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reply {
+    Honest,
+    DeadOnArrival,
+    NeverSent,
+    SpentUnheard,
+    UnspentUnheard,
+    Refused,
+    Transient,
+    TooMany(u16),
+    Unknown,
+}
+
+/// How the next refresh goes.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub crash: Option<Point>,
+    pub down: Duration,
+    /// A step of the wall clock, in milliseconds, at a point of the refresh.
+    pub step: Option<(Point, i64)>,
+    pub probe_works: bool,
+    pub intent: Disk,
+    pub reply: Reply,
+    pub there: Duration,
+    pub back: Duration,
+    /// So many tries to store the outcome fail.
+    pub store_failures: u16,
+    pub store: Disk,
+    pub jitter: f64,
+}
+
+/// All that is remembered across a crash, and what has been seen.
+pub struct World {
+    pub server: Server,
+    pub pixy: Pixy,
+    disk: String,
+    disk_login: String,
+    /// True time, and the boot clock.
+    pub now: Duration,
+    pub seen: Seen,
+    /// The wall clock is ahead of the truth by this many milliseconds.
+    ahead: i64,
+    boot: Tick,
+    /// The step of the wall clock that the current refresh has yet to see.
+    pending_step: Option<(Point, i64)>,
+}
+
+/// What dies with the process: `Inner`, the published token and the wish for a new one.
+pub struct Pixy {
+    pub record: Record,
+    pub refresh_at: Option<Tick>,
+    live: Option<(usize, Option<Tick>)>,
+    timing: Option<(u64, Timing)>,
+    failed_in_a_row: u32,
+    forced_again_at: Option<Tick>,
+    wanted: Option<u64>,
+}
+
+/// The ledger that the invariants are judged by; nothing in it comes from the state machine.
+#[derive(Default)]
+pub struct Seen {
+    /// Numbers of all pairs that were ever durable.
+    pub durable: BTreeSet<usize>,
+    /// When calls went out that brought nothing (in the end), since the wall clock was last stepped.
+    pub failed_calls: Vec<Duration>,
+    pub restarts: u32,
+    /// The provider refused, or answered something unknown, because it was told to.
+    pub refused: bool,
+    pub unknown: u32,
+    /// An answer was lost for good: by the network, or by a crash between the server's commit and the durable record.
+    pub unheard: bool,
+    pub crashed_in_window: bool,
+    /// Crashes, each after another beginning of the same refresh.
+    pub crashes_with_intent: u32,
+    begun: bool,
+    intent_is_durable: bool,
+    in_window: bool,
+    /// The furthest that the wall clock was ahead since the live token's refresh began, and by how much it was behind that
+    /// when the token's timing was decided.
+    most_ahead: i64,
+    next_most_ahead: i64,
+    slack: Duration,
+}
+
+impl World {
+    pub fn new(server: Server, jitter: f64) -> Self {
+        let first = server.pair(0);
+        let login = Login {
+            access_token: Secret::new("at-0".into()),
+            renewal: Renewal::RefreshToken { token: Secret::new("rt-0".into()) },
+            obtained_at: wall(Duration::ZERO, 0),
+            lifetime: Some(server.lifetime),
+            not_before: first.not_before.map(|moment| wall(moment, 0)),
+            serial: 1,
+            client_id: Some("client".into()),
+            token_url: None,
+            revoke_url: None,
+            scopes: vec!["a".into()],
+            identity: vec!["anna@example.com".into()],
+            claim_headers: vec![("x-org".into(), "1".into())],
+        };
+        let record = Record::linked(login, wall(Duration::ZERO, 0));
+        let mut world = Self {
+            server,
+            pixy: Pixy::new(record.clone()),
+            disk: String::new(),
+            disk_login: String::new(),
+            now: Duration::ZERO,
+            seen: Seen::default(),
+            ahead: 0,
+            boot: Clock::default().tick(),
+            pending_step: None,
+        };
+        world.write(&record);
+        world.publish(jitter);
+        world
+    }
+
+    pub fn tick(&self) -> Tick {
+        self.boot.after(self.now)
+    }
+
+    pub fn wall(&self) -> Timestamp {
+        wall(self.now, self.ahead)
+    }
+
+    pub fn relink_required(&self) -> bool {
+        matches!(self.pixy.record.standing, Standing::RelinkRequired { .. })
+    }
+
+    fn stored(&self) -> Record {
+        serde_json::from_str(&self.disk).expect("what is stored is a record")
+    }
+
+    /// The wall clock is stepped; the boot clock is not.
+    pub fn step(&mut self, millis: i64) {
+        if millis == 0 {
+            return;
+        }
+        self.ahead += millis;
+        self.seen.most_ahead = self.seen.most_ahead.max(self.ahead);
+        self.seen.next_most_ahead = self.seen.next_most_ahead.max(self.ahead);
+        self.seen.failed_calls.clear();
+    }
+
+    /// A request comes; what it is given is checked.
+    pub fn request(&self) -> bool {
+        let Some((number, until)) = self.pixy.live else { return false };
+        if until.is_some_and(|until| self.tick() >= until) {
+            return false;
+        }
+        assert!(self.seen.durable.contains(&number), "at-{number} was given to a request before it was durable");
+        let until = self.server.pair(number).until + self.seen.slack;
+        assert!(self.now < until, "at-{number} was given to a request {:?} after its end", self.now - until);
+        true
+    }
+
+    /// The upstream refuses the live token: `Account::rejected`.
+    pub fn rejected(&mut self) {
+        self.pixy.wanted = self.pixy.live.map(|_| self.pixy.record.login.serial);
+    }
+
+    /// The process dies, and comes back after `down`.
+    pub fn restart(&mut self, down: Duration, step: i64, jitter: f64) {
+        if std::mem::take(&mut self.seen.begun) {
+            self.seen.crashes_with_intent += 1;
+        }
+        self.seen.crashed_in_window |= std::mem::take(&mut self.seen.in_window);
+        self.seen.restarts += 1;
+        self.now += down;
+        self.step(step);
+        self.pixy = Pixy::new(self.stored().after_restart(self.wall()));
+        self.publish(jitter);
+        assert_eq!(login(&self.pixy.record), self.disk_login, "a restart changed the login");
+        assert!(self.seen.crashes_with_intent < 2 || self.relink_required(), "a third try of an interrupted refresh");
+    }
+
+    /// `Account::look`.
+    pub fn look(&mut self, plan: &Plan) -> Result<(), Crash> {
+        let now = self.tick();
+        if !self.pixy.record.is_renewable() {
+            return Ok(());
+        }
+        if self.pixy.refresh_at.is_some_and(|at| at <= now) || self.take_forced(now) {
+            return self.refresh(plan);
+        }
+        Ok(())
+    }
+
+    /// `Account::take_forced`.
+    fn take_forced(&mut self, now: Tick) -> bool {
+        let wanted = self.pixy.wanted.take();
+        let login = &self.pixy.record.login;
+        let too_early = login.not_before.is_some_and(|moment| moment > self.wall());
+        if wanted != Some(login.serial) || too_early || self.pixy.forced_again_at.is_some_and(|at| now < at) {
+            return false;
+        }
+        self.pixy.forced_again_at = Some(now.after(Duration::from_secs(30)));
+        true
+    }
+
+    /// `Account::refresh`, `prepare` and `settle`.
+    fn refresh(&mut self, plan: &Plan) -> Result<(), Crash> {
+        let wait = self.pixy.record.breaker_wait(self.wall());
+        if !wait.is_zero() {
+            self.hold_back(wait);
+            return Ok(());
+        }
+        let intending = self.pixy.record.intending(self.wall());
+        self.pending_step = plan.step;
+        self.seen.next_most_ahead = self.ahead;
+        self.pass(Point::Begun, plan)?;
+        let prepared = plan.probe_works && {
+            self.pass(Point::Probed, plan)?;
+            self.store(&intending, plan.intent, false)
+        };
+        if !prepared {
+            let pause = self.next_pause(None, plan.jitter);
+            self.hold_back(pause);
+            return Ok(());
+        }
+        self.pass(Point::Intended, plan)?;
+        let answer = self.call(&intending, plan)?;
+        let renewing = answer.is_ok();
+        let failure = answer.as_ref().err().cloned();
+        let next = match answer {
+            Ok(tokens) => intending.renewed(tokens, self.wall()),
+            Err(failure) => intending.failed(&failure, self.wall()),
+        };
+        self.pass(Point::Heard, plan)?;
+        for _ in 0..plan.store_failures {
+            assert!(!self.store(&next, if plan.store == Disk::Works { Disk::Full } else { plan.store }, renewing));
+            self.now += Duration::from_secs(1);
+            self.pass(Point::StoreFailed, plan)?;
+        }
+        self.store(&next, Disk::Works, renewing);
+        if renewing && next.login.lifetime.is_none_or(|lifetime| lifetime >= Duration::from_secs(1)) {
+            self.seen.failed_calls.pop();
+        }
+        self.pass(Point::Durable, plan)?;
+        self.publish(plan.jitter);
+        self.pass(Point::Published, plan)?;
+        match failure {
+            None => self.pixy.failed_in_a_row = 0,
+            Some(failure) if next.is_renewable() => {
+                let pause = self.next_pause(failure.retry_after, plan.jitter).max(next.breaker_wait(self.wall()));
+                self.hold_back(pause);
+            }
+            Some(_) => {}
+        }
+        Ok(())
+    }
+
+    fn call(&mut self, record: &Record, plan: &Plan) -> Result<Result<Tokens, Failure>, Crash> {
+        let number = refresh_number(&record.login);
+        self.may_be_called(number);
+        self.seen.failed_calls.push(self.now);
+        let hour_ago = self.now.checked_sub(Duration::from_hours(1));
+        let recent = self.seen.failed_calls.iter().filter(|&&at| hour_ago.is_none_or(|hour_ago| at > hour_ago));
+        assert!(recent.count() <= 20, "more than 20 failed calls within an hour");
+
+        self.now += plan.there;
+        let lifetime = if plan.reply == Reply::DeadOnArrival { Duration::ZERO } else { self.server.lifetime };
+        let mut answer = match plan.reply {
+            Reply::NeverSent => Err(Failure { surely_unspent: true, ..failure(FailureKind::Transient) }),
+            Reply::UnspentUnheard => Err(failure(FailureKind::Unheard)),
+            Reply::Transient => Err(failure(FailureKind::Transient)),
+            Reply::TooMany(seconds) => {
+                let retry_after = Some(Duration::from_secs(seconds.into()));
+                Err(Failure { retry_after, ..failure(FailureKind::Transient) })
+            }
+            Reply::Unknown => {
+                self.seen.unknown += 1;
+                Err(failure(FailureKind::Unknown))
+            }
+            Reply::Refused => {
+                self.seen.refused = true;
+                self.server.ended = true;
+                Err(failure(FailureKind::Terminal))
+            }
+            Reply::Honest | Reply::DeadOnArrival | Reply::SpentUnheard => self.spend(number, lifetime),
+        };
+        if plan.reply == Reply::SpentUnheard {
+            self.seen.unheard |= answer.is_ok();
+            answer = Err(failure(FailureKind::Unheard));
+        }
+        self.seen.in_window = answer.is_ok();
+        self.pass(Point::Committed, plan)?;
+        self.now += plan.back;
+        Ok(answer)
+    }
+
+    fn spend(&mut self, number: usize, lifetime: Duration) -> Result<Tokens, Failure> {
+        let reused = self.server.is_spent(number) && !self.server.ended;
+        assert!(
+            !reused || self.seen.unheard || self.seen.crashed_in_window,
+            "rt-{number} was spent twice without need"
+        );
+        let pair = self.server.refresh(number, lifetime, self.now);
+        pair.map(|pair| tokens(pair, lifetime)).ok_or_else(|| failure(FailureKind::Terminal))
+    }
+
+    /// What must be true when a refresh token is presented.
+    fn may_be_called(&self, number: usize) {
+        let newest = self.seen.durable.last().copied();
+        assert_eq!(newest, Some(number), "rt-{number} was presented after its successor was durable");
+        assert!(self.seen.intent_is_durable, "a call without a durable intent");
+        assert!(self.seen.crashes_with_intent < 2, "a call after two crashes with the same intent open");
+        assert!(!self.relink_required(), "a call although a person must link again");
+        let reckoned = wall(self.now, self.seen.most_ahead);
+        let not_before = self.server.pair(number).not_before.map(|moment| wall(moment, 0));
+        assert!(not_before.is_none_or(|moment| reckoned >= moment), "rt-{number} was presented before it may be");
+    }
+
+    /// One step is done: the clock may be stepped, a request may come, the process may die.
+    fn pass(&mut self, point: Point, plan: &Plan) -> Result<(), Crash> {
+        if let Some((_, millis)) = self.pending_step.take_if(|(at, _)| *at == point) {
+            self.step(millis);
+        }
+        self.request();
+        if plan.crash == Some(point) { Err(Crash) } else { Ok(()) }
+    }
+
+    /// `Account::store`.
+    fn store(&mut self, record: &Record, disk: Disk, renewing: bool) -> bool {
+        if disk != Disk::Full {
+            assert!(renewing || login(record) == self.disk_login, "a failure changed what is stored");
+            self.write(record);
+        }
+        if disk == Disk::Works {
+            self.pixy.record = record.clone();
+        }
+        disk == Disk::Works
+    }
+
+    fn write(&mut self, record: &Record) {
+        self.disk = serde_json::to_string(record).expect("a record has string keys only");
+        if self.seen.durable.insert(access_number(&record.login)) {
+            self.seen.most_ahead = self.seen.next_most_ahead;
+        }
+        self.disk_login = login(record);
+        self.seen.begun = record.intent.is_some();
+        self.seen.intent_is_durable = record.intent.is_some();
+        if record.intent.is_none() {
+            self.seen.crashes_with_intent = 0;
+            self.seen.in_window = false;
+        }
+    }
+
+    /// `Account::publish`.
+    fn publish(&mut self, jitter: f64) {
+        let (wall, tick) = (self.wall(), self.tick());
+        let pixy = &mut self.pixy;
+        let login = &pixy.record.login;
+        let timing = match pixy.timing {
+            Some((serial, timing)) if serial == login.serial => timing,
+            _ => {
+                let behind = self.seen.most_ahead - self.ahead;
+                self.seen.slack = Duration::from_millis(u64::try_from(behind).unwrap_or(0));
+                pixy.record.timing(Duration::from_mins(10), jitter, wall, tick)
+            }
+        };
+        pixy.timing = Some((login.serial, timing));
+        pixy.refresh_at = timing.refresh_at.filter(|_| pixy.record.is_renewable());
+        pixy.live = Some((access_number(login), timing.usable_until));
+    }
+}
+
+impl World {
+    fn next_pause(&mut self, retry_after: Option<Duration>, jitter: f64) -> Duration {
+        self.pixy.failed_in_a_row += 1;
+        backoff(self.pixy.failed_in_a_row, retry_after, jitter)
+    }
+
+    fn hold_back(&mut self, pause: Duration) {
+        self.pixy.refresh_at = Some(self.tick().after(pause));
+    }
+}
+
+impl Pixy {
+    fn new(record: Record) -> Self {
+        Self {
+            record,
+            refresh_at: None,
+            live: None,
+            timing: None,
+            failed_in_a_row: 0,
+            forced_again_at: None,
+            wanted: None,
+        }
+    }
+}
+
+impl Plan {
+    /// Nothing goes wrong.
+    pub fn healthy(jitter: f64) -> Self {
+        Self {
+            crash: None,
+            down: Duration::ZERO,
+            step: None,
+            probe_works: true,
+            intent: Disk::Works,
+            reply: Reply::Honest,
+            there: Duration::from_millis(20),
+            back: Duration::from_millis(20),
+            store_failures: 0,
+            store: Disk::Works,
+            jitter,
+        }
+    }
+}
+
+fn wall(truth: Duration, ahead: i64) -> Timestamp {
+    // Far from 1970, so that sixty years back are still after it.
+    const START: i64 = 3_000_000_000_000;
+    let millis = START + ahead + i64::try_from(truth.as_millis()).expect("a test lasts less than a lifetime");
+    Timestamp::EPOCH.after(Duration::from_millis(u64::try_from(millis).unwrap_or(0)))
+}
+
+fn tokens(pair: Pair, lifetime: Duration) -> Tokens {
+    Tokens {
+        access_token: Secret::new(format!("at-{}", pair.number)),
+        refresh_token: Some(Secret::new(format!("rt-{}", pair.number))),
+        lifetime: Some(lifetime),
+        not_before: pair.not_before.map(|moment| wall(moment, 0)),
+        scopes: None,
+        identity: Vec::new(),
+        claim_headers: Vec::new(),
+    }
+}
+
+fn failure(kind: FailureKind) -> Failure {
+    Failure { kind, code: None, what: "it failed".into(), retry_after: None, surely_unspent: false }
+}
+
+fn login(record: &Record) -> String {
+    serde_json::to_string(&record.login).expect("a login has string keys only")
+}
+
+fn access_number(login: &Login) -> usize {
+    number(&login.access_token)
+}
+
+fn refresh_number(login: &Login) -> usize {
+    match &login.renewal {
+        Renewal::RefreshToken { token } => number(token),
+        Renewal::None | Renewal::ClientSecret { .. } => panic!("the refresh token is gone"),
+    }
+}
+
+fn number(token: &Secret) -> usize {
+    token.expose()[3..].parse().expect("tokens are numbered")
+}
