@@ -3,6 +3,7 @@
 //! strace counts the calls of each thread by their names, so a point of death is a thread (the main one, which has the network,
 //! or the one that has the files), a name and a number. One refresh without a death is written down first; its calls are the
 //! points. strace is attached once Pixy runs, so that its start uses up no numbers.
+#![allow(clippy::print_stdout, reason = "what was skipped, and how the deaths ended, is for the reader of the log")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -186,9 +187,9 @@ impl House {
         let (committed, is_old) = (spent_before == 1, calls[spent_before].field("refresh_token") == self.refresh_token);
         assert!(is_old || committed, "{point:?}: the token came from nowhere");
         if is_old {
-            tally.old += 1
+            tally.old += 1;
         } else {
-            tally.new += 1
+            tally.new += 1;
         }
         // The server has rotated and the outcome was not durable: without grace, nobody can save that login.
         if committed && is_old && self.rotation.grace.is_zero() {
