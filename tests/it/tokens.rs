@@ -44,11 +44,11 @@ async fn tokens_are_renewed_ahead_of_time_and_no_request_fails() {
 #[tokio::test]
 async fn many_requests_at_the_moment_of_expiry_make_one_token_call() {
     // openai/codex#10332, anthropics/claude-code#24317, anomalyco/opencode#49439
-    let (endpoint, upstream) = provider(SECOND).await;
+    let (endpoint, upstream) = provider(3 * SECOND).await;
     let pixy = Pixy::linked(&endpoint, &upstream).await;
     let gate = endpoint.hold_next();
     endpoint.until_requests(2).await; // the code, and the refresh that is held back
-    tokio::time::sleep(SECOND).await; // the old token is over
+    tokio::time::sleep(SECOND / 2).await; // the old token is over, and the held one is not
     let asks = (0..50).map(|_| pixy.get("/a/v1/models"));
     let answers = futures_util::future::join_all(asks);
     let open = async {
@@ -64,11 +64,11 @@ async fn many_requests_at_the_moment_of_expiry_make_one_token_call() {
 #[tokio::test]
 async fn a_client_that_hangs_up_cancels_no_refresh() {
     // openai/codex PR#26516
-    let (endpoint, upstream) = provider(SECOND).await;
+    let (endpoint, upstream) = provider(3 * SECOND).await;
     let pixy = Pixy::linked(&endpoint, &upstream).await;
     let gate = endpoint.hold_next();
     endpoint.until_requests(2).await;
-    tokio::time::sleep(SECOND).await;
+    tokio::time::sleep(SECOND / 2).await;
     assert!(tokio::time::timeout(Duration::from_millis(100), pixy.get("/a/v1/models")).await.is_err(), "it waits");
     gate.open();
     assert_eq!(within(pixy.get("/a/v1/models")).await.status, 200);

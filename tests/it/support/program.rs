@@ -51,11 +51,13 @@ impl Program {
         self.child.id().expect("it was not waited for")
     }
 
-    /// The ids of its other threads.
+    /// The ids of its other threads, the oldest first.
     pub(crate) fn workers(&self) -> Vec<u32> {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.id())).expect("it runs");
         let ids = tasks.filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok());
-        ids.filter(|&id| id != self.id()).collect()
+        let mut ids: Vec<u32> = ids.filter(|&id| id != self.id()).collect();
+        ids.sort_unstable();
+        ids
     }
 
     /// Whether it has ended.
