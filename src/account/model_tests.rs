@@ -201,7 +201,7 @@ fn cases(least: u32) -> ProptestConfig {
 }
 
 proptest! {
-    #![proptest_config(cases(5_000))]
+    #![proptest_config(cases(2_000))]
 
     #[test]
     fn whatever_happens_the_login_is_handled_with_care(server in servers(), story in stories(true)) {
