@@ -96,6 +96,7 @@ pub struct Pixy {
 
 /// The ledger that the invariants are judged by; nothing in it comes from the state machine.
 #[derive(Default)]
+#[allow(clippy::struct_excessive_bools)] // a ledger, not a state
 pub struct Seen {
     /// Numbers of all pairs that were ever durable.
     pub durable: BTreeSet<usize>,
@@ -189,7 +190,11 @@ impl World {
         }
         assert!(self.seen.durable.contains(&number), "at-{number} was given to a request before it was durable");
         let until = self.server.pair(number).until + self.seen.slack;
-        assert!(self.now < until, "at-{number} was given to a request {:?} after its end", self.now - until);
+        assert!(
+            self.now < until,
+            "at-{number} was given to a request {:?} after its end",
+            self.now.saturating_sub(until)
+        );
         true
     }
 
