@@ -6,6 +6,8 @@
 //! is durable, too late or when the clocks cannot be trusted, no failure changes what is stored, no more than 20 failed
 //! calls an hour, no third try of an interrupted refresh, no refresh before its time.
 
+mod made;
+mod plan;
 mod server;
 mod world;
 
@@ -13,8 +15,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use plan::{Disk, Plan, Point, Reply};
 use server::Server;
-use world::{Disk, Plan, Point, Reply, World};
+use world::World;
 
 /// What happens next.
 #[derive(Debug, Clone)]

@@ -18,17 +18,18 @@ use tokio::process::{Child, Command};
 use crate::support::{Pixy, Program, Rotation, Scratch, TokenEndpoint, Upstream, oauth_account, within};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes and needs strace and the right to trace: tests/run --long"]
 async fn attack_73_killed_at_any_syscall_a_login_is_old_or_new() {
     if strace_is_missing() {
         return;
     }
     let with_grace = House::new(Duration::from_secs(5)).await.killed_everywhere().await;
     assert_eq!(with_grace.lost, Vec::<String>::new(), "a server with grace forgives");
-    let without = House::new(Duration::ZERO).await.killed_everywhere().await;
-    println!("5 s grace: {with_grace:?}\nno grace: {without:?}");
+    House::new(Duration::ZERO).await.killed_everywhere().await; // it judges each loss by where the kill fell
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes and needs strace and the right to trace: tests/run --long"]
 async fn attack_75_a_disk_that_fails_is_noticed_before_the_token_is_spent() {
     if strace_is_missing() {
         return;

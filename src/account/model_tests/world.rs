@@ -4,68 +4,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::server::{Pair, Server};
+use super::made::{access_number, failure, login, refresh_number, tokens, wall};
+use super::plan::{Crash, Disk, Plan, Point, Reply};
+use super::server::Server;
 use crate::account::state::{Login, Record, Renewal, Standing, Timing, backoff};
 use crate::clock::{Clock, Tick, Timestamp};
 use crate::oauth::reply::{Failure, FailureKind, Tokens};
 use crate::secret::Secret;
-
-/// The process died: what was in memory is lost.
-pub struct Crash;
-
-/// Between which steps of a refresh something happens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Point {
-    Begun,
-    Probed,
-    Intended,
-    Committed,
-    Heard,
-    StoreFailed,
-    Durable,
-    Published,
-}
-
-/// How the vault behaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Disk {
-    Works,
-    Full,
-    /// It says no, and the bytes are there (an fsync of the directory that failed).
-    FailsButKeeps,
-}
-
-/// How a call of the token endpoint goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reply {
-    Honest,
-    DeadOnArrival,
-    NeverSent,
-    SpentUnheard,
-    UnspentUnheard,
-    Refused,
-    Transient,
-    TooMany(u16),
-    Unknown,
-}
-
-/// How the next refresh goes.
-#[derive(Debug, Clone)]
-pub struct Plan {
-    pub crash: Option<Point>,
-    pub down: Duration,
-    /// A step of the wall clock, in milliseconds, at a point of the refresh.
-    pub step: Option<(Point, i64)>,
-    pub probe_works: bool,
-    pub intent: Disk,
-    pub reply: Reply,
-    pub there: Duration,
-    pub back: Duration,
-    /// So many tries to store the outcome fail.
-    pub store_failures: u16,
-    pub store: Disk,
-    pub jitter: f64,
-}
 
 /// All that is remembered across a crash, and what has been seen.
 pub struct World {
@@ -102,6 +47,8 @@ pub struct Seen {
     pub durable: BTreeSet<usize>,
     /// When calls went out that brought nothing (in the end), since the wall clock was last stepped.
     pub failed_calls: Vec<Duration>,
+    /// The refresh token of a call whose outcome is not settled.
+    called_with: Option<usize>,
     pub restarts: u32,
     /// The provider refused, or answered something unknown, because it was told to.
     pub refused: bool,
@@ -205,6 +152,10 @@ impl World {
 
     /// The process dies, and comes back after `down`.
     pub fn restart(&mut self, down: Duration, step: i64, jitter: f64) {
+        // A store that reported a failure and kept the record has made the answer durable all the same.
+        if self.seen.called_with.take().is_some_and(|number| refresh_number(&self.stored().login) != number) {
+            self.seen.failed_calls.pop();
+        }
         if std::mem::take(&mut self.seen.begun) {
             self.seen.crashes_with_intent += 1;
         }
@@ -277,6 +228,7 @@ impl World {
             self.pass(Point::StoreFailed, plan)?;
         }
         self.store(&next, Disk::Works, renewing);
+        self.seen.called_with = None;
         if renewing && next.login.lifetime.is_none_or(|lifetime| lifetime >= Duration::from_secs(1)) {
             self.seen.failed_calls.pop();
         }
@@ -298,6 +250,7 @@ impl World {
         let number = refresh_number(&record.login);
         self.may_be_called(number);
         self.seen.failed_calls.push(self.now);
+        self.seen.called_with = Some(number);
         let hour_ago = self.now.checked_sub(Duration::from_hours(1));
         let recent = self.seen.failed_calls.iter().filter(|&&at| hour_ago.is_none_or(|hour_ago| at > hour_ago));
         assert!(recent.count() <= 20, "more than 20 failed calls within an hour");
@@ -432,65 +385,4 @@ impl Pixy {
             wanted: None,
         }
     }
-}
-
-impl Plan {
-    /// Nothing goes wrong.
-    pub fn healthy(jitter: f64) -> Self {
-        Self {
-            crash: None,
-            down: Duration::ZERO,
-            step: None,
-            probe_works: true,
-            intent: Disk::Works,
-            reply: Reply::Honest,
-            there: Duration::from_millis(20),
-            back: Duration::from_millis(20),
-            store_failures: 0,
-            store: Disk::Works,
-            jitter,
-        }
-    }
-}
-
-fn wall(truth: Duration, ahead: i64) -> Timestamp {
-    // Far from 1970, so that sixty years back are still after it.
-    const START: i64 = 3_000_000_000_000;
-    let millis = START + ahead + i64::try_from(truth.as_millis()).expect("a test lasts less than a lifetime");
-    Timestamp::EPOCH.after(Duration::from_millis(u64::try_from(millis).unwrap_or(0)))
-}
-
-fn tokens(pair: Pair, lifetime: Duration) -> Tokens {
-    Tokens {
-        access_token: Secret::new(format!("at-{}", pair.number)),
-        refresh_token: Some(Secret::new(format!("rt-{}", pair.number))),
-        lifetime: Some(lifetime),
-        not_before: pair.not_before.map(|moment| wall(moment, 0)),
-        scopes: None,
-        identity: Vec::new(),
-        claim_headers: Vec::new(),
-    }
-}
-
-fn failure(kind: FailureKind) -> Failure {
-    Failure { kind, code: None, what: "it failed".into(), retry_after: None, surely_unspent: false }
-}
-
-fn login(record: &Record) -> String {
-    serde_json::to_string(&record.login).expect("a login has string keys only")
-}
-
-fn access_number(login: &Login) -> usize {
-    number(&login.access_token)
-}
-
-fn refresh_number(login: &Login) -> usize {
-    match &login.renewal {
-        Renewal::RefreshToken { token } => number(token),
-        Renewal::None | Renewal::ClientSecret { .. } => panic!("the refresh token is gone"),
-    }
-}
-
-fn number(token: &Secret) -> usize {
-    token.expose()[3..].parse().expect("tokens are numbered")
 }

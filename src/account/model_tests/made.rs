@@ -1,0 +1,51 @@
+//! Replies, failures and clocks of the model, and what tokens are called in it.
+
+use std::time::Duration;
+
+use super::server::Pair;
+use crate::account::state::{Login, Record, Renewal};
+use crate::clock::Timestamp;
+use crate::oauth::reply::{Failure, FailureKind, Tokens};
+use crate::secret::Secret;
+
+pub fn wall(truth: Duration, ahead: i64) -> Timestamp {
+    // Far from 1970, so that sixty years back are still after it.
+    const START: i64 = 3_000_000_000_000;
+    let millis = START + ahead + i64::try_from(truth.as_millis()).expect("a test lasts less than a lifetime");
+    Timestamp::EPOCH.after(Duration::from_millis(u64::try_from(millis).unwrap_or(0)))
+}
+
+pub fn tokens(pair: Pair, lifetime: Duration) -> Tokens {
+    Tokens {
+        access_token: Secret::new(format!("at-{}", pair.number)),
+        refresh_token: Some(Secret::new(format!("rt-{}", pair.number))),
+        lifetime: Some(lifetime),
+        not_before: pair.not_before.map(|moment| wall(moment, 0)),
+        scopes: None,
+        identity: Vec::new(),
+        claim_headers: Vec::new(),
+    }
+}
+
+pub fn failure(kind: FailureKind) -> Failure {
+    Failure { kind, code: None, what: "it failed".into(), retry_after: None, surely_unspent: false }
+}
+
+pub fn login(record: &Record) -> String {
+    serde_json::to_string(&record.login).expect("a login has string keys only")
+}
+
+pub fn access_number(login: &Login) -> usize {
+    number(&login.access_token)
+}
+
+pub fn refresh_number(login: &Login) -> usize {
+    match &login.renewal {
+        Renewal::RefreshToken { token } => number(token),
+        Renewal::None | Renewal::ClientSecret { .. } => panic!("the refresh token is gone"),
+    }
+}
+
+pub fn number(token: &Secret) -> usize {
+    token.expose()[3..].parse().expect("tokens are numbered")
+}
