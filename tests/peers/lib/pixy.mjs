@@ -195,11 +195,12 @@ class Pixy {
     return fetch(`http://127.0.0.1:${this.ports.agent}${path}`, { signal: AbortSignal.timeout(20_000), ...options });
   }
 
-  /** One streamed message by the account `claude`. */
+  /** One streamed message by the account `claude`, within a minute whatever the signal. */
   message(headers = {}, signal = AbortSignal.timeout(20_000)) {
     const body = { model: 'small', max_tokens: 100, stream: true, messages: [{ role: 'user', content: 'hi' }] };
     return this.ask('/claude/v1/messages', {
-      method: 'POST', signal, body: JSON.stringify(body), headers: { 'content-type': 'application/json', ...headers },
+      method: 'POST', body: JSON.stringify(body), headers: { 'content-type': 'application/json', ...headers },
+      signal: AbortSignal.any([signal, AbortSignal.timeout(60_000)]),
     });
   }
 }
