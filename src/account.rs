@@ -2,7 +2,7 @@
 //! login is stored.
 //!
 //! `proxy` asks an [`Account`] for its [`Bearer`]; `link` gives it a confirmed login by [`Account::adopt`]. A refresh belongs
-//! to the account's own task ([`refresh`]), never to a request: a caller that leaves cancels nothing.
+//! to the account's own task (`refresh`), never to a request: a caller that leaves cancels nothing.
 
 mod book;
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Configuration: the file, read into values that mean something.
 //!
 //! [`load`] reports every fault of a file in one run, each with its place and what is allowed. A file goes through four
-//! steps: [`node`] reads it into a tree in which everything knows its place, [`check`] compares the tree's shape with the
-//! schema of [`raw`] and takes out what is faulty, and [`build`] gives what is left its meaning. The faults of all of them
+//! steps: `node` reads it into a tree in which everything knows its place, `check` compares the tree's shape with the
+//! schema of `raw` and takes out what is faulty, and `build` gives what is left its meaning. The faults of all of them
 //! are told together.
 
 mod agent_key;

@@ -1,7 +1,7 @@
 //! The gateway: a request's way from the agent to the one upstream of its account, and the answer's way back.
 //!
-//! [`Proxy::pass`] is the whole journey; each step lives in a file of its own, and the types between them
-//! ([`Route`](route::Route), [`Stripped`](strip::Stripped), [`Grant`](agent::Grant), [`Outgoing`](attach::Outgoing)) are made
+//! `Proxy::pass` is the whole journey; each step lives in a file of its own, and the types between them
+//! (`Route`, `Stripped`, `Grant`, `Outgoing`) are made
 //! by their own step alone, so that a step cannot be left out.
 
 pub mod agent;

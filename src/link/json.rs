@@ -54,8 +54,10 @@ struct AttemptJson {
     host: String,
     scopes: Vec<String>,
     expires_at: String,
+    redirect: &'static str,
     exchanged: bool,
     identity: Option<Vec<String>>,
+    granted: Option<Vec<String>>,
     replaces: Option<Vec<String>>,
 }
 
@@ -81,11 +83,7 @@ impl Linker {
                 accepted: account.terms_accepted(),
             },
             flow: profile.link.flow.as_str(),
-            redirect: match profile.link.redirect {
-                Redirect::Paste(_) => "paste",
-                Redirect::Loopback { .. } => "loopback",
-                Redirect::None => "none",
-            },
+            redirect: redirect_json(&profile.link.redirect),
             state: if needs_terms { "needs_terms" } else { view.state.as_str() },
             usable: account.is_usable(),
             identity: is_linked.then(|| view.identity.clone()),
@@ -109,13 +107,26 @@ impl Linker {
             host: attempt.authorize_url.host_str().unwrap_or_default().to_owned(),
             scopes: account.profile().link.scopes.clone(),
             expires_at: attempt.expires_at.to_rfc3339(),
+            redirect: redirect_json(&account.profile().link.redirect),
             exchanged: Self::is_exchanged(attempt),
             identity: match &attempt.stage {
                 Stage::Exchanged(login) => Some(login.identity.clone()),
                 Stage::Waiting(_) | Stage::Exchanging => None,
             },
+            granted: match &attempt.stage {
+                Stage::Exchanged(login) => Some(login.scopes.clone()),
+                Stage::Waiting(_) | Stage::Exchanging => None,
+            },
             replaces: linked_as,
         })
+    }
+}
+
+fn redirect_json(redirect: &Redirect) -> &'static str {
+    match redirect {
+        Redirect::Paste(_) => "paste",
+        Redirect::Loopback { .. } => "loopback",
+        Redirect::None => "none",
     }
 }
 

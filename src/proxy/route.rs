@@ -21,7 +21,8 @@ pub struct Route {
 pub enum Purpose {
     /// To be passed on.
     Call,
-    /// `GET` or `HEAD` of the account's own root: clients look there whether anybody is at home.
+    /// `GET` or `HEAD` of the account's own root (Claude Code: also `HEAD /api/hello`): clients look there whether anybody is
+    /// at home.
     Hello,
 }
 
@@ -64,7 +65,8 @@ pub fn find(account: &Arc<Account>, bound: bool, method: &Method, uri: &Uri) -> 
     let path = below_account(uri.path(), bound);
     let query = uri.query().map(str::to_owned);
     let route = |path: &str, purpose| Route { account: Arc::clone(account), path: path.to_owned(), query, purpose };
-    if matches!(path, "" | "/") && matches!(*method, Method::GET | Method::HEAD) {
+    let is_hello = matches!((method, path), (&Method::GET | &Method::HEAD, "" | "/") | (&Method::HEAD, "/api/hello"));
+    if is_hello {
         return Ok(route("/", Purpose::Hello));
     }
     check_path(path).map_err(Refusal::BadRequest)?;

@@ -4,19 +4,17 @@ const KEY = "pixy-session";
 
 export const session = () => sessionStorage.getItem(KEY);
 
-/** Trades a setup code for a session. */
 export async function open(setup_code) {
   sessionStorage.setItem(KEY, (await call("POST", "/api/session", { setup_code })).session);
 }
 
-/** Answers JSON, or throws problem details (RFC 9457) as `{title, detail, code, status}`. */
+// Answers JSON, or throws problem details (RFC 9457) as `{title, detail, code, status}`.
 export const call = async (...request) => (await send(...request)).json();
 
 export const accounts = () => call("GET", "/api/accounts");
 
 async function send(method, path, body) {
-  const headers = session() ? { Authorization: `Bearer ${session()}` } : {};
-  if (body) headers["Content-Type"] = "application/json";
+  const headers = { "Content-Type": "application/json", Authorization: `Bearer ${session()}` };
   const response = await fetch(path, { method, headers, body: body && JSON.stringify(body) }).catch(() => {
     throw { title: "Pixy does not answer.", detail: "See whether it still runs, then try again." };
   });
@@ -27,14 +25,11 @@ async function send(method, path, body) {
   throw { title, detail, status, code: type.split(/[:/]/).pop() };
 }
 
-/** Follows the accounts as long as this session lasts: by events, and by asking every 5 s between two streams. */
+// Follows the accounts while the session lasts: by events, and by asking every 5 s between two streams.
 export async function watch(show, lost) {
   const mine = session(), lasts = () => session() === mine, take = (list) => lasts() && show(list);
   for (let pause = 1; lasts(); pause = Math.min(pause * 2, 30)) {
-    await stream((list) => {
-      pause = 1;
-      take(list);
-    }).catch(({ status }) => status && lost({ status }));
+    await stream((list) => { pause = 1; take(list); }).catch(({ status }) => status && lost({ status }));
     for (let left = pause; left > 0 && lasts(); left -= 5) {
       await accounts().then(take, lost);
       await new Promise((done) => setTimeout(done, Math.min(left, 5) * 1000));

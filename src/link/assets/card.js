@@ -1,4 +1,4 @@
-// One account's card: its state, who it is, how long it lasts, and what can be done.
+// One account's card.
 
 import { call } from "./api.js";
 import { at, fill, idOf, part, pick, web } from "./dom.js";
@@ -6,7 +6,7 @@ import { begin, flow } from "./flow.js";
 import { act, draw, focusOn, lost, mine, note, page } from "./state.js";
 import { signOf } from "./words.js";
 
-/** Brings the card of an account up to date; answers the card. */
+// Brings the card of an account up to date.
 export function update(account) {
   const { attempt, quota: bars, usage: hours, ...facts } = account, { name } = facts, own = mine(name);
   const node = at(idOf(name, "card")) ?? at("cards").appendChild(part("card", { name }));
@@ -63,7 +63,6 @@ function unlink({ name, key }) {
   dialog.showModal();
 }
 
-/** For each kind of agent the exact lines. */
 function recipes(name, { env, fresh }) {
   if (!env) call("GET", `/api/accounts/${name}/env`).then((env) => note(name, { env }), lost);
   const chosen = env?.find(({ client }) => client === page.client) ?? env?.[0];
@@ -78,20 +77,13 @@ function recipes(name, { env, fresh }) {
   return part("use", { name, fresh, tabs, lines: chosen?.lines.join("\n") });
 }
 
-function quota({ used_percent: used, ...facts }) {
-  const made = part("quota", { ...facts, used: Math.round(used) });
-  made.querySelector("path").setAttribute("d", `M0 3H${Math.min(used, 100)}`);
-  return made;
-}
+const quota = ({ used_percent: used, ...facts }) =>
+  part("quota", { ...facts, used: Math.round(used), bar: `M0 3H${Math.min(used, 100)}` });
 
-/** The last 24 hours, as bars and as a table. */
+// The last 24 hours, as bars and as a table.
 function usage({ hours, requests, tokens }) {
   const short = (count) => count?.toLocaleString("en", { notation: "compact" }), most = Math.max(...hours, 1);
-  const made = part("usage", { requests: short(requests), tokens: short(tokens) });
-  made.querySelector("path").setAttribute("d", hours.map((count, hour) => `M${hour * 10 + 5} 32v-${(count / most) * 32}`).join(""));
-  hours.forEach((count, hour) => {
-    const row = made.querySelector("tbody").insertRow();
-    for (const text of [23 - hour, count]) row.insertCell().textContent = text;
-  });
-  return made;
+  return part("usage", { requests: short(requests), tokens: short(tokens),
+    bars: hours.map((count, hour) => `M${hour * 10 + 5} 32v-${(count / most) * 32}`).join(""),
+    rows: hours.map((count, hour) => part("hour", { ago: 23 - hour, count })) });
 }

@@ -2,7 +2,7 @@
 
 export const at = (id) => document.getElementById(id);
 
-/** Web addresses alone become links: a `javascript:` address never does. */
+// Web addresses alone become links: a `javascript:` address never does.
 export const web = (text) => (/^https?:/i.test(text) && URL.canParse(text) ? new URL(text) : null);
 
 export const idOf = (name, what) => `of-${name}-${what}`;
@@ -11,12 +11,12 @@ export const pick = (id, match = "*") => at(id).content.querySelector(match)?.cl
 
 const has = (fact) => fact != null && fact !== false && fact.length !== 0;
 
-/** A copy of a template, filled with facts; how is said above the templates. */
+// A copy of a template, filled with facts; how is said above the templates.
 export function part(id, facts) {
   const root = pick(id), { name, now } = facts;
   const holds = (key) => (key[0] === "!" ? !has(facts[key.slice(1)]) : has(facts[key]));
   for (const node of [root, ...root.querySelectorAll("*")]) {
-    const { at: stages, if: wants, text, node: nodes, time, href, do: does, id: own = does } = node.dataset;
+    const { at: stages, if: wants, text, node: nodes, time, href, d, do: does, id: own = does } = node.dataset;
     if (stages?.split(" ").includes(now) === false || wants?.split(" ").every(holds) === false) {
       node.remove();
       continue;
@@ -25,6 +25,7 @@ export function part(id, facts) {
     if (nodes) node.append(...[facts[nodes]].flat());
     if (time) node.dateTime = facts[time];
     if (href) node.href = facts[href];
+    if (d) node.setAttribute("d", facts[d]);
     if (own) node.id = idOf(name, own);
     if (!does) continue;
     node.setAttribute("aria-describedby", idOf(name, "name"));
@@ -36,7 +37,7 @@ export function part(id, facts) {
   return root;
 }
 
-/** Makes a part anew only when its facts changed, so that typing and focus survive every event. */
+// Makes a part anew only when its facts changed, so that typing and focus survive every event.
 export function fill(node, facts, make) {
   const key = JSON.stringify(facts);
   if (node.facts === key) return;
@@ -53,13 +54,13 @@ async function copy(button) {
   setTimeout(() => (button.textContent = "Copy"), 2500);
 }
 
-/** Times are relative, and exact under the pointer or the focus. */
+// Times are relative, and exact under the pointer or the focus.
 function tick() {
   for (const node of document.querySelectorAll("time")) {
     const { as, time } = node.dataset, when = new Date(node.dateTime), seconds = Math.round((when - Date.now()) / 1000);
     const past = time === "refreshed_at", left = Math.max(past ? -seconds : seconds, 0);
     const [size, unit] = UNITS.find(([size]) => left >= size * 1.5) ?? [1, "s"], length = `${Math.round(left / size)} ${unit}`;
-    const text = node.matches(":hover, :focus") ? when.toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "medium" })
+    const text = node.matches(":hover, :focus") ? String(when).slice(0, 24)
       : as ? `${Math.floor(left / 60)}:${String(left % 60).padStart(2, 0)}`
       : left < 3 ? "now" : past ? `${length} ago` : `in ${length}`;
     node.tabIndex = 0;

@@ -1,4 +1,4 @@
-// Linking: two steps and a check. Pixy stores nothing before the person has said that it is them.
+// Linking: two steps and a check. Pixy stores nothing before the person confirms.
 
 import { call } from "./api.js";
 import { part, pick, web } from "./dom.js";
@@ -12,7 +12,6 @@ export const begin = (name) => act(name, async (own) => {
   focusOn(name, "open");
 });
 
-/** The open attempt of an account. */
 export function flow({ name }, attempt) {
   const { begun } = mine(name), path = `/api/attempts/${attempt.attempt}`;
   const cancel = () => act(name, async (own) => {
@@ -21,11 +20,12 @@ export function flow({ name }, attempt) {
     await call("DELETE", path);
   });
   if (attempt.exchanged) return check(name, attempt, path, cancel);
-  const { redirect, ...known } = expected(attempt), { user_code: code, scopes = [] } = attempt;
-  const to = web(attempt.verification_url ?? attempt.authorize_url), waits = known.comesBack || Boolean(code);
+  const { redirect, ...known } = expected(attempt);
+  const to = web(attempt.verification_url ?? attempt.authorize_url);
   return part("flow", {
-    ...attempt, ...known, name, to, waits, cancel, elsewhere: begun !== attempt.attempt,
-    host: to?.host, local: redirect?.host, words: inWords(scopes), form: paste(name, attempt, path),
+    ...attempt, ...known, name, to, cancel, waits: known.comesBack || attempt.user_code,
+    elsewhere: begun !== attempt.attempt,
+    host: to?.host, local: redirect?.host, words: inWords(attempt.scopes), form: paste(name, attempt, path),
   });
 }
 

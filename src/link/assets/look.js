@@ -1,22 +1,22 @@
-// A first look at pasted text, for a hint while one types. Pixy itself decides, and more strictly.
+// A first look at pasted text, for hints. Pixy itself decides, and more strictly.
 
 import { web } from "./dom.js";
 
-/** What the attempt's own address says of the answer to come. */
-export function expected({ authorize_url }) {
+// The attempt's own address says what answer to expect.
+export function expected({ authorize_url, redirect: kind }) {
   const query = web(authorize_url)?.searchParams;
   const redirect = web(query?.get("redirect_uri") ?? query?.get("callback_url"));
-  const isLocal = /^(127\.|localhost$|\[::1])/.test(redirect?.hostname);
+  const isLocal = kind != "paste" && /^(127\.|localhost$|\[::1])/.test(redirect?.hostname);
   return {
     redirect,
     isLocal,
     state: query?.get("state") ?? redirect?.searchParams.get("state"),
-    // A redirect to this page's own port needs nobody to carry it.
+    // What comes to this page's own port needs no hands.
     comesBack: isLocal && redirect.port === location.port,
   };
 }
 
-/** Which hint fits a text; none while there is too little to tell. */
+// Which hint fits a text, if any yet.
 export function look(text, attempt) {
   const { state, redirect } = expected(attempt), url = web(text), place = (one) => one && one.host + one.pathname;
   if (text.length < 8) return null;

@@ -13,7 +13,6 @@ at("door").addEventListener("submit", (event) => {
   event.preventDefault();
   knock(at("setup").value);
 });
-for (const answer of at("ask").querySelectorAll("button")) answer.onclick = () => at("ask").close(answer.value);
 enter();
 
 // No server sees the fragment. It leaves the address bar before anything else happens.
@@ -60,6 +59,6 @@ function render() {
   // Sorted when the page opens; after that nothing moves away from under the hand.
   const cards = accounts.toSorted(byNeed).map(update);
   for (const node of [...at("cards").children]) if (!cards.includes(node)) node.remove();
-  at("closable").hidden = !accounts.every(({ now }) => /^(linked|key|refreshing)$/.test(now));
+  at("closable").hidden = !accounts[0] || !accounts.every(({ now }) => /^(linked|key|refreshing)$/.test(now));
   settle();
 }

@@ -4,12 +4,12 @@ import { accounts } from "./api.js";
 import { at, idOf } from "./dom.js";
 import { stage } from "./words.js";
 
-/** What Pixy told last, whether it is `silent` now, and the `client` chosen under "Use it". */
+// What Pixy told last, whether it is `silent`, and which `client` is shown.
 export const page = { accounts: [] };
 
 const notes = new Map();
 
-/** What this tab alone knows of an account: a problem, an open form, its own attempt. */
+// What this tab alone knows of an account.
 export const mine = (name) => notes.get(name) ?? notes.set(name, {}).get(name);
 
 export const draw = () => dispatchEvent(new Event("pixy-draw"));
@@ -32,7 +32,7 @@ export function lost({ status }) {
 
 let wanted;
 
-/** The next drawing that has this element gives it the focus. */
+// The next drawing that has this element gives it the focus.
 export const focusOn = (name, what) => (wanted = idOf(name, what));
 
 export function settle() {
@@ -41,7 +41,7 @@ export function settle() {
   wanted = null;
 }
 
-/** Runs one action on an account, never two at once; a problem becomes the card's notice. */
+// Runs one action on an account, never two at once; a problem becomes the card's notice.
 export async function act(name, work) {
   const own = mine(name);
   if (own.busy) return;
