@@ -11,6 +11,7 @@ mod house; // the vault as a whole, while Pixy runs: a new key, moving house
 mod kill; // a login against kill -9 at every syscall of its refresh, and against a disk that fails
 mod layers; // the order of the modules, and the bans
 mod linking; // a link's way: what a person does, and what an attacker would have them do
+mod profiles; // what each provider's profile says, and what none of them allows
 mod program; // the binary, as a person runs it
 mod support; // what the tests talk to: fakes of a provider and of a client, and a whole Pixy
 mod tokens; // the life of a login: refreshes, failures, crashes
