@@ -91,7 +91,8 @@ pub fn strip(headers: HeaderMap, route: &Route) -> Stripped {
     for (name, value) in headers {
         let Some(name) = name.or_else(|| current.clone()) else { continue };
         current = Some(name.clone());
-        let plain = name.as_str().replace('_', "-"); // HeaderName is lower case already
+        // Some servers read `_` as `-`, and a name with either at an end as the name without. HeaderName is lower case already.
+        let plain = name.as_str().replace('_', "-").trim_matches('-').to_owned();
         if KEY_FIELDS.contains(&plain.as_str()) || plain == attach {
             presented.extend(key_of(&value));
         }

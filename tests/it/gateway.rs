@@ -206,6 +206,8 @@ async fn attack_14_no_credential_of_the_agent_arrives_in_any_spelling() {
     for name in [
         "Authorization",
         "authorization_",
+        "_Authorization",
+        "X-Api-Key-",
         "AUTHORIZATION",
         "X-Api-Key",
         "X_Api_Key",
@@ -225,11 +227,7 @@ async fn attack_14_no_credential_of_the_agent_arrives_in_any_spelling() {
         let requests = upstream.requests();
         let seen = requests.last().unwrap();
         assert_eq!(seen.target, "/v1/models?a=b", "{name}");
-        assert!(
-            !format!("{:?}", seen.headers).contains("agents-own") || name == "authorization_",
-            "{name}: {:?}",
-            seen.headers
-        );
+        assert!(!format!("{:?}", seen.headers).contains("agents-own"), "{name}: {:?}", seen.headers);
         assert_eq!(seen.header("authorization").len(), 1, "{name}");
     }
 }
