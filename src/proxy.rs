@@ -85,15 +85,15 @@ impl Proxy {
             return Err(Refusal::BadRequest("a request must carry exactly one Host"));
         }
         agent::refuse_browser(&head.headers)?;
-        let asks_upgrade = head.headers.contains_key(UPGRADE);
+        // Before the list of methods: a client falls back to plain requests at once on this answer, and on no other.
+        if head.headers.get(UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket")) {
+            return Err(Refusal::NoWebSocket);
+        }
         let route = route::find(account, self.bound.is_some(), &head.method, &head.uri)?;
         let stripped = strip::strip(head.headers, &route);
         let grant = self.parts.agents.authorize(&stripped, account.name())?;
         if route.purpose() == Purpose::Hello {
             return Ok(Response::new(ReplyBody::fixed("")));
-        }
-        if asks_upgrade {
-            return Err(Refusal::NoWebSocket);
         }
         let bearer = account.bearer().await.map_err(Refusal::Token)?;
         let body = body.map_err(Into::into).boxed_unsync();
