@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwapOption, Guard};
-use tokio::sync::{Mutex, Notify, watch};
+use tokio::sync::{Mutex, Notify, oneshot, watch};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
@@ -49,8 +49,15 @@ pub struct Account {
     inner: Mutex<Inner>,
     /// Asks the keeper to look again.
     wake: Notify,
-    /// A person or a 401 asks for a refresh of this serial.
-    wanted: std::sync::Mutex<Option<u64>>,
+    /// Who asks for a refresh before its time.
+    asked: std::sync::Mutex<Vec<Ask>>,
+}
+
+/// A person or a 401 asks for the successor of a token.
+struct Ask {
+    serial: u64,
+    /// Dropped once the keeper has done what it may: whoever waits then looks for a newer token.
+    _waiting: Option<oneshot::Sender<()>>,
 }
 
 /// What every account shares.
@@ -112,6 +119,8 @@ struct Inner {
     refresh_at: Option<Tick>,
     /// A forced refresh is allowed again from here on.
     forced_again_at: Option<Tick>,
+    /// After a failure no refresh is tried before, not even a forced one.
+    held_until: Option<Tick>,
 }
 
 impl Account {
@@ -131,9 +140,10 @@ impl Account {
                 failed_in_a_row: 0,
                 refresh_at: None,
                 forced_again_at: None,
+                held_until: None,
             }),
             wake: Notify::new(),
-            wanted: std::sync::Mutex::new(None),
+            asked: std::sync::Mutex::default(),
         })
     }
 
@@ -152,12 +162,11 @@ impl Account {
         self.terms_accepted
     }
 
-    /// A token that is durable and not expired; waits while one is being got, at most [`LONGEST_WAIT`].
-    pub async fn bearer(&self) -> Result<Arc<Bearer>, Unusable> {
+    /// A token that is durable and not expired; waits while one is being got, at most until `until`.
+    pub async fn bearer(&self, until: Instant) -> Result<Arc<Bearer>, Unusable> {
         if let Some(bearer) = self.usable() {
             return Ok(bearer);
         }
-        let until = Instant::now() + LONGEST_WAIT;
         let mut view = self.view.subscribe();
         loop {
             let (state, refresh_at) = {
@@ -183,15 +192,23 @@ impl Account {
         }
     }
 
-    /// The upstream refused this token before its time: asks for one refresh, shared by all, at most one in 30 s.
-    pub fn rejected(&self, bearer: &Bearer) {
-        self.want_refresh(bearer.serial);
+    /// The upstream refused this token before its time: its successor, if there is one, or if one refresh brings it. That
+    /// refresh is shared by all who ask, and there is at most one in 30 s; where it is not allowed the answer comes at once.
+    pub async fn successor(&self, refused: &Bearer, until: Instant) -> Option<Arc<Bearer>> {
+        let newer = || self.usable().filter(|bearer| bearer.serial > refused.serial);
+        if let Some(bearer) = newer() {
+            return Some(bearer);
+        }
+        let (waiting, done) = oneshot::channel();
+        self.ask(refused.serial, Some(waiting));
+        let _ = tokio::time::timeout_at(until, done).await; // never sent to, only dropped
+        newer()
     }
 
     /// A person asks for a refresh, within the same rules.
     pub fn refresh_soon(&self) {
         if let Some(bearer) = &*self.live.load() {
-            self.want_refresh(bearer.serial);
+            self.ask(bearer.serial, None);
         }
         self.wake.notify_one();
     }
@@ -238,11 +255,14 @@ impl Account {
         }
     }
 
-    fn want_refresh(&self, serial: u64) {
-        if let Ok(mut wanted) = self.wanted.lock() {
-            *wanted = Some(serial);
-        }
+    fn ask(&self, serial: u64, waiting: Option<oneshot::Sender<()>>) {
+        self.asks().push(Ask { serial, _waiting: waiting });
         self.wake.notify_one();
+    }
+
+    /// A panic elsewhere leaves a list that is still a list.
+    fn asks(&self) -> std::sync::MutexGuard<'_, Vec<Ask>> {
+        self.asked.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     async fn adopt_now(self: Arc<Self>, login: Login) -> Result<(), VaultError> {
@@ -257,7 +277,7 @@ impl Account {
             inner.record = replaced;
             return Err(error);
         }
-        inner.failed_in_a_row = 0;
+        (inner.failed_in_a_row, inner.held_until) = (0, None);
         self.publish(&mut inner);
         drop(inner);
         tracing::info!(account = %self.name, "linked");

@@ -121,6 +121,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         agents: Agents::new(config.agent_keys, clock.clone()),
         upstream,
         metrics: Arc::clone(&metrics),
+        limits: proxy::Limits::default(),
     });
 
     let mut surfaces = JoinSet::new();

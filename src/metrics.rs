@@ -15,7 +15,8 @@ use crate::name::AccountName;
 pub struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
-    refreshes: Family<RefreshLabels, Counter>,
+    refreshes: Family<OutcomeLabels, Counter>,
+    repairs: Family<OutcomeLabels, Counter>,
     expiry: Family<AccountLabels, Gauge<i64, AtomicI64>>,
     usable: Family<AccountLabels, Gauge<i64, AtomicI64>>,
     open_streams: Gauge,
@@ -30,7 +31,7 @@ struct RequestLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct RefreshLabels {
+struct OutcomeLabels {
     account: String,
     outcome: &'static str,
 }
@@ -50,6 +51,7 @@ impl Metrics {
         let metrics = Self {
             requests: Family::default(),
             refreshes: Family::default(),
+            repairs: Family::default(),
             expiry: Family::default(),
             usable: Family::default(),
             open_streams: Gauge::default(),
@@ -62,6 +64,11 @@ impl Metrics {
             metrics.requests.clone(),
         );
         registry.register("refreshes", "Calls to the token endpoint to renew a login", metrics.refreshes.clone());
+        registry.register(
+            "repairs",
+            "Requests that the upstream refused with 401 before the token's end, by what came of a second try",
+            metrics.repairs.clone(),
+        );
         registry.register_with_unit(
             "access_token_expiry",
             "Until the current access token ends; absent when it does not",
@@ -88,7 +95,13 @@ impl Metrics {
     /// One call to renew a login.
     pub fn refresh(&self, account: &AccountName, outcome: &'static str) {
         let account = account.as_str().to_owned();
-        self.refreshes.get_or_create(&RefreshLabels { account, outcome }).inc();
+        self.refreshes.get_or_create(&OutcomeLabels { account, outcome }).inc();
+    }
+
+    /// One request that the upstream refused although the token had not ended.
+    pub fn repair(&self, account: &AccountName, outcome: &'static str) {
+        let account = account.as_str().to_owned();
+        self.repairs.get_or_create(&OutcomeLabels { account, outcome }).inc();
     }
 
     /// How long the answer of a token endpoint was not yet durable.

@@ -7,6 +7,7 @@
 pub mod agent;
 mod attach;
 mod forward;
+mod replay;
 mod reply;
 mod route;
 mod stream;
@@ -15,22 +16,25 @@ mod strip;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use http::header::UPGRADE;
-use http::{Request, Response};
-use http_body_util::BodyExt as _;
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
-use crate::account::{Account, Book};
+use crate::account::{Account, Bearer, Book, LONGEST_WAIT, Unusable};
 use crate::metrics::Metrics;
 use crate::name::AccountName;
 use crate::oauth::profile::ErrorShape;
 use crate::upstream::Upstream;
-use agent::Agents;
+use agent::{Agents, Grant};
+use replay::Kept;
 use reply::Refusal;
-use route::Purpose;
+use route::{Purpose, Route};
 pub use stream::ReplyBody;
+use strip::Stripped;
 
 /// The agent surface, as one listener serves it; cheap to clone.
 #[derive(Clone)]
@@ -50,6 +54,32 @@ pub struct Parts {
     pub upstream: Upstream,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// How much of a request is taken.
+    pub limits: Limits,
+}
+
+/// How much of a request is taken.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// A longer body is refused.
+    pub body_bytes: u64,
+    /// So much of a body is kept while it streams, for a second try after a 401.
+    pub replay_bytes: usize,
+}
+
+/// A request that passed every check, to be sent with whatever token is fresh.
+struct Checked {
+    grant: Grant,
+    route: Route,
+    stripped: Stripped,
+    method: Method,
+    body: Kept,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { body_bytes: 64 << 20, replay_bytes: 1 << 20 }
+    }
 }
 
 impl Proxy {
@@ -95,16 +125,48 @@ impl Proxy {
         if route.purpose() == Purpose::Hello {
             return Ok(Response::new(ReplyBody::fixed("")));
         }
-        let bearer = account.bearer().await.map_err(Refusal::Token)?;
-        let body = body.map_err(Into::into).boxed_unsync();
-        let outgoing = attach::attach(&grant, &route, &stripped, &bearer, head.method, body)?;
+        let until = Instant::now() + LONGEST_WAIT;
+        let checked =
+            Checked { grant, route, stripped, method: head.method, body: replay::keep(body, self.parts.limits)? };
+        let bearer = account.bearer(until).await.map_err(Refusal::Token)?;
         let open = self.parts.metrics.open_stream();
-        let response = forward::forward(&self.parts.upstream, outgoing).await?;
-        if response.status() == http::StatusCode::UNAUTHORIZED {
-            account.rejected(&bearer);
+        let mut response = self.send(&checked, &bearer).await?;
+        if response.status() == StatusCode::UNAUTHORIZED {
+            response = self.repair(response, &checked, &bearer, until).await?;
         }
         let idle = self.parts.upstream.idle_timeout();
-        Ok(response.map(|body| ReplyBody::streaming(body, idle, grant, open)))
+        Ok(response.map(|body| ReplyBody::streaming(body, idle, checked.grant, open)))
+    }
+
+    /// One attempt.
+    async fn send(&self, checked: &Checked, bearer: &Bearer) -> Result<Response<Incoming>, Refusal> {
+        let Checked { grant, route, stripped, method, body } = checked;
+        // The token is good, the request cannot be sent again: the agent can.
+        let again = Unusable::Unavailable { retry_after: Duration::from_secs(1) };
+        let attempt = body.attempt().ok_or(Refusal::Token(again))?;
+        let outgoing = attach::attach(grant, route, stripped, bearer, method.clone(), attempt)?;
+        let sent = forward::forward(&self.parts.upstream, outgoing).await;
+        sent.map_err(|refusal| body.too_large().unwrap_or(refusal))
+    }
+
+    /// The upstream refused the token before its time (RFC 6750 §3.1): with a newer one, the same request once more. Without
+    /// one the refusal is the answer.
+    async fn repair(
+        &self,
+        refused: Response<Incoming>,
+        checked: &Checked,
+        bearer: &Bearer,
+        until: Instant,
+    ) -> Result<Response<Incoming>, Refusal> {
+        let account = checked.route.account();
+        let Some(newer) = account.successor(bearer, until).await else {
+            self.parts.metrics.repair(account.name(), "no_newer_token");
+            return Ok(reply::final_refusal(refused));
+        };
+        drop(refused);
+        let response = self.send(checked, &newer).await;
+        self.parts.metrics.repair(account.name(), if response.is_ok() { "sent_again" } else { "failed" });
+        response
     }
 }
 

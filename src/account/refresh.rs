@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::state::{self, Record, Renewal};
-use super::{Account, Inner, State, Unlinked, View, random_fraction};
+use super::{Account, Ask, Inner, State, Unlinked, View, random_fraction};
 use crate::clock::Tick;
 use crate::oauth::discovery;
 use crate::oauth::exchange::{self, Grant};
@@ -45,7 +45,7 @@ impl Account {
             tokio::select! {
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep(pause) => {}
-                _ = shutdown.wait_for(|&down| down) => return,
+                _ = shutdown.wait_for(|&down| down) => return self.asks().clear(),
             }
         }
     }
@@ -56,9 +56,12 @@ impl Account {
         self.wake.notify_one();
     }
 
-    /// Takes up what the vault holds.
     async fn load(&self) {
-        let mut inner = self.inner.lock().await;
+        self.take_up(&mut *self.inner.lock().await).await;
+    }
+
+    /// Takes up what the vault holds.
+    async fn take_up(&self, inner: &mut Inner) {
         (inner.record, inner.timing) = (None, None);
         let opened = self.parts.vault.read(&self.name, &self.profile.provider).await;
         let problem = match opened {
@@ -73,7 +76,7 @@ impl Account {
             },
             Err(error) => Some(error.to_string()),
         };
-        self.publish(&mut inner);
+        self.publish(inner);
         if let Some(problem) = problem {
             tracing::error!(account = %self.name, problem, "the stored login cannot be used");
             self.show(|view| *view = View { error: Some(problem), ..View::empty(State::RelinkRequired) });
@@ -83,6 +86,7 @@ impl Account {
     /// Does what is due and says how long nothing will be.
     async fn look(&self) -> Duration {
         let mut inner = self.inner.lock().await;
+        let asked = std::mem::take(&mut *self.asks()); // answered when dropped, at the end of this look
         let Some(record) = inner.record.clone() else { return LONGEST_SLEEP };
         if record.is_being_revoked() {
             return self.finish_revocation(&mut inner, &record).await;
@@ -95,7 +99,7 @@ impl Account {
             }
             return LONGEST_SLEEP;
         }
-        let due = inner.refresh_at.is_some_and(|at| at <= now) || self.take_forced(&mut inner, &record, now);
+        let due = inner.refresh_at.is_some_and(|at| at <= now) || self.may_force(&mut inner, &record, &asked, now);
         if due {
             self.refresh(&mut inner, &record).await;
         }
@@ -103,11 +107,13 @@ impl Account {
         inner.refresh_at.map_or(LONGEST_SLEEP, |at| at.since(now)).min(LONGEST_SLEEP)
     }
 
-    /// Whether somebody asks for a refresh of the current token, and enough time has passed since the last such one.
-    fn take_forced(&self, inner: &mut Inner, record: &Record, now: Tick) -> bool {
-        let wanted = self.wanted.lock().ok().and_then(|mut wanted| wanted.take());
-        let too_early = record.login.not_before.is_some_and(|moment| moment > self.parts.clock.wall());
-        if wanted != Some(record.login.serial) || too_early || inner.forced_again_at.is_some_and(|at| now < at) {
+    /// Whether somebody asks for a refresh of the current token, and enough time has passed since the last such one and
+    /// since a failure.
+    fn may_force(&self, inner: &mut Inner, record: &Record, asked: &[Ask], now: Tick) -> bool {
+        let wanted = asked.iter().any(|ask| ask.serial == record.login.serial);
+        let not_before = inner.timing.and_then(|(_, timing)| timing.not_before);
+        let held = [not_before, inner.forced_again_at, inner.held_until].into_iter().flatten().any(|until| now < until);
+        if !wanted || held {
             return false;
         }
         inner.forced_again_at = Some(now.after(FORCED_APART));
@@ -168,13 +174,18 @@ impl Account {
     /// Makes the outcome durable, however long that takes, then lets requests see it. Until then the old token serves.
     async fn settle(&self, inner: &mut Inner, next: Record, failure: Option<Failure>) {
         while let Err(error) = self.store(inner, next.clone()).await {
+            if let VaultError::Stale { .. } = error {
+                // An import put another login in its place during the call: that one is meant, and this one was for the old.
+                tracing::warn!(account = %self.name, "the login was replaced while it was being renewed");
+                return self.take_up(inner).await;
+            }
             tracing::error!(account = %self.name, %error, "the renewed login cannot be stored; trying on");
             self.show(|view| view.error = Some(error.to_string()));
             tokio::time::sleep(STORE_AGAIN).await;
         }
         self.publish(inner);
         match failure {
-            None => inner.failed_in_a_row = 0,
+            None => (inner.failed_in_a_row, inner.held_until) = (0, None),
             Some(failure) if next.is_renewable() => {
                 let pause = next_pause(inner, failure.retry_after).max(next.breaker_wait(self.parts.clock.wall()));
                 let reason = format!("Renewing failed, Pixy tries again: {}.", failure.what);
@@ -188,6 +199,7 @@ impl Account {
     fn hold_back(&self, inner: &mut Inner, pause: Duration, reason: &str) {
         let retry_at = self.parts.clock.tick().after(pause);
         inner.refresh_at = Some(retry_at);
+        inner.held_until = Some(retry_at);
         let next_refresh_at = Some(self.parts.clock.wall().after(pause));
         self.show(|view| {
             if view.state == State::Refreshing {

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::clock::{Tick, Timestamp};
-use crate::oauth::reply::{Failure, FailureKind, Tokens};
+use crate::oauth::reply::{Failure, FailureKind, NotBefore, Tokens};
 use crate::secret::Secret;
 
 /// So many unknown answers in a row are taken as the end of the grant.
@@ -87,7 +87,7 @@ pub struct Login {
     /// How long it lives from then; `None` is for ever.
     pub lifetime: Option<Duration>,
     /// No refresh before this.
-    pub not_before: Option<Timestamp>,
+    pub not_before: Option<NotBefore>,
     /// Goes up with every new access token, so that a rejected one is told from its successor.
     pub serial: u64,
     /// The client id that the grant belongs to.
@@ -140,6 +140,8 @@ pub struct Timing {
     pub usable_until: Option<Tick>,
     /// When to refresh; `None` is never.
     pub refresh_at: Option<Tick>,
+    /// No refresh before this, whoever asks.
+    pub not_before: Option<Tick>,
 }
 
 impl Record {
@@ -223,8 +225,9 @@ impl Record {
         let crashed_before = self.intent.as_ref().is_some_and(|intent| intent.tries >= 2);
         let unheard_since = match failure.kind {
             FailureKind::Unheard => self.unheard_since.or(Some(now)),
-            FailureKind::Transient if failure.surely_unspent => self.unheard_since,
-            _ => None,
+            // It says nothing about the call before it that was not heard.
+            FailureKind::Transient | FailureKind::Unknown => self.unheard_since,
+            FailureKind::Terminal => None,
         };
         let unknown_answers =
             if failure.kind == FailureKind::Unknown { self.unknown_answers + 1 } else { self.unknown_answers };
@@ -303,7 +306,13 @@ impl Record {
 impl Login {
     /// Decides once, when a token is published, until when it serves and when to renew it. `jitter` is within 0..1.
     pub fn timing(&self, profile_lead: Duration, jitter: f64, wall: Timestamp, tick: Tick) -> Timing {
-        let Some(lifetime) = self.lifetime else { return Timing { usable_until: None, refresh_at: None } };
+        let not_before = self.not_before.map(|at| {
+            // The longer of what the server's moment and our own reckoning ask for, as our clock may have been wrong then or
+            // may be wrong now; but a clock that was set back makes no wait longer than it was at first.
+            let reckoned = at.wait.saturating_sub(wall.since(self.obtained_at));
+            tick.after(at.moment.since(wall).max(reckoned).min(at.wait))
+        });
+        let Some(lifetime) = self.lifetime else { return Timing { usable_until: None, refresh_at: None, not_before } };
         // A token from the future was stored under another clock: how much of it is left cannot be known.
         let from_future = self.obtained_at > wall.after(CLOCK_TOLERANCE);
         let remaining =
@@ -315,13 +324,10 @@ impl Login {
             .min(lifetime / 10)
             .mul_f64(0.75 + jitter.clamp(0.0, 1.0) / 2.0)
             .max(margin + (lifetime / 10).min(Duration::from_secs(1)));
-        let refresh_at = if matches!(self.renewal, Renewal::None) {
-            None
-        } else {
-            let earliest = self.not_before.map_or(tick, |moment| tick.after(moment.since(wall)));
-            Some(tick.after(remaining.saturating_sub(lead)).max(earliest))
-        };
-        Timing { usable_until: Some(tick.after(remaining.saturating_sub(margin))), refresh_at }
+        let due = tick.after(remaining.saturating_sub(lead));
+        let refresh_at =
+            if matches!(self.renewal, Renewal::None) { None } else { Some(not_before.map_or(due, |at| due.max(at))) };
+        Timing { usable_until: Some(tick.after(remaining.saturating_sub(margin))), refresh_at, not_before }
     }
 
     /// When the access token ends, by the wall clock.

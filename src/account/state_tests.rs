@@ -100,6 +100,19 @@ fn a_crash_with_an_open_intent_is_retried_once() {
 }
 
 #[test]
+fn what_was_not_heard_stays_so_until_it_is_known() {
+    let unheard = Record::linked(login(), NOW).intending(NOW).failed(&failure(FailureKind::Unheard), at(1));
+    for kind in [FailureKind::Transient, FailureKind::Unknown] {
+        let still = unheard.intending(at(2)).failed(&failure(kind), at(3));
+        assert_eq!(still.unheard_since, Some(at(1)), "{kind:?}");
+        let refused = still.intending(at(4)).failed(&failure(FailureKind::Terminal), at(5));
+        let Standing::RelinkRequired { reason, .. } = refused.standing else { panic!("not refused") };
+        assert!(reason.starts_with("An earlier renewal was interrupted"), "{kind:?}: {reason}");
+    }
+    assert_eq!(unheard.intending(at(2)).renewed(tokens(None, 60), at(3)).unheard_since, None);
+}
+
+#[test]
 fn the_breaker_opens_at_twenty_failures_in_an_hour() {
     // diegosouzapw/OmniRoute PR#3692: 1,352 retries
     let mut record = Record::linked(login(), NOW);
@@ -119,6 +132,7 @@ async fn refresh_is_ahead_of_time_and_never_before_it_may_be() {
     let tick = crate::clock::Clock::tokio(NOW).tick();
     let after = |seconds: f64| Some(tick.after(Duration::from_secs_f64(seconds)));
     let ten_minutes = Duration::from_mins(10);
+    let not_before = |seconds| Some(NotBefore { moment: at(seconds), wait: Duration::from_secs(3_500) });
 
     let hour = login().timing(ten_minutes, 0.5, NOW, tick);
     assert_eq!(
@@ -130,8 +144,15 @@ async fn refresh_is_ahead_of_time_and_never_before_it_may_be() {
     let eight_hours = Login { lifetime: Some(Duration::from_hours(8)), ..login() }.timing(ten_minutes, 0.5, NOW, tick);
     assert_eq!(eight_hours.refresh_at, after(8.0 * 3600.0 - 600.0));
 
-    let late = Login { not_before: Some(at(3_500)), ..login() }.timing(ten_minutes, 0.5, NOW, tick);
+    let late = Login { not_before: not_before(3_500), ..login() }.timing(ten_minutes, 0.5, NOW, tick);
     assert_eq!(late.refresh_at, after(3500.0), "a refresh before earliest_refresh_at spends the token");
+
+    let set_back = Login { obtained_at: at(100_000), not_before: not_before(103_500), ..login() };
+    assert_eq!(
+        set_back.timing(ten_minutes, 0.5, NOW, tick).refresh_at,
+        after(3500.0),
+        "a clock that was set back makes no wait longer than the server asked for"
+    );
 
     let short = Login { lifetime: Some(Duration::from_secs(5)), ..login() }.timing(ten_minutes, 0.5, NOW, tick);
     assert_eq!((short.refresh_at, short.usable_until), (after(3.4), after(3.9)));
@@ -143,7 +164,7 @@ async fn refresh_is_ahead_of_time_and_never_before_it_may_be() {
     assert_eq!(future.usable_until, Some(tick), "a token from the future cannot be trusted to be alive");
 
     let eternal = Login { lifetime: None, ..login() }.timing(ten_minutes, 0.5, NOW, tick);
-    assert_eq!(eternal, Timing { usable_until: None, refresh_at: None });
+    assert_eq!(eternal, Timing { usable_until: None, refresh_at: None, not_before: None });
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::header::{CONTENT_ENCODING, DATE, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::identity::{self, Claims};
@@ -31,13 +32,23 @@ pub struct Tokens {
     /// How long the access token lives from now; `None` is for ever.
     pub lifetime: Option<Duration>,
     /// A refresh must not be tried before.
-    pub not_before: Option<Timestamp>,
+    pub not_before: Option<NotBefore>,
     /// Scopes, where the reply names them (else: those that were asked for).
     pub scopes: Option<Vec<String>>,
     /// Whose account it is, as far as the reply tells.
     pub identity: Vec<String>,
     /// Headers that the profile copies from claims.
     pub claim_headers: Vec<(String, String)>,
+}
+
+/// The earliest moment for a refresh, and how far off it was when the reply was made: the moment is of the server's clock,
+/// and ours may differ, or be set later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotBefore {
+    /// By the server's clock.
+    pub moment: Timestamp,
+    /// From the reply on.
+    pub wait: Duration,
 }
 
 /// Why there are no tokens.
@@ -104,10 +115,12 @@ pub fn sort(profile: &Profile, fetched: &Fetched, now: Timestamp) -> Result<Toke
     let document = serde_json::from_slice::<Value>(&fetched.body).ok();
     let unusable = match document.as_ref().and_then(Value::as_object) {
         // A usable token wins over whatever stands beside it: the server has rotated, and the old token is spent.
-        Some(members) if fetched.status == StatusCode::OK => match tokens(profile, members, now) {
-            Ok(tokens) => return Ok(tokens),
-            Err(failure) => failure,
-        },
+        Some(members) if fetched.status == StatusCode::OK => {
+            match tokens(profile, members, server_time(&fetched.headers), now) {
+                Ok(tokens) => return Ok(tokens),
+                Err(failure) => failure,
+            }
+        }
         _ => Failure::unknown("the token endpoint's answer is not a JSON object"),
     };
     Err(refusal(profile, fetched, document.as_ref()).unwrap_or(unusable))
@@ -196,7 +209,12 @@ fn error_codes(document: &Value) -> Vec<&str> {
     codes
 }
 
-fn tokens(profile: &Profile, reply: &Map<String, Value>, now: Timestamp) -> Result<Tokens, Failure> {
+fn tokens(
+    profile: &Profile,
+    reply: &Map<String, Value>,
+    server_time: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<Tokens, Failure> {
     let access_token = reply
         .get(&profile.token.access_token_field)
         .and_then(Value::as_str)
@@ -222,7 +240,10 @@ fn tokens(profile: &Profile, reply: &Map<String, Value>, now: Timestamp) -> Resu
             .filter(|token| is_token(token))
             .map(|token| Secret::new(token.to_owned())),
         lifetime,
-        not_before: profile.token.not_before_field.as_ref().and_then(|field| moment(reply.get(field)?)),
+        not_before: profile.token.not_before_field.as_ref().and_then(|field| {
+            let moment = moment(reply.get(field)?)?;
+            Some(NotBefore { moment, wait: moment.since(server_time.unwrap_or(now)) })
+        }),
         scopes: reply
             .get("scope")
             .and_then(Value::as_str)
@@ -282,10 +303,17 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
         // More digits than fit is more than the cap.
         return Some(text.parse().map_or(LONGEST_RETRY_AFTER, Duration::from_secs).min(LONGEST_RETRY_AFTER));
     }
-    let date = |text: &str| jiff::fmt::rfc2822::parse(text).ok().map(|zoned| zoned.timestamp().as_second());
-    let until = date(text)?;
-    let from = date(headers.get(DATE)?.to_str().ok()?)?;
-    Some(Duration::from_secs(u64::try_from(until - from).unwrap_or(0)).min(LONGEST_RETRY_AFTER))
+    Some(date(text)?.since(server_time(headers)?).min(LONGEST_RETRY_AFTER))
+}
+
+/// When the server says it answered (RFC 9110 §6.6.1).
+fn server_time(headers: &HeaderMap) -> Option<Timestamp> {
+    date(headers.get(DATE)?.to_str().ok()?)
+}
+
+fn date(text: &str) -> Option<Timestamp> {
+    let zoned = jiff::fmt::rfc2822::parse(text).ok()?;
+    Some(Timestamp::from_seconds(zoned.timestamp().as_second()))
 }
 
 #[cfg(test)]

@@ -41,6 +41,11 @@ pub enum Refusal {
         /// When to try again.
         retry_after: Duration,
     },
+    /// Its body is longer than may be sent.
+    RequestTooLarge {
+        /// In bytes.
+        limit: u64,
+    },
     /// WebSockets are not passed on here.
     NoWebSocket,
     /// The account has no usable token.
@@ -59,6 +64,12 @@ struct Told {
     code: &'static str,
     kind: &'static str,
     message: String,
+}
+
+/// An upstream's own refusal that stands. Trying again brings nothing, and some clients would for minutes.
+pub fn final_refusal<B>(mut refused: Response<B>) -> Response<B> {
+    refused.headers_mut().entry("x-should-retry").or_insert(HeaderValue::from_static("false"));
+    refused
 }
 
 impl Refusal {
@@ -165,6 +176,12 @@ impl Refusal {
                 "limit_reached",
                 "rate_limit_error",
                 format!("this agent has reached its limit of {what}, set in Pixy's configuration"),
+            ),
+            Self::RequestTooLarge { limit } => (
+                S::PAYLOAD_TOO_LARGE,
+                "request_too_large",
+                "request_too_large",
+                format!("the request's body is larger than {limit} bytes, the limit in Pixy's configuration"),
             ),
             Self::NoWebSocket => (
                 S::UPGRADE_REQUIRED,

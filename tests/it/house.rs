@@ -1,9 +1,11 @@
 //! The vault as a whole, while Pixy runs.
 
+use std::time::Duration;
+
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Pixy, TokenEndpoint, Upstream, oauth_account};
+use crate::support::{Fault, Pixy, TokenEndpoint, Upstream, oauth_account, within};
 
 #[tokio::test]
 async fn the_key_is_changed_while_running_and_the_login_serves_on() {
@@ -45,4 +47,40 @@ async fn a_second_pixy_on_the_same_files_refuses_to_start() {
     let config = pixy::config::parse(&text, Some(config), &pixy::config::Env::default()).unwrap();
     let Err(error) = pixy::app::start(config).await else { panic!("two of them run") };
     assert!(error.to_string().contains("another Pixy is using"), "{error}");
+}
+
+#[tokio::test]
+async fn a_login_that_comes_in_during_a_refresh_of_the_old_one_is_the_one_that_serves() {
+    let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
+    let passphrase = "correct horse battery";
+    let other = Pixy::linked(&endpoint, &upstream).await;
+    endpoint.fail_next(Fault::UnavailableSeconds); // a failure is a write more than the other Pixy's login has seen
+    other.post("/api/accounts/a/refresh", Value::Null).await;
+    within(endpoint.until_requests(2)).await;
+    while other.shown("a").await["error"].is_null() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let other = other.restart().await; // the 30 s between two forced refreshes begin anew
+    other.post("/api/accounts/a/refresh", Value::Null).await;
+    within(endpoint.until_requests(3)).await;
+    while other.shown("a").await["state"] != "linked" {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let sealed = other.post("/api/vault/export", json!({ "passphrase": passphrase })).await["sealed"].clone();
+
+    let pixy = Pixy::linked(&endpoint, &upstream).await;
+    let gate = endpoint.hold_next();
+    let requests = endpoint.requests().len();
+    pixy.post("/api/accounts/a/refresh", Value::Null).await;
+    endpoint.until_requests(requests + 1).await;
+    let import = pixy.post("/api/vault/import", json!({ "sealed": sealed, "passphrase": passphrase, "replace": true }));
+    let open = async {
+        tokio::time::sleep(Duration::from_millis(200)).await; // until it is stored; it then waits for the refresh
+        gate.open();
+    };
+    within(async { tokio::join!(import, open) }).await;
+    assert_eq!(pixy.shown("a").await["state"], "linked");
+    assert_eq!(within(pixy.get("/a/v1/models")).await.status, 200);
+    let seen = upstream.requests().last().unwrap().header("authorization")[0].to_owned();
+    assert!(seen.starts_with("Bearer marked-access-0-"), "the login that came in is of the first grant: {seen}");
 }

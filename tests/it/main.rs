@@ -13,6 +13,7 @@ mod layers; // the order of the modules, and the bans
 mod linking; // a link's way: what a person does, and what an attacker would have them do
 mod profiles; // what each provider's profile says, and what none of them allows
 mod program; // the binary, as a person runs it
+mod repair; // an upstream's 401 before its time: one refresh, the same request once more
 mod support; // what the tests talk to: fakes of a provider and of a client, and a whole Pixy
 mod tokens; // the life of a login: refreshes, failures, crashes
 mod vault; // sealed files: swapped, damaged, rolled back, full disks, key rotation, moving house

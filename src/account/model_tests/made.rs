@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::server::Pair;
 use crate::account::state::{Login, Record, Renewal};
 use crate::clock::Timestamp;
-use crate::oauth::reply::{Failure, FailureKind, Tokens};
+use crate::oauth::reply::{Failure, FailureKind, NotBefore, Tokens};
 use crate::secret::Secret;
 
 pub fn wall(truth: Duration, ahead: i64) -> Timestamp {
@@ -15,16 +15,21 @@ pub fn wall(truth: Duration, ahead: i64) -> Timestamp {
     Timestamp::EPOCH.after(Duration::from_millis(u64::try_from(millis).unwrap_or(0)))
 }
 
-pub fn tokens(pair: Pair, lifetime: Duration) -> Tokens {
+/// As answered `now`.
+pub fn tokens(pair: Pair, lifetime: Duration, now: Duration) -> Tokens {
     Tokens {
         access_token: Secret::new(format!("at-{}", pair.number)),
         refresh_token: Some(Secret::new(format!("rt-{}", pair.number))),
         lifetime: Some(lifetime),
-        not_before: pair.not_before.map(|moment| wall(moment, 0)),
+        not_before: not_before(pair, now),
         scopes: None,
         identity: Vec::new(),
         claim_headers: Vec::new(),
     }
+}
+
+pub fn not_before(pair: Pair, now: Duration) -> Option<NotBefore> {
+    pair.not_before.map(|at| NotBefore { moment: wall(at, 0), wait: at.saturating_sub(now) })
 }
 
 pub fn failure(kind: FailureKind) -> Failure {

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::made::{access_number, failure, login, refresh_number, tokens, wall};
+use super::made::{access_number, failure, login, not_before, refresh_number, tokens, wall};
 use super::plan::{Crash, Disk, Plan, Point, Reply};
 use super::server::Server;
 use crate::account::state::{Login, Record, Renewal, Standing, Timing, backoff};
@@ -36,6 +36,7 @@ pub struct Pixy {
     timing: Option<(u64, Timing)>,
     failed_in_a_row: u32,
     forced_again_at: Option<Tick>,
+    held_until: Option<Tick>,
     wanted: Option<u64>,
 }
 
@@ -59,6 +60,8 @@ pub struct Seen {
     /// Crashes, each after another beginning of the same refresh.
     pub crashes_with_intent: u32,
     begun: bool,
+    /// Since a failure no call may go out before this.
+    asked_to_wait: Option<Duration>,
     intent_is_durable: bool,
     in_window: bool,
     /// The furthest that the wall clock was ahead since the live token's refresh began, and by how much it was behind that
@@ -76,7 +79,7 @@ impl World {
             renewal: Renewal::RefreshToken { token: Secret::new("rt-0".into()) },
             obtained_at: wall(Duration::ZERO, 0),
             lifetime: Some(server.lifetime),
-            not_before: first.not_before.map(|moment| wall(moment, 0)),
+            not_before: not_before(first, Duration::ZERO),
             serial: 1,
             client_id: Some("client".into()),
             token_url: None,
@@ -145,7 +148,7 @@ impl World {
         true
     }
 
-    /// The upstream refuses the live token: `Account::rejected`.
+    /// The upstream refuses the live token: `Account::successor`.
     pub fn rejected(&mut self) {
         self.pixy.wanted = self.pixy.live.map(|_| self.pixy.record.login.serial);
     }
@@ -161,6 +164,7 @@ impl World {
         }
         self.seen.crashed_in_window |= std::mem::take(&mut self.seen.in_window);
         self.seen.restarts += 1;
+        self.seen.asked_to_wait = None; // what was only in memory; the breaker is not
         self.now += down;
         self.step(step);
         self.pixy = Pixy::new(self.stored().after_restart(self.wall()));
@@ -175,18 +179,22 @@ impl World {
         if !self.pixy.record.is_renewable() {
             return Ok(());
         }
-        if self.pixy.refresh_at.is_some_and(|at| at <= now) || self.take_forced(now) {
+        if self.pixy.refresh_at.is_some_and(|at| at <= now) || self.may_force(now) {
             return self.refresh(plan);
         }
         Ok(())
     }
 
-    /// `Account::take_forced`.
-    fn take_forced(&mut self, now: Tick) -> bool {
+    /// `Account::may_force`.
+    fn may_force(&mut self, now: Tick) -> bool {
         let wanted = self.pixy.wanted.take();
         let login = &self.pixy.record.login;
-        let too_early = login.not_before.is_some_and(|moment| moment > self.wall());
-        if wanted != Some(login.serial) || too_early || self.pixy.forced_again_at.is_some_and(|at| now < at) {
+        let not_before = self.pixy.timing.and_then(|(_, timing)| timing.not_before);
+        let held = [not_before, self.pixy.forced_again_at, self.pixy.held_until]
+            .into_iter()
+            .flatten()
+            .any(|until| now < until);
+        if wanted != Some(login.serial) || held {
             return false;
         }
         self.pixy.forced_again_at = Some(now.after(Duration::from_secs(30)));
@@ -236,7 +244,7 @@ impl World {
         self.publish(plan.jitter);
         self.pass(Point::Published, plan)?;
         match failure {
-            None => self.pixy.failed_in_a_row = 0,
+            None => (self.pixy.failed_in_a_row, self.pixy.held_until) = (0, None),
             Some(failure) if next.is_renewable() => {
                 let pause = self.next_pause(failure.retry_after, plan.jitter).max(next.breaker_wait(self.wall()));
                 self.hold_back(pause);
@@ -293,17 +301,22 @@ impl World {
             "rt-{number} was spent twice without need"
         );
         let pair = self.server.refresh(number, lifetime, self.now);
-        pair.map(|pair| tokens(pair, lifetime)).ok_or_else(|| failure(FailureKind::Terminal))
+        pair.map(|pair| tokens(pair, lifetime, self.now)).ok_or_else(|| failure(FailureKind::Terminal))
     }
 
     /// What must be true when a refresh token is presented.
     fn may_be_called(&self, number: usize) {
         let newest = self.seen.durable.last().copied();
         assert_eq!(newest, Some(number), "rt-{number} was presented after its successor was durable");
+        assert!(
+            self.seen.asked_to_wait.is_none_or(|until| self.now >= until),
+            "a call during the pause after a failure"
+        );
         assert!(self.seen.intent_is_durable, "a call without a durable intent");
         assert!(self.seen.crashes_with_intent < 2, "a call after two crashes with the same intent open");
         assert!(!self.relink_required(), "a call although a person must link again");
-        let reckoned = wall(self.now, self.seen.most_ahead);
+        // A clock that is ahead may shorten the wait; one that is behind need not lengthen it.
+        let reckoned = wall(self.now, self.seen.most_ahead.max(0));
         let not_before = self.server.pair(number).not_before.map(|moment| wall(moment, 0));
         assert!(not_before.is_none_or(|moment| reckoned >= moment), "rt-{number} was presented before it may be");
     }
@@ -369,7 +382,9 @@ impl World {
     }
 
     fn hold_back(&mut self, pause: Duration) {
-        self.pixy.refresh_at = Some(self.tick().after(pause));
+        let until = Some(self.tick().after(pause));
+        (self.pixy.refresh_at, self.pixy.held_until) = (until, until);
+        self.seen.asked_to_wait = Some(self.now + pause);
     }
 }
 
@@ -382,6 +397,7 @@ impl Pixy {
             timing: None,
             failed_in_a_row: 0,
             forced_again_at: None,
+            held_until: None,
             wanted: None,
         }
     }

@@ -143,6 +143,11 @@ impl Rotation {
         self.access.get(access).is_some_and(|known| known.until > now && !self.families[known.family].ended)
     }
 
+    /// Ends every access token at once; what renews them lives on.
+    pub(crate) fn end_access_tokens(&mut self) {
+        self.access.clear();
+    }
+
     /// How often a second use was forgiven: with a careful client, only after a crash.
     pub(crate) fn saved_by_grace(&self) -> usize {
         self.families.iter().map(|family| family.saved).sum()

@@ -201,6 +201,15 @@ impl TokenEndpoint {
         state.rotation.lets_in(access_token, state.now())
     }
 
+    /// [`TokenEndpoint::lets_in`], to ask from elsewhere.
+    pub(crate) fn judge(&self) -> impl Fn(&str) -> bool + Send + 'static {
+        let state = Arc::clone(&self.state);
+        move |access_token| {
+            let state = lock(&state);
+            state.rotation.lets_in(access_token, state.now())
+        }
+    }
+
     /// Something else with the model: end a grant, change the grace, ….
     pub(crate) fn rotation<T>(&self, with: impl FnOnce(&mut Rotation) -> T) -> T {
         with(&mut lock(&self.state).rotation)

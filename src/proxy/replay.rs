@@ -1,0 +1,164 @@
+//! A request's body on its way out, kept while it streams so that it can be sent a second time after a 401.
+//!
+//! Keeping delays nothing: a piece is handed on as it comes, and what is kept are further references to the same bytes.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+
+use super::Limits;
+use super::reply::Refusal;
+use crate::upstream::{Body, BoxError};
+
+/// A request's body that can be sent again, as far as it was kept.
+pub struct Kept(Arc<Mutex<Shared>>);
+
+/// What the attempts of one request share; at any time one of them reads.
+struct Shared {
+    incoming: Incoming,
+    /// Everything that came, unless it was given up.
+    pieces: Vec<Bytes>,
+    /// No more is kept: it was too much, or the answer is there.
+    given_up: bool,
+    passed: u64,
+    limits: Limits,
+    too_large: bool,
+    ended: bool,
+    /// The attempt that may read.
+    attempt: usize,
+}
+
+/// The body of one attempt.
+struct Attempt {
+    shared: Arc<Mutex<Shared>>,
+    number: usize,
+    /// How many pieces of `pieces` it has handed on.
+    handed_on: usize,
+    /// Bytes still to come, if the agent said how many.
+    left: Option<u64>,
+}
+
+/// Takes a body over. One that says it is too large is refused before anything is sent.
+pub fn keep(incoming: Incoming, limits: Limits) -> Result<Kept, Refusal> {
+    if incoming.size_hint().lower() > limits.body_bytes {
+        return Err(Refusal::RequestTooLarge { limit: limits.body_bytes });
+    }
+    let shared = Shared {
+        incoming,
+        pieces: Vec::new(),
+        given_up: false,
+        passed: 0,
+        limits,
+        too_large: false,
+        ended: false,
+        attempt: 0,
+    };
+    Ok(Kept(Arc::new(Mutex::new(shared))))
+}
+
+impl Kept {
+    /// The body from its beginning; an attempt before ends. `None` when the beginning was not kept.
+    pub fn attempt(&self) -> Option<Body> {
+        let mut shared = lock(&self.0);
+        if shared.given_up {
+            return None;
+        }
+        shared.attempt += 1;
+        let kept: u64 = shared.pieces.iter().map(|piece| piece.len() as u64).sum();
+        let left = shared.incoming.size_hint().exact().map(|left| kept + left);
+        let attempt = Attempt { shared: Arc::clone(&self.0), number: shared.attempt, handed_on: 0, left };
+        Some(attempt.boxed_unsync())
+    }
+
+    /// More came than may be sent; the attempt was broken off for it.
+    pub fn too_large(&self) -> Option<Refusal> {
+        let shared = lock(&self.0);
+        shared.too_large.then_some(Refusal::RequestTooLarge { limit: shared.limits.body_bytes })
+    }
+}
+
+impl Drop for Kept {
+    /// The answer is there: no attempt will follow, so nothing need be kept. A first attempt has handed on all of it.
+    fn drop(&mut self) {
+        let mut shared = lock(&self.0);
+        if shared.attempt <= 1 {
+            shared.give_up();
+        }
+    }
+}
+
+impl Shared {
+    fn give_up(&mut self) {
+        self.given_up = true;
+        self.pieces = Vec::new();
+    }
+
+    fn poll_incoming(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BoxError>>> {
+        loop {
+            if self.ended {
+                return Poll::Ready(None);
+            }
+            let Some(frame) = ready!(Pin::new(&mut self.incoming).poll_frame(context)) else {
+                self.ended = true;
+                return Poll::Ready(None);
+            };
+            // Trailers of a request could carry what its headers may not (RFC 9110 §6.5.1): none passes.
+            let Ok(piece) = frame?.into_data() else { continue };
+            self.passed += piece.len() as u64;
+            if self.passed > self.limits.body_bytes {
+                self.too_large = true;
+                return Poll::Ready(Some(Err("the request's body is too large".into())));
+            }
+            if !self.given_up && self.passed > self.limits.replay_bytes as u64 {
+                self.give_up();
+            }
+            return Poll::Ready(Some(Ok(piece)));
+        }
+    }
+}
+
+impl HttpBody for Attempt {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        let mut shared = lock(&this.shared);
+        if shared.attempt != this.number {
+            return Poll::Ready(Some(Err("the request is being sent again".into())));
+        }
+        let piece = match shared.pieces.get(this.handed_on) {
+            Some(piece) => piece.clone(),
+            None => match ready!(shared.poll_incoming(context)) {
+                Some(Ok(piece)) => {
+                    if !shared.given_up {
+                        shared.pieces.push(piece.clone());
+                    }
+                    piece
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            },
+        };
+        this.handed_on += 1;
+        this.left = this.left.map(|left| left.saturating_sub(piece.len() as u64));
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == Some(0)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+/// A panic elsewhere leaves bytes that are still bytes.
+fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
