@@ -5,6 +5,7 @@
 //! to the account's own task (`refresh`), never to a request: a caller that leaves cancels nothing.
 
 mod book;
+mod guarded;
 #[cfg(test)]
 mod model_tests;
 mod refresh;
@@ -23,12 +24,14 @@ use crate::clock::{Clock, Tick};
 use crate::metrics::Metrics;
 use crate::name::AccountName;
 use crate::oauth::profile::Profile;
+use crate::scrub::Needles;
 use crate::secret::Secret;
 use crate::upstream::Upstream;
 use crate::vault::Vault;
 
 pub use crate::vault::VaultError;
 pub use book::Book;
+use guarded::Guarded;
 pub use state::{Login, Renewal};
 use state::{Record, Standing, Timing};
 pub use view::{State, View};
@@ -81,6 +84,7 @@ pub struct Bearer {
     serial: u64,
     usable_until: Option<Tick>,
     claim_headers: Vec<(String, String)>,
+    needles: Arc<Needles>,
 }
 
 /// Why no token can be had.
@@ -113,6 +117,8 @@ struct Inner {
     generation: u64,
     /// Of the published token, by serial: decided once, so that a step of the wall clock changes nothing.
     timing: Option<(u64, Timing)>,
+    /// What no answer may hold.
+    guarded: Guarded,
     /// Failures in a row, for the backoff.
     failed_in_a_row: u32,
     /// The next refresh; `None` is never.
@@ -137,6 +143,7 @@ impl Account {
                 record: None,
                 generation: 0,
                 timing: None,
+                guarded: Guarded::default(),
                 failed_in_a_row: 0,
                 refresh_at: None,
                 forced_again_at: None,
@@ -352,6 +359,7 @@ impl Account {
                 serial: login.serial,
                 usable_until: timing.usable_until,
                 claim_headers: login.claim_headers.clone(),
+                needles: inner.guarded.needles(login),
             })));
             view = View {
                 identity: login.identity.clone(),
@@ -376,9 +384,14 @@ impl Account {
 }
 
 impl Bearer {
-    /// The token; only `proxy::attach` and the scrubber have business with it.
+    /// The token; only `proxy::attach` has business with it.
     pub fn token(&self) -> &Secret {
         &self.token
+    }
+
+    /// What no answer to a request with this token may hold: the account's secrets, and those before them.
+    pub fn needles(&self) -> &Arc<Needles> {
+        &self.needles
     }
 
     /// Headers that the profile copies from the login's claims.

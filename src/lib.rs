@@ -27,6 +27,7 @@
 //! | [`vault`] | one sealed record an account: envelope, key, files |
 //! | [`upstream`] | the way out: TLS, timeouts, no redirects |
 //! | [`server`] | the way in: listeners, limits, drain |
+//! | [`scrub`] | an account's secrets in every spelling, found in what an upstream sends; below `account`, which makes the needles, because `proxy` uses them |
 //! | [`usage`] | tokens of the model, counted in passing |
 //! | [`metrics`], [`name`], [`secret`], [`clock`] | what everything may use |
 //!
@@ -56,6 +57,7 @@ pub mod oauth;
 pub mod vault;
 pub mod upstream;
 pub mod server;
+pub mod scrub;
 pub mod usage;
 pub mod metrics;
 pub mod name;

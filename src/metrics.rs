@@ -19,6 +19,7 @@ pub struct Metrics {
     repairs: Family<OutcomeLabels, Counter>,
     expiry: Family<AccountLabels, Gauge<i64, AtomicI64>>,
     usable: Family<AccountLabels, Gauge<i64, AtomicI64>>,
+    redactions: Family<AccountLabels, Counter>,
     open_streams: Gauge,
     rotation_window: Histogram,
 }
@@ -54,6 +55,7 @@ impl Metrics {
             repairs: Family::default(),
             expiry: Family::default(),
             usable: Family::default(),
+            redactions: Family::default(),
             open_streams: Gauge::default(),
             rotation_window: Histogram::new([0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0]),
             registry: Registry::default(),
@@ -76,6 +78,11 @@ impl Metrics {
             metrics.expiry.clone(),
         );
         registry.register("account_usable", "1 when a request for the account would be served", metrics.usable.clone());
+        registry.register(
+            "redactions",
+            "Secrets of the account that an upstream sent back and that were replaced in its answers",
+            metrics.redactions.clone(),
+        );
         registry.register("open_streams", "Requests and streams under way", metrics.open_streams.clone());
         registry.register_with_unit(
             "rotation_window",
@@ -102,6 +109,12 @@ impl Metrics {
     pub fn repair(&self, account: &AccountName, outcome: &'static str) {
         let account = account.as_str().to_owned();
         self.repairs.get_or_create(&OutcomeLabels { account, outcome }).inc();
+    }
+
+    /// Secrets that were replaced in an answer.
+    pub fn redactions(&self, account: &AccountName, count: u64) {
+        let account = account.as_str().to_owned();
+        self.redactions.get_or_create(&AccountLabels { account }).inc_by(count);
     }
 
     /// How long the answer of a token endpoint was not yet durable.

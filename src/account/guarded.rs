@@ -1,0 +1,62 @@
+//! Which secrets of an account no answer may hold.
+
+use std::sync::Arc;
+
+use super::state::{Login, Renewal};
+use crate::scrub::Needles;
+use crate::secret::Secret;
+
+/// The current secrets and those before them: an answer that is under way during a renewal may hold the old token, and so may
+/// an upstream's cache. Kept in memory alone, so that after a restart only the current ones are known.
+#[derive(Default)]
+pub struct Guarded {
+    access: Pair,
+    renewal: Pair,
+    needles: Option<Arc<Needles>>,
+}
+
+#[derive(Default)]
+struct Pair {
+    current: Option<Secret>,
+    previous: Option<Secret>,
+}
+
+impl Guarded {
+    /// What to look for while `login` is the current one; made anew only when a secret has changed.
+    pub fn needles(&mut self, login: &Login) -> Arc<Needles> {
+        let renewal = match &login.renewal {
+            Renewal::None => None,
+            Renewal::RefreshToken { token } => Some(token),
+            Renewal::ClientSecret { secret } => Some(secret),
+        };
+        let mut changed = self.access.turn_to(Some(&login.access_token));
+        changed |= self.renewal.turn_to(renewal);
+        match &self.needles {
+            Some(needles) if !changed => Arc::clone(needles),
+            _ => {
+                let needles = Arc::new(Needles::new(self.access.both().chain(self.renewal.both())));
+                self.needles = Some(Arc::clone(&needles));
+                needles
+            }
+        }
+    }
+}
+
+impl Pair {
+    /// Whether it is another than before.
+    fn turn_to(&mut self, secret: Option<&Secret>) -> bool {
+        let same = match (&self.current, secret) {
+            (Some(current), Some(secret)) => current.matches(secret.expose()),
+            (None, None) => true,
+            _ => false,
+        };
+        if !same && let Some(replaced) = std::mem::replace(&mut self.current, secret.cloned()) {
+            self.previous = Some(replaced);
+        }
+        !same
+    }
+
+    fn both(&self) -> impl Iterator<Item = &Secret> {
+        self.current.iter().chain(&self.previous)
+    }
+}

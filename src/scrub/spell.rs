@@ -1,0 +1,104 @@
+//! How a secret looks when an upstream writes it into something else.
+
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use zeroize::Zeroizing;
+
+/// Text with parts of a secret in it.
+type Spelling = Zeroizing<Vec<u8>>;
+
+/// What percent-encoders leave alone besides letters and digits.
+const UNESCAPED: [&[u8]; 5] = [
+    b"-._~",       // RFC 3986 §2.3: unreserved
+    b"-._*",       // the URL standard's form encoding
+    b"-._~!*'()",  // JavaScript's encodeURIComponent
+    b"-._~/",      // Python's quote
+    b"-._~$&+=:@", // Go's PathEscape
+];
+
+/// What JSON writers turn into `\u` escapes although they need not.
+const UNICODE_ESCAPED: [&[u8]; 5] = [
+    b"+/",
+    b"+/=",
+    b"<>&",      // Go
+    b"=<>&'",    // Gson
+    b"+<>&'`\"", // System.Text.Json
+];
+
+/// What HTML writers turn into character references, and how.
+const HTML_ESCAPED: [&[(u8, &str)]; 4] = [
+    &[(b'&', "&amp;"), (b'<', "&lt;"), (b'>', "&gt;"), (b'"', "&quot;"), (b'\'', "&#39;")],
+    &[
+        (b'&', "&amp;"),
+        (b'<', "&lt;"),
+        (b'>', "&gt;"),
+        (b'"', "&quot;"),
+        (b'\'', "&#39;"),
+        (b'/', "&#x2F;"),
+        (b'=', "&#x3D;"),
+    ],
+    &[(b'&', "&amp;"), (b'<', "&lt;"), (b'>', "&gt;"), (b'"', "&#34;"), (b'\'', "&#39;"), (b'+', "&#43;")],
+    &[(b'&', "&amp;"), (b'<', "&lt;"), (b'>', "&gt;"), (b'"', "&quot;"), (b'\'', "&#x27;"), (b'+', "&#x2B;")],
+];
+
+/// The secret as it is and in every encoding that is looked for; some may be equal, as most tokens need no escapes.
+pub(super) fn spellings(secret: &str) -> Vec<Spelling> {
+    let secret = secret.as_bytes();
+    let mut all = vec![Zeroizing::new(secret.to_vec())];
+    for ahead in 0..3 {
+        all.push(within_base64(&STANDARD_NO_PAD, secret, ahead));
+        all.push(within_base64(&URL_SAFE_NO_PAD, secret, ahead));
+    }
+    for hex in [hex_lower, hex_upper] {
+        all.push(rewritten(secret, |byte| Some(hex(byte))));
+        for unescaped in UNESCAPED {
+            let kept = |byte: u8| byte.is_ascii_alphanumeric() || unescaped.contains(&byte);
+            all.push(rewritten(secret, |byte| (!kept(byte)).then(|| format!("%{}", hex(byte)))));
+        }
+        for escaped in UNICODE_ESCAPED {
+            all.push(rewritten(secret, |byte| match byte {
+                _ if escaped.contains(&byte) => Some(format!("\\u00{}", hex(byte))),
+                _ => needed_in_json(byte),
+            }));
+        }
+    }
+    all.push(rewritten(secret, needed_in_json));
+    all.push(rewritten(secret, |byte| if byte == b'/' { Some("\\/".to_owned()) } else { needed_in_json(byte) })); // PHP
+    for references in HTML_ESCAPED {
+        let reference = |byte| references.iter().find(|(other, _)| *other == byte);
+        all.push(rewritten(secret, |byte| reference(byte).map(|(_, reference)| (*reference).to_owned())));
+    }
+    all
+}
+
+/// The part of a base64 text (RFC 4648 §4, §5) that depends on the secret alone, when `ahead` bytes, modulo three, stand
+/// before it: a character whose six bits are shared with a neighbour is left out.
+fn within_base64(engine: &impl base64::Engine, secret: &[u8], ahead: usize) -> Spelling {
+    let text = Zeroizing::new([&vec![0; ahead], secret].concat());
+    let encoded = Zeroizing::new(engine.encode(&text));
+    let (from, to) = ((8 * ahead).div_ceil(6), 8 * text.len() / 6);
+    Zeroizing::new(encoded.as_bytes()[from..to].to_vec())
+}
+
+fn rewritten(secret: &[u8], escape: impl Fn(u8) -> Option<String>) -> Spelling {
+    // Room for the longest escape: growing would leave a copy behind that is not zeroed.
+    let mut text = Zeroizing::new(Vec::with_capacity(6 * secret.len()));
+    for byte in secret {
+        match escape(*byte).map(Zeroizing::new) {
+            Some(escape) => text.extend_from_slice(escape.as_bytes()),
+            None => text.push(*byte),
+        }
+    }
+    text
+}
+
+fn needed_in_json(byte: u8) -> Option<String> {
+    matches!(byte, b'"' | b'\\').then(|| format!("\\{}", char::from(byte)))
+}
+
+fn hex_lower(byte: u8) -> String {
+    format!("{byte:02x}")
+}
+
+fn hex_upper(byte: u8) -> String {
+    format!("{byte:02X}")
+}

@@ -1,0 +1,292 @@
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+use proptest::prelude::*;
+
+use super::*;
+
+/// Has every character that some encoding changes.
+const TOKEN: &str = "sk-ant/oat01+QmFy~c3Vt.Zm9vYmFyYmF6_cXV4+Lw==";
+
+fn needles(secrets: &[&str]) -> Arc<Needles> {
+    let secrets: Vec<_> = secrets.iter().map(|secret| Secret::new((*secret).to_owned())).collect();
+    Arc::new(Needles::new(&secrets))
+}
+
+/// What leaves in the end, of text that comes in these pieces.
+fn scrubbed<'a>(needles: &Arc<Needles>, pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
+    let mut scrubber = Scrubber::new(Arc::clone(needles));
+    let mut out = Vec::new();
+    for piece in pieces {
+        out.extend_from_slice(&scrubber.feed(Bytes::copy_from_slice(piece)));
+    }
+    out.extend_from_slice(&scrubber.finish());
+    assert_eq!(scrubber.held(), 0);
+    out
+}
+
+/// Ways in which an upstream writes a token into a text, written without a look at `spell`.
+#[allow(clippy::format_collect, reason = "written as it is read")]
+fn written(token: &str) -> BTreeMap<String, String> {
+    let percent = |kept: &str, upper: bool| -> String {
+        let escape = |c: char| match (c.is_ascii_alphanumeric() || kept.contains(c), upper) {
+            (true, _) => c.to_string(),
+            (false, true) => format!("%{:02X}", c as u8),
+            (false, false) => format!("%{:02x}", c as u8),
+        };
+        token.chars().map(escape).collect()
+    };
+    let mut all = BTreeMap::new();
+    let mut add = |name: &str, text: String| all.insert(name.to_owned(), text);
+    add("plain", token.to_owned());
+    add("a JSON string", serde_json::to_string(token).unwrap());
+    add("JSON by PHP", token.replace('/', "\\/"));
+    add("JSON by .NET", token.replace('+', "\\u002B"));
+    add("JSON by Gson", token.replace('=', "\\u003d"));
+    add("JSON, all escaped", token.replace('/', "\\u002f").replace('+', "\\u002b").replace('=', "\\u003d"));
+    add("percent, unreserved", percent("-._~", true));
+    add("percent, lower", percent("-._~", false));
+    add("encodeURIComponent", percent("-._~!*'()", true));
+    add("form", percent("-._*", true));
+    add("quote", percent("-._~/", true));
+    add("html by Go", token.replace('+', "&#43;"));
+    add("html by mustache", token.replace('/', "&#x2F;").replace('=', "&#x3D;"));
+    add("hex", token.bytes().map(|byte| format!("{byte:02x}")).collect());
+    add("HEX", token.bytes().map(|byte| format!("{byte:02X}")).collect());
+    all
+}
+
+#[test]
+fn attack_45_and_46_a_secret_is_replaced_in_every_spelling_wherever_it_is_cut() {
+    let needles = needles(&[TOKEN]);
+    for (name, secret) in written(TOKEN) {
+        let text = format!("data: {{\"auth\":\"Bearer {secret}\"}}\n\n");
+        let whole = scrubbed(&needles, [text.as_bytes()]);
+        let shown = String::from_utf8(whole.clone()).unwrap();
+        assert!(shown.starts_with("data: {\"auth\":\"Bearer ") && shown.ends_with("\"}\n\n"), "{name}: {shown}");
+        let secret = secret.trim_matches('"');
+        assert!(!shown.contains(secret), "{name}");
+        let replaced = format!("[pixy:redacted]{}", "*".repeat(secret.len() - 15));
+        assert_eq!(shown, text.replace(secret, &replaced), "{name}");
+        for cut in 0..=text.len() {
+            let (one, other) = text.as_bytes().split_at(cut);
+            assert_eq!(scrubbed(&needles, [one, other]), whole, "{name} cut at {cut}");
+        }
+        for size in 1..40 {
+            assert_eq!(scrubbed(&needles, text.as_bytes().chunks(size)), whole, "{name} in pieces of {size}");
+        }
+    }
+}
+
+#[test]
+fn attack_46_base64_is_found_whatever_stands_before_and_after() {
+    let needles = needles(&[TOKEN]);
+    for (engine, name) in [(&STANDARD, "base64"), (&URL_SAFE, "base64url")] {
+        for (before, after) in [
+            ("", ""),
+            ("Bearer ", ""),
+            ("x", "x"),
+            ("{\"access_token\":\"", "\",\"x\":1}"),
+            ("user:", "\n"),
+            ("ab", "a"),
+        ] {
+            let text = format!("v={}.", engine.encode(format!("{before}{TOKEN}{after}")));
+            let whole = scrubbed(&needles, [text.as_bytes()]);
+            assert_eq!(whole.len(), text.len());
+            let kept = whole.iter().zip(text.bytes()).filter(|(new, old)| **new == *old).count();
+            // What the neighbours need, at most two characters of the secret's own on either side, and chance.
+            let most = 4 + (before.len() + after.len()) * 4 / 3 + 4 + 4;
+            assert!(kept <= most, "{name} after {before:?}: {}", String::from_utf8_lossy(&whole));
+            for cut in 0..=text.len() {
+                let (one, other) = text.as_bytes().split_at(cut);
+                assert_eq!(scrubbed(&needles, [one, other]), whole, "{name} after {before:?} cut at {cut}");
+            }
+        }
+    }
+}
+
+#[test]
+fn attack_45_what_is_held_back_does_not_tell_how_a_secret_goes_on() {
+    // The agent has a model repeat its guess, and sees by the size of chunks what was held back.
+    let needles = needles(&[TOKEN]);
+    for known in 5..TOKEN.len() - 1 {
+        let right = &TOKEN[..known];
+        let wrong = format!("{}{}", &TOKEN[..known - 1], if right.ends_with('x') { 'y' } else { 'x' });
+        let passing = |guess: &str| {
+            let mut scrubber = Scrubber::new(Arc::clone(&needles));
+            let mut sizes = vec![scrubber.feed(Bytes::from(format!("it is {guess}"))).len()];
+            sizes.push(scrubber.feed(Bytes::from_static(b"\nnext")).len());
+            assert_eq!(scrubber.found(), 0, "a part is never replaced");
+            sizes
+        };
+        assert_eq!(passing(right), passing(&wrong), "{known} characters");
+    }
+}
+
+#[test]
+fn nothing_waits_that_cannot_be_the_start_of_a_secret() {
+    let needles = needles(&[TOKEN]);
+    let held = |text: &str| {
+        let mut scrubber = Scrubber::new(Arc::clone(&needles));
+        let passed = scrubber.feed(Bytes::from(text.to_owned())).len();
+        assert_eq!(passed + scrubber.held(), text.len());
+        scrubber.held()
+    };
+    assert_eq!(held(""), 0);
+    assert_eq!(held("data: {\"text\":\"sk-ant\"}\n\n"), 0, "an event is over");
+    assert_eq!(held("a word"), 0);
+    assert_eq!(held("desk"), 2, "sk");
+    assert_eq!(held("desks"), 1, "s");
+    assert_eq!(held("sk-b"), 0);
+    assert_eq!(held("desk-a"), 4);
+    assert_eq!(held("desk-another"), 10);
+    assert_eq!(held("desk-a "), 0);
+    assert_eq!(held("in c2sta"), 5, "base64 of sk-, and one more");
+    let long = format!("sk-a{}", "x".repeat(1000));
+    assert_eq!(held(&long), 0, "it is longer than any spelling");
+    assert_eq!(held(TOKEN), 0, "it is whole, and replaced");
+    assert_eq!(held(&TOKEN[1..]), 0);
+}
+
+#[test]
+fn a_piece_without_secrets_leaves_as_the_very_same_bytes() {
+    let mut scrubber = Scrubber::new(needles(&[TOKEN]));
+    let piece = Bytes::from("data: nothing\n\n".repeat(100));
+    let passing = scrubber.feed(piece.clone());
+    assert_eq!((passing.as_ptr(), passing.len()), (piece.as_ptr(), piece.len()));
+    let piece = Bytes::from_static(b"and a tail: sk-an");
+    let passing = scrubber.feed(piece.clone());
+    assert_eq!((passing.as_ptr(), passing.len()), (piece.as_ptr(), piece.len() - 5));
+    assert_eq!(scrubber.finish(), "sk-an");
+}
+
+#[test]
+fn a_secret_that_begins_like_a_longer_one_waits_for_it() {
+    let (short, long) = ("abcdefghijklmnopqrst", "abcdefghijklmnopqrstuvwxyz");
+    let needles = needles(&[short, long]);
+    let mut scrubber = Scrubber::new(Arc::clone(&needles));
+    assert_eq!(scrubber.feed(Bytes::from(short)), "");
+    assert_eq!(scrubber.feed(Bytes::from_static(b"uvwxyz!")), "[pixy:redacted]***********!");
+    assert_eq!(scrubber.feed(Bytes::from(short)), "");
+    assert_eq!(scrubber.feed(Bytes::from_static(b"uvw!")), "[pixy:redacted]*****uvw!");
+    assert_eq!(scrubber.feed(Bytes::from(short)), "");
+    assert_eq!(scrubber.finish(), "[pixy:redacted]*****");
+    assert_eq!(scrubber.found(), 3);
+}
+
+#[test]
+fn short_secrets_and_none_at_all_change_nothing() {
+    for secrets in [&[][..], &[""], &["only15characte", "hi"]] {
+        let text = b"only15characte hi \"\" ";
+        assert_eq!(scrubbed(&needles(secrets), [&text[..]]), text);
+        assert!(needles(secrets).scrub(text).is_none());
+    }
+}
+
+#[test]
+fn a_headers_value_is_scrubbed_as_a_whole() {
+    let needles = needles(&[TOKEN, "sk-other-0123456789abcdef"]);
+    assert!(needles.scrub(b"Bearer sk-ant").is_none());
+    let (text, count) = needles.scrub(format!("{TOKEN},sk-other-0123456789abcdef").as_bytes()).unwrap();
+    assert_eq!(count, 2);
+    assert_eq!(text, format!("[pixy:redacted]{},[pixy:redacted]**********", "*".repeat(TOKEN.len() - 15)).as_bytes());
+}
+
+#[tokio::test]
+async fn one_direction_of_a_websocket_is_scrubbed_and_keeps_its_frames() {
+    let (mut upstream, mut from) = tokio::io::duplex(7);
+    let (mut to, mut agent) = tokio::io::duplex(4096);
+    let payload = format!("{{\"echo\":\"{TOKEN}\"}}");
+    let mut sent = vec![0x81, u8::try_from(payload.len()).unwrap()];
+    sent.extend_from_slice(payload.as_bytes());
+    let expected = sent.len();
+    let writing = async move {
+        upstream.write_all(&sent).await.unwrap();
+        drop(upstream);
+    };
+    let mut scrubber = Scrubber::new(needles(&[TOKEN]));
+    let relaying = async move {
+        scrubber.relay(&mut from, &mut to).await.unwrap();
+        scrubber.found()
+    };
+    let ((), found) = tokio::join!(writing, relaying);
+    let mut received = Vec::new();
+    agent.read_to_end(&mut received).await.unwrap();
+    assert_eq!((found, received.len()), (1, expected));
+    assert_eq!(received[..2], [0x81, u8::try_from(payload.len()).unwrap()]);
+    assert!(received[2..].starts_with(b"{\"echo\":\"[pixy:redacted]***") && received.ends_with(b"**\"}"));
+}
+
+/// What leftmost-longest replacement makes of a whole text, the slow way.
+fn by_hand(text: &[u8], needles: &[Zeroizing<Vec<u8>>]) -> Vec<u8> {
+    let mut out = text.to_vec();
+    let mut at = 0;
+    while at < text.len() {
+        let here = needles.iter().filter(|needle| text[at..].starts_with(needle)).map(|needle| needle.len()).max();
+        if let Some(length) = here {
+            redact(&mut out[at..at + length]);
+        }
+        at += here.unwrap_or(1);
+    }
+    out
+}
+
+/// A secret: random, or of few different characters, so that it overlaps with itself.
+fn a_secret() -> impl Strategy<Value = String> {
+    prop_oneof!["[A-Za-z0-9._~+/=-]{16,60}", "[ab]{16,30}", "eyJhbGci[A-Za-z0-9_-]{16,90}", "[!-~]{16,24}"]
+}
+
+/// Text that is mean to the secrets: parts of them, spellings, other characters.
+fn a_text(secrets: &[String]) -> impl Strategy<Value = Vec<u8>> + use<> {
+    let spellings: Vec<Vec<u8>> =
+        secrets.iter().flat_map(|secret| spell::spellings(secret)).map(|spelling| spelling.to_vec()).collect();
+    let part = (0..spellings.len(), any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0..4).prop_map(
+        move |(which, from, to, how)| {
+            let spelling = &spellings[which];
+            let (from, to) = (from.index(spelling.len()), to.index(spelling.len()));
+            match how {
+                0 => spelling[..to].to_vec(),
+                1 => spelling[from..].to_vec(),
+                _ => spelling.clone(),
+            }
+        },
+    );
+    let other = prop_oneof!["[ab]{0,20}", "[ -~\n]{0,40}"].prop_map(String::into_bytes);
+    prop::collection::vec(prop_oneof![2 => part, 1 => other, 1 => prop::collection::vec(any::<u8>(), 0..9)], 0..12)
+        .prop_map(|parts| parts.concat())
+}
+
+fn secrets_and_text() -> impl Strategy<Value = (Vec<String>, Vec<u8>, Vec<usize>)> {
+    prop::collection::vec(a_secret(), 1..4).prop_flat_map(|secrets| {
+        let text = a_text(&secrets);
+        (Just(secrets), text, prop::collection::vec(1..70_usize, 1..30))
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn attack_45_and_46_any_text_in_any_pieces_leaves_without_a_needle((secrets, text, sizes) in secrets_and_text()) {
+        let all: Vec<_> = secrets.iter().flat_map(|secret| spell::spellings(secret)).collect();
+        let needles = needles(&secrets.iter().map(String::as_str).collect::<Vec<_>>());
+        let expected = by_hand(&text, &all);
+        let mut scrubber = Scrubber::new(Arc::clone(&needles));
+        let (mut left, mut out) = (&text[..], Vec::new());
+        for size in sizes.iter().cycle() {
+            if left.is_empty() { break }
+            let (piece, rest) = left.split_at((*size).min(left.len()));
+            out.extend_from_slice(&scrubber.feed(Bytes::copy_from_slice(piece)));
+            // Nothing waits but what may be the start of a needle, told from its head and its length.
+            let held = &text[out.len()..text.len() - rest.len()];
+            prop_assert_eq!(held.len(), scrubber.held());
+            let head = &held[..held.len().min(HEAD)];
+            prop_assert!(held.is_empty() || all.iter().any(|needle| needle.len() > held.len() && needle.starts_with(head)));
+            left = rest;
+        }
+        out.extend_from_slice(&scrubber.finish());
+        prop_assert_eq!(&out, &expected);
+        prop_assert!(all.iter().all(|needle| memchr::memmem::find(&out, needle).is_none()));
+    }
+}
