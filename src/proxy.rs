@@ -10,6 +10,7 @@ mod forward;
 mod replay;
 mod reply;
 mod route;
+mod scrub;
 mod stream;
 mod strip;
 
@@ -33,6 +34,7 @@ use agent::{Agents, Grant};
 use replay::Kept;
 use reply::Refusal;
 use route::{Purpose, Route};
+use scrub::Scrub;
 pub use stream::ReplyBody;
 use strip::Stripped;
 
@@ -74,6 +76,12 @@ struct Checked {
     stripped: Stripped,
     method: Method,
     body: Kept,
+}
+
+/// An upstream's answer, and what watches it for the secrets of the token that it was asked with.
+struct Answer {
+    response: Response<Incoming>,
+    scrub: Scrub,
 }
 
 impl Default for Limits {
@@ -130,43 +138,46 @@ impl Proxy {
             Checked { grant, route, stripped, method: head.method, body: replay::keep(body, self.parts.limits)? };
         let bearer = account.bearer(until).await.map_err(Refusal::Token)?;
         let open = self.parts.metrics.open_stream();
-        let mut response = self.send(&checked, &bearer).await?;
-        if response.status() == StatusCode::UNAUTHORIZED {
-            response = self.repair(response, &checked, &bearer, until).await?;
+        let mut answer = self.send(&checked, &bearer).await?;
+        if answer.response.status() == StatusCode::UNAUTHORIZED {
+            answer = self.repair(answer, &checked, &bearer, until).await?;
         }
         let idle = self.parts.upstream.idle_timeout();
-        Ok(response.map(|body| ReplyBody::streaming(body, idle, checked.grant, open)))
+        let Answer { response, scrub } = answer;
+        Ok(response.map(|body| ReplyBody::streaming(body, idle, checked.grant, scrub, open)))
     }
 
     /// One attempt.
-    async fn send(&self, checked: &Checked, bearer: &Bearer) -> Result<Response<Incoming>, Refusal> {
+    async fn send(&self, checked: &Checked, bearer: &Bearer) -> Result<Answer, Refusal> {
         let Checked { grant, route, stripped, method, body } = checked;
         // The token is good, the request cannot be sent again: the agent can.
         let again = Unusable::Unavailable { retry_after: Duration::from_secs(1) };
         let attempt = body.attempt().ok_or(Refusal::Token(again))?;
         let outgoing = attach::attach(grant, route, stripped, bearer, method.clone(), attempt)?;
-        let sent = forward::forward(&self.parts.upstream, outgoing).await;
-        sent.map_err(|refusal| body.too_large().unwrap_or(refusal))
+        let mut scrub = Scrub::new(bearer, route.account().name(), &self.parts.metrics);
+        let sent = forward::forward(&self.parts.upstream, outgoing, &mut scrub).await;
+        let response = sent.map_err(|refusal| body.too_large().unwrap_or(refusal))?;
+        Ok(Answer { response, scrub })
     }
 
     /// The upstream refused the token before its time (RFC 6750 §3.1): with a newer one, the same request once more. Without
     /// one the refusal is the answer.
     async fn repair(
         &self,
-        refused: Response<Incoming>,
+        refused: Answer,
         checked: &Checked,
         bearer: &Bearer,
         until: Instant,
-    ) -> Result<Response<Incoming>, Refusal> {
+    ) -> Result<Answer, Refusal> {
         let account = checked.route.account();
         let Some(newer) = account.successor(bearer, until).await else {
             self.parts.metrics.repair(account.name(), "no_newer_token");
-            return Ok(reply::final_refusal(refused));
+            return Ok(Answer { response: reply::final_refusal(refused.response), ..refused });
         };
         drop(refused);
-        let response = self.send(checked, &newer).await;
-        self.parts.metrics.repair(account.name(), if response.is_ok() { "sent_again" } else { "failed" });
-        response
+        let answer = self.send(checked, &newer).await;
+        self.parts.metrics.repair(account.name(), if answer.is_ok() { "sent_again" } else { "failed" });
+        answer
     }
 }
 

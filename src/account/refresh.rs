@@ -99,25 +99,12 @@ impl Account {
             }
             return LONGEST_SLEEP;
         }
-        let due = inner.refresh_at.is_some_and(|at| at <= now) || self.may_force(&mut inner, &record, &asked, now);
+        let due = inner.refresh_at.is_some_and(|at| at <= now) || may_force(&mut inner, &record, &asked, now);
         if due {
             self.refresh(&mut inner, &record).await;
         }
         let now = self.parts.clock.tick();
         inner.refresh_at.map_or(LONGEST_SLEEP, |at| at.since(now)).min(LONGEST_SLEEP)
-    }
-
-    /// Whether somebody asks for a refresh of the current token, and enough time has passed since the last such one and
-    /// since a failure.
-    fn may_force(&self, inner: &mut Inner, record: &Record, asked: &[Ask], now: Tick) -> bool {
-        let wanted = asked.iter().any(|ask| ask.serial == record.login.serial);
-        let not_before = inner.timing.and_then(|(_, timing)| timing.not_before);
-        let held = [not_before, inner.forced_again_at, inner.held_until].into_iter().flatten().any(|until| now < until);
-        if !wanted || held {
-            return false;
-        }
-        inner.forced_again_at = Some(now.after(FORCED_APART));
-        true
     }
 
     async fn refresh(&self, inner: &mut Inner, record: &Record) {
@@ -238,6 +225,19 @@ impl Account {
         }
         LONGEST_SLEEP
     }
+}
+
+/// Whether somebody asks for a refresh of the current token, and enough time has passed since the last such one and
+/// since a failure.
+fn may_force(inner: &mut Inner, record: &Record, asked: &[Ask], now: Tick) -> bool {
+    let wanted = asked.iter().any(|ask| ask.serial == record.login.serial);
+    let not_before = inner.timing.and_then(|(_, timing)| timing.not_before);
+    let held = [not_before, inner.forced_again_at, inner.held_until].into_iter().flatten().any(|until| now < until);
+    if !wanted || held {
+        return false;
+    }
+    inner.forced_again_at = Some(now.after(FORCED_APART));
+    true
 }
 
 fn next_pause(inner: &mut Inner, retry_after: Option<Duration>) -> Duration {

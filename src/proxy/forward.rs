@@ -1,54 +1,114 @@
 //! Sends what was attached, and takes in the head of the answer.
 
-use http::header::{CONNECTION, LOCATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, Response, StatusCode};
-use hyper::body::Incoming;
+use http::header::{CONNECTION, CONTENT_ENCODING, TRANSFER_ENCODING, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use hyper::body::{Body as _, Incoming};
 
 use super::attach::Outgoing;
 use super::reply::Refusal;
+use super::scrub::Scrub;
 use crate::upstream::{SendError, Upstream};
 
+/// Fields that stay behind: those of one connection, and those that would act on the agent's side or on a program between it
+/// and Pixy. All others cross, scrubbed.
+const STAYING: [&str; 26] = [
+    // Of one connection (RFC 9110 §7.6.1).
+    "connection",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    // They name where to go instead: past Pixy, with the agent's own key.
+    "location",
+    "content-location",
+    "refresh",
+    "link",
+    "alt-svc",
+    // A client would keep them and apply them to Pixy's host, with everything else that is there.
+    "set-cookie",
+    "set-cookie2",
+    "clear-site-data",
+    "strict-transport-security",
+    "public-key-pins",
+    "public-key-pins-report-only",
+    "service-worker-allowed",
+    // A browser would send reports about its person there, or show a page what is timed.
+    "nel",
+    "report-to",
+    "reporting-endpoints",
+    "timing-allow-origin",
+    // They are about the credential, which is not the agent's: no client is to answer a challenge with what it has.
+    "www-authenticate",
+    "authentication-info",
+    // A web server between the agent and Pixy would send the file that they name.
+    "x-accel-redirect",
+    "x-sendfile",
+];
+
+/// The same, by how they begin: of proxies, what opens an origin to web pages (Fetch standard), and what Pixy alone says.
+const STAYING_BEGINNINGS: [&str; 3] = ["proxy-", "access-control-", "x-pixy-"];
+
 /// Sends; follows nothing. A redirect is not passed on either: clients would send the prompt again, to whomever it names.
-pub async fn forward(upstream: &Upstream, outgoing: Outgoing) -> Result<Response<Incoming>, Refusal> {
-    let mut response = upstream.send(outgoing.into_request()).await.map_err(|error| {
+pub async fn forward(
+    upstream: &Upstream,
+    outgoing: Outgoing,
+    scrub: &mut Scrub,
+) -> Result<Response<Incoming>, Refusal> {
+    let response = upstream.send(outgoing.into_request()).await.map_err(|error| {
         tracing::warn!(%error, "the upstream did not answer");
         match error {
             SendError::Timeout => Refusal::UpstreamTimeout,
             SendError::Unreachable(_) | SendError::Broken(_) | SendError::TooLarge => Refusal::UpstreamUnreachable,
         }
     })?;
-    let redirects = response.status().is_redirection() && response.status() != StatusCode::NOT_MODIFIED;
-    if redirects || response.status() == StatusCode::SWITCHING_PROTOCOLS {
+    let (head, body) = response.into_parts();
+    let redirects = head.status.is_redirection() && head.status != StatusCode::NOT_MODIFIED;
+    if redirects || head.status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Refusal::UpstreamRedirected);
     }
-    let headers = std::mem::take(response.headers_mut());
-    *response.headers_mut() = crossing(headers);
-    Ok(response)
+    if is_encoded(&head.headers) && !body.is_end_stream() {
+        return Err(Refusal::UpstreamEncoded);
+    }
+    // Made anew from status, headers and body: hyper's extensions hold the upstream's reason phrase, which would be written out.
+    let mut answer = Response::new(body);
+    *answer.status_mut() = head.status;
+    *answer.headers_mut() = scrub.headers(crossing(head.headers));
+    if head.status == StatusCode::UNAUTHORIZED {
+        // RFC 9110 §15.5.2 wants a challenge with every 401: one that leads nowhere.
+        answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    Ok(answer)
 }
 
-/// Fields of one connection and those that would act on the agent's side of it do not cross.
+/// What is encoded cannot be scrubbed, and is not decoded: it was asked for without (see `attach`). As a transfer coding
+/// (RFC 9112 §7) it would even cross unlabelled.
+fn is_encoded(headers: &HeaderMap) -> bool {
+    let any_but = |name: HeaderName, plain: &'static str| {
+        members(headers, &name).any(|coding| !coding.is_empty() && coding != plain)
+    };
+    any_but(CONTENT_ENCODING, "identity") || any_but(TRANSFER_ENCODING, "chunked")
+}
+
 fn crossing(headers: HeaderMap) -> HeaderMap {
-    const STAYING: [HeaderName; 7] = [CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, SET_COOKIE, LOCATION];
-    const STAYING_TOO: [&str; 6] =
-        ["keep-alive", "proxy-connection", "proxy-authenticate", "alt-svc", "set-cookie2", "x-pixy-error"];
-    let named: Vec<String> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(|name| name.trim().to_ascii_lowercase())
-        .collect();
+    let named: Vec<String> = members(&headers, &CONNECTION).collect();
     let mut crossing = HeaderMap::with_capacity(headers.len());
     let mut current: Option<HeaderName> = None;
     for (name, value) in headers {
         current = name.or(current);
         let Some(name) = &current else { continue };
-        let stays = STAYING.contains(name)
-            || STAYING_TOO.contains(&name.as_str())
+        let stays = STAYING.contains(&name.as_str())
+            || STAYING_BEGINNINGS.iter().any(|beginning| name.as_str().starts_with(beginning))
             || named.iter().any(|named| named == name.as_str());
         if !stays {
             crossing.append(name, value);
         }
     }
     crossing
+}
+
+/// The members of a comma list, in lower case. A value that is not text is one member, which is none that is known.
+fn members(headers: &HeaderMap, name: &HeaderName) -> impl Iterator<Item = String> {
+    let values = headers.get_all(name).iter().map(|value| value.to_str().unwrap_or("?"));
+    values.flat_map(|value| value.split(',')).map(|member| member.trim().to_ascii_lowercase())
 }

@@ -54,6 +54,8 @@ pub enum Refusal {
     UpstreamUnreachable,
     /// The provider answered with a redirect.
     UpstreamRedirected,
+    /// The provider answered with compressed text, which it was asked not to do.
+    UpstreamEncoded,
     /// The provider did not answer in time.
     UpstreamTimeout,
 }
@@ -225,6 +227,14 @@ impl Refusal {
                 "api_error",
                 format!(
                     "the provider of account \"{name}\" answered with a redirect, which Pixy never follows or passes on"
+                ),
+            ),
+            Self::UpstreamEncoded => (
+                S::BAD_GATEWAY,
+                "upstream_encoded",
+                "api_error",
+                format!(
+                    "the provider of account \"{name}\" answered with compressed text although it was asked not to; Pixy passes on only what it can search for secrets"
                 ),
             ),
             Self::UpstreamTimeout => (

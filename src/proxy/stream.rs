@@ -1,4 +1,4 @@
-//! The body of an answer on its way to the agent: bytes leave as they come.
+//! The body of an answer on its way to the agent: bytes leave as they come, but for what may be the start of a secret.
 
 use std::future::Future as _;
 use std::pin::Pin;
@@ -11,6 +11,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use super::agent::Grant;
+use super::scrub::Scrub;
 use crate::metrics::OpenStream;
 use crate::upstream::BoxError;
 use crate::usage::TokenCounter;
@@ -31,6 +32,7 @@ pub struct Streaming {
     last_activity: Instant,
     timer: Pin<Box<Sleep>>,
     grant: Grant,
+    scrub: Scrub,
     counter: Option<TokenCounter>,
     _open: OpenStream,
 }
@@ -42,11 +44,20 @@ impl ReplyBody {
     }
 
     /// What the upstream sends.
-    pub fn streaming(body: Incoming, idle_timeout: Duration, grant: Grant, open: OpenStream) -> Self {
+    pub fn streaming(body: Incoming, idle_timeout: Duration, grant: Grant, scrub: Scrub, open: OpenStream) -> Self {
         let timer = Box::pin(tokio::time::sleep(idle_timeout));
         let last_activity = Instant::now();
         let counter = grant.counts_tokens().then(TokenCounter::default);
-        Self::Streaming(Box::new(Streaming { body, idle_timeout, last_activity, timer, grant, counter, _open: open }))
+        Self::Streaming(Box::new(Streaming {
+            body,
+            idle_timeout,
+            last_activity,
+            timer,
+            grant,
+            scrub,
+            counter,
+            _open: open,
+        }))
     }
 }
 
@@ -64,14 +75,14 @@ impl Body for ReplyBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Fixed(body) => body.is_end_stream(),
-            Self::Streaming(streaming) => streaming.body.is_end_stream(),
+            Self::Streaming(streaming) => streaming.scrub.held() == 0 && streaming.body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Fixed(body) => body.size_hint(),
-            Self::Streaming(streaming) => streaming.body.size_hint(),
+            Self::Streaming(streaming) => streaming.size_hint(),
         }
     }
 }
@@ -87,19 +98,43 @@ impl Drop for Streaming {
 
 impl Streaming {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match Pin::new(&mut self.body).poll_frame(context) {
-            Poll::Ready(Some(Ok(frame))) => {
-                self.last_activity = Instant::now();
-                if let (Some(counter), Some(piece)) = (&mut self.counter, frame.data_ref()) {
-                    counter.feed(piece);
+        loop {
+            match Pin::new(&mut self.body).poll_frame(context) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    self.last_activity = Instant::now();
+                    // Trailers could carry what headers may not (RFC 9110 §6.5.1): none is on a list, so none passes.
+                    let Ok(piece) = frame.into_data() else { return self.rest() };
+                    if let Some(counter) = &mut self.counter {
+                        counter.feed(&piece);
+                    }
+                    let passing = self.scrub.piece(piece, self.body.is_end_stream());
+                    if !passing.is_empty() {
+                        return Poll::Ready(Some(Ok(Frame::data(passing))));
+                    }
                 }
-                // Trailers could carry what headers may not (RFC 9110 §6.5.1): none is on a list, so none passes.
-                if frame.is_trailers() { Poll::Ready(None) } else { Poll::Ready(Some(Ok(frame))) }
+                // What is held back stays: it may be the larger part of a secret, and the answer is broken anyway.
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error.into()))),
+                Poll::Ready(None) => return self.rest(),
+                Poll::Pending => return self.poll_silence(context),
             }
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
-            Poll::Ready(None) => Poll::Ready(None),
-            Poll::Pending => self.poll_silence(context),
         }
+    }
+
+    /// At the end: what was held back until then.
+    fn rest(&mut self) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let rest = self.scrub.piece(Bytes::new(), true);
+        Poll::Ready((!rest.is_empty()).then(|| Ok(Frame::data(rest))))
+    }
+
+    /// What is held back is still to come.
+    fn size_hint(&self) -> SizeHint {
+        let (hint, held) = (self.body.size_hint(), self.scrub.held() as u64);
+        let mut whole = SizeHint::new();
+        if let Some(upper) = hint.upper() {
+            whole.set_upper(upper.saturating_add(held));
+        }
+        whole.set_lower(hint.lower().saturating_add(held));
+        whole
     }
 
     /// The timer is moved only when it fires, not with every chunk.

@@ -14,6 +14,7 @@ mod linking; // a link's way: what a person does, and what an attacker would hav
 mod profiles; // what each provider's profile says, and what none of them allows
 mod program; // the binary, as a person runs it
 mod repair; // an upstream's 401 before its time: one refresh, the same request once more
+mod scrub; // what an upstream sends back of Pixy's secrets: found in every spelling, however it is cut
 mod support; // what the tests talk to: fakes of a provider and of a client, and a whole Pixy
 mod tokens; // the life of a login: refreshes, failures, crashes
 mod vault; // sealed files: swapped, damaged, rolled back, full disks, key rotation, moving house

@@ -18,13 +18,13 @@ export function wholeList(headers) {
 
 /** The list that must arrive through Pixy when `direct` is what the agent sends to an API itself. */
 export function throughPixy(direct, { host, token, merge = {} }) {
-  const taken = ['host', ...CREDENTIALS, ...OF_ONE_CONNECTION, ...OF_BROWSERS, ...Object.keys(merge)];
+  const taken = ['host', 'accept-encoding', ...CREDENTIALS, ...OF_ONE_CONNECTION, ...OF_BROWSERS, ...Object.keys(merge)];
   const passing = direct.filter(([name]) => !taken.includes(name.toLowerCase()));
   const merged = Object.entries(merge).map(([name, member]) => {
     const sent = direct.find(([other]) => other.toLowerCase() === name)?.[1];
     return [name, sent ? `${sent},${member}` : member];
   });
-  return wholeList([...passing, ...merged, ['host', host], ['authorization', `Bearer ${token}`]]);
+  return wholeList([...passing, ...merged, ['host', host], ['accept-encoding', 'identity'], ['authorization', `Bearer ${token}`]]);
 }
 
 /** Everything in a header list that could be a credential. */
