@@ -227,10 +227,13 @@ async fn an_answer_that_breaks_within_a_secret_shows_nothing_of_it() {
     pixy.get("/a/v1/models").await;
     let token = token(&upstream.requests()[0]);
     let most = &token[..token.len() - 1];
-    // Closed in order, so that all that was sent is there to be read: only the rest is missing.
-    upstream.answer(Reply::bytes(format!("HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\nit is {most}")));
+    let (reply, chunks) = Reply::stream(200);
+    upstream.answer(reply);
+    chunks.send(format!("it is {most}"));
+    drop(chunks); // without a last chunk
     let got = on_the_wire(&pixy, &get("/a/v1/models")).await;
     assert!(got.contains("it is ") && !got.contains(&token[..8]), "{got}");
+    assert!(!got.ends_with("0\r\n\r\n"), "it looks complete: {got}");
 }
 
 #[tokio::test]
