@@ -5,7 +5,7 @@
 //! chunk sizes and the lengths in WebSocket frames were said before the text came, and stay true.
 //!
 //! **What is held back.** A piece may end within a secret, so its end waits for the next piece where it looks like the start of
-//! one: it begins with the first four bytes of a needle ([`HEAD`]) and goes on with nothing but characters that tokens are made
+//! one: it begins with the first four bytes of a needle (`HEAD`) and goes on with nothing but characters that tokens are made
 //! of, for less than the needle's length. Whether those further characters are the secret's own makes no difference. An
 //! agent sees by the sizes of chunks what was held, and often chooses the text (a model repeats what it is told): held back by
 //! comparison with the whole secret, each chunk would answer "is this how it begins?", and the token could be guessed one
@@ -22,7 +22,7 @@
 //! the first four bytes of each needle and nothing more.
 //!
 //! **What is not caught**: secrets shorter than [`SHORTEST`]; a part of a secret; other transformations than those of
-//! [`spell`] (two of them on top of each other, base64 broken into lines, another charset, compression: answers that are
+//! `spell` (two of them on top of each other, base64 broken into lines, another charset, compression: answers that are
 //! compressed are refused instead); a secret that a model spells out in words.
 
 mod spell;
