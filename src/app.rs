@@ -74,6 +74,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     make_state_dir(&config.state_dir)?;
     let vault = Vault::open(&config.vault).map_err(StartError::Vault)?;
     let upstream = Upstream::new(&config.upstream).map_err(StartError::Roots)?;
+    upstream.warm_up();
     let (clock, metrics) = (Clock::default(), Arc::new(Metrics::new()));
     let (shutdown, going_down) = watch::channel(false);
     let (changes, seen) = watch::channel(0);

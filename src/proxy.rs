@@ -29,7 +29,7 @@ use crate::account::{Account, Bearer, Book, LONGEST_WAIT, Unusable};
 use crate::metrics::Metrics;
 use crate::name::AccountName;
 use crate::oauth::profile::ErrorShape;
-use crate::upstream::Upstream;
+use crate::upstream::{self, Upstream};
 use agent::{Agents, Grant};
 use replay::Kept;
 use reply::Refusal;
@@ -80,7 +80,7 @@ struct Checked {
 
 /// An upstream's answer, and what watches it for the secrets of the token that it was asked with.
 struct Answer {
-    response: Response<Incoming>,
+    response: Response<upstream::Incoming>,
     scrub: Scrub,
 }
 

@@ -3,37 +3,41 @@
 //! Everything that leaves Pixy leaves through [`Upstream`]: it follows no redirect, reads no proxy setting from the
 //! environment, and speaks plain HTTP to loopback hosts alone.
 
+mod body;
+mod dial;
+mod frames;
+mod h1;
+mod h2;
+mod head;
+mod pool;
+mod resolve;
+mod roots;
+
 use std::error::Error;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Limited};
-use hyper::body::Incoming;
-use hyper_rustls::{HttpsConnectorBuilder, MaybeHttpsStream};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::{ClientConfig, RootCertStore};
-use tokio::net::TcpStream;
-use tower::timeout::Timeout;
-use tower::util::BoxCloneSyncService;
+use rustls::ClientConfig;
+use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
+
+pub use body::Incoming;
+use dial::Dialler;
+use pool::{Lease, Pool};
+pub use resolve::Resolver;
+pub use roots::RootsError;
 
 /// Any error, boxed: bodies and connectors have many.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
 /// A request's body on its way out.
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;
-
-/// Connects to the host of a URI; boxed, because hyper wants a future that can be moved.
-type Connector = BoxCloneSyncService<Uri, MaybeHttpsStream<TokioIo<TcpStream>>, BoxError>;
 
 /// How connections to providers are made.
 #[derive(Debug, Clone)]
@@ -48,10 +52,25 @@ pub struct Settings {
     pub idle_timeout: Duration,
 }
 
+/// What no setting changes, but a test.
+#[derive(Debug, Clone)]
+pub struct Tuning {
+    /// How often an HTTP/2 connection is asked whether it lives.
+    pub ping_interval: Duration,
+    /// How long it may take to answer.
+    pub ping_timeout: Duration,
+    /// When a connection that nobody uses is closed.
+    pub idle: Duration,
+    /// Who looks names up.
+    pub resolver: Resolver,
+}
+
 /// A pool of connections to providers; cheap to clone.
 #[derive(Clone)]
 pub struct Upstream {
-    client: Client<Connector, Body>,
+    pool: Arc<Pool>,
+    dialler: Arc<Dialler>,
+    tls: Arc<ClientConfig>,
     head_timeout: Duration,
     idle_timeout: Duration,
 }
@@ -79,13 +98,12 @@ pub enum SendError {
     TooLarge,
 }
 
-/// The roots could not be set up.
-#[derive(Debug)]
-pub struct RootsError {
-    /// The file that was asked for.
-    pub file: PathBuf,
-    /// What is wrong with it.
-    pub reason: String,
+/// Why one connection gave no answer.
+enum Failure {
+    /// The request never left and may be sent on another connection.
+    NeverSent(Box<Request<Body>>, BoxError),
+    /// It may have left, whole or in part: nobody may send it again.
+    Broken(BoxError),
 }
 
 impl Default for Settings {
@@ -99,27 +117,35 @@ impl Default for Settings {
     }
 }
 
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            ping_interval: Duration::from_secs(30),
+            ping_timeout: Duration::from_secs(10),
+            idle: pool::IDLE,
+            resolver: Resolver::default(),
+        }
+    }
+}
+
 impl Upstream {
     /// Loads the trusted roots and makes an empty pool.
     pub fn new(settings: &Settings) -> Result<Self, RootsError> {
-        let tls = client_config(settings.extra_ca_file.as_deref())?;
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_keepalive(Some(Duration::from_mins(1)));
-        let https =
-            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_all_versions().wrap_connector(tcp);
-        // The time limit covers name resolution, TCP and TLS together: hyper's own covers TCP alone.
-        let connector = BoxCloneSyncService::new(Timeout::new(https, settings.connect_timeout));
-        let client = Client::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(Duration::from_secs(50)) // below the usual 60 s of load balancers, so that we close first
-            .http2_keep_alive_interval(Duration::from_secs(30))
-            .http2_keep_alive_timeout(Duration::from_secs(10))
-            .http2_adaptive_window(true)
-            .build(connector);
-        Ok(Self { client, head_timeout: settings.head_timeout, idle_timeout: settings.idle_timeout })
+        Self::tuned(settings, Tuning::default())
+    }
+
+    /// The same for a test that cannot wait as long as a person, or must not ask a name server.
+    pub fn tuned(settings: &Settings, tuning: Tuning) -> Result<Self, RootsError> {
+        let tls = roots::client_config(settings.extra_ca_file.as_deref())?;
+        let dialler = Arc::new(Dialler::new(&tls, tuning.resolver.clone(), settings.connect_timeout));
+        let pool = Arc::new(Pool::new(Arc::clone(&dialler), tuning));
+        let (head_timeout, idle_timeout) = (settings.head_timeout, settings.idle_timeout);
+        Ok(Self { pool, dialler, tls: Arc::new(tls), head_timeout, idle_timeout })
+    }
+
+    /// Makes TLS ready, so that the first request does not pay for it. Takes tens of milliseconds of computing.
+    pub fn warm_up(&self) {
+        roots::warm_up(&self.tls);
     }
 
     /// The longest silence between two pieces of a response.
@@ -127,16 +153,40 @@ impl Upstream {
         self.idle_timeout
     }
 
-    /// Sends a request and waits for the head of its answer.
-    pub async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, SendError> {
-        if !may_be_dialled(request.uri()) {
-            return Err(SendError::Unreachable("plain http is for loopback hosts alone".into()));
+    /// Sends a request and waits for the head of its answer. Dropping the answer's body before its end ends the stream.
+    pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Incoming>, SendError> {
+        check(&request)?;
+        let deadline = Instant::now() + self.head_timeout;
+        let origin = self.pool.origin(request.uri()).ok_or_else(|| SendError::Unreachable("no host".into()))?;
+        loop {
+            let late = |_| SendError::Unreachable("no connection was free in time".into());
+            let lease = timeout_at(deadline, origin.lease()).await.map_err(late)??;
+            let (reused, sent) = match lease {
+                Lease::Http1(lease) => (lease.is_reused(), timeout_at(deadline, lease.send(request)).await),
+                Lease::Http2(lease) => (lease.is_reused(), timeout_at(deadline, lease.send(request)).await),
+            };
+            match sent {
+                Err(_) => return Err(SendError::Timeout),
+                Ok(Ok(response)) => return Ok(response),
+                // A kept connection may have been closed by its server (RFC 9112 §9.3.1); that a fresh one is too
+                // is worth no third try.
+                Ok(Err(Failure::NeverSent(unsent, _))) if reused => request = *unsent,
+                Ok(Err(Failure::NeverSent(_, error))) => return Err(SendError::Unreachable(error)),
+                Ok(Err(Failure::Broken(error))) => return Err(SendError::Broken(error)),
+            }
         }
-        match tokio::time::timeout(self.head_timeout, self.client.request(request)).await {
+    }
+
+    /// Sends a request that asks for another protocol (RFC 9110 §7.8), over HTTP/1.1 on a connection of its own, and waits for
+    /// the head of its answer. After a 101 `hyper::upgrade::on(response)` gives the stream; any other answer is one like
+    /// those of [`Upstream::send`].
+    pub async fn upgrade(&self, request: Request<Body>) -> Result<Response<Incoming>, SendError> {
+        check(&request)?;
+        let deadline = Instant::now() + self.head_timeout;
+        let stream = self.dialler.dial_http1(request.uri()).await.map_err(SendError::Unreachable)?;
+        match timeout_at(deadline, h1::upgrade(stream, request)).await {
             Err(_) => Err(SendError::Timeout),
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) if error.is_connect() => Err(SendError::Unreachable(error.into())),
-            Ok(Err(error)) => Err(SendError::Broken(error.into())),
+            Ok(answer) => answer.map_err(SendError::Broken),
         }
     }
 
@@ -185,14 +235,6 @@ impl fmt::Display for SendError {
 
 impl Error for SendError {}
 
-impl fmt::Display for RootsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "upstream.extra_ca_file {}: {}", self.file.display(), self.reason)
-    }
-}
-
-impl Error for RootsError {}
-
 /// Whether `host` (as in a URL, IPv6 in brackets or not) is this machine itself.
 pub fn is_loopback_host(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
@@ -200,11 +242,11 @@ pub fn is_loopback_host(host: &str) -> bool {
         || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-fn may_be_dialled(uri: &Uri) -> bool {
-    match uri.scheme_str() {
-        Some("https") => true,
-        Some("http") => uri.host().is_some_and(is_loopback_host),
-        _ => false,
+fn check(request: &Request<Body>) -> Result<(), SendError> {
+    if dial::may_be_dialled(request.uri()) {
+        Ok(())
+    } else {
+        Err(SendError::Unreachable("plain http is for loopback hosts alone, and some addresses are for nobody".into()))
     }
 }
 
@@ -215,71 +257,9 @@ fn innermost<'a>(mut error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'stat
     error
 }
 
-fn client_config(extra: Option<&Path>) -> Result<ClientConfig, RootsError> {
-    let mut roots = RootCertStore::empty();
-    let (added, _) = roots.add_parsable_certificates(machine_roots());
-    if added == 0 {
-        // A bare image has no CA bundle: Mozilla's list is compiled in.
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    }
-    if let Some(file) = extra {
-        let fault = |reason: String| RootsError { file: file.to_owned(), reason };
-        let certificates = CertificateDer::pem_file_iter(file)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(|error| fault(format!("cannot be read as PEM certificates ({error})")))?;
-        if certificates.is_empty() {
-            return Err(fault("holds no certificate".to_owned()));
-        }
-        for certificate in certificates {
-            roots
-                .add(certificate)
-                .map_err(|error| fault(format!("holds a certificate that cannot be used ({error})")))?;
-        }
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    Ok(ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("the provider supports TLS 1.2 and 1.3, which is all that this can fail on")
-        .with_root_certificates(roots)
-        .with_no_client_auth())
-}
-
-/// The machine's own roots, from the places where distributions keep them. `SSL_CERT_FILE` and its kin are not asked: who can
-/// set a variable must not choose whom we trust.
-#[cfg(target_os = "linux")]
-fn machine_roots() -> Vec<CertificateDer<'static>> {
-    const BUNDLES: [&str; 4] = [
-        "/etc/ssl/certs/ca-certificates.crt", // Debian, Alpine, Arch, distroless
-        "/etc/pki/tls/certs/ca-bundle.crt",   // Fedora, RHEL
-        "/etc/ssl/ca-bundle.pem",             // openSUSE
-        "/etc/ssl/cert.pem",                  // Alpine, others
-    ];
-    BUNDLES
-        .iter()
-        .map(Path::new)
-        .find(|bundle| bundle.exists())
-        .map(|bundle| rustls_native_certs::load_certs_from_paths(Some(bundle), None).certs)
-        .unwrap_or_default()
-}
-
-#[cfg(not(target_os = "linux"))]
-fn machine_roots() -> Vec<CertificateDer<'static>> {
-    rustls_native_certs::load_native_certs().certs
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn plain_http_is_for_this_machine_alone() {
-        for good in ["https://api.example.com/", "http://127.0.0.1:8791/", "http://[::1]:80/", "http://localhost/"] {
-            assert!(may_be_dialled(&Uri::from_static(good)), "{good}");
-        }
-        for bad in ["http://api.example.com/", "http://127.0.0.1.example.com/", "ftp://127.0.0.1/", "/only/a/path"] {
-            assert!(!may_be_dialled(&Uri::from_static(bad)), "{bad}");
-        }
-    }
 
     #[test]
     fn a_ca_file_that_is_not_one_is_named() {

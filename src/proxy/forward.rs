@@ -2,12 +2,12 @@
 
 use http::header::{CONNECTION, CONTENT_ENCODING, TRANSFER_ENCODING, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 
 use super::attach::Outgoing;
 use super::reply::Refusal;
 use super::scrub::Scrub;
-use crate::upstream::{SendError, Upstream};
+use crate::upstream::{Incoming, SendError, Upstream};
 
 /// Fields that stay behind: those of one connection, and those that would act on the agent's side or on a program between it
 /// and Pixy. All others cross, scrubbed.

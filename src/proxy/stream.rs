@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use super::agent::Grant;
 use super::scrub::Scrub;
 use crate::metrics::OpenStream;
-use crate::upstream::BoxError;
+use crate::upstream::{BoxError, Incoming};
 use crate::usage::TokenCounter;
 
 /// An answer's body: fixed text of ours, or the upstream's stream.
@@ -113,7 +113,7 @@ impl Streaming {
                     }
                 }
                 // What is held back stays: it may be the larger part of a secret, and the answer is broken anyway.
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error.into()))),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
                 Poll::Ready(None) => return self.rest(),
                 Poll::Pending => return self.poll_silence(context),
             }
