@@ -21,8 +21,14 @@ pub(crate) struct Program {
 impl Program {
     /// Starts it and waits until it has read its logins and says where agents connect.
     pub(crate) async fn start(scratch: &Scratch, config: &Path) -> Self {
+        Self::start_in(scratch, config, &[]).await
+    }
+
+    /// The same, with these variables in its environment.
+    pub(crate) async fn start_in(scratch: &Scratch, config: &Path, environment: &[(&str, &str)]) -> Self {
         let mut child = Command::new(assert_cmd::cargo::cargo_bin!("pixy"))
             .env_clear()
+            .envs(environment.iter().copied())
             .arg("--config")
             .arg(config)
             .stdin(Stdio::null())

@@ -54,7 +54,8 @@ impl Authority {
         self.certificate.der().clone()
     }
 
-    pub(super) fn acceptor(&self, protocols: Protocols, names: &[&str], validity: Validity) -> TlsAcceptor {
+    /// The server's side, for a server of the test's own.
+    pub(crate) fn acceptor(&self, protocols: Protocols, names: &[&str], validity: Validity) -> TlsAcceptor {
         let names: Vec<_> = names.iter().map(ToString::to_string).collect();
         let mut params = CertificateParams::new(names).expect("the names are good");
         if let Validity::Expired = validity {

@@ -52,6 +52,7 @@ pub(crate) struct Seen {
 pub(crate) struct Builder {
     handler: Box<Handler>,
     tls: Option<TlsAcceptor>,
+    max_streams: Option<u32>,
 }
 
 type Handler = dyn FnMut(&Seen) -> Reply + Send;
@@ -61,6 +62,9 @@ struct Shared {
     queued: Mutex<VecDeque<Reply>>,
     seen: Mutex<Vec<Seen>>,
     counts: watch::Sender<Counts>,
+    max_streams: Option<u32>,
+    /// How many times every HTTP/2 connection was told to go.
+    going_away: watch::Sender<usize>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -84,7 +88,7 @@ impl Upstream {
     /// For the rest.
     pub(crate) fn builder() -> Builder {
         let handler = |_: &Seen| Reply::new(200).header("content-type", "text/plain").body("upstream");
-        Builder { handler: Box::new(handler), tls: None }
+        Builder { handler: Box::new(handler), tls: None, max_streams: None }
     }
 
     /// `http://127.0.0.1:PORT`, or with TLS `https://localhost:PORT`; no slash at the end.
@@ -111,6 +115,11 @@ impl Upstream {
     /// How many connections were accepted so far.
     pub(crate) fn connections(&self) -> usize {
         self.shared.counts.borrow().connections
+    }
+
+    /// Sends GOAWAY on every HTTP/2 connection that is open now; its streams may end.
+    pub(crate) fn go_away(&self) {
+        self.shared.going_away.send_modify(|times| *times += 1);
     }
 
     /// Resolves when there are at least so many requests.
@@ -169,6 +178,12 @@ impl Builder {
         self
     }
 
+    /// Allows so many streams at once on an HTTP/2 connection, and refuses more.
+    pub(crate) fn max_streams(mut self, limit: u32) -> Self {
+        self.max_streams = Some(limit);
+        self
+    }
+
     /// Listens.
     pub(crate) async fn start(self) -> Upstream {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a loopback port is free");
@@ -178,6 +193,8 @@ impl Builder {
             queued: Mutex::default(),
             seen: Mutex::default(),
             counts: watch::Sender::default(),
+            max_streams: self.max_streams,
+            going_away: watch::Sender::default(),
         });
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         let accepting = tokio::spawn(accept(listener, self.tls, Arc::clone(&shared))).abort_handle();

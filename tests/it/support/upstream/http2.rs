@@ -20,10 +20,19 @@ use super::super::wire::{Fields, text};
 use super::{Seen, Shared};
 
 pub(super) async fn serve(stream: TlsStream<TcpStream>, shared: Arc<Shared>, number: usize) {
+    let mut going_away = shared.going_away.subscribe();
+    let mut server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    if let Some(limit) = shared.max_streams {
+        server.max_concurrent_streams(limit);
+    }
     let service = service_fn(move |request| answer(request, Arc::clone(&shared), number));
-    let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-    // However the connection ends: the streams on it have told what there is to tell.
-    let _ = server.serve_connection(TokioIo::new(stream), service).await;
+    let mut connection = std::pin::pin!(server.serve_connection(TokioIo::new(stream), service));
+    tokio::select! {
+        // However the connection ends: the streams on it have told what there is to tell.
+        _ = &mut connection => return,
+        _ = going_away.changed() => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
 }
 
 async fn answer(request: Request<Incoming>, shared: Arc<Shared>, number: usize) -> io::Result<Response<Streamed>> {
