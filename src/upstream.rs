@@ -98,6 +98,16 @@ pub enum SendError {
     TooLarge,
 }
 
+/// What becomes of an answer that does not say clearly where it ends, or that switches protocols unasked. Its connection
+/// is never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unclear {
+    /// It goes on to an agent, who could read it otherwise than we do.
+    Refused,
+    /// It is read here, and may hold the only copy of a refresh token.
+    Read,
+}
+
 /// Why one connection gave no answer.
 enum Failure {
     /// The request never left and may be sent on another connection.
@@ -154,7 +164,11 @@ impl Upstream {
     }
 
     /// Sends a request and waits for the head of its answer. Dropping the answer's body before its end ends the stream.
-    pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Incoming>, SendError> {
+    pub async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, SendError> {
+        self.exchange(request, Unclear::Refused).await
+    }
+
+    async fn exchange(&self, mut request: Request<Body>, unclear: Unclear) -> Result<Response<Incoming>, SendError> {
         check(&request)?;
         let deadline = Instant::now() + self.head_timeout;
         let origin = self.pool.origin(request.uri()).ok_or_else(|| SendError::Unreachable("no host".into()))?;
@@ -162,8 +176,8 @@ impl Upstream {
             let late = |_| SendError::Unreachable("no connection was free in time".into());
             let lease = timeout_at(deadline, origin.lease()).await.map_err(late)??;
             let (reused, sent) = match lease {
-                Lease::Http1(lease) => (lease.is_reused(), timeout_at(deadline, lease.send(request)).await),
-                Lease::Http2(lease) => (lease.is_reused(), timeout_at(deadline, lease.send(request)).await),
+                Lease::Http1(lease) => (lease.is_reused(), timeout_at(deadline, lease.send(request, unclear)).await),
+                Lease::Http2(lease) => (lease.is_reused(), timeout_at(deadline, lease.send(request, unclear)).await),
             };
             match sent {
                 Err(_) => return Err(SendError::Timeout),
@@ -193,7 +207,7 @@ impl Upstream {
     /// Sends a request and reads its whole answer, at most `limit` bytes within `timeout`.
     pub async fn fetch(&self, request: Request<Body>, limit: usize, timeout: Duration) -> Result<Fetched, SendError> {
         let whole = async {
-            let (head, body) = self.send(request).await?.into_parts();
+            let (head, body) = self.exchange(request, Unclear::Read).await?.into_parts();
             let mut collected = Zeroizing::new(Vec::new());
             let mut body = Limited::new(body, limit);
             while let Some(frame) = body.frame().await {

@@ -12,13 +12,15 @@ use tokio::sync::{mpsc, oneshot};
 use super::body::{Held, Incoming, Outbound};
 use super::dial::Stream;
 use super::pool::Origin;
-use super::{Body, BoxError, Failure, head};
+use super::{Body, BoxError, Failure, Unclear, head};
 
 /// A connection that somebody holds, or that lies in the pool. Dropping it closes the connection.
 pub(super) struct Http1 {
     sender: http1::SendRequest<Outbound>,
     id: u64,
     reused: bool,
+    /// It carries no other request.
+    last: bool,
     origin: Weak<Origin>,
     /// The way back to the task that drives the connection.
     back: mpsc::UnboundedSender<Self>,
@@ -32,7 +34,7 @@ pub(super) async fn open(origin: &Arc<Origin>, stream: Stream) -> Result<Http1, 
     let (back, given_back) = mpsc::unbounded_channel();
     let (id, origin) = (origin.number(), Arc::downgrade(origin));
     tokio::spawn(drive(connection, given_back, Weak::clone(&origin), id));
-    Ok(Http1 { sender, id, reused: false, origin, back })
+    Ok(Http1 { sender, id, reused: false, last: false, origin, back })
 }
 
 /// Sends a request on a connection of its own that may become another protocol (RFC 9110 §7.8).
@@ -77,15 +79,22 @@ impl Http1 {
     }
 
     /// Sends a request and waits for the head of its answer.
-    pub(super) async fn send(mut self, request: Request<Body>) -> Result<Response<Incoming>, Failure> {
+    pub(super) async fn send(
+        mut self,
+        request: Request<Body>,
+        unclear: Unclear,
+    ) -> Result<Response<Incoming>, Failure> {
         let uri = request.uri().clone();
         match self.sender.try_send_request(outgoing(request)).await {
-            // Nobody asked for another protocol (RFC 9110 §15.2.2).
-            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                Err(Failure::Broken("the upstream switched protocols unasked".into()))
+            Ok(response) => {
+                // Nobody asked for another protocol (RFC 9110 §15.2.2).
+                let clear = response.status() != StatusCode::SWITCHING_PROTOCOLS && head::is_clear(&response);
+                if !clear && unclear == Unclear::Refused {
+                    return Err(Failure::Broken(head::UNCLEAR.into()));
+                }
+                self.last |= !clear;
+                Ok(response.map(|body| Incoming::new(body, Held::Http1(self))))
             }
-            Ok(response) if !head::is_clear(&response) => Err(Failure::Broken(head::UNCLEAR.into())),
-            Ok(response) => Ok(response.map(|body| Incoming::new(body, Held::Http1(self)))),
             Err(mut error) => Err(match error.take_message() {
                 Some(request) => {
                     let mut request = request.map(Outbound::into_inner);
@@ -101,6 +110,9 @@ impl Http1 {
     /// nearly always has.
     pub(super) fn give_back(mut self) {
         self.reused = true;
+        if self.last {
+            return;
+        }
         if self.sender.is_ready() {
             if let Some(origin) = self.origin.upgrade() {
                 origin.park(self);

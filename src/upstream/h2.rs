@@ -13,7 +13,7 @@ use super::body::{Held, Incoming, Outbound};
 use super::dial::Stream;
 use super::frames::{Tap, Told};
 use super::pool::Origin;
-use super::{Body, BoxError, Failure, Tuning, head};
+use super::{Body, BoxError, Failure, Tuning, Unclear, head};
 
 /// The right to one stream.
 pub(super) struct Http2 {
@@ -63,14 +63,20 @@ impl Http2 {
     }
 
     /// Sends a request and waits for the head of its answer.
-    pub(super) async fn send(self, mut request: Request<Body>) -> Result<Response<Incoming>, Failure> {
+    pub(super) async fn send(
+        self,
+        mut request: Request<Body>,
+        unclear: Unclear,
+    ) -> Result<Response<Incoming>, Failure> {
         let Self { mut sender, slot, .. } = self;
         // The authority is in the URI, and a second one could differ (RFC 9113 §8.3.1).
         request.headers_mut().remove(HOST);
         *request.version_mut() = Version::HTTP_2;
         let sent = sender.try_send_request(request.map(|body| Outbound::new(body, Some(Arc::clone(&slot)))));
         match sent.await {
-            Ok(response) if !head::is_clear(&response) => Err(Failure::Broken(head::UNCLEAR.into())),
+            Ok(response) if unclear == Unclear::Refused && !head::is_clear(&response) => {
+                Err(Failure::Broken(head::UNCLEAR.into()))
+            }
             Ok(response) => Ok(response.map(|body| Incoming::new(body, Held::Http2(slot)))),
             Err(mut error) => {
                 if sender.is_closed() {

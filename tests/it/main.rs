@@ -17,4 +17,5 @@ mod repair; // an upstream's 401 before its time: one refresh, the same request 
 mod scrub; // what an upstream sends back of Pixy's secrets: found in every spelling, however it is cut
 mod support; // what the tests talk to: fakes of a provider and of a client, and a whole Pixy
 mod tokens; // the life of a login: refreshes, failures, crashes
+mod upstream; // the way out: full, dead and hostile servers
 mod vault; // sealed files: swapped, damaged, rolled back, full disks, key rotation, moving house

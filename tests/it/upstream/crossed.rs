@@ -1,0 +1,141 @@
+//! Answers that must not get to the wrong asker, however often and wherever somebody hangs up.
+
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, future, stream};
+use http_body_util::BodyExt as _;
+use pixy::upstream::{Settings, Upstream as Way};
+use tokio::net::TcpListener;
+
+use super::{get, next, text, way};
+use crate::support::{Authority, Protocols, Reply, Seen, Step, Upstream, within};
+
+/// Numbers that look random and are the same in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+}
+
+fn said(id: &str) -> String {
+    let times = id.bytes().fold(7_u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into())) % 300;
+    format!("{id}\n").repeat(usize::try_from(times).unwrap() + 1)
+}
+
+/// Answers with its id many times over, and now and then as a server should not.
+fn moody(protocols: Protocols) -> impl FnMut(&Seen) -> Reply + Send + 'static {
+    let mut dice = Dice(38);
+    move |seen| {
+        let id = seen.path().trim_start_matches('/').to_owned();
+        let body = said(&id);
+        let http1 = matches!(protocols, Protocols::Http1);
+        let whole = || format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        match dice.roll(40) {
+            0 if http1 => Reply::bytes(whole()[..40].to_owned()),
+            1 if http1 => Reply::bytes(whole() + "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil"),
+            2 if http1 => Reply::bytes(whole()),
+            3 => Reply::raw([Step::Reset]),
+            4 => {
+                let (reply, chunks) = Reply::stream(200);
+                chunks.send(body[..body.len() / 2].to_owned());
+                reply // cut in the middle
+            }
+            5..=12 => {
+                let (reply, chunks) = Reply::stream(200);
+                body.as_bytes().chunks(500).for_each(|piece| chunks.send(piece.to_vec()));
+                chunks.finish();
+                reply
+            }
+            _ => Reply::new(200).body(body),
+        }
+    }
+}
+
+/// One request; hangs up at some point, or reads to the end. Whether it did the latter.
+async fn ask(way: Way, url: String, number: u64) -> bool {
+    let id = format!("id-{number}");
+    let mut dice = Dice(number);
+    dice.roll(2);
+    let request = get(format!("{url}/{id}"));
+    let patience = if dice.roll(8) == 0 { Duration::from_micros(dice.roll(800)) } else { Duration::from_secs(20) };
+    let Ok(sent) = tokio::time::timeout(patience, way.send(request)).await else { return false };
+    let Ok(response) = sent else { return false };
+    let mut body = response.into_body();
+    let (mut read, expected) = (Vec::new(), said(&id));
+    let hang_up_after = if dice.roll(6) == 0 { dice.roll(2_000) } else { u64::MAX };
+    loop {
+        if read.len() as u64 >= hang_up_after {
+            return false;
+        }
+        match within(body.frame()).await {
+            Some(Ok(frame)) => read.extend(frame.into_data().unwrap_or_default()),
+            Some(Err(_)) => break,
+            None => {
+                assert_eq!(String::from_utf8(read).unwrap(), expected, "crossed");
+                return true;
+            }
+        }
+    }
+    assert!(expected.as_bytes().starts_with(&read), "crossed: {}", String::from_utf8_lossy(&read));
+    false
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn attack_38_ten_thousand_answers_with_hang_ups_and_none_crossed() {
+    let authority = Authority::new();
+    let plain = Upstream::answering(moody(Protocols::Http1)).await;
+    let secure = Upstream::builder().tls(&authority, Protocols::Http2).handler(moody(Protocols::Http2)).start().await;
+    let way = way(&authority);
+    let begun = std::time::Instant::now();
+    let mut asked = 0;
+    let mut numbers = 0..10_000_u64;
+    let whole: usize = stream::iter(std::iter::from_fn(|| {
+        // On a slow machine fewer are asked; a fast one asks all of them in a few seconds.
+        let number = numbers.next().filter(|_| begun.elapsed() < Duration::from_secs(20))?;
+        asked += 1;
+        let url = if number % 2 == 0 { plain.url() } else { secure.url() };
+        Some(tokio::spawn(ask(way.clone(), url, number)))
+    }))
+    .buffer_unordered(48)
+    .map(|answered| usize::from(answered.expect("none has crossed")))
+    .fold(0, |sum, one| future::ready(sum + one))
+    .await;
+    assert!(asked >= 2_000 && whole > asked / 2, "{whole} of {asked} in {:?}", begun.elapsed());
+    let (plain, secure) = (plain.connections(), secure.connections());
+    assert!(plain < asked / 4 && secure < 50, "connections are used again: {plain} and {secure} were made");
+}
+
+#[tokio::test]
+async fn attack_38_an_answer_that_ends_before_its_request_frees_nothing() {
+    // A connection whose request is still being written cannot carry the next.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let (sender, body) = tokio::sync::mpsc::unbounded_channel::<bytes::Bytes>();
+    let frames =
+        stream::unfold(body, |mut body| async { Some((Ok(hyper::body::Frame::data(body.recv().await?)), body)) });
+    let request = http::Request::post(&url).body(http_body_util::StreamBody::new(frames).boxed_unsync()).unwrap();
+    let way = Way::new(&Settings::default()).unwrap();
+    sender.send("begun".into()).unwrap();
+    let serving = async {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let (mut first, _) = listener.accept().await.unwrap();
+        let mut read = vec![0; 4096];
+        let _ = first.read(&mut read).await.unwrap();
+        first.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nearly").await.unwrap();
+        let (mut second, _) = listener.accept().await.unwrap();
+        let _ = second.read(&mut read).await.unwrap();
+        second.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nnext").await.unwrap();
+        (first, second)
+    };
+    let asking = async {
+        let mut response = way.send(request).await.unwrap();
+        assert_eq!(next(response.body_mut()).await, "early");
+        assert!(within(response.body_mut().frame()).await.is_none());
+        assert_eq!(text(way.send(get(&url)).await.unwrap()).await, "next");
+    };
+    within(future::join(serving, asking)).await;
+    drop(sender);
+}
