@@ -4,7 +4,7 @@
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
@@ -30,6 +30,8 @@ struct Shared {
     ended: bool,
     /// The attempt that may read.
     attempt: usize,
+    /// It waits for more to come.
+    waiting: Option<Waker>,
 }
 
 /// The body of one attempt.
@@ -56,6 +58,7 @@ pub fn keep(incoming: Incoming, limits: Limits) -> Result<Kept, Refusal> {
         too_large: false,
         ended: false,
         attempt: 0,
+        waiting: None,
     };
     Ok(Kept(Arc::new(Mutex::new(shared))))
 }
@@ -68,6 +71,9 @@ impl Kept {
             return None;
         }
         shared.attempt += 1;
+        if let Some(waiting) = shared.waiting.take() {
+            waiting.wake(); // so that it hears that it is over, and its connection is let go of
+        }
         let kept: u64 = shared.pieces.iter().map(|piece| piece.len() as u64).sum();
         let left = shared.incoming.size_hint().exact().map(|left| kept + left);
         let attempt = Attempt { shared: Arc::clone(&self.0), number: shared.attempt, handed_on: 0, left };
@@ -102,9 +108,16 @@ impl Shared {
             if self.ended {
                 return Poll::Ready(None);
             }
-            let Some(frame) = ready!(Pin::new(&mut self.incoming).poll_frame(context)) else {
-                self.ended = true;
-                return Poll::Ready(None);
+            let frame = match Pin::new(&mut self.incoming).poll_frame(context) {
+                Poll::Ready(Some(frame)) => frame,
+                Poll::Ready(None) => {
+                    self.ended = true;
+                    return Poll::Ready(None);
+                }
+                Poll::Pending => {
+                    self.waiting = Some(context.waker().clone());
+                    return Poll::Pending;
+                }
             };
             // Trailers of a request could carry what its headers may not (RFC 9110 §6.5.1): none passes.
             let Ok(piece) = frame?.into_data() else { continue };

@@ -75,11 +75,12 @@ async fn a_refusal_while_the_body_is_still_coming_is_repaired_with_the_whole_bod
     account["profile"]["api"]["base_url"] = json!(format!("http://{}", listener.local_addr().unwrap()));
     let pixy = Pixy::start(&json!({ "a": account })).await;
     pixy.link(&endpoint).await;
-    // Refuses as soon as it has the beginning, reads no more, and lets the next request come whole.
+    // Refuses as soon as it has the beginning, reads no more, and lets the request come whole on a second connection.
     let upstream = tokio::spawn(async move {
         let (mut first, _) = listener.accept().await.unwrap();
         read_until(&mut first, "first").await;
-        first.write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+        first.write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await.unwrap();
+        drop(first);
         let (mut second, _) = listener.accept().await.unwrap();
         let text = read_until(&mut second, "\r\n0\r\n\r\n").await;
         second.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();

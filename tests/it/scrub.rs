@@ -19,6 +19,12 @@ async fn linked(handler: impl FnMut(&Seen) -> Reply + Send + 'static) -> (Pixy, 
     (pixy, endpoint, upstream)
 }
 
+/// The one refresh that a refusal leads to within 30 s, so that the next refusals are answers like any other.
+async fn refused_once(pixy: &Pixy, upstream: &Upstream) {
+    upstream.answer(Reply::new(401));
+    within(pixy.get("/a/v1/models")).await;
+}
+
 fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: pixy\r\nConnection: close\r\n\r\n")
 }
@@ -45,8 +51,8 @@ async fn redactions(pixy: &Pixy) -> u64 {
 #[tokio::test]
 async fn attack_45_a_reflected_token_arrives_in_no_part_of_an_answer() {
     let (pixy, _endpoint, upstream) = linked(|_| Reply::new(200)).await;
-    assert_eq!(pixy.get("/a/v1/models").await.status, 200);
-    let token = token(&upstream.requests()[0]);
+    refused_once(&pixy, &upstream).await;
+    let token = token(&upstream.requests()[1]);
     let page = format!("<h1>Error</h1><pre>authorization: Bearer {token}</pre>");
     let replies = [
         ("JSON", 1, Reply::json(200, &json!({ "headers": { "authorization": format!("Bearer {token}") } }))),
@@ -283,8 +289,11 @@ async fn attack_46_what_is_encoded_is_refused_because_it_cannot_be_searched() {
         assert_eq!(response.status, status, "{fields:?}");
         assert_eq!(response.text() == "packed", status == 200, "{fields:?}");
     }
+    // As a transfer coding (RFC 9112 §7) it would even cross unlabelled.
     let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n6\r\npacked\r\n0\r\n\r\n";
     upstream.answer(Reply::bytes(chunked));
+    assert_eq!(pixy.get("/a/v1/models").await.status, 502);
+    upstream.answer(Reply::new(200).header("content-encoding", "gzip").body("packed"));
     let response = pixy.get("/a/v1/models").await;
     assert_eq!((response.status, response.header("x-pixy-error")), (502, vec!["upstream_encoded"]));
     assert_eq!(response.header("x-should-retry"), ["false"], "the provider would do it again");
@@ -355,6 +364,7 @@ async fn attack_21_to_23_fields_that_act_on_the_agents_side_stay_behind() {
         ("server-timing", "x;dur=1"),
         ("x-should-retry", "true"),
     ];
+    refused_once(&pixy, &upstream).await;
     for status in [200, 201, 400, 401] {
         let fields = staying.iter().chain(&crossing);
         upstream.answer(fields.fold(Reply::new(status), |reply, (name, value)| reply.header(name, value)));
