@@ -18,12 +18,15 @@ export async function startAuthorizationServer({ accessTokenSeconds = 5 } = {}) 
     pasteUri: `${issuer}/paste`,
     down: false, // true: every call to the token endpoint is cut
     cut: 0,
+    holding: false, // true: every call to the token endpoint waits in `held` until the story lets it go on
+    held: [],
     calls: { authorization_code: 0, refresh_token: 0, revocation: 0, introspection: 0 },
     errors: [], // what it refused: { route, error }
     reuses: 0, // grants that ended because a refresh token came twice
     secrets: new Set(), // every code, access, refresh and id token ever issued
     latest: {}, // the last token reply, as the client saw it
-    isActive: async (token) => token !== undefined && introspect(issuer, token),
+    isActive: shared(async (token) => token !== undefined && introspect(issuer, token)),
+    letGo: () => { server.holding = false; server.held.splice(0).forEach((goOn) => goOn()); },
   };
 
   const provider = await makeProvider(issuer, accessTokenSeconds);
@@ -38,6 +41,7 @@ export async function startAuthorizationServer({ accessTokenSeconds = 5 } = {}) 
       server.cut += 1;
       return request.socket.destroy();
     }
+    if (server.holding && pathname === '/token') await new Promise((goOn) => server.held.push(goOn));
     if (pathname.startsWith('/interaction/')) return consent(provider, request, response);
     if (pathname === '/paste') {
       response.setHeader('content-type', 'text/plain');
@@ -123,6 +127,15 @@ async function introspect(issuer, token) {
     body: new URLSearchParams({ token }),
   });
   return response.ok && (await response.json()).active === true;
+}
+
+/** Those who ask the same at the same time get the same answer. */
+function shared(ask) {
+  const asked = new Map();
+  return (about) => {
+    if (!asked.has(about)) asked.set(about, ask(about).finally(() => asked.delete(about)));
+    return asked.get(about);
+  };
 }
 
 /** The server's advice for production is not about a test. */

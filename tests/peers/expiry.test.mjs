@@ -1,0 +1,145 @@
+// Five hundred requests at the moment when the access token ends: one call to the token endpoint, and no request fails.
+// openai/codex#10332, anthropics/claude-code#24317, anomalyco/opencode#49439: concurrent refreshes of one rotating token.
+
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import http from 'node:http';
+import { test } from 'node:test';
+import { bearer } from './lib/headers.mjs';
+import { ANSWER } from './lib/llm-api.mjs';
+import { until } from './lib/net.mjs';
+import { peers } from './lib/peers.mjs';
+
+const REPETITIONS = process.env.PIXY_LONG === '1' ? 100 : 4;
+const REQUESTS = 500;
+const LIFETIME = 5; // seconds; Pixy renews such a token 1.6 s before its end and sends it until 1.1 s before
+const PATIENCE = { timeout: REPETITIONS * 20_000 };
+
+const stage = peers({ accessTokenSeconds: LIFETIME, linked: ['claude'] });
+
+test(`${REPETITIONS} times, the token ends while its renewal is held up: ${REQUESTS} requests wait for one token call`, PATIENCE, async () => {
+  const { pixy, api, server } = stage;
+  try {
+    for (let repetition = 1; repetition <= REPETITIONS; repetition += 1) {
+      server.holding = true;
+      await until('the renewal ahead of time is held', () => server.held.length > 0, { seconds: 2 * LIFETIME });
+      await until('the access token is over', async () => !(await server.isActive(server.latest.access_token)));
+      api.forget();
+      const calls = server.calls.refresh_token;
+      const answers = ask(REQUESTS);
+      await until(`Pixy has read ${REQUESTS} requests`, async () => (await unreadBy(pixy, REQUESTS)) === 0);
+      assert.deepEqual([api.seen.length, server.held.length], [0, 1], 'nothing is sent with a token that is over, and one call is made');
+
+      server.held.shift()(); // this one alone: the next one is due soon
+      assertServed(await answers);
+      assert.equal(server.calls.refresh_token - calls, 1, `repetition ${repetition}`);
+      assertOnly([server.latest.access_token]);
+      // The life of a token counts from when it was asked for: one that was not held has all of it.
+      const unheld = server.calls.refresh_token + server.held.length + 1;
+      server.letGo();
+      await until('a renewal that is not held', () => server.calls.refresh_token === unheld);
+    }
+  } finally {
+    server.letGo();
+  }
+  assertNothingLost();
+});
+
+test(`${REPETITIONS} times, the machine sleeps past the end of the token and wakes to ${REQUESTS} requests: one token call`, PATIENCE, async () => {
+  const { pixy, api, server } = stage;
+  // On connections that were open before: a sleeping machine takes no more new ones than its queue of 128 holds.
+  const agent = new http.Agent({ keepAlive: true, maxFreeSockets: REQUESTS });
+  assertServed(await ask(REQUESTS, agent));
+  for (let repetition = 1; repetition <= REPETITIONS; repetition += 1) {
+    const [calls, old] = [server.calls.refresh_token, server.latest.access_token];
+    process.kill(pixy.pid, 'SIGSTOP');
+    let answers;
+    try {
+      await until('the access token is over', async () => !(await server.isActive(old)), { seconds: 2 * LIFETIME });
+      api.forget();
+      answers = ask(REQUESTS, agent);
+      await until(`${REQUESTS} requests lie there`, async () => (await unreadBy(pixy, REQUESTS)) === REQUESTS);
+      assert.equal(server.calls.refresh_token, calls, 'it fell asleep before it asked');
+    } finally {
+      process.kill(pixy.pid, 'SIGCONT');
+    }
+    assertServed(await answers);
+    assert.equal(server.calls.refresh_token - calls, 1, `repetition ${repetition}`);
+    assertOnly([server.latest.access_token]);
+    await until('a renewal, so that the next is not near', () => server.calls.refresh_token > calls + 1);
+  }
+  agent.destroy();
+  assertNothingLost();
+});
+
+test(`${REPETITIONS} times, ${REQUESTS} requests from before the renewal until after the end of the old token`, PATIENCE, async () => {
+  const { api, server } = stage;
+  for (let repetition = 1; repetition <= REPETITIONS; repetition += 1) {
+    const first = server.latest.access_token;
+    await until('a renewal', () => server.latest.access_token !== first);
+    const [calls, old, from] = [server.calls.refresh_token, server.latest.access_token, Date.now()];
+    api.forget();
+    const beforeRenewal = from + LIFETIME * 1000 - 1_900;
+    const end = from + LIFETIME * 1000 + 200;
+    const answers = await Promise.all(Array.from({ length: REQUESTS }, async (_, nth) => {
+      await at(beforeRenewal + ((end - beforeRenewal) * nth) / REQUESTS);
+      return message();
+    }));
+    assertServed(answers);
+    assert.equal(await server.isActive(old), false);
+    assert.equal(server.calls.refresh_token - calls, 1, `repetition ${repetition}`);
+    assertOnly([old, server.latest.access_token]);
+  }
+  assertNothingLost();
+});
+
+const ask = (count, agent = false) => Promise.all(Array.from({ length: count }, () => message(agent)));
+const at = (moment) => new Promise((resolve) => setTimeout(resolve, moment - Date.now()));
+
+/** One streamed message; without an agent, on a connection of its own, so that the system knows whether Pixy has read it. */
+function message(agent = false) {
+  const body = JSON.stringify({ model: 'small', max_tokens: 100, stream: true, messages: [{ role: 'user', content: 'hi' }] });
+  const settings = { port: stage.pixy.ports.agent, path: '/claude/v1/messages', method: 'POST', agent, timeout: 60_000 };
+  return new Promise((resolve) => {
+    const failed = (error) => resolve({ status: 0, text: String(error) });
+    const request = http.request(settings, async (response) => {
+      let text = '';
+      try {
+        for await (const piece of response) text += piece;
+        resolve({ status: response.statusCode, text });
+      } catch (error) {
+        failed(error);
+      }
+    });
+    request.once('timeout', () => request.destroy(new Error('no answer')));
+    request.once('error', failed);
+    request.end(body);
+  });
+}
+
+/** How many of `count` connections hold bytes that Pixy has not read; undefined while there are not so many. */
+async function unreadBy({ ports }, count) {
+  const port = ports.agent.toString(16).toUpperCase().padStart(4, '0');
+  const lines = (await readFile('/proc/self/net/tcp', 'utf8')).split('\n').map((line) => line.trim().split(/\s+/));
+  const established = lines.filter(([, local, , state]) => local?.endsWith(`:${port}`) && state === '01');
+  if (established.length !== count) return undefined;
+  return established.filter(([, , , , queues]) => !queues.endsWith(':00000000')).length;
+}
+
+function assertServed(answers) {
+  const whole = (text) => [...text.matchAll(/"text":"([^"]+)"/g)].map(([, word]) => word).join('') === ANSWER && text.includes('message_stop');
+  assert.deepEqual(answers.filter(({ status, text }) => status !== 200 || !whole(text)), []);
+  assert.equal(answers.length, REQUESTS);
+}
+
+/** The API saw every request once, and no other token. */
+function assertOnly(tokens) {
+  const { seen } = stage.api;
+  assert.equal(seen.length, REQUESTS);
+  assert.deepEqual(seen.filter(({ headers }) => !tokens.includes(bearer(headers))), []);
+}
+
+function assertNothingLost() {
+  const { server } = stage;
+  assert.deepEqual([server.reuses, server.errors], [0, []]);
+}
