@@ -15,6 +15,7 @@ export async function startAuthorizationServer({ accessTokenSeconds = 5 } = {}) 
   const server = {
     issuer,
     close,
+    scopes: SCOPES,
     pasteUri: `${issuer}/paste`,
     down: false, // true: every call to the token endpoint is cut
     cut: 0,

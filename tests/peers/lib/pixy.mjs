@@ -8,7 +8,6 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { run } from './agents.mjs';
-import { SCOPES } from './authorization-server.mjs';
 import { logIn } from './browser.mjs';
 import { freePorts, until } from './net.mjs';
 
@@ -33,7 +32,7 @@ export async function startPixy({ server, api, log = 'info', agentKey }) {
 
 function configuration({ directory, ports, keyFile }, server, api, agentKey) {
   const login = (redirect) => ({
-    issuer: server.issuer, client_id: 'pixy', scopes: SCOPES, authorize_params: { prompt: 'consent' }, redirect,
+    issuer: server.issuer, client_id: 'pixy', scopes: server.scopes, authorize_params: { prompt: 'consent' }, redirect,
   });
   const keys = agentKey ? [{ name: 'coder', key_file: keyFile, accounts: ['claude'] }] : undefined;
   return {

@@ -1,0 +1,65 @@
+// A login at an authorization server of another family: django-oauth-toolkit ends the old access token as it rotates, so a
+// request that is on its way at that moment is refused by the API, through no fault of the agent.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { startDjango } from './lib/django.mjs';
+import { bearer } from './lib/headers.mjs';
+import { until } from './lib/net.mjs';
+import { peers } from './lib/peers.mjs';
+
+const ROTATIONS = process.env.PIXY_LONG === '1' ? 60 : 20;
+const LIFETIME = 4; // seconds
+
+const stage = peers({ accessTokenSeconds: LIFETIME, linked: ['claude'], startServer: startDjango });
+
+test(`${ROTATIONS} rotations under traffic, and no request fails`, { timeout: ROTATIONS * 10_000 }, async () => {
+  const { api, server } = stage;
+  const before = (await server.counts()).refresh_token;
+  const end = Date.now() + ROTATIONS * LIFETIME * 1000;
+  const failed = [];
+  let [served, rotations] = [0, 0];
+  const agent = async () => {
+    while (rotations < ROTATIONS && Date.now() < end) {
+      const { status, text } = await message();
+      if (status === 200 && text.includes('message_stop')) served += 1;
+      else failed.push({ status, text });
+      rotations = (await server.counts()).refresh_token - before;
+    }
+  };
+  await Promise.all([agent(), agent(), agent(), agent()]);
+
+  assert.ok(rotations >= ROTATIONS, `only ${rotations} rotations after ${served} requests`);
+  assert.deepEqual(failed, [], `of ${served + failed.length} requests`);
+  await assertNothingLost();
+  const tokens = new Set(api.seen.map(({ headers }) => bearer(headers)));
+  assert.ok(tokens.size >= ROTATIONS, `${tokens.size} access tokens were used`);
+});
+
+test('a kill -9 loses nothing: linked before, linked after, and no refresh token is spent twice', async () => {
+  const { pixy, server } = stage;
+  const before = (await server.counts()).refresh_token;
+  await until('a rotation', async () => (await server.counts()).refresh_token > before);
+  await until('the rotated token is in use', async () => (await message()).status === 200);
+
+  await pixy.stop('SIGKILL');
+  await pixy.start();
+  const { status, text } = await message();
+  assert.equal(status, 200, text);
+  assert.equal((await pixy.account('claude')).state, 'linked');
+
+  const now = (await server.counts()).refresh_token;
+  await until('a rotation after the crash', async () => (await server.counts()).refresh_token > now);
+  assert.equal((await message()).status, 200);
+  await assertNothingLost();
+});
+
+async function message() {
+  const response = await stage.pixy.message();
+  return { status: response.status, text: await response.text() };
+}
+
+async function assertNothingLost() {
+  const { reuses, refused } = await stage.server.counts();
+  assert.deepEqual([reuses, refused], [0, []]);
+}
