@@ -17,12 +17,12 @@ export const BETA = 'oauth-2025-04-20';
 
 /**
  * Starts Pixy with two accounts on these peers: `claude`, linked by a pasted code, and `gpt`, linked by a loopback redirect.
- * With an `agentKey`, agents must present it, and it opens `claude` alone.
+ * With an `agentKey`, agents must present it, and it opens `claude` alone. `env` comes on top of its bare environment.
  */
-export async function startPixy({ server, api, log = 'info', agentKey }) {
+export async function startPixy({ server, api, log = 'info', agentKey, env }) {
   const directory = await mkdtemp(join(tmpdir(), 'pixy-peer-'));
   const [agent, link, ops] = await freePorts(3);
-  const pixy = new Pixy({ directory, log, ports: { agent, link, ops } });
+  const pixy = new Pixy({ directory, log, ports: { agent, link, ops }, env });
   if (agentKey) await writeFile(pixy.keyFile, `${agentKey}\n`, { mode: 0o600 });
   // JSON is YAML.
   await writeFile(pixy.config, JSON.stringify(configuration(pixy, server, api, agentKey), null, 2));
@@ -76,7 +76,7 @@ class Pixy {
     this.keyFile = join(this.directory, 'agent.key');
     this.vault = join(this.directory, 'vault');
     this.logged = '';
-    this.env = { PATH: process.env.PATH, HOME: this.directory };
+    this.env = { PATH: process.env.PATH, HOME: this.directory, ...this.env };
   }
 
   get pid() { return this.child.pid; }
