@@ -20,12 +20,15 @@ use crate::oauth::profile::TermsStatus;
 use crate::ops::Ops;
 use crate::proxy::agent::Agents;
 use crate::proxy::{self, Proxy};
-use crate::server::{self, Address, Listener};
+use crate::server::{self, Address, Capacity, Listener, Share};
 use crate::upstream::{RootsError, Upstream};
 use crate::vault::{self, Vault, VaultError};
 
-/// Open streams may go on this long after a SIGTERM: below the 30 s that Kubernetes and systemd leave.
-const DRAIN: Duration = Duration::from_secs(20);
+/// Of the page, the control socket and the probes: calls that take milliseconds.
+const BRIEF_DRAIN: Duration = Duration::from_secs(1);
+
+/// Connections of each surface but the agents'.
+const OTHER_CONNECTIONS: usize = 64;
 
 /// A refresh under way is waited for this long: longer than the token endpoint may take.
 const LAST_REFRESH: Duration = Duration::from_secs(35);
@@ -122,24 +125,30 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         agents: Agents::new(config.agent_keys, clock.clone()),
         upstream,
         metrics: Arc::clone(&metrics),
-        limits: proxy::Limits::default(),
+        limits: proxy::Limits {
+            body_bytes: config.body_bytes,
+            idle_time: config.limits.idle_time,
+            ..proxy::Limits::default()
+        },
     });
 
     let mut surfaces = JoinSet::new();
-    let many = server::Settings { connections: 1024, drain: DRAIN };
-    let few = server::Settings { connections: 64, drain: Duration::from_secs(1) };
+    let share = share(config.limits.connections);
+    let (limits, agents_capacity) = (config.limits, Capacity::new(share.agents));
+    let brief = server::Limits { drain_time: limits.drain_time.min(BRIEF_DRAIN), ..limits };
+    let own = || Capacity::new(share.others);
     for (listener, bound) in agent_listeners {
         let proxy = Proxy::new(Arc::clone(&proxy_parts), bound);
-        surfaces.spawn(server::serve(listener, many, proxy, going_down.clone()));
+        surfaces.spawn(server::serve(listener, limits, agents_capacity.clone(), proxy, going_down.clone()));
     }
     if let Some(listener) = page_listener {
         let page = LinkApi::new(Arc::clone(&link_parts), Surface::Page);
-        surfaces.spawn(server::serve(listener, few, page, going_down.clone()));
+        surfaces.spawn(server::serve(listener, brief, own(), page, going_down.clone()));
     }
     let control_api = LinkApi::new(link_parts, Surface::Control);
-    surfaces.spawn(server::serve(control_listener, few, control_api, going_down.clone()));
+    surfaces.spawn(server::serve(control_listener, brief, own(), control_api, going_down.clone()));
     let probes = Ops { book: book.clone(), metrics, clock, shutdown: going_down.clone() };
-    surfaces.spawn(server::serve(ops_listener, few, probes, going_down));
+    surfaces.spawn(server::serve(ops_listener, brief, own(), probes, going_down));
 
     Ok(Running { agents, page, ops, control, book, surfaces, keepers, shutdown, _vault: vault })
 }
@@ -163,6 +172,19 @@ impl Running {
 async fn bind(surface: &'static str, address: &Address) -> Result<Listener, StartError> {
     let fault = |source| StartError::Bind { surface, address: address.clone(), source };
     Listener::bind(address).await.map_err(fault)
+}
+
+/// How many connections each surface may have, with a word when that is less than was asked for.
+fn share(connections: usize) -> Share {
+    let share = server::share(connections, OTHER_CONNECTIONS);
+    if share.agents < connections {
+        tracing::warn!(
+            configured = connections,
+            connections = share.agents,
+            "fewer connections than `limits.connections`: the system's limit of open files (ulimit -n) allows no more"
+        );
+    }
+    share
 }
 
 fn make_state_dir(path: &Path) -> Result<(), StartError> {

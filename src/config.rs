@@ -33,7 +33,7 @@ use scope::{Scope, Sink};
 use crate::name::AccountName;
 use crate::oauth::profile::{Flow, Profile, TermsStatus};
 use crate::proxy::agent::AgentKey;
-use crate::server::Address;
+use crate::server::{self, Address};
 use crate::{upstream, vault};
 
 /// Reads the configuration: `explicit` (else `PIXY_CONFIG`), else `~/.config/pixy/pixy.yaml`, `/etc/pixy/pixy.yaml`, else the
@@ -179,6 +179,10 @@ pub struct Config {
     pub accounts: Vec<AccountConfig>,
     /// Connections to providers.
     pub upstream: upstream::Settings,
+    /// What clients may take.
+    pub limits: server::Limits,
+    /// The largest body of a request.
+    pub body_bytes: u64,
 }
 
 /// Where agents connect.

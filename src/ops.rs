@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use crate::account::{Book, State};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
+use crate::server::Refused;
 
 /// The ops surface; cheap to clone.
 #[derive(Clone)]
@@ -32,6 +33,9 @@ pub struct Ops {
 
 impl Ops {
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        if let Some(refused) = request.extensions().get::<Refused>() {
+            return text(refused.status(), format!("{}\n", refused.message()));
+        }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".to_owned());
         }

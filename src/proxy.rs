@@ -29,6 +29,7 @@ use crate::account::{Account, Bearer, Book, LONGEST_WAIT, Unusable};
 use crate::metrics::Metrics;
 use crate::name::AccountName;
 use crate::oauth::profile::ErrorShape;
+use crate::server::{Patient, Refused};
 use crate::upstream::{self, Upstream};
 use agent::{Agents, Grant};
 use replay::Kept;
@@ -67,6 +68,8 @@ pub struct Limits {
     pub body_bytes: u64,
     /// So much of a body is kept while it streams, for a second try after a 401.
     pub replay_bytes: usize,
+    /// No byte of it for so long, while one is waited for, ends it.
+    pub idle_time: Duration,
 }
 
 /// A request that passed every check, to be sent with whatever token is fresh.
@@ -86,7 +89,7 @@ struct Answer {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { body_bytes: 64 << 20, replay_bytes: 1 << 20 }
+        Self { body_bytes: 64 << 20, replay_bytes: 1 << 20, idle_time: Duration::from_mins(2) }
     }
 }
 
@@ -98,12 +101,14 @@ impl Proxy {
 
     /// Passes a request on, or says why not.
     async fn handle(self, request: Request<Incoming>) -> Response<ReplyBody> {
+        let refused = request.extensions().get::<Refused>().copied();
         let account = route::account(&self.parts.book, self.bound.as_ref(), request.uri()).cloned();
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let name = account.as_ref().map(|account| account.name().clone());
-        let result = match &account {
-            Some(account) => self.pass(account, request).await,
-            None => Err(Refusal::NoRoute),
+        let result = match (refused, &account) {
+            (Some(refused), _) => Err(Refusal::Unread(refused)),
+            (None, Some(account)) => self.pass(account, request).await,
+            (None, None) => Err(Refusal::NoRoute),
         };
         let code = result.as_ref().err().map_or("", Refusal::code);
         let response = result.unwrap_or_else(|refusal| {
@@ -134,8 +139,9 @@ impl Proxy {
             return Ok(Response::new(ReplyBody::fixed("")));
         }
         let until = Instant::now() + LONGEST_WAIT;
-        let checked =
-            Checked { grant, route, stripped, method: head.method, body: replay::keep(body, self.parts.limits)? };
+        let limits = self.parts.limits;
+        let body = replay::keep(Patient::new(body, limits.idle_time), limits)?;
+        let checked = Checked { grant, route, stripped, method: head.method, body };
         let bearer = account.bearer(until).await.map_err(Refusal::Token)?;
         let open = self.parts.metrics.open_stream();
         let mut answer = self.send(&checked, &bearer).await?;

@@ -1,4 +1,19 @@
 //! Listeners: where Pixy is spoken to, and the loop that accepts.
+//!
+//! A connection speaks HTTP/1, behind `strict`, or HTTP/2 with prior knowledge. What is no request that means one thing only
+//! reaches a surface as [`Refused`], whatever else the request may look like.
+
+mod chunked;
+mod descriptors;
+mod entry;
+mod framer;
+mod head;
+mod http2;
+mod patient;
+mod pulse;
+mod refused;
+mod strict;
+mod target;
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -13,22 +28,28 @@ use std::time::Duration;
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tower::Service;
 
-/// A client that takes longer than this to send a request's head is let go (slow loris).
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+use entry::Entry;
+use pulse::Pulse;
+use strict::{Protocol, Strict};
 
-/// Larger heads are answered with 431.
-const LARGEST_HEAD: usize = 64 * 1024;
+pub use descriptors::{Share, share};
+pub use patient::Patient;
+pub use pulse::Switch;
+pub use refused::Refused;
 
 /// After a failed accept (no descriptors left), before the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// hyper's read buffer is never smaller than this, and by default it takes so many fields.
+const HYPERS_LEAST: usize = 8 * 1024;
+const HYPERS_FIELDS: usize = 100;
 
 /// An address to listen on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -46,13 +67,32 @@ pub struct Listener {
     _file: Option<SocketFile>,
 }
 
-/// How a surface is served.
-#[derive(Debug, Clone, Copy)]
-pub struct Settings {
-    /// Connections at once; further ones wait in the kernel's queue.
+/// What a client may take of a surface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections of agents at once; further ones wait in the kernel's queue.
     pub connections: usize,
-    /// How long open streams may go on after shutdown.
-    pub drain: Duration,
+    /// Streams of one HTTP/2 connection at once.
+    pub streams: u32,
+    /// Bytes of a request's head, and of its trailers.
+    pub header_bytes: usize,
+    /// Fields of a request's head.
+    pub header_fields: usize,
+    /// Bytes of a request's target.
+    pub uri_bytes: usize,
+    /// A client that takes longer than this to send a request's head is let go.
+    pub header_time: Duration,
+    /// Without a byte of the request's body, without a byte of the answer being taken, or between two requests.
+    pub idle_time: Duration,
+    /// Open streams may go on this long after SIGTERM.
+    pub drain_time: Duration,
+}
+
+/// How many connections, and requests under way, several listeners may have together. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Capacity {
+    connections: Arc<Semaphore>,
+    exchanges: Arc<Semaphore>,
 }
 
 /// Who is at the other end, as the kernel says; in each request's extensions.
@@ -69,6 +109,29 @@ enum Socket {
 
 /// Removes the socket's file when the listener ends.
 struct SocketFile(PathBuf);
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 1024,
+            streams: 100,
+            header_bytes: 64 * 1024,
+            header_fields: 100,
+            uri_bytes: 8 * 1024,
+            header_time: Duration::from_secs(10),
+            idle_time: Duration::from_mins(2), // above the 90 s for which clients keep an idle connection at most
+            drain_time: Duration::from_secs(20), // below the 30 s that Kubernetes and systemd leave
+        }
+    }
+}
+
+impl Capacity {
+    /// So many connections, and as many requests under way.
+    pub fn new(most: usize) -> Self {
+        let semaphore = || Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
+        Self { connections: semaphore(), exchanges: semaphore() }
+    }
+}
 
 impl Address {
     /// Only this machine can reach it.
@@ -121,22 +184,26 @@ impl Listener {
     }
 }
 
-/// Accepts until `shutdown` becomes true, then lets open streams go on for `settings.drain`.
-pub async fn serve<S, B>(listener: Listener, settings: Settings, service: S, mut shutdown: watch::Receiver<bool>)
-where
+/// Accepts until `shutdown` becomes true, then lets open streams go on for `limits.drain_time`.
+pub async fn serve<S, B>(
+    listener: Listener,
+    limits: Limits,
+    capacity: Capacity,
+    surface: S,
+    mut shutdown: watch::Receiver<bool>,
+) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
-    B: Body + Send + 'static,
+    B: Body + Send + Unpin + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let permits = Arc::new(Semaphore::new(settings.connections));
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             accepted = async {
                 // The semaphore is never closed, so a permit always comes.
-                let permit = Arc::clone(&permits).acquire_owned().await;
+                let permit = Arc::clone(&capacity.connections).acquire_owned().await;
                 (permit, listener.accept().await)
             } => accepted,
             _ = connections.join_next(), if !connections.is_empty() => continue,
@@ -144,7 +211,8 @@ where
         };
         match accepted {
             (permit, Ok((stream, peer))) => {
-                let connection = connection(stream, peer, service.clone(), shutdown.clone());
+                let (surface, exchanges) = (surface.clone(), Arc::clone(&capacity.exchanges));
+                let connection = connection(stream, peer, limits, exchanges, surface, shutdown.clone());
                 connections.spawn(async move {
                     connection.await;
                     drop(permit);
@@ -158,35 +226,68 @@ where
     }
     drop(listener);
     let drained = async { while connections.join_next().await.is_some() {} };
-    let _ = tokio::time::timeout(settings.drain, drained).await;
+    let _ = tokio::time::timeout(limits.drain_time, drained).await;
 }
 
-async fn connection<S, B>(stream: Box<dyn Stream>, peer: Peer, service: S, mut shutdown: watch::Receiver<bool>)
-where
+async fn connection<S, B>(
+    stream: Box<dyn Stream>,
+    peer: Peer,
+    limits: Limits,
+    exchanges: Arc<Semaphore>,
+    surface: S,
+    mut shutdown: watch::Receiver<bool>,
+) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
-    B: Body + Send + 'static,
+    B: Body + Send + Unpin + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let service = tower::ServiceBuilder::new()
-        .map_request(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(peer);
-            request
-        })
-        .service(service);
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(LARGEST_HEAD)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
-        .with_upgrades();
-    tokio::pin!(connection);
-    tokio::select! {
-        result = &mut connection => return finished(&result),
-        _ = shutdown.wait_for(|&down| down) => connection.as_mut().graceful_shutdown(),
+    let pulse = Pulse::new();
+    let mut stream = Strict::new(stream, limits, Arc::clone(&pulse));
+    let protocol = tokio::select! {
+        protocol = stream.protocol() => protocol,
+        _ = shutdown.wait_for(|&down| down) => return,
+    };
+    let Ok(protocol) = protocol else { return }; // it said nothing, or too little
+    let entry = Entry { surface, peer, protocol, limits, pulse: Arc::clone(&pulse), exchanges };
+    match protocol {
+        Protocol::Http1 => {
+            let connection = http1(&limits).serve_connection(TokioIo::new(stream), entry).with_upgrades();
+            tokio::pin!(connection);
+            tokio::select! {
+                result = &mut connection => return finished(&result),
+                _ = shutdown.wait_for(|&down| down) => connection.as_mut().graceful_shutdown(),
+            }
+            finished(&connection.await);
+        }
+        Protocol::Http2 => {
+            let connection = http2::builder(&limits).serve_connection(TokioIo::new(stream), entry);
+            tokio::pin!(connection);
+            let idle = tokio::select! {
+                result = &mut connection => return finished(&result),
+                _ = shutdown.wait_for(|&down| down) => false,
+                () = pulse.idle(limits.idle_time) => true,
+            };
+            connection.as_mut().graceful_shutdown();
+            if idle {
+                // Nothing is under way; a client that does not even take our farewell is not waited for.
+                let _ = tokio::time::timeout(limits.header_time, connection).await;
+            } else {
+                finished(&connection.await);
+            }
+        }
     }
-    finished(&connection.await);
+}
+
+/// The times and sizes of heads are `strict`'s; hyper's own must not be smaller.
+fn http1(limits: &Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder.header_read_timeout(None).max_buf_size(limits.header_bytes.max(HYPERS_LEAST) + HYPERS_LEAST);
+    if limits.header_fields > HYPERS_FIELDS {
+        builder.max_headers(limits.header_fields); // costs an allocation for every request, so only then
+    }
+    builder
 }
 
 fn finished(result: &hyper::Result<()>) {

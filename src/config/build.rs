@@ -15,7 +15,7 @@ use crate::oauth::profile::Profile;
 use crate::proxy::agent::AgentKey;
 use crate::server::Address;
 use crate::vault::{KeySettings, StoreSettings};
-use crate::{upstream, vault};
+use crate::{proxy, server, upstream, vault};
 
 /// `None` only after a fault was told.
 pub(super) fn config(raw: raw::File, file: Option<PathBuf>, here: &Scope, root: &Node, env: &Env) -> Option<Config> {
@@ -49,6 +49,7 @@ pub(super) fn config(raw: raw::File, file: Option<PathBuf>, here: &Scope, root: 
     let state_dir = path_or(raw.state_dir, "~/.local/state/pixy", &here.at("state_dir"), env);
     let vault = vault(raw.vault.unwrap_or_default(), state_dir.clone(), &here.at("vault"), env);
     let upstream = upstream(raw.upstream.unwrap_or_default(), &here.at("upstream"), env);
+    let limits = limits(raw.limits.unwrap_or_default(), &here.at("limits"));
     Some(Config {
         file,
         agent_listeners: agent_listeners?,
@@ -59,6 +60,8 @@ pub(super) fn config(raw: raw::File, file: Option<PathBuf>, here: &Scope, root: 
         vault: vault?,
         accounts: accounts?,
         upstream: upstream?,
+        limits: limits.0?,
+        body_bytes: limits.1,
     })
 }
 
@@ -301,6 +304,37 @@ fn upstream(raw: raw::Upstream, here: &Scope, env: &Env) -> Option<upstream::Set
         head_timeout: head?.unwrap_or(default.head_timeout),
         idle_timeout: idle?.unwrap_or(default.idle_timeout),
     })
+}
+
+/// Limits of clients, and the largest body.
+fn limits(raw: raw::Intake, here: &Scope) -> (Option<server::Limits>, u64) {
+    let default = server::Limits::default();
+    let size = |raw: Option<u32>, default: usize| raw.map_or(default, |size| usize::try_from(size).unwrap_or(default));
+    let at_most = |key: &str, value: usize, most: usize| {
+        if value > most {
+            here.at(key).wrong(format!("is too large; write {most} at most"));
+        }
+        (value <= most).then_some(value)
+    };
+    let header_bytes = at_most("header_bytes", size(raw.header_bytes, default.header_bytes), 1 << 20);
+    let header_fields = at_most("header_fields", raw.header_fields.map_or(default.header_fields, usize::from), 1000);
+    let uri_bytes = at_most("uri_bytes", raw.uri_bytes.map_or(default.uri_bytes, usize::from), 65_000);
+    let header_time = optional(raw.header_time, &here.at("header_time"), value::timeout);
+    let idle_time = optional(raw.idle_time, &here.at("idle_time"), value::timeout);
+    let drain_time = optional(raw.drain_time, &here.at("drain_time"), value::duration);
+    let limits = || {
+        Some(server::Limits {
+            connections: size(raw.connections, default.connections),
+            streams: raw.streams.unwrap_or(default.streams),
+            header_bytes: header_bytes?,
+            header_fields: header_fields?,
+            uri_bytes: uri_bytes?,
+            header_time: header_time?.unwrap_or(default.header_time),
+            idle_time: idle_time?.unwrap_or(default.idle_time),
+            drain_time: drain_time?.unwrap_or(default.drain_time),
+        })
+    };
+    (limits(), raw.body_bytes.unwrap_or(proxy::Limits::default().body_bytes))
 }
 
 fn path_or(raw: Option<String>, default: &str, here: &Scope, env: &Env) -> Option<PathBuf> {

@@ -35,6 +35,8 @@ pub(super) struct File {
     pub(super) accounts: Option<Pairs<Account>>,
     /// Connections to providers.
     pub(super) upstream: Option<Upstream>,
+    /// What clients may take of Pixy.
+    pub(super) limits: Option<Intake>,
 }
 
 /// Where agents connect, and who may.
@@ -199,6 +201,40 @@ pub(super) struct Upstream {
     /// Between two pieces of a response. Default: 10m
     #[schemars(extend("pattern" = DURATION))]
     pub(super) idle_timeout: Option<String>,
+}
+
+/// What clients may take of Pixy, all of them together or each connection.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Intake {
+    /// Connections of agents at once; further ones wait. Never more than half of the open files that the system allows.
+    /// Default: 1024
+    #[schemars(range(min = 1))]
+    pub(super) connections: Option<u32>,
+    /// Streams of one HTTP/2 connection at once. Default: 100
+    #[schemars(range(min = 1))]
+    pub(super) streams: Option<u32>,
+    /// Bytes of a request's head, from 1024 to 1048576. Default: 65536
+    #[schemars(range(min = 1024))]
+    pub(super) header_bytes: Option<u32>,
+    /// Fields of a request's head, from 10 to 1000. Default: 100
+    #[schemars(range(min = 10))]
+    pub(super) header_fields: Option<u16>,
+    /// Bytes of a request's path and query, from 64 to 65000. Default: 8192
+    #[schemars(range(min = 64))]
+    pub(super) uri_bytes: Option<u16>,
+    /// Bytes of a request's body. Default: 67108864 (64 MiB)
+    #[schemars(range(min = 1))]
+    pub(super) body_bytes: Option<u64>,
+    /// For a request's head. Default: 10s
+    #[schemars(extend("pattern" = DURATION))]
+    pub(super) header_time: Option<String>,
+    /// Without a byte of a request's body, without a byte of an answer being taken, or between two requests. Default: 2m
+    #[schemars(extend("pattern" = DURATION))]
+    pub(super) idle_time: Option<String>,
+    /// For open streams after SIGTERM. Default: 20s
+    #[schemars(extend("pattern" = DURATION))]
+    pub(super) drain_time: Option<String>,
 }
 
 /// A map that keeps the order of the file.

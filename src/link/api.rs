@@ -27,7 +27,7 @@ use super::{Identified, Linker};
 use crate::account::{Account, Unlinked, VaultError};
 use crate::name::AccountName;
 use crate::secret::{Secret, base64_url};
-use crate::server::{Address, Peer};
+use crate::server::{Address, Patient, Peer, Refused};
 use crate::upstream::BoxError;
 
 /// A body of this surface.
@@ -35,6 +35,9 @@ pub type LinkBody = UnsyncBoxBody<Bytes, BoxError>;
 
 /// Bodies of calls are small; the largest is an export of many logins.
 const LARGEST_BODY: usize = 1 << 20;
+
+/// Between two pieces of a body.
+const BODY_PAUSE: Duration = Duration::from_secs(10);
 
 /// Several changes within this become one event.
 const EVENT_PAUSE: Duration = Duration::from_millis(150);
@@ -92,6 +95,9 @@ impl LinkApi {
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<LinkBody>, Problem> {
+        if let Some(refused) = request.extensions().get::<Refused>() {
+            return Err(Problem::refused(*refused));
+        }
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         if self.surface == Surface::Page {
             let is_callback = self.parts.linker.is_callback_path(&path);
@@ -320,7 +326,7 @@ async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Prob
         // A form of another site can send text/plain without asking; it cannot send this.
         return Err(Problem::bad_body("The body must be application/json."));
     }
-    let body = Limited::new(request.into_body(), LARGEST_BODY).collect().await;
+    let body = Limited::new(Patient::new(request.into_body(), BODY_PAUSE), LARGEST_BODY).collect().await;
     let body = body.map_err(|_| Problem::bad_body("The body is too large, or ended early."))?;
     // serde's own message could repeat what was sent.
     serde_json::from_slice(&body.to_bytes())

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::paste::NotIt;
 use crate::oauth::profile::{Flow, Terms};
 use crate::oauth::reply::{Failure, FailureKind};
+use crate::server::Refused;
 
 /// What happened, whose side it is on, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -171,6 +172,12 @@ impl Problem {
             what,
             "Nothing was changed. Mend that and try again.",
         )
+    }
+
+    /// A request that no call is looked up for.
+    pub fn refused(refused: Refused) -> Self {
+        let title = format!("The request was refused: {}.", refused.message());
+        Self::new(refused.status(), refused.code(), title, "Nothing was done.")
     }
 
     /// A body that is not what the call wants.

@@ -11,12 +11,15 @@ use super::stream::ReplyBody;
 use crate::account::Unusable;
 use crate::name::{AccountName, AgentName};
 use crate::oauth::profile::ErrorShape;
+use crate::server::Refused;
 
 /// Why a request was not passed on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
     /// The request is not one that could mean one thing only.
     BadRequest(&'static str),
+    /// It was refused before it came here: no HTTP that means one thing only, or too large.
+    Unread(Refused),
     /// The first segment of the path is no account.
     NoRoute,
     /// The path may be called, but not so.
@@ -111,6 +114,9 @@ impl Refusal {
         {
             headers.insert(ALLOW, allow);
         }
+        if self == Self::Unread(Refused::MethodNotAllowed) {
+            headers.insert(ALLOW, HeaderValue::from_static(Refused::ALLOW));
+        }
         response
     }
 
@@ -129,6 +135,9 @@ impl Refusal {
         let name = account.map_or("", AccountName::as_str);
         let (status, code, kind, message) = match self {
             Self::BadRequest(why) => (S::BAD_REQUEST, "bad_request", "invalid_request_error", (*why).to_owned()),
+            Self::Unread(refused) => {
+                (refused.status(), refused.code(), "invalid_request_error", refused.message().to_owned())
+            }
             Self::NoRoute => (
                 S::NOT_FOUND,
                 "no_route",

@@ -182,6 +182,41 @@ fn defaults_are_those_of_the_reference() {
 }
 
 #[test]
+fn limits_are_those_that_are_written_and_else_those_of_the_reference() {
+    let (empty, reference) = (read("").unwrap(), read(&uncommented(&["#: "])).unwrap());
+    assert_eq!((empty.limits, empty.body_bytes), (pixy::server::Limits::default(), 64 << 20));
+    assert_eq!(
+        (reference.limits, reference.body_bytes),
+        (empty.limits, empty.body_bytes),
+        "the reference says the defaults"
+    );
+    let config = read("limits: { connections: 7, streams: 8, header_bytes: 2048, header_fields: 12, uri_bytes: 70, body_bytes: 9, header_time: 1s, idle_time: 2s, drain_time: 0s }").unwrap();
+    let seconds = Duration::from_secs;
+    let expected = pixy::server::Limits {
+        connections: 7,
+        streams: 8,
+        header_bytes: 2048,
+        header_fields: 12,
+        uri_bytes: 70,
+        header_time: seconds(1),
+        idle_time: seconds(2),
+        drain_time: seconds(0),
+    };
+    assert_eq!((config.limits, config.body_bytes), (expected, 9));
+    for (text, expected) in [
+        ("limits: { connections: 0 }", "`limits.connections` must be from 1"),
+        ("limits: { header_bytes: 9999999 }", "`limits.header_bytes` is too large; write 1048576 at most"),
+        ("limits: { header_fields: 5 }", "`limits.header_fields` must be from 10"),
+        ("limits: { header_fields: 5000 }", "`limits.header_fields` is too large; write 1000 at most"),
+        ("limits: { uri_bytes: 65001 }", "`limits.uri_bytes` is too large; write 65000 at most"),
+        ("limits: { header_time: 0s }", "`limits.header_time` is no time at all"),
+        ("limits: { idle_time: soon }", "`limits.idle_time` is not a duration"),
+    ] {
+        assert!(said(text).contains(expected), "{text}\n{}", said(text));
+    }
+}
+
+#[test]
 fn an_agents_key_is_read_once_and_kept_as_a_digest() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("coder");
@@ -302,6 +337,7 @@ fn the_reference_holds_every_key() {
             "Postgres",
             "Account",
             "Upstream",
+            "Intake",
         ]
         .contains(&kind)
         {
@@ -312,7 +348,7 @@ fn the_reference_holds_every_key() {
             checked += 1;
         }
     }
-    assert_eq!(checked, 33);
+    assert_eq!(checked, 43);
 }
 
 proptest! {

@@ -6,6 +6,7 @@ mod agents; // agents with keys: what each may use, and how much
 mod canary; // a marked token is found nowhere that an agent or a log reader can look
 mod config; // the file: every fault at once, each with its place
 mod fakes; // the fakes do what they say
+mod framing; // the way in: what is no request that means one thing only, and what is too much
 mod gateway; // a request's way: what passes, what does not, what the agent hears
 mod house; // the vault as a whole, while Pixy runs: a new key, moving house
 mod kill; // a login against kill -9 at every syscall of its refresh, and against a disk that fails

@@ -1,0 +1,75 @@
+//! Between hyper and a surface: what each request is given, and what is taken from it.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use http::header::{CONNECTION, UPGRADE};
+use http::{HeaderValue, Request, Response};
+use hyper::body::Incoming;
+use tokio::sync::Semaphore;
+use tower::{Service, ServiceExt as _};
+
+use super::pulse::{Answer, Pulse};
+use super::refused::Refused;
+use super::strict::{Protocol, REFUSED};
+use super::{Limits, Peer, http2};
+
+/// A surface, as one connection serves it.
+pub(super) struct Entry<S> {
+    pub(super) surface: S,
+    pub(super) peer: Peer,
+    pub(super) protocol: Protocol,
+    pub(super) limits: Limits,
+    pub(super) pulse: Arc<Pulse>,
+    /// Held by each exchange, so that many streams are no way around the limit of connections.
+    pub(super) exchanges: Arc<Semaphore>,
+}
+
+impl<S> Entry<S> {
+    /// Gives the request what it needs, and says whether it is refused.
+    fn prepare(&self, request: &mut Request<Incoming>) -> Option<Refused> {
+        let marked = request.headers_mut().remove(REFUSED).is_some();
+        let refused = match self.protocol {
+            // Who sends the mark without having been refused is refused now.
+            _ if marked => {
+                Some(self.pulse.refused().unwrap_or(Refused::BadRequest("x-pixy-refused is not for clients")))
+            }
+            Protocol::Http1 => None,
+            Protocol::Http2 => http2::normalise(request, &self.limits).err(),
+        };
+        let extensions = request.extensions_mut();
+        extensions.insert(self.peer);
+        if let Some(refused) = refused {
+            extensions.insert(refused);
+        } else if self.protocol == Protocol::Http1 && request.headers().contains_key(UPGRADE) {
+            let switch = self.pulse.switch();
+            request.extensions_mut().insert(switch);
+        }
+        refused
+    }
+}
+
+impl<S, B> hyper::service::Service<Request<Incoming>> for Entry<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response<Answer<B>>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let begun = self.pulse.begin();
+        let closes = self.prepare(&mut request).is_some() && self.protocol == Protocol::Http1;
+        let (surface, exchanges) = (self.surface.clone(), Arc::clone(&self.exchanges));
+        Box::pin(async move {
+            let permit = exchanges.acquire_owned().await.ok(); // it is never closed
+            let mut response = surface.oneshot(request).await?;
+            if closes {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok(response.map(|body| begun.answer(body, permit)))
+        })
+    }
+}

@@ -1,0 +1,164 @@
+//! Judges the head of an HTTP/1 request, line by line, before hyper sees it: whatever two programs could read in two ways is
+//! refused, also where the RFC would let a server mend it. That is what request smuggling lives on.
+
+use super::Limits;
+use super::refused::Refused;
+use super::target;
+
+/// How the bytes after the head are framed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// So many bytes.
+    Length(u64),
+    /// Chunks (RFC 9112 §7.1).
+    Chunked,
+}
+
+/// What a head is seen to be so far.
+#[derive(Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own about a head")]
+pub(super) struct Head {
+    lines: usize,
+    is_http_10: bool,
+    has_host: bool,
+    length: Option<u64>,
+    chunked: bool,
+    upgrades: bool,
+}
+
+impl Head {
+    /// One line without its CRLF; not the empty one that ends the head.
+    pub(super) fn line(&mut self, line: &[u8], limits: &Limits) -> Result<(), Refused> {
+        self.lines += 1;
+        if self.lines == 1 {
+            return self.request_line(line, limits);
+        }
+        if self.lines - 1 > limits.header_fields {
+            return Err(Refused::HeadTooLarge);
+        }
+        let (name, value) = field(line).map_err(Refused::BadRequest)?;
+        self.field(name, value)
+    }
+
+    /// Nothing was seen yet.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lines == 0
+    }
+
+    /// It asks for another protocol, so what follows may not be HTTP.
+    pub(super) fn upgrades(&self) -> bool {
+        self.upgrades
+    }
+
+    /// At the empty line: what follows.
+    pub(super) fn finish(&self) -> Result<Framing, Refused> {
+        if self.is_empty() {
+            // RFC 9112 §2.2 lets a server skip it; it is nothing that a client of ours sends.
+            return Err(Refused::BadRequest("a request must not start with an empty line"));
+        }
+        if !self.has_host {
+            return Err(Refused::BadRequest("a request must carry exactly one Host"));
+        }
+        match (self.chunked, self.length) {
+            // RFC 9112 §6.1: this "ought to be handled as an error", and §11.2 is why.
+            (true, Some(_)) => Err(Refused::BadRequest("Content-Length and Transfer-Encoding exclude each other")),
+            (true, None) if self.is_http_10 => {
+                Err(Refused::BadRequest("HTTP/1.0 has no Transfer-Encoding")) // RFC 9112 §6.1
+            }
+            (true, None) => Ok(Framing::Chunked),
+            (false, length) => Ok(Framing::Length(length.unwrap_or(0))),
+        }
+    }
+
+    /// RFC 9112 §3: exactly one space between the three parts.
+    fn request_line(&mut self, line: &[u8], limits: &Limits) -> Result<(), Refused> {
+        const WRONG: Refused = Refused::BadRequest("the request line must be a method, a path and HTTP/1.1");
+        let mut parts = line.split(|&byte| byte == b' ');
+        let (Some(method), Some(target), Some(version), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(WRONG);
+        };
+        if method.is_empty() || !method.iter().copied().all(is_token) {
+            return Err(WRONG);
+        }
+        self.is_http_10 = match version {
+            b"HTTP/1.1" => false,
+            b"HTTP/1.0" => true,
+            _ => return Err(Refused::BadRequest("the version must be HTTP/1.1 or HTTP/1.0")),
+        };
+        target::check_method(method)?;
+        target::check(target, limits)
+    }
+
+    fn field(&mut self, name: &[u8], value: &[u8]) -> Result<(), Refused> {
+        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+        // By length first: most fields are none of these, and this runs for each.
+        match name.len() {
+            4 if is("host") => {
+                if self.has_host {
+                    return Err(Refused::BadRequest("a request must carry exactly one Host"));
+                }
+                self.has_host = true;
+                target::check_authority(value)?;
+            }
+            6 if is("expect") => target::check_expectation(value)?,
+            7 if is("upgrade") => self.upgrades = true,
+            14 if is("content-length") => {
+                if self.length.is_some() {
+                    return Err(Refused::BadRequest("a request may carry one Content-Length"));
+                }
+                self.length = Some(length(value)?);
+            }
+            17 if is("transfer-encoding") => {
+                // Once: a second one, equal or not, would make it a list.
+                if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                    return Err(Refused::BadRequest("the only Transfer-Encoding is chunked"));
+                }
+                self.chunked = true;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// Name and value of a field line (RFC 9110 §5.1, §5.5), the value without the white space around it.
+fn field(line: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {
+    if line.first().is_some_and(|&byte| is_blank(byte)) {
+        return Err("a field must not go on in the next line"); // obs-fold, RFC 9112 §5.2
+    }
+    let Some(colon) = memchr::memchr(b':', line) else { return Err("a field must be a name, a colon and a value") };
+    let (name, value) = (&line[..colon], &line[colon + 1..]);
+    if name.is_empty() || !name.iter().copied().all(is_token) {
+        return Err("the name of a field holds what no name may"); // white space before the colon too, RFC 9112 §5.1
+    }
+    if !value.iter().copied().all(is_text) {
+        return Err("the value of a field holds a control character");
+    }
+    Ok((name, value.trim_ascii()))
+}
+
+fn length(value: &[u8]) -> Result<u64, Refused> {
+    const WRONG: Refused = Refused::BadRequest("Content-Length must be one number");
+    // `parse` alone would take a sign.
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return Err(WRONG);
+    }
+    std::str::from_utf8(value).ok().and_then(|digits| digits.parse().ok()).ok_or(WRONG)
+}
+
+/// RFC 9110 §5.6.2.
+pub(super) fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// RFC 9110 §5.5: visible characters, blanks, and bytes above ASCII.
+pub(super) fn is_text(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
+}
+
+/// RFC 9110 §5.6.3.
+pub(super) fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}

@@ -1,0 +1,63 @@
+//! The body of a request on its way on.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Buf;
+use hyper::body::{Body, Frame, SizeHint};
+
+use super::pulse::Patience;
+
+/// The body of a request, waited for only so long, and without its trailers: they could carry what headers may not
+/// (RFC 9110 §6.5.1), and none is on a list.
+pub struct Patient<B> {
+    body: B,
+    idle_time: Duration,
+    patience: Patience,
+}
+
+impl<B> Patient<B> {
+    /// Fails when no byte of `body` comes for `idle_time` while one is waited for.
+    pub fn new(body: B, idle_time: Duration) -> Self {
+        Self { body, idle_time, patience: Patience::default() }
+    }
+}
+
+impl<B> Body for Patient<B>
+where
+    B: Body + Unpin,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Data = B::Data;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let this = self.get_mut();
+        match Pin::new(&mut this.body).poll_frame(context) {
+            Poll::Ready(Some(Ok(frame))) => {
+                if frame.data_ref().is_some_and(Buf::has_remaining) {
+                    this.patience.renew();
+                }
+                if frame.is_trailers() { Poll::Ready(None) } else { Poll::Ready(Some(Ok(frame))) }
+            }
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Pending => match this.patience.poll(this.idle_time, context) {
+                Poll::Ready(()) => Poll::Ready(Some(Err("the body of a request stopped coming".into()))),
+                Poll::Pending => Poll::Pending,
+            },
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

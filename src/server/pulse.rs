@@ -1,0 +1,210 @@
+//! What a connection's parts must know of each other: the socket's side, the requests under way, and who waits for whom.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures_util::task::AtomicWaker;
+use hyper::body::{Body, Frame, SizeHint};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, Sleep};
+
+use super::refused::Refused;
+
+/// One connection's life.
+#[derive(Debug)]
+pub(super) struct Pulse {
+    open: AtomicUsize,
+    switched: AtomicBool,
+    refused: Mutex<Option<Refused>>,
+    /// When the last exchange ended; at first, when the connection began.
+    ended: Mutex<Instant>,
+    /// Whoever waits for that.
+    waiting: AtomicWaker,
+}
+
+/// A request and its answer under way: from the request's head to the last byte that its answer has.
+#[derive(Debug)]
+struct Exchange(Arc<Pulse>);
+
+/// An answer's body, with what must live exactly as long.
+pub(super) struct Answer<B> {
+    body: B,
+    _exchange: Exchange,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+/// Begun with the request, and handed on to the body of the answer.
+pub(super) struct Begun(Exchange);
+
+/// Says that the other protocol begins: in the extensions of an HTTP/1 request that asks for one.
+#[derive(Debug, Clone)]
+pub struct Switch(Arc<Pulse>);
+
+/// Since when an HTTP/2 stream's peer has not made room for what is ready for it.
+#[derive(Debug, Default)]
+pub(super) struct Taking(Mutex<Option<Instant>>);
+
+/// A deadline that moves often and fires seldom: the timer behind it is set anew only when it fires too early.
+#[derive(Debug, Default)]
+pub(super) struct Patience {
+    deadline: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+tokio::task_local! {
+    /// Of the stream whose task this is.
+    pub(super) static TAKING: Arc<Taking>;
+}
+
+impl Pulse {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            open: AtomicUsize::new(0),
+            switched: AtomicBool::new(false),
+            refused: Mutex::new(None),
+            ended: Mutex::new(Instant::now()),
+            waiting: AtomicWaker::new(),
+        })
+    }
+
+    /// An exchange begins.
+    pub(super) fn begin(self: &Arc<Self>) -> Begun {
+        self.open.fetch_add(1, Ordering::AcqRel);
+        Begun(Exchange(Arc::clone(self)))
+    }
+
+    /// Something is under way.
+    pub(super) fn is_busy(&self) -> bool {
+        self.open.load(Ordering::Acquire) > 0
+    }
+
+    /// As [`Self::is_busy`], and wakes the socket's side when that changes: hyper, having heard that nothing is there to be
+    /// read, would not ask again.
+    pub(super) fn poll_busy(&self, context: &mut Context<'_>) -> bool {
+        self.waiting.register(context.waker());
+        self.is_busy()
+    }
+
+    /// The socket's side refuses a request; the request that stands in for it will ask why.
+    pub(super) fn refuse(&self, refused: Refused) {
+        *lock(&self.refused) = Some(refused);
+    }
+
+    /// Why the request that stands here was refused.
+    pub(super) fn refused(&self) -> Option<Refused> {
+        lock(&self.refused).take()
+    }
+
+    pub(super) fn switched(&self) -> bool {
+        self.switched.load(Ordering::Acquire)
+    }
+
+    pub(super) fn switch(self: &Arc<Self>) -> Switch {
+        Switch(Arc::clone(self))
+    }
+
+    /// Resolves when nothing was under way for so long.
+    pub(super) async fn idle(&self, time: Duration) {
+        loop {
+            let until = *lock(&self.ended) + time;
+            match (self.is_busy(), until <= Instant::now()) {
+                (true, _) => tokio::time::sleep(time).await,
+                (false, true) => return,
+                (false, false) => tokio::time::sleep_until(until).await,
+            }
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        *lock(&self.0.ended) = Instant::now();
+        self.0.open.fetch_sub(1, Ordering::AcqRel);
+        self.0.waiting.wake();
+    }
+}
+
+impl Begun {
+    pub(super) fn answer<B>(self, body: B, permit: Option<OwnedSemaphorePermit>) -> Answer<B> {
+        Answer { body, _exchange: self.0, _permit: permit }
+    }
+}
+
+impl Switch {
+    /// What the agent sends from now on is no HTTP. To be said before the 101 is given to hyper; without it, whatever
+    /// follows the request is judged as the next one.
+    pub fn switch(&self) {
+        self.0.switched.store(true, Ordering::Release);
+    }
+}
+
+impl Taking {
+    /// Resolves when the peer has not made room for so long.
+    pub(super) async fn stalled(&self, time: Duration) {
+        loop {
+            let since = *lock(&self.0);
+            match since {
+                Some(since) if since + time <= Instant::now() => return,
+                Some(since) => tokio::time::sleep_until(since + time).await,
+                None => tokio::time::sleep(time).await,
+            }
+        }
+    }
+}
+
+impl<B: Body + Unpin> Body for Answer<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    /// Over HTTP/2, being asked for more means that there was room for what came before.
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let frame = Pin::new(&mut self.get_mut().body).poll_frame(context);
+        let waits = matches!(frame, Poll::Ready(Some(Ok(_)))).then(Instant::now);
+        // Over HTTP/1 there is none: the socket's side sees by itself what is not taken.
+        let _ = TAKING.try_with(|taking| *lock(&taking.0) = waits);
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Patience {
+    /// The next wait starts anew.
+    pub(super) fn renew(&mut self) {
+        self.deadline = None;
+    }
+
+    /// Ready when the wait has lasted for so long.
+    pub(super) fn poll(&mut self, time: Duration, context: &mut Context<'_>) -> Poll<()> {
+        let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + time);
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        if timer.deadline() > deadline {
+            timer.as_mut().reset(deadline);
+        }
+        loop {
+            ready!(timer.as_mut().poll(context));
+            if Instant::now() >= deadline {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(deadline);
+        }
+    }
+}
+
+/// A panic elsewhere leaves values that are still values.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

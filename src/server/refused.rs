@@ -1,0 +1,59 @@
+//! What a request gets that does not reach a surface's own rules: it is no HTTP that means one thing only, or too large.
+
+use http::StatusCode;
+
+/// Why a request is refused before anything else is asked. In the extensions of a request that stands in its place; each
+/// surface answers it first of all, in its own shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// It could be read in two ways, or in none.
+    BadRequest(&'static str),
+    /// CONNECT or TRACE, which a gateway of this kind has no use for (RFC 9110 §9.3.6, §9.3.8).
+    MethodNotAllowed,
+    /// The request target is too long.
+    TargetTooLong,
+    /// An `Expect` other than 100-continue (RFC 9110 §10.1.1).
+    ExpectationFailed,
+    /// The head is too large, or has too many fields.
+    HeadTooLarge,
+}
+
+impl Refused {
+    /// What `Allow` says with a 405: the methods that any path could take.
+    pub const ALLOW: &str = "GET, HEAD, POST, PUT, PATCH, DELETE";
+
+    /// The status of the answer.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        }
+    }
+
+    /// The stable code of the answer.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::BadRequest(_) => "bad_request",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::TargetTooLong => "uri_too_long",
+            Self::ExpectationFailed => "expectation_failed",
+            Self::HeadTooLarge => "header_too_large",
+        }
+    }
+
+    /// What is wrong, without a full stop.
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::BadRequest(why) => why,
+            Self::MethodNotAllowed => "this method is never allowed",
+            Self::TargetTooLong => "the request target is too long (`limits.uri_bytes`)",
+            Self::ExpectationFailed => "the only expectation that can be met is 100-continue",
+            Self::HeadTooLarge => {
+                "the header fields are too many or too large (`limits.header_fields`, `limits.header_bytes`)"
+            }
+        }
+    }
+}
