@@ -300,3 +300,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Strict<S> {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+#[path = "strict_tests.rs"]
+mod tests;

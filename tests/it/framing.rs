@@ -1,6 +1,10 @@
 //! The way in: what is no request that means one thing only never reaches an upstream, nor does what stands behind it.
 
 mod corpus;
+mod frames;
+mod http2;
+mod limits;
+mod surfaces;
 
 use std::path::Path;
 

@@ -21,12 +21,30 @@ pub(crate) struct Program {
 impl Program {
     /// Starts it and waits until it has read its logins and says where agents connect.
     pub(crate) async fn start(scratch: &Scratch, config: &Path) -> Self {
-        Self::start_in(scratch, config, &[]).await
+        Self::start_as(&[], scratch, config, &[]).await
     }
 
     /// The same, with these variables in its environment.
     pub(crate) async fn start_in(scratch: &Scratch, config: &Path, environment: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(assert_cmd::cargo::cargo_bin!("pixy"))
+        Self::start_as(&[], scratch, config, environment).await
+    }
+
+    /// The same, started by another program: its words come first, and ours are its last ones.
+    pub(crate) async fn start_by(words: &[&str], scratch: &Scratch, config: &Path) -> Self {
+        Self::start_as(words, scratch, config, &[]).await
+    }
+
+    async fn start_as(words: &[&str], scratch: &Scratch, config: &Path, environment: &[(&str, &str)]) -> Self {
+        let program = assert_cmd::cargo::cargo_bin!("pixy");
+        let mut command = match words.split_first() {
+            Some((first, rest)) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
+        let mut child = command
             .env_clear()
             .envs(environment.iter().copied())
             .arg("--config")
@@ -50,6 +68,11 @@ impl Program {
         // What it says later is read as well: a full pipe would hold it up.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         Self { child, control: scratch.path("state").join("control.sock"), agents }
+    }
+
+    /// Where agents connect.
+    pub(crate) fn agents(&self) -> SocketAddr {
+        self.agents
     }
 
     /// Its process id, which is also its main thread's.

@@ -1,0 +1,105 @@
+//! What is refused, as each surface and each client sees it.
+
+use std::net::SocketAddr;
+
+use serde_json::json;
+
+use super::linked;
+use crate::support::RawClient;
+
+#[tokio::test]
+async fn attack_36_every_surface_refuses_in_its_own_shape_and_closes_before_the_successor() {
+    let (pixy, _endpoint, upstream) = linked().await;
+    let successor = "GET /livez HTTP/1.1\r\nHost: pixy\r\n\r\nGET /a/v1/models HTTP/1.1\r\nHost: pixy\r\n\r\n";
+    let ask = |address: SocketAddr, head: &'static str| async move {
+        let mut client = RawClient::connect(address).await;
+        client.send(format!("{head}{successor}")).await;
+        let response = client.response().await.expect("an answer");
+        assert!(response.closed, "{head:?} at {address}");
+        response
+    };
+    for (head, status, code) in [
+        ("GET / HTTP/1.1\r\n\r\n", 400, "bad_request"),
+        ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "bad_request"),
+        ("TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", 405, "method_not_allowed"),
+        ("GET / HTTP/1.1\r\nHost: a\r\nExpect: much\r\n\r\n", 417, "expectation_failed"),
+    ] {
+        let response = ask(pixy.agents(), head).await;
+        assert_eq!((response.status, response.header("x-pixy-error")), (status, vec![code]), "{head:?}");
+        assert_eq!(response.json()["type"], "error", "{head:?}");
+        assert!(response.json()["error"]["message"].as_str().unwrap().starts_with("Pixy: "), "{head:?}");
+        assert_eq!(response.header("allow").len(), usize::from(status == 405), "{head:?}");
+        let response = ask(pixy.page(), head).await;
+        assert_eq!((response.status, &response.json()["status"]), (status, &json!(status)), "{head:?}");
+        assert_eq!(response.json()["type"], format!("urn:pixy:problem:{code}"), "{head:?}");
+        let response = ask(pixy.ops(), head).await;
+        assert_eq!(response.status, status, "{head:?}");
+        assert_eq!(response.header("content-type"), ["text/plain; charset=utf-8"], "{head:?}");
+    }
+    assert!(upstream.requests().is_empty());
+}
+
+#[tokio::test]
+async fn attack_36_the_answer_before_a_refused_request_still_arrives() {
+    let (pixy, _endpoint, upstream) = linked().await;
+    let mut client = RawClient::connect(pixy.agents()).await;
+    client.send("GET /a/v1/models HTTP/1.1\r\nHost: a\r\n\r\nGET /a/v1/models HTTP/1.1\n\n").await;
+    assert_eq!(client.response().await.unwrap().status, 200);
+    let refused = client.response().await.unwrap();
+    assert_eq!((refused.status, refused.closed), (400, true));
+    assert_eq!(upstream.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn the_mark_of_a_refused_request_refuses_whoever_forges_it() {
+    let (pixy, _endpoint, upstream) = linked().await;
+    for mark in ["1", "", "bad_request"] {
+        let request = format!("GET /a/v1/models HTTP/1.1\r\nHost: a\r\nX-Pixy-Refused: {mark}\r\n\r\n");
+        let response = pixy.send(&request).await;
+        assert_eq!(
+            (response.status, response.header("x-pixy-error"), response.closed),
+            (400, vec!["bad_request"], true)
+        );
+    }
+    assert!(upstream.requests().is_empty());
+}
+
+#[tokio::test]
+async fn attack_34_an_upgrade_to_http_2_is_ignored_and_early_bytes_are_a_bad_request() {
+    let (pixy, _endpoint, upstream) = linked().await;
+    let upgrade = "GET /a/v1/models HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\
+                   HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n";
+    let mut client = RawClient::connect(pixy.agents()).await;
+    client.send(format!("{upgrade}PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")).await;
+    let response = client.response().await.unwrap();
+    assert_eq!((response.status, response.version.as_str()), (200, "HTTP/1.1"), "never 101");
+    let refused = client.response().await.unwrap();
+    assert_eq!((refused.status, refused.closed), (400, true));
+    let seen = upstream.requests();
+    assert_eq!(seen.len(), 1);
+    let names: Vec<&str> = seen[0].headers.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["authorization", "host"], "nothing of the upgrade passes");
+}
+
+#[tokio::test]
+async fn attack_35_an_expectation_is_met_here_and_only_after_the_rules() {
+    let (pixy, _endpoint, upstream) = linked().await;
+    let head = |path: &str| {
+        format!(
+            "POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
+        )
+    };
+    let mut client = RawClient::connect(pixy.agents()).await;
+    client.send(head("/a/v1/messages")).await;
+    assert_eq!(client.bytes(25).await, b"HTTP/1.1 100 Continue\r\n\r\n");
+    client.send("hello").await;
+    assert_eq!(client.response().await.unwrap().status, 200);
+    assert_eq!(
+        (upstream.requests()[0].body.as_slice(), upstream.requests()[0].header("expect").len()),
+        (&b"hello"[..], 0)
+    );
+    let mut client = RawClient::connect(pixy.agents()).await;
+    client.send(head("/a/v1/organizations")).await;
+    assert_eq!(client.bytes(12).await, b"HTTP/1.1 403", "without a 100 before it");
+    assert_eq!(upstream.requests().len(), 1);
+}
