@@ -17,23 +17,22 @@ export const BETA = 'oauth-2025-04-20';
 
 /**
  * Starts Pixy with two accounts on these peers: `claude`, linked by a pasted code, and `gpt`, linked by a loopback redirect.
- * With an `agentKey`, agents must present it, and it opens `claude` alone. `env` comes on top of its bare environment.
+ * With an `agentKey`, agents must present it, and it opens `claude` alone. With `accounts`, there are those instead. `env`
+ * comes on top of its bare environment.
  */
-export async function startPixy({ server, api, log = 'info', agentKey, env }) {
+export async function startPixy({ server, api, log = 'info', agentKey, accounts, env }) {
   const directory = await mkdtemp(join(tmpdir(), 'pixy-peer-'));
   const [agent, link, ops] = await freePorts(3);
   const pixy = new Pixy({ directory, log, ports: { agent, link, ops }, env });
   if (agentKey) await writeFile(pixy.keyFile, `${agentKey}\n`, { mode: 0o600 });
   // JSON is YAML.
-  await writeFile(pixy.config, JSON.stringify(configuration(pixy, server, api, agentKey), null, 2));
+  const settings = { ...surfaces(pixy, agentKey), accounts: accounts ?? linkable(server, api) };
+  await writeFile(pixy.config, JSON.stringify(settings, null, 2));
   await pixy.start();
   return pixy;
 }
 
-function configuration({ directory, ports, keyFile }, server, api, agentKey) {
-  const login = (redirect) => ({
-    issuer: server.issuer, client_id: 'pixy', scopes: server.scopes, authorize_params: { prompt: 'consent' }, redirect,
-  });
+function surfaces({ directory, ports, keyFile }, agentKey) {
   const keys = agentKey ? [{ name: 'coder', key_file: keyFile, accounts: ['claude'] }] : undefined;
   return {
     agent: { listen: `127.0.0.1:${ports.agent}`, keys },
@@ -41,28 +40,34 @@ function configuration({ directory, ports, keyFile }, server, api, agentKey) {
     ops: { listen: `127.0.0.1:${ports.ops}` },
     state_dir: join(directory, 'state'),
     vault: { dir: join(directory, 'vault'), key_file: join(directory, 'key') },
-    accounts: {
-      claude: {
-        provider: 'oauth',
-        profile: {
-          link: login({ paste: server.pasteUri }),
-          api: {
-            base_url: api.url,
-            allow: ['POST /v1/messages', 'POST /v1/messages/count_tokens', 'GET /v1/models'],
-            errors: 'anthropic',
-            headers: { merge: { 'anthropic-beta': [BETA] } },
-          },
+  };
+}
+
+function linkable(server, api) {
+  const login = (redirect) => ({
+    issuer: server.issuer, client_id: 'pixy', scopes: server.scopes, authorize_params: { prompt: 'consent' }, redirect,
+  });
+  return {
+    claude: {
+      provider: 'oauth',
+      profile: {
+        link: login({ paste: server.pasteUri }),
+        api: {
+          base_url: api.url,
+          allow: ['POST /v1/messages', 'POST /v1/messages/count_tokens', 'GET /v1/models'],
+          errors: 'anthropic',
+          headers: { merge: { 'anthropic-beta': [BETA] } },
         },
       },
-      gpt: {
-        provider: 'oauth',
-        profile: {
-          link: login({ loopback: { host: '127.0.0.1', ports: 'any', path: '/callback' } }),
-          api: {
-            base_url: api.url,
-            allow: ['POST /v1/chat/completions', 'POST /v1/responses', 'GET /v1/models'],
-            errors: 'openai',
-          },
+    },
+    gpt: {
+      provider: 'oauth',
+      profile: {
+        link: login({ loopback: { host: '127.0.0.1', ports: 'any', path: '/callback' } }),
+        api: {
+          base_url: api.url,
+          allow: ['POST /v1/chat/completions', 'POST /v1/responses', 'GET /v1/models'],
+          errors: 'openai',
         },
       },
     },
