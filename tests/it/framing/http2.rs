@@ -6,7 +6,7 @@ use super::frames::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, GET, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, block, frame,
 };
 use super::linked;
-use crate::support::{Pixy, Program, TokenEndpoint, Upstream, within};
+use crate::support::{Authority, Pixy, Program, Protocols, Scratch, TokenEndpoint, Upstream, oauth_account, within};
 
 /// `GET` with some fields replaced or added.
 fn get<'a>(more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
@@ -123,7 +123,14 @@ async fn attack_31_what_is_malformed_over_http_2_is_reset_and_never_forwarded() 
 
 #[tokio::test]
 async fn attack_33_no_trailer_passes_whatever_it_says() {
-    let (pixy, _endpoint, upstream) = linked().await;
+    // Over HTTP/2, where trailers need no leave to be sent.
+    let (endpoint, authority) = (TokenEndpoint::start().await, Authority::new());
+    let upstream = Upstream::builder().tls(&authority, Protocols::Http2).start().await;
+    let scratch = Scratch::new();
+    let ca = scratch.write("ca.pem", authority.pem());
+    let accounts = json!({ "a": oauth_account(&endpoint, &upstream) });
+    let pixy = Pixy::with(&accounts, &json!({ "upstream": { "extra_ca_file": ca } })).await;
+    pixy.link(&endpoint).await;
     let mut client = Frames::connect(pixy.agents(), &[]).await;
     let post = get(&[(":method", "POST"), (":path", "/a/v1/messages"), ("trailer", "authorization")]);
     let trailers = [("authorization", "Bearer evil"), ("host", "evil"), ("content-length", "9"), ("x-api-key", "evil")];
