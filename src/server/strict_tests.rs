@@ -98,8 +98,11 @@ fn good() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![plain, sized, chunked]
 }
 
-/// Method, target, fields: read as naively as can be.
-fn naive(head: &[u8]) -> Option<(Vec<u8>, Vec<u8>, Vec<(String, Vec<u8>)>)> {
+/// Method, target, fields.
+type Reading = (Vec<u8>, Vec<u8>, Vec<(String, Vec<u8>)>);
+
+/// Read as naively as can be.
+fn naive(head: &[u8]) -> Option<Reading> {
     let lines = head.strip_suffix(b"\r\n\r\n")?;
     let text: String = lines.iter().copied().map(char::from).collect();
     let mut lines = text.split("\r\n");
@@ -113,7 +116,7 @@ fn naive(head: &[u8]) -> Option<(Vec<u8>, Vec<u8>, Vec<(String, Vec<u8>)>)> {
 }
 
 /// The same as hyper's parser reads it.
-fn parsed(head: &[u8]) -> Option<(Vec<u8>, Vec<u8>, Vec<(String, Vec<u8>)>)> {
+fn parsed(head: &[u8]) -> Option<Reading> {
     let mut fields = [httparse::EMPTY_HEADER; 100];
     let mut request = httparse::Request::new(&mut fields);
     if request.parse(head) != Ok(httparse::Status::Complete(head.len())) {

@@ -233,9 +233,9 @@ async fn attack_39_floods_end_with_their_connection_others_are_served_and_memory
         }
         let mut client = within(sending).await.unwrap();
         if !word.is_empty() {
-            let rest = client.0.rest().await;
-            let said = rest.windows(word.len()).any(|window| window == word.as_bytes());
-            assert!(said, "{name}: {}", String::from_utf8_lossy(&rest));
+            let farewell = client.0.rest().await;
+            let said = farewell.windows(word.len()).any(|window| window == word.as_bytes());
+            assert!(said, "{name}: {}", String::from_utf8_lossy(&farewell));
         }
         drop(client);
         assert_eq!(within(program.get("/a/v1/models")).await.status, 200, "{name}: others are served after it");
