@@ -38,7 +38,7 @@ async fn requests_over_http_2_arrive_as_those_over_http_1_do() {
     assert_eq!((seen[0].target.as_str(), seen[1].target.as_str()), ("/v1/models", "/v1/messages?x=1"));
     assert_eq!(seen[1].body, b"hello");
     let names: Vec<&str> = seen[0].headers.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, ["x-value", "authorization", "host"]);
+    assert_eq!(names, ["x-value", "authorization", "accept-encoding", "host"]);
     assert_eq!(seen[0].header("host"), [upstream.address().to_string()]);
 }
 
