@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::{StreamExt as _, future, stream};
-use http_body_util::BodyExt as _;
-use pixy::upstream::{Settings, Upstream as Way};
+use http_body_util::{BodyExt as _, StreamBody};
+use pixy::upstream::{Body, Settings, Upstream as Way};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc::UnboundedSender;
 
+use super::frames::{self, ByHand};
 use super::{get, next, text, way};
 use crate::support::{Authority, Protocols, Reply, Seen, Step, Upstream, within};
 
@@ -113,12 +116,9 @@ async fn attack_38_an_answer_that_ends_before_its_request_frees_nothing() {
     // A connection whose request is still being written cannot carry the next.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
-    let (sender, body) = tokio::sync::mpsc::unbounded_channel::<bytes::Bytes>();
-    let frames =
-        stream::unfold(body, |mut body| async { Some((Ok(hyper::body::Frame::data(body.recv().await?)), body)) });
-    let request = http::Request::post(&url).body(http_body_util::StreamBody::new(frames).boxed_unsync()).unwrap();
+    let (upload, request) = upload(&url);
     let way = Way::new(&Settings::default()).unwrap();
-    sender.send("begun".into()).unwrap();
+    upload.send("begun".into()).unwrap();
     let serving = async {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let (mut first, _) = listener.accept().await.unwrap();
@@ -137,5 +137,41 @@ async fn attack_38_an_answer_that_ends_before_its_request_frees_nothing() {
         assert_eq!(text(way.send(get(&url)).await.unwrap()).await, "next");
     };
     within(future::join(serving, asking)).await;
-    drop(sender);
+    drop(upload);
+}
+
+#[tokio::test]
+async fn a_stream_whose_request_goes_on_after_its_answer_keeps_its_place() {
+    // Otherwise h2 would queue the next behind it.
+    let authority = Authority::new();
+    let (server, way) = (ByHand::start(&authority).await, way(&authority));
+    let (upload, request) = upload(&server.url());
+    upload.send("begun".into()).unwrap();
+    let ends = frames::END_HEADERS | frames::END_STREAM;
+    let serving = async {
+        let mut first = server.accept().await;
+        first.write(frames::SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 1]).await;
+        let stream = first.request().await.unwrap();
+        first.write(frames::HEADERS, ends, stream, frames::OK).await;
+        let mut second = server.accept().await;
+        second.write(frames::SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 1]).await;
+        let stream = second.request().await.unwrap();
+        second.write(frames::HEADERS, ends, stream, frames::OK).await;
+        (first, second)
+    };
+    let asking = async {
+        let early = within(way.send(request)).await.unwrap();
+        assert_eq!(text(early).await, "");
+        assert_eq!(within(way.send(get(server.url()))).await.unwrap().status(), 200);
+    };
+    within(future::join(serving, asking)).await;
+    drop(upload);
+}
+
+/// A request whose body the test writes.
+fn upload(url: &str) -> (UnboundedSender<Bytes>, http::Request<Body>) {
+    let (sender, body) = tokio::sync::mpsc::unbounded_channel();
+    let frames =
+        stream::unfold(body, |mut body| async { Some((Ok(hyper::body::Frame::data(body.recv().await?)), body)) });
+    (sender, http::Request::post(url).body(StreamBody::new(frames).boxed_unsync()).unwrap())
 }
