@@ -164,7 +164,7 @@ async fn a_stream_whose_request_goes_on_after_its_answer_keeps_its_place() {
         assert_eq!(text(early).await, "");
         assert_eq!(within(way.send(get(server.url()))).await.unwrap().status(), 200);
     };
-    within(future::join(serving, asking)).await;
+    Box::pin(within(future::join(serving, asking))).await;
     drop(upload);
 }
 
