@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use crate::account::{self, Account, Book};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::hardening::{Neighbours, Places};
 use crate::link::api::{self, LinkApi, Surface};
 use crate::link::guard::Guard;
 use crate::link::{Door, Facts, Key, Linker};
@@ -20,7 +21,7 @@ use crate::oauth::profile::TermsStatus;
 use crate::ops::Ops;
 use crate::proxy::agent::Agents;
 use crate::proxy::{self, Proxy};
-use crate::server::{self, Address, Capacity, Listener, Share};
+use crate::server::{self, Address, Capacity, Listener, Peer, Share};
 use crate::upstream::{RootsError, Upstream};
 use crate::vault::{self, Vault, VaultError};
 
@@ -72,8 +73,42 @@ pub struct Running {
     _vault: Vault,
 }
 
+/// Where the files of this configuration are. Directories that are missing are made now, for only what exists can be allowed;
+/// why one cannot be made is told by [`start`].
+pub fn places(config: &Config) -> Places {
+    let _ = make_state_dir(&config.state_dir);
+    let _ = vault::make_directories(&config.vault);
+    let mut places = Places { changed: vec![config.state_dir.clone()], ..Places::default() };
+    match &config.vault.store {
+        vault::StoreSettings::Files(directory) => places.changed.push(directory.clone()),
+        vault::StoreSettings::Postgres { url_file } => places.read.push(url_file.clone()),
+    }
+    match &config.vault.key {
+        // Made and rotated beside the old one, or beside what the path points to.
+        vault::KeySettings::File(file) => {
+            let real = file.canonicalize().ok();
+            places.changed.extend([Some(file), real.as_ref()].into_iter().flatten().filter_map(|file| directory(file)));
+        }
+        vault::KeySettings::Passphrase(file) => places.read.push(file.clone()),
+    }
+    let listeners = config.agent_listeners.iter().map(|listener| &listener.address);
+    for address in listeners.chain(&config.link_listen).chain([&config.ops_listen]) {
+        if let Address::Unix(path) = address {
+            places.sockets.extend(directory(path));
+        }
+    }
+    places.read.extend(config.agent_keys.iter().filter_map(|key| key.key_file.clone()));
+    places.read.extend(config.file.iter().chain(&config.upstream.extra_ca_file).cloned());
+    places
+}
+
 /// Starts everything, or nothing: every address is bound before the first connection is accepted.
 pub async fn start(config: Config) -> Result<Running, StartError> {
+    start_beside(config, Neighbours::new()).await
+}
+
+/// As [`start`], with what was opened before the process was confined.
+pub async fn start_beside(config: Config, neighbours: Neighbours) -> Result<Running, StartError> {
     make_state_dir(&config.state_dir)?;
     let vault = Vault::open(&config.vault).map_err(StartError::Vault)?;
     let upstream = Upstream::new(&config.upstream).map_err(StartError::Roots)?;
@@ -132,13 +167,22 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         },
     });
 
+    let neighbours = Arc::new(neighbours);
     let mut surfaces = JoinSet::new();
     let share = share(config.limits.connections);
     let (limits, agents_capacity) = (config.limits, Capacity::new(share.agents));
     let brief = server::Limits { drain_time: limits.drain_time.min(BRIEF_DRAIN), ..limits };
     let own = || Capacity::new(share.others);
     for (listener, bound) in agent_listeners {
+        let (neighbours, metrics) = (Arc::clone(&neighbours), Arc::clone(&metrics));
+        let looked_at = move |request: http::Request<_>| {
+            if let Some(&peer) = request.extensions().get::<Peer>() {
+                neighbours.look(peer, &metrics);
+            }
+            request
+        };
         let proxy = Proxy::new(Arc::clone(&proxy_parts), bound);
+        let proxy = tower::ServiceBuilder::new().map_request(looked_at).service(proxy);
         surfaces.spawn(server::serve(listener, limits, agents_capacity.clone(), proxy, going_down.clone()));
     }
     if let Some(listener) = page_listener {
@@ -194,6 +238,11 @@ fn make_state_dir(path: &Path) -> Result<(), StartError> {
         .mode(0o700)
         .create(path)
         .map_err(|error| StartError::StateDir(path.to_owned(), error))
+}
+
+fn directory(file: &Path) -> Option<PathBuf> {
+    let parent = file.parent()?;
+    Some(if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.to_owned() })
 }
 
 /// Where each account's agents connect: a listener bound to the account first, then one for all.

@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{self, Config};
+use crate::hardening;
 use crate::link::Problem;
 
 /// A sidecar proxy that holds your LLM logins, so that the agent beside it never does.
@@ -173,7 +174,10 @@ fn run(cli: Cli) -> Result<(), Failure> {
         config::load(cli.config.as_deref()).map_err(|faults| Failure::Usage(faults.to_string()))
     };
     match cli.command.unwrap_or(Command::Serve) {
-        Command::Serve => serve::serve(load()?, &cli.log),
+        Command::Serve => {
+            let guards = hardening::begin();
+            serve::serve(load()?, &cli.log, guards)
+        }
         Command::Check => {
             print!("{}", inspect::check(&load()?));
             Ok(())

@@ -26,6 +26,7 @@
 //! | [`oauth`] | the provider as data (`profile`), calls to its endpoints, what their answers mean |
 //! | [`vault`] | one sealed record an account: envelope, key, files |
 //! | [`upstream`] | the way out: TLS, timeouts, no redirects |
+//! | [`hardening`] | what the process takes from itself before it holds a secret, and who else is on the machine |
 //! | [`server`] | the way in: listeners, limits, drain |
 //! | [`scrub`] | an account's secrets in every spelling, found in what an upstream sends; below `account`, which makes the needles, because `proxy` uses them |
 //! | [`usage`] | tokens of the model, counted in passing |
@@ -56,6 +57,7 @@ pub mod account;
 pub mod oauth;
 pub mod vault;
 pub mod upstream;
+pub mod hardening;
 pub mod server;
 pub mod scrub;
 pub mod usage;

@@ -21,6 +21,7 @@ pub struct Metrics {
     usable: Family<AccountLabels, Gauge<i64, AtomicI64>>,
     redactions: Family<AccountLabels, Counter>,
     open_streams: Gauge,
+    agent_same_uid: Gauge,
     rotation_window: Histogram,
 }
 
@@ -57,6 +58,7 @@ impl Metrics {
             usable: Family::default(),
             redactions: Family::default(),
             open_streams: Gauge::default(),
+            agent_same_uid: Gauge::default(),
             rotation_window: Histogram::new([0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0]),
             registry: Registry::default(),
         };
@@ -84,6 +86,11 @@ impl Metrics {
             metrics.redactions.clone(),
         );
         registry.register("open_streams", "Requests and streams under way", metrics.open_streams.clone());
+        registry.register(
+            "agent_same_uid",
+            "1 when an agent was seen that runs as the same user as Pixy, or as root: it can read the vault and its key",
+            metrics.agent_same_uid.clone(),
+        );
         registry.register_with_unit(
             "rotation_window",
             "From the token endpoint's answer to the new tokens being durable: a crash in it may lose a login",
@@ -126,6 +133,11 @@ impl Metrics {
     pub fn open_stream(&self) -> OpenStream {
         self.open_streams.inc();
         OpenStream(self.open_streams.clone())
+    }
+
+    /// An agent runs as Pixy's own user, or as root.
+    pub fn agent_of_the_same_user(&self) {
+        self.agent_same_uid.set(1);
     }
 
     /// The state of one account, set just before [`Metrics::encode`].

@@ -100,6 +100,8 @@ pub struct Capacity {
 pub struct Peer {
     /// The user id of a Unix socket's peer.
     pub uid: Option<u32>,
+    /// The address of a TCP socket's peer.
+    pub address: Option<SocketAddr>,
 }
 
 enum Socket {
@@ -171,14 +173,14 @@ impl Listener {
     async fn accept(&self) -> io::Result<(Box<dyn Stream>, Peer)> {
         match &self.socket {
             Socket::Tcp(socket) => {
-                let (stream, _) = socket.accept().await?;
+                let (stream, address) = socket.accept().await?;
                 stream.set_nodelay(true)?;
-                Ok((Box::new(stream), Peer { uid: None }))
+                Ok((Box::new(stream), Peer { uid: None, address: Some(address) }))
             }
             Socket::Unix(socket) => {
                 let (stream, _) = socket.accept().await?;
                 let uid = stream.peer_cred()?.uid();
-                Ok((Box::new(stream), Peer { uid: Some(uid) }))
+                Ok((Box::new(stream), Peer { uid: Some(uid), address: None }))
             }
         }
     }

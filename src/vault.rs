@@ -101,6 +101,24 @@ struct State {
     marks: Marks,
 }
 
+/// Makes the directories of records, state and key (0700) where they are missing; [`Vault::open`] does it too, but for the key's
+/// when there is no key to be made.
+///
+/// # Errors
+/// [`VaultError::Io`].
+pub fn make_directories(settings: &Settings) -> Result<(), VaultError> {
+    if let StoreSettings::Files(directory) = &settings.store {
+        file::make_directory(directory)?;
+    }
+    file::make_directory(&settings.state_dir)?;
+    match &settings.key {
+        KeySettings::File(path) => {
+            path.parent().filter(|parent| !parent.as_os_str().is_empty()).map_or(Ok(()), file::make_directory)
+        }
+        KeySettings::Passphrase(_) => Ok(()),
+    }
+}
+
 impl Vault {
     /// Opens the vault; makes directories (0700), store id and key (0600) on the first start. Blocks, so call it at start.
     ///

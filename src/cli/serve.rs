@@ -7,19 +7,22 @@ use super::{Failure, LogFormat, LogLevel, LogOptions, runtime};
 use crate::account::State;
 use crate::app::{self, Running};
 use crate::config::Config;
+use crate::hardening::{Guards, Neighbours};
 
 /// Serves until SIGTERM or SIGINT.
-pub(super) fn serve(config: Config, log: &LogOptions) -> Result<(), Failure> {
+pub(super) fn serve(config: Config, log: &LogOptions, mut guards: Guards) -> Result<(), Failure> {
     start_log(log);
+    let neighbours = Neighbours::new();
+    guards.confine(&app::places(&config)); // the runtime, and so every thread, comes after it
     let file = config.file.clone();
     let runtime = runtime()?;
     let outcome = runtime.block_on(async {
         let failed = |error: &dyn std::fmt::Display| Failure::Runtime(error.to_string());
         let mut terminate = signal(SignalKind::terminate()).map_err(|error| failed(&error))?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| failed(&error))?;
-        let running = app::start(config).await.map_err(|error| failed(&error))?;
+        let running = app::start_beside(config, neighbours).await.map_err(|error| failed(&error))?;
         let origin = file.map_or("the built-in configuration".to_owned(), |file| file.display().to_string());
-        announce(&running, &origin).await;
+        announce(&running, &origin, &guards).await;
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
@@ -32,7 +35,7 @@ pub(super) fn serve(config: Config, log: &LogOptions) -> Result<(), Failure> {
 }
 
 /// What a newcomer reads first: where agents go, where the person goes, and what is next.
-async fn announce(running: &Running, origin: &str) {
+async fn announce(running: &Running, origin: &str, guards: &Guards) {
     // The vault is read in a moment; a sentence that says "not linked" too early would be a lie.
     for account in running.book.iter() {
         for _ in 0..100 {
@@ -54,6 +57,10 @@ async fn announce(running: &Running, origin: &str) {
         None => eprintln!("  you      the page is off; `pixy link NAME` links in the terminal"),
     }
     eprintln!("  probes   http://{}/readyz, /livez, /metrics", running.ops);
+    eprintln!("  guarded  {guards}");
+    for caution in guards.cautions() {
+        eprintln!("  caution  {caution}");
+    }
     eprintln!("  linked   {}", or_none(&linked));
     if !unlinked.is_empty() {
         eprintln!("  not yet  {}", unlinked.join(", "));
@@ -62,6 +69,14 @@ async fn announce(running: &Running, origin: &str) {
         eprintln!(
             "Next: in another terminal, `pixy link {first}`, then `pixy env {first}` for the lines that your agent needs."
         );
+    }
+    if guards.are_whole() {
+        tracing::info!("guarded: {guards}");
+    } else {
+        tracing::warn!("guarded: {guards}");
+    }
+    for caution in guards.cautions() {
+        tracing::warn!("{caution}");
     }
     tracing::info!(linked = linked.len(), accounts = linked.len() + unlinked.len(), "serving");
 }

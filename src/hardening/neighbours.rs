@@ -1,0 +1,238 @@
+//! Who else is here: what no guard of the process keeps out is at least said.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{Read as _, Seek as _};
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::metrics::Metrics;
+use crate::server::Peer;
+
+/// Looks whether an agent runs as the same user as Pixy, or as root, and says so once.
+///
+/// A Unix socket says who is there. For TCP over loopback the kernel's tables of sockets say it (Linux); they are read for one
+/// request a minute at most, for long ones take milliseconds.
+pub struct Neighbours {
+    own: u32,
+    /// The tables of TCP over IPv4 and IPv6. They are held open, because their place is closed later.
+    tables: Mutex<Vec<File>>,
+    next_look: Mutex<Option<Instant>>,
+    told: AtomicBool,
+}
+
+impl Neighbours {
+    /// Opens the kernel's tables. To be called before [`super::Guards::confine`].
+    pub fn new() -> Self {
+        Self {
+            own: rustix::process::geteuid().as_raw(),
+            tables: Mutex::new(TABLES.iter().filter_map(|path| File::open(path).ok()).collect()),
+            next_look: Mutex::new(None),
+            told: AtomicBool::new(false),
+        }
+    }
+
+    /// Looks at the peer of an agent's request. Must be called within the runtime; does not wait.
+    pub fn look(self: &Arc<Self>, peer: Peer, metrics: &Arc<Metrics>) {
+        if self.told.load(Ordering::Relaxed) {
+            return;
+        }
+        match (peer.uid, peer.address) {
+            (Some(uid), _) => self.judge(uid, metrics),
+            (None, Some(address)) if address.ip().to_canonical().is_loopback() && self.is_due() => {
+                let (neighbours, metrics) = (Arc::clone(self), Arc::clone(metrics));
+                tokio::task::spawn_blocking(move || {
+                    if let Some(uid) = neighbours.owner(address) {
+                        neighbours.judge(uid, &metrics);
+                    }
+                });
+            }
+            _ => {}
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        let now = Instant::now();
+        let mut next = self.next_look.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = next.is_none_or(|next| next <= now);
+        if due {
+            *next = Some(now + PAUSE);
+        }
+        due
+    }
+
+    fn judge(&self, uid: u32, metrics: &Metrics) {
+        if uid != self.own && uid != 0 || self.told.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        metrics.agent_of_the_same_user();
+        if uid == self.own {
+            tracing::warn!(
+                uid,
+                "an agent runs as the same user as Pixy: it can read the vault and its key. Run it as another user"
+            );
+        } else {
+            tracing::warn!("an agent runs as root: it can read the vault and its key. Run it as another user");
+        }
+    }
+
+    /// The user whose socket has this local address.
+    fn owner(&self, address: SocketAddr) -> Option<u32> {
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        tables.iter_mut().find_map(|table| {
+            let mut text = String::new();
+            table.rewind().ok()?;
+            table.take(LONGEST_TABLE).read_to_string(&mut text).ok()?;
+            owner_in(&text, address)
+        })
+    }
+}
+
+impl Default for Neighbours {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Finds a socket by its local address in a table of the kernel: `sl local remote state queues timer retransmits uid timeout
+/// inode …` (proc(5)). A socket without inode belongs to nobody any more, and its uid is no news.
+fn owner_in(table: &str, address: SocketAddr) -> Option<u32> {
+    let IpAddr::V4(v4) = address.ip().to_canonical() else {
+        let IpAddr::V6(v6) = address.ip() else { return None };
+        return find(table, &[written(&v6.octets(), address.port())]);
+    };
+    // A program that speaks both versions has an IPv6 socket for an IPv4 peer.
+    find(table, &[written(&v4.octets(), address.port()), written(&v4.to_ipv6_mapped().octets(), address.port())])
+}
+
+fn find(table: &str, local: &[String]) -> Option<u32> {
+    table.lines().skip(1).find_map(|line| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().take(10).collect();
+        let &[_, here, _, _, _, _, _, uid, _, inode] = fields.as_slice() else { return None };
+        (inode != "0" && local.iter().any(|local| local == here)).then(|| uid.parse().ok())?
+    })
+}
+
+/// An address as the kernel writes it: words of 32 bits in the machine's order.
+fn written(octets: &[u8], port: u16) -> String {
+    let words = octets.chunks_exact(4).map(|word| u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
+    let words: Vec<String> = words.map(|word| format!("{word:08X}")).collect();
+    format!("{}:{port:04X}", words.concat())
+}
+
+/// In a container whose processes Pixy shares with others than those that started it: what to know and to do.
+pub(super) fn shared_process_list() -> Option<String> {
+    let own = std::process::id();
+    if own == 1 || !in_a_container() {
+        return None;
+    }
+    let others = others(own, &processes());
+    (others > 0).then(|| {
+        format!(
+            "{others} other programs are in Pixy's process list (one container for all, or a pod with \
+             shareProcessNamespace). Run Pixy in a container of its own."
+        )
+    })
+}
+
+/// Every process that can be seen but kernel threads and zombies, with its parent.
+fn processes() -> BTreeMap<u32, u32> {
+    let listed = fs::read_dir("/proc").into_iter().flatten().take(MOST_PROCESSES);
+    let process = |id: u32| {
+        let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()?;
+        let runs = fs::read(format!("/proc/{id}/cmdline")).is_ok_and(|line| !line.is_empty());
+        runs.then_some((id, parent))
+    };
+    listed.filter_map(|entry| process(entry.ok()?.file_name().to_str()?.parse().ok()?)).collect()
+}
+
+/// How many are neither `own` nor among those that started it.
+fn others(own: u32, processes: &BTreeMap<u32, u32>) -> usize {
+    let ancestors: Vec<u32> =
+        std::iter::successors(Some(own), |id| processes.get(id).copied()).take(MOST_PROCESSES).collect();
+    processes.keys().filter(|id| !ancestors.contains(id)).count()
+}
+
+fn in_a_container() -> bool {
+    let marks = ["/.dockerenv", "/run/.containerenv", "/run/secrets/kubernetes.io"];
+    let groups = || fs::read_to_string("/proc/1/cgroup").unwrap_or_default();
+    let mounts = || fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    marks.iter().any(|mark| Path::new(mark).exists())
+        || ["docker", "kubepods", "containerd", "libpod", "lxc"].iter().any(|word| groups().contains(word))
+        || mounts().lines().any(|line| line.contains(" / / ") && line.contains(" - overlay "))
+}
+
+const TABLES: [&str; 2] = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
+const PAUSE: Duration = Duration::from_mins(1);
+/// Some 27 000 sockets.
+const LONGEST_TABLE: u64 = 4 * 1024 * 1024;
+const MOST_PROCESSES: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_owner_of_a_tcp_peer_is_found() {
+        let neighbours = Neighbours::new();
+        let Ok(listener) = std::net::TcpListener::bind("127.0.0.1:0") else { panic!("loopback is there") };
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let address = client.local_addr().unwrap();
+        assert_eq!(neighbours.owner(address), Some(rustix::process::geteuid().as_raw()));
+        drop((client, listener));
+        assert_eq!(neighbours.owner(address), None, "the table is read anew");
+    }
+
+    #[test]
+    fn attack_06_an_agent_of_the_same_user_or_of_root_is_told_once_and_counted() {
+        let counted = |uid| {
+            let (neighbours, metrics) = (Arc::new(Neighbours { own: 1000, ..Neighbours::new() }), Arc::default());
+            neighbours.look(Peer { uid: Some(uid), address: None }, &metrics);
+            metrics.encode().contains("\npixy_agent_same_uid 1\n")
+        };
+        assert!(counted(1000) && counted(0));
+        assert!(!counted(1001));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tables_are_read_once_a_minute() {
+        let neighbours = Neighbours::new();
+        assert!(neighbours.is_due() && !neighbours.is_due());
+        tokio::time::advance(Duration::from_secs(59)).await;
+        assert!(!neighbours.is_due());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(neighbours.is_due());
+    }
+
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn a_socket_is_found_by_its_local_address_alone() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
+            0: 0100007F:21FC 0100007F:9C40 01 00000000:00000000 00:00000000 00000000  1000        0 111 1 0 20 4 30 10 -1\n\
+            1: 0100007F:9C40 0100007F:21FC 01 00000000:00000000 00:00000000 00000000  1001        0 222 1 0 20 4 30 10 -1\n\
+            2: 0100007F:9C41 0100007F:21FC 06 00000000:00000000 03:00000000 00000000     0        0 0 1 0 20 4 30 10 -1\n\
+            3: 0000000000000000FFFF00000100007F:9C42 0100007F:21FC 01 0:0 0:0 0  1003        0 333 1\n\
+            4: 00000000000000000000000001000000:9C43 0100007F:21FC 01 0:0 0:0 0  1004        0 444 1\n";
+        let owner = |text: &str| owner_in(table, text.parse().unwrap());
+        assert_eq!(owner("127.0.0.1:40000"), Some(1001));
+        assert_eq!(owner("[::ffff:127.0.0.1]:40000"), Some(1001));
+        assert_eq!(owner("127.0.0.1:40001"), None, "closed");
+        assert_eq!(owner("127.0.0.1:40002"), Some(1003), "a socket of IPv6 that speaks IPv4");
+        assert_eq!(owner("[::1]:40003"), Some(1004));
+        assert_eq!(owner("127.0.0.1:40003"), None);
+    }
+
+    #[test]
+    fn those_that_started_pixy_are_no_strangers() {
+        let processes = BTreeMap::from([(1, 0), (5, 1), (7, 5)]);
+        assert_eq!(others(7, &processes), 0, "an init and a shell");
+        let processes = BTreeMap::from([(1, 0), (5, 1), (7, 1), (8, 5)]);
+        assert_eq!(others(7, &processes), 2);
+    }
+}
