@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tower::ServiceExt as _;
 
 use crate::account::{self, Account, Book};
 use crate::clock::Clock;
@@ -174,15 +175,17 @@ pub async fn start_beside(config: Config, neighbours: Neighbours) -> Result<Runn
     let brief = server::Limits { drain_time: limits.drain_time.min(BRIEF_DRAIN), ..limits };
     let own = || Capacity::new(share.others);
     for (listener, bound) in agent_listeners {
-        let (neighbours, metrics) = (Arc::clone(&neighbours), Arc::clone(&metrics));
-        let looked_at = move |request: http::Request<_>| {
-            if let Some(&peer) = request.extensions().get::<Peer>() {
-                neighbours.look(peer, &metrics);
-            }
-            request
-        };
         let proxy = Proxy::new(Arc::clone(&proxy_parts), bound);
-        let proxy = tower::ServiceBuilder::new().map_request(looked_at).service(proxy);
+        let (neighbours, metrics) = (Arc::clone(&neighbours), Arc::clone(&metrics));
+        let proxy = tower::service_fn(move |request: http::Request<_>| {
+            let (proxy, neighbours, metrics) = (proxy.clone(), Arc::clone(&neighbours), Arc::clone(&metrics));
+            async move {
+                if let Some(&peer) = request.extensions().get::<Peer>() {
+                    neighbours.look(peer, &metrics).await;
+                }
+                proxy.oneshot(request).await
+            }
+        });
         surfaces.spawn(server::serve(listener, limits, agents_capacity.clone(), proxy, going_down.clone()));
     }
     if let Some(listener) = page_listener {

@@ -17,7 +17,7 @@ use crate::server::Peer;
 /// Looks whether an agent runs as the same user as Pixy, or as root, and says so once.
 ///
 /// A Unix socket says who is there. For TCP over loopback the kernel's tables of sockets say it (Linux); they are read for one
-/// request a minute at most, for long ones take milliseconds.
+/// request a minute at most, for long ones take milliseconds, and before that request goes on, for the agent may hang up.
 pub struct Neighbours {
     own: u32,
     /// The tables of TCP over IPv4 and IPv6. They are held open, because their place is closed later.
@@ -37,8 +37,8 @@ impl Neighbours {
         }
     }
 
-    /// Looks at the peer of an agent's request. Must be called within the runtime; does not wait.
-    pub fn look(self: &Arc<Self>, peer: Peer, metrics: &Arc<Metrics>) {
+    /// Looks at the peer of an agent's request.
+    pub async fn look(self: &Arc<Self>, peer: Peer, metrics: &Arc<Metrics>) {
         if self.told.load(Ordering::Relaxed) {
             return;
         }
@@ -46,11 +46,12 @@ impl Neighbours {
             (Some(uid), _) => self.judge(uid, metrics),
             (None, Some(address)) if address.ip().to_canonical().is_loopback() && self.is_due() => {
                 let (neighbours, metrics) = (Arc::clone(self), Arc::clone(metrics));
-                tokio::task::spawn_blocking(move || {
+                let looked = tokio::task::spawn_blocking(move || {
                     if let Some(uid) = neighbours.owner(address) {
                         neighbours.judge(uid, &metrics);
                     }
                 });
+                let _ = looked.await; // best effort
             }
             _ => {}
         }
@@ -85,7 +86,7 @@ impl Neighbours {
     fn owner(&self, address: SocketAddr) -> Option<u32> {
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         tables.iter_mut().find_map(|table| {
-            let mut text = String::new();
+            let mut text = String::with_capacity(64 * 1024);
             table.rewind().ok()?;
             table.take(LONGEST_TABLE).read_to_string(&mut text).ok()?;
             owner_in(&text, address)
@@ -189,15 +190,15 @@ mod tests {
         assert_eq!(neighbours.owner(address), None, "the table is read anew");
     }
 
-    #[test]
-    fn attack_06_an_agent_of_the_same_user_or_of_root_is_told_once_and_counted() {
-        let counted = |uid| {
+    #[tokio::test]
+    async fn attack_06_an_agent_of_the_same_user_or_of_root_is_told_once_and_counted() {
+        let counted = async |uid| {
             let (neighbours, metrics) = (Arc::new(Neighbours { own: 1000, ..Neighbours::new() }), Arc::default());
-            neighbours.look(Peer { uid: Some(uid), address: None }, &metrics);
+            neighbours.look(Peer { uid: Some(uid), address: None }, &metrics).await;
             metrics.encode().contains("\npixy_agent_same_uid 1\n")
         };
-        assert!(counted(1000) && counted(0));
-        assert!(!counted(1001));
+        assert!(counted(1000).await && counted(0).await);
+        assert!(!counted(1001).await);
     }
 
     #[tokio::test(start_paused = true)]
