@@ -8,6 +8,7 @@ mod config; // the file: every fault at once, each with its place
 mod fakes; // the fakes do what they say
 mod framing; // the way in: what is no request that means one thing only, and what is too much
 mod gateway; // a request's way: what passes, what does not, what the agent hears
+mod hostile; // Pixy as one user and the agent as another, in a network namespace
 mod house; // the vault as a whole, while Pixy runs: a new key, moving house
 mod kill; // a login against kill -9 at every syscall of its refresh, and against a disk that fails
 mod layers; // the order of the modules, and the bans

@@ -16,6 +16,7 @@ pub(crate) struct Program {
     child: Child,
     control: PathBuf,
     agents: SocketAddr,
+    told: String,
 }
 
 impl Program {
@@ -44,11 +45,13 @@ impl Program {
             }
             None => Command::new(program),
         };
+        command.env_clear().envs(environment.iter().copied()).arg("--config").arg(config);
+        Self::spawn(command, scratch).await
+    }
+
+    /// The same, by a command of the test's own.
+    pub(crate) async fn spawn(mut command: Command, scratch: &Scratch) -> Self {
         let mut child = command
-            .env_clear()
-            .envs(environment.iter().copied())
-            .arg("--config")
-            .arg(config)
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
@@ -65,9 +68,13 @@ impl Program {
             }
             told = told + &line + "\n";
         };
+        while !told.contains("\n  linked ") {
+            let Some(line) = within(lines.next_line()).await.expect("it is text") else { break };
+            told = told + &line + "\n";
+        }
         // What it says later is read as well: a full pipe would hold it up.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Self { child, control: scratch.path("state").join("control.sock"), agents }
+        Self { child, control: scratch.path("state").join("control.sock"), agents, told }
     }
 
     /// Where agents connect.
@@ -78,6 +85,16 @@ impl Program {
     /// Its process id, which is also its main thread's.
     pub(crate) fn id(&self) -> u32 {
         self.child.id().expect("it was not waited for")
+    }
+
+    /// What it said when it started.
+    pub(crate) fn told(&self) -> &str {
+        &self.told
+    }
+
+    /// Waits until it has ended by itself, or by somebody else's signal.
+    pub(crate) async fn ended(mut self) -> std::process::ExitStatus {
+        within(self.child.wait()).await.expect("it is our child")
     }
 
     /// The ids of its other threads, the oldest first.

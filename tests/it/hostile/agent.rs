@@ -1,0 +1,273 @@
+//! What a hostile agent tries, in a process of its own user. Each task fails loudly, or says what it has tried.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::net::{AddressFamily, SocketType, bind, listen, socket, sockopt};
+use serde_json::Value;
+
+use super::house::count;
+
+pub(super) fn run(task: &Value) {
+    let said = match task["do"].as_str().unwrap() {
+        "crawl" => crawl(task),
+        "listen" => listen_too(task),
+        "files" => files(task),
+        "attach" => attach(task),
+        "proc" => proc(task),
+        "ask" => {
+            let address = task["address"].as_str().unwrap().parse().unwrap();
+            assert_eq!(ask(address, "GET", "/a/v1/models", "").0, 200);
+            "asked".to_owned()
+        }
+        other => panic!("{other}"),
+    };
+    println!("agent: {said}");
+}
+
+/// Every port × method × path, without a secret and with a guess.
+fn crawl(task: &Value) -> String {
+    let ports = ports(task);
+    assert_eq!(ports.len(), 3, "agents, page, probes: {ports:?}");
+    let (mut answers, mut same) = (0, BTreeMap::new());
+    for &port in &ports {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        for method in METHODS {
+            for path in paths(port) {
+                for guess in ["", "Authorization: Bearer 0123456789abcdef0123456789abcdef\r\n"] {
+                    let (status, body, whole) = ask(address, method, &path, guess);
+                    let request = format!("{method} {path} on port {port}: {}", String::from_utf8_lossy(&whole));
+                    let open = OPEN.contains(&path.as_str()) || path.starts_with("/assets/");
+                    let greeting = ["/a", "/a/"].contains(&path.as_str()) && body.is_empty();
+                    assert!(open || greeting || !(200..400).contains(&status), "{request}");
+                    assert!(status != 101 && status < 500, "{request}");
+                    clean(task, &request, &whole);
+                    // After five wrong guesses: locked, whatever is asked for.
+                    let locked = status == 429 && !guess.is_empty();
+                    if path.starts_with("/api/") && path != "/api/session" && !locked {
+                        let before = same.entry((port, method, guess)).or_insert_with(|| (status, body.clone()));
+                        assert!(*before == (status, body), "what is there looks like what is not: {request}");
+                    }
+                    answers += 1;
+                }
+            }
+        }
+    }
+    format!("{answers} requests to {} ports, no way in", ports.len())
+}
+
+/// Every call of the JSON API as its own source has it, so that none is forgotten; and what else one would try.
+fn paths(port: u16) -> Vec<String> {
+    let source = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/link/api.rs"));
+    let source = source.unwrap_or_else(|_| include_str!("../../../src/link/api.rs").to_owned());
+    let mut paths = Vec::new();
+    for (at, _) in source.match_indices("[\"api\"") {
+        let segments = source[at + 1..].split(']').next().unwrap().split(',').map(str::trim);
+        let named = segments.map(|segment| match segment {
+            "call" => "rotate",
+            "id" => "0123456789abcdef",
+            variable if !variable.starts_with('"') => "a",
+            word => word.trim_matches('"'),
+        });
+        paths.push(format!("/{}", named.collect::<Vec<_>>().join("/")));
+    }
+    assert!(paths.len() > 10, "the calls are found: {paths:?}");
+    paths.extend(OTHERS.iter().map(|&path| path.to_owned()));
+    paths.push(format!("http://127.0.0.1:{port}/api/accounts"));
+    paths
+}
+
+fn listen_too(task: &Value) -> String {
+    let ports = ports(task);
+    assert_eq!(ports.len(), 3, "{ports:?}");
+    let mut tried = 0;
+    for &port in &ports {
+        let places: [SocketAddr; 4] = [
+            (Ipv4Addr::LOCALHOST, port).into(),
+            (Ipv4Addr::UNSPECIFIED, port).into(),
+            (Ipv6Addr::UNSPECIFIED, port).into(),
+            (Ipv4Addr::LOCALHOST.to_ipv6_mapped(), port).into(),
+        ];
+        for place in places {
+            let family = if place.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+            let Ok(socket) = socket(family, SocketType::STREAM, None) else { continue }; // no IPv6 here
+            if !place.is_ipv4() {
+                sockopt::set_ipv6_v6only(&socket, false).unwrap();
+            }
+            sockopt::set_socket_reuseaddr(&socket, true).unwrap();
+            sockopt::set_socket_reuseport(&socket, true).unwrap();
+            let taken = bind(&socket, &place).and_then(|()| listen(&socket, 1));
+            assert_eq!(taken, Err(rustix::io::Errno::ADDRINUSE), "{place}");
+            tried += 1;
+        }
+    }
+    format!("{tried} tries to listen beside Pixy, all refused")
+}
+
+fn files(task: &Value) -> String {
+    let paths = |key: &str| -> Vec<PathBuf> { serde_json::from_value(task[key].clone()).unwrap() };
+    let (files, directories) = (paths("files"), paths("directories"));
+    assert!(files.len() > 5 && directories.len() == 3);
+    for file in &files {
+        refused(File::open(file), file);
+        refused(OpenOptions::new().append(true).open(file), file);
+        refused(fs::metadata(file), file);
+        refused(fs::remove_file(file), file);
+        if file.ends_with("control.sock") {
+            refused(UnixStream::connect(file), file);
+        }
+    }
+    for directory in &directories {
+        refused(fs::read_dir(directory), directory);
+        refused(File::create(directory.join("planted")), directory);
+        refused(fs::rename(directory, std::env::temp_dir().join("pixy-taken")), directory);
+    }
+    format!("{} files and {} directories, nothing opened", files.len(), directories.len())
+}
+
+/// Debuggers, where there are any, and what they would open.
+fn attach(task: &Value) -> String {
+    let process = task["process"].as_u64().unwrap().to_string();
+    let mut tried = Vec::new();
+    for (program, arguments) in
+        [("strace", vec!["-f", "-o", "/dev/null", "-p", &process]), ("gcore", vec!["-o", "/tmp/pixy-taken", &process])]
+    {
+        let status = Command::new("timeout")
+            .args(["10", program])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .unwrap();
+        match status.code() {
+            Some(127) => {} // it is not on this machine
+            Some(code @ 1..124) => tried.push(format!("{program} ends with {code}")),
+            code => panic!("{program} was let in ({code:?})"),
+        }
+    }
+    refused(OpenOptions::new().read(true).write(true).open(format!("/proc/{process}/mem")), Path::new("mem"));
+    format!("memory cannot be opened, {}", tried.join(", "))
+}
+
+fn proc(task: &Value) -> String {
+    let process = PathBuf::from(format!("/proc/{}", task["process"]));
+    for closed in ["environ", "mem", "maps", "smaps", "pagemap", "auxv", "io", "stack", "syscall"] {
+        let path = process.join(closed);
+        let read = File::open(&path).and_then(|mut file| file.read(&mut [0; 16]));
+        if !read.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+            refused(read, &path);
+        }
+    }
+    for closed in ["fd", "fdinfo", "map_files"] {
+        refused(fs::read_dir(process.join(closed)), &process.join(closed));
+    }
+    for closed in ["exe", "cwd", "root"] {
+        refused(fs::read_link(process.join(closed)), &process.join(closed));
+    }
+    // What may be read holds nothing.
+    let mut readable = 0;
+    for entry in fs::read_dir(&process).unwrap().flatten().filter(|entry| entry.path().is_file()) {
+        let mut bytes = Vec::new();
+        if File::open(entry.path()).and_then(|file| file.take(1 << 20).read_to_end(&mut bytes)).is_ok() {
+            clean(task, &entry.path().display().to_string(), &bytes);
+            readable += 1;
+        }
+    }
+    assert!(readable > 3, "the command line is one of them");
+    format!("15 places closed, {readable} readable ones without a secret")
+}
+
+/// Status, body, and the answer as it came. A status of 0: none came.
+fn ask(address: SocketAddr, method: &str, path: &str, fields: &str) -> (u16, Vec<u8>, Vec<u8>) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\n{fields}Connection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut whole = Vec::new();
+    match stream.read_to_end(&mut whole) {
+        Err(error) if error.kind() != ErrorKind::ConnectionReset => panic!("{method} {path}: {error}"),
+        _ => {}
+    }
+    let text = String::from_utf8_lossy(&whole);
+    let status = text.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+    let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body).as_bytes().to_vec();
+    (status, body, whole.clone())
+}
+
+/// Every TCP port that listens here, but for those that are not Pixy's.
+fn ports(task: &Value) -> Vec<u16> {
+    let not: Vec<u16> = serde_json::from_value(task["not"].clone()).unwrap();
+    assert!(!not.is_empty());
+    listening().into_iter().filter(|port| !not.contains(port)).collect()
+}
+
+/// Every TCP port that listens in this network namespace.
+pub(super) fn listening() -> Vec<u16> {
+    let mut ports = Vec::new();
+    for table in ["/proc/self/net/tcp", "/proc/self/net/tcp6"] {
+        for line in fs::read_to_string(table).unwrap_or_default().lines().skip(1) {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let port = fields[1].rsplit(':').next().unwrap();
+            if fields[3] == "0A" {
+                ports.push(u16::from_str_radix(port, 16).unwrap());
+            }
+        }
+    }
+    ports.sort_unstable();
+    ports
+}
+
+fn refused<T>(outcome: std::io::Result<T>, what: &Path) {
+    match outcome {
+        Ok(_) => panic!("{} is open to the agent", what.display()),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{}: {error}", what.display()),
+    }
+}
+
+fn clean(task: &Value, place: &str, bytes: &[u8]) {
+    let canaries: Vec<(String, String)> = serde_json::from_value(task["canaries"].clone()).unwrap();
+    assert_eq!(canaries.len(), 4);
+    for (name, canary) in canaries {
+        assert_eq!(count(bytes, canary.as_bytes()), 0, "{place} holds the {name}");
+    }
+}
+
+const METHODS: [&str; 10] =
+    ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "PROPFIND"];
+
+/// What everybody may see; it holds nothing.
+const OPEN: [&str; 4] = ["/", "/livez", "/readyz", "/metrics"];
+
+const OTHERS: &[&str] = &[
+    "/",
+    "/livez",
+    "/readyz",
+    "/metrics",
+    "/assets/page.js",
+    "/api/session",
+    "/api/accounts/nobody",
+    "/api/no-such-call",
+    "/api",
+    "//api/accounts",
+    "/a/../api/accounts",
+    "/%61pi/accounts",
+    "/api%2faccounts",
+    "/a",
+    "/a/",
+    "/a/api/accounts",
+    "/k/api/setup",
+    "/a/v1/organizations",
+    "/debug/pprof",
+    "/config",
+    "/.env",
+    "/proc/self/environ",
+    "/healthz",
+    "*",
+];

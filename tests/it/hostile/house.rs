@@ -1,0 +1,184 @@
+//! A linked Pixy that runs as a user of its own, and what starts an agent beside it.
+
+use std::fs::{self, Permissions};
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use http::Method;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::agent::listening;
+use super::namespaces_are_missing;
+use crate::support::{Pixy, Program, RawClient, Scratch, TokenEndpoint, Upstream, oauth_account};
+
+/// The user that Pixy runs as, and the agent's.
+pub(super) const PIXY: u32 = 64_701;
+pub(super) const AGENT: u32 = 64_702;
+
+const STATIC_KEY: &str = "marked-static-key-0-1";
+
+/// Pixy with three accounts: `a` by OAuth, `k` by a key, and `n` by a key with an upstream that is named, not numbered.
+pub(super) struct House {
+    pub(super) endpoint: TokenEndpoint,
+    pub(super) upstream: Upstream,
+    pub(super) scratch: Scratch,
+    pub(super) program: Program,
+    /// What nobody may see, with what it is.
+    canaries: Vec<(String, String)>,
+    /// Every port that listened before Pixy did.
+    pub(super) ports_of_fakes: Vec<u16>,
+    ops: std::net::SocketAddr,
+    public: TempDir,
+}
+
+impl House {
+    pub(super) async fn new() -> Self {
+        let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
+        let ports_of_fakes = listening();
+        let by_key =
+            |url: String| json!({ "provider": "openai-compatible", "profile": { "api": { "base_url": url } } });
+        let named = format!("http://localhost:{}", upstream.address().port());
+        let accounts = json!({
+            "a": oauth_account(&endpoint, &upstream), "k": by_key(upstream.url()), "n": by_key(named),
+        });
+        let ops = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let pixy = Pixy::with(&accounts, &json!({ "ops": { "listen": ops.to_string() } })).await;
+        pixy.link(&endpoint).await;
+        for name in ["k", "n"] {
+            pixy.post(&format!("/api/accounts/{name}/key"), json!({ "key": STATIC_KEY })).await;
+        }
+        // Its files become those of its user, and the real binary goes on with them.
+        let (scratch, config) = pixy.dismantle().await;
+        for path in [scratch.path(""), scratch.path("state"), scratch.path("vault")].into_iter().chain(scratch.files())
+        {
+            chown(path, Some(PIXY), Some(PIXY)).unwrap();
+        }
+        let public = public();
+        let binary = lend(assert_cmd::cargo::cargo_bin!("pixy"), &public.path().join("pixy"));
+        let config = config.to_str().unwrap();
+        let command = with_cores(PIXY, binary.to_str().unwrap(), &["--config", config], &scratch.path(""));
+        let program = Program::spawn(command.into(), &scratch).await;
+        let key = fs::read_to_string(scratch.path("key")).unwrap();
+        let canaries = [
+            ("access token", "marked-access-0-1"),
+            ("refresh token", "marked-refresh-0-1"),
+            ("static key", STATIC_KEY),
+            ("vault key", key.trim()),
+        ];
+        let canaries = canaries.map(|(name, canary)| (name.to_owned(), canary.to_owned())).to_vec();
+        Self { endpoint, upstream, scratch, program, canaries, ports_of_fakes, ops, public }
+    }
+
+    /// Runs a task (see `hostile/agent.rs`) as that user; what it says last. Fails with it.
+    pub(super) fn agent(&self, user: u32, task: &str, more: &Value) -> String {
+        let binary = lend(&std::env::current_exe().unwrap(), &self.public.path().join("agent"));
+        let mut task = json!({ "do": task, "canaries": self.canaries });
+        task.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let output = Command::new("timeout")
+            .arg("30")
+            .arg(binary)
+            .args(["--exact", "hostile::the_agent", "--ignored", "--nocapture"])
+            .env("PIXY_AGENT", task.to_string())
+            .current_dir("/")
+            .uid(user)
+            .gid(user)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+        let (_, summary) = said.split_once("agent: ").expect("it says what it has tried");
+        let who = if user == AGENT { "another user" } else { "Pixy's own user" };
+        format!("as {who}: {}", summary.lines().next().unwrap())
+    }
+
+    pub(super) async fn accounts(&self) -> Value {
+        self.program.api(Method::GET, "/api/accounts").await.expect("Pixy answers")
+    }
+
+    pub(super) async fn metrics(&self) -> String {
+        let request = "GET /metrics HTTP/1.1\r\nHost: pixy\r\nConnection: close\r\n\r\n";
+        String::from_utf8(RawClient::once(self.ops, request).await.unwrap().body).unwrap()
+    }
+
+    pub(super) fn assert_clean(&self, place: &str, bytes: &[u8]) {
+        for (name, canary) in &self.canaries {
+            assert_eq!(count(bytes, canary.as_bytes()), 0, "{place} holds the {name}");
+        }
+    }
+
+    /// How often each canary is in Pixy's memory, read as root.
+    pub(super) fn in_memory(&self) -> Vec<(String, usize)> {
+        let process = self.program.id();
+        let maps = fs::read_to_string(format!("/proc/{process}/maps")).unwrap();
+        let mut memory = fs::File::open(format!("/proc/{process}/mem")).unwrap();
+        let mut counted: Vec<_> = self.canaries.iter().map(|(name, _)| (name.clone(), 0)).collect();
+        for line in maps.lines().filter(|line| line.contains(" rw") && !line.contains("[vvar")) {
+            let (from, to) = line.split_whitespace().next().unwrap().split_once('-').unwrap();
+            let [from, to] = [from, to].map(|text| u64::from_str_radix(text, 16).unwrap());
+            let mut bytes = Vec::new();
+            memory.seek(SeekFrom::Start(from)).unwrap();
+            if (&mut memory).take(to - from).read_to_end(&mut bytes).is_err() && bytes.is_empty() {
+                continue; // a guard page
+            }
+            for ((_, canary), (_, hits)) in self.canaries.iter().zip(&mut counted) {
+                *hits += count(&bytes, canary.as_bytes());
+            }
+        }
+        counted
+    }
+}
+
+/// Runs `body` in a network namespace of its own, by running this very test once more in one.
+pub(super) fn in_a_namespace(name: &str, body: impl AsyncFnOnce()) {
+    if std::env::var_os("PIXY_IN_A_NAMESPACE").is_some() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        return runtime.block_on(body());
+    }
+    if namespaces_are_missing() {
+        return;
+    }
+    let output = Command::new("unshare")
+        .args(["-n", "sh", "-c", "ip link set lo up && exec timeout 60 \"$0\" \"$@\""])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", &format!("hostile::{name}"), "--nocapture"])
+        .env("PIXY_IN_A_NAMESPACE", "1")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("1 passed"), "it ran: {said}");
+    said.lines().filter(|line| line.starts_with("  ")).for_each(|line| println!("{line}"));
+}
+
+/// A command of that user, whose core may be as large as it likes unless it cares.
+pub(super) fn with_cores(user: u32, program: &str, arguments: &[&str], directory: &Path) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -c unlimited; exec \"$0\" \"$@\"", program]).args(arguments);
+    command.env_clear().env("PATH", "/usr/bin:/bin").current_dir(directory).uid(user).gid(user);
+    command
+}
+
+/// A directory that every user may write to and that goes away with the test.
+pub(super) fn public() -> TempDir {
+    let open = Permissions::from_mode(0o777);
+    let directory = tempfile::Builder::new().prefix("pixy-test-").tempdir().unwrap();
+    fs::set_permissions(directory.path(), open).unwrap();
+    directory
+}
+
+/// A program at a place where every user may start it.
+fn lend(program: &Path, place: &Path) -> PathBuf {
+    if !place.exists() && fs::hard_link(program, place).is_err() {
+        fs::copy(program, place).unwrap();
+    }
+    place.to_owned()
+}
+
+pub(super) fn count(bytes: &[u8], wanted: &[u8]) -> usize {
+    memchr::memmem::find_iter(bytes, wanted).count()
+}
