@@ -57,6 +57,9 @@ impl House {
         {
             chown(path, Some(PIXY), Some(PIXY)).unwrap();
         }
+        // The directory around them is open: what Pixy made must be private by itself.
+        fs::set_permissions(scratch.path(""), Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(&config, Permissions::from_mode(0o600)).unwrap();
         let public = public();
         let binary = lend(assert_cmd::cargo::cargo_bin!("pixy"), &public.path().join("pixy"));
         let config = config.to_str().unwrap();
