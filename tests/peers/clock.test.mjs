@@ -3,10 +3,9 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, describe, test } from 'node:test';
+import { describe, test } from 'node:test';
 import { ANSWER } from './lib/llm-api.mjs';
 import { until } from './lib/net.mjs';
 import { peers } from './lib/peers.mjs';
@@ -15,14 +14,11 @@ const YEAR = 365 * 24 * 3600; // seconds
 const LIFETIME = 5; // seconds
 const RENEWED_AFTER = 3.4; // seconds, of such a token
 
-const folder = mkdtempSync(join(tmpdir(), 'pixy-clock-'));
-const file = join(folder, 'step');
-after(() => rmSync(folder, { recursive: true }));
-step(0);
-
+// In Pixy's own folder, where it starts: it reads nowhere else. Without the file the clock is right.
+const FILE = 'step';
 const env = {
   LD_PRELOAD: execFileSync('faketime', ['-m', '-f', '+0', 'printenv', 'LD_PRELOAD'], { encoding: 'utf8' }).trim(),
-  FAKETIME_TIMESTAMP_FILE: file,
+  FAKETIME_TIMESTAMP_FILE: FILE,
   FAKETIME_NO_CACHE: '1',
   DONT_FAKE_MONOTONIC: '1',
 };
@@ -120,6 +116,7 @@ async function message() {
 
 /** Sets how far the wall clock of Pixy is off, at once for all that asks it. */
 function step(seconds) {
+  const file = join(stage.pixy.directory, FILE);
   writeFileSync(`${file}.new`, `${seconds < 0 ? '' : '+'}${seconds}\n`);
   renameSync(`${file}.new`, file);
 }
