@@ -253,6 +253,13 @@ impl Account {
         joined(tokio::spawn(async move { account.unlink_now().await })).await
     }
 
+    /// A person says that an older copy of the login, put back into the vault, is wanted.
+    pub async fn accept_older_copy(&self) -> Result<(), VaultError> {
+        self.parts.vault.accept_rollback(&self.name).await?;
+        self.reload().await;
+        Ok(())
+    }
+
     fn usable(&self) -> Option<Arc<Bearer>> {
         let live: Guard<_> = self.live.load();
         let bearer = live.as_ref()?;

@@ -79,6 +79,9 @@ enum Command {
         /// Confirm whose account it is without asking
         #[arg(long)]
         yes: bool,
+        /// Take the older copy of the login that was put back into the vault, instead of linking anew
+        #[arg(long, conflicts_with = "yes")]
+        older_copy: bool,
     },
     /// Unlink an account: ends the login at the provider, then forgets it
     Unlink {
@@ -197,7 +200,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
             }
             Err(text) => Err(Failure::Usage(format!("pixy: {text}"))),
         },
-        Command::Link { name, yes } => link::link(&load()?, &name, yes),
+        Command::Link { name, older_copy: true, .. } => link::take_older_copy(&load()?, &name),
+        Command::Link { name, yes, .. } => link::link(&load()?, &name, yes),
         Command::Unlink { name } => show::unlink(&load()?, &name),
         Command::Status { json } => show::status(&load()?, json),
         Command::Url => show::url(&load()?),

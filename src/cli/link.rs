@@ -33,6 +33,15 @@ pub(super) fn link(config: &Config, name: &str, yes: bool) -> Result<(), Failure
     outcome
 }
 
+/// An older copy of the vault was put back on purpose.
+pub(super) fn take_older_copy(config: &Config, name: &str) -> Result<(), Failure> {
+    let control = Control::of(config);
+    runtime()?.block_on(async {
+        control.call(Method::POST, &format!("/api/accounts/{name}/older-copy"), None).await?;
+        linked(&control, name).await
+    })
+}
+
 /// An account as `GET /api/accounts` tells it.
 pub(super) async fn account(control: &Control, name: &str) -> Result<Value, Failure> {
     let accounts = control.call(Method::GET, "/api/accounts", None).await?;

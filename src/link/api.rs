@@ -177,6 +177,12 @@ impl LinkApi {
                 json!({ "state": account.view().state.as_str() })
             }
             ("DELETE", ["api", "accounts", name]) => json!({ "revoked": revoked_json(linker.unlink(name).await?) }),
+            ("POST", ["api", "accounts", name, "older-copy"]) if self.surface == Surface::Control => {
+                let account = linker.account(name)?;
+                let accepted = account.accept_older_copy().await;
+                accepted.map_err(|error| Problem::not_stored(&error.to_string()))?;
+                json!({ "state": account.view().state.as_str() })
+            }
             ("POST", ["api", "setup"]) if self.surface == Surface::Control => self.setup()?,
             ("POST", ["api", "vault", call]) if self.surface == Surface::Control => self.vault(call, request).await?,
             _ => return Err(no_call()),

@@ -207,8 +207,8 @@ impl fmt::Display for VaultError {
             Self::RolledBack { stored, seen } => write!(
                 f,
                 "the stored login is an older copy (generation {stored}, but {seen} was here): its refresh token was \
-                 probably spent, and using it may sign the account out everywhere; link the account again, or say that \
-                 the copy is wanted"
+                 probably spent, and using it may sign the account out everywhere; link the account again, or, \
+                 if the copy was put back on purpose, run `pixy link NAME --older-copy`"
             ),
             Self::Stale { stored, offered } => write!(
                 f,

@@ -84,3 +84,23 @@ async fn a_login_that_comes_in_during_a_refresh_of_the_old_one_is_the_one_that_s
     let seen = upstream.requests().last().unwrap().header("authorization")[0].to_owned();
     assert!(seen.starts_with("Bearer marked-access-0-"), "the login that came in is of the first grant: {seen}");
 }
+
+#[tokio::test]
+async fn attack_77_an_older_copy_put_back_is_spent_only_when_a_person_says_so() {
+    let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
+    let pixy = Pixy::linked(&endpoint, &upstream).await;
+    let record = pixy.scratch.path("vault").join("a.record");
+    let copy = std::fs::read(&record).unwrap();
+    pixy.link(&endpoint).await; // a newer login
+    let calls = endpoint.calls().len();
+    std::fs::write(&record, &copy).unwrap();
+    let pixy = pixy.restart().await;
+    let shown = pixy.shown("a").await;
+    assert_eq!(shown["state"], "relink_required");
+    assert!(shown["error"].to_string().contains("pixy link NAME --older-copy"), "{shown:#}");
+    assert_eq!(pixy.get("/a/v1/models").await.status, 401);
+    assert_eq!(endpoint.calls().len(), calls, "nothing is spent before a person has decided");
+    assert_eq!(pixy.post("/api/accounts/a/older-copy", Value::Null).await["state"], "linked");
+    assert_eq!(within(pixy.get("/a/v1/models")).await.status, 200);
+    assert_eq!(pixy.restart().await.shown("a").await["state"], "linked");
+}
