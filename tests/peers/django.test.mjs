@@ -32,6 +32,7 @@ test(`${ROTATIONS} rotations under traffic, and no request fails`, { timeout: RO
   assert.ok(rotations >= ROTATIONS, `only ${rotations} rotations after ${served} requests`);
   assert.deepEqual(failed, [], `of ${served + failed.length} requests`);
   await assertNothingLost();
+  assert.ok(api.seen.some(({ status }) => status === 401), 'the API refused some that were on their way, or this shows nothing');
   const tokens = new Set(api.seen.map(({ headers }) => bearer(headers)));
   assert.ok(tokens.size >= ROTATIONS, `${tokens.size} access tokens were used`);
 });
