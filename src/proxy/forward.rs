@@ -104,8 +104,8 @@ fn crossing(headers: HeaderMap) -> HeaderMap {
     crossing
 }
 
-/// The members of a comma list, in lower case. A value that is not text is one member, which is none that is known.
+/// The members of a comma list, in lower case. One that is no text hides none beside it.
 fn members(headers: &HeaderMap, name: &HeaderName) -> impl Iterator<Item = String> {
-    let values = headers.get_all(name).iter().map(|value| value.to_str().unwrap_or("?"));
-    values.flat_map(|value| value.split(',')).map(|member| member.trim().to_ascii_lowercase())
+    let values = headers.get_all(name).iter().flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
+    values.map(|member| String::from_utf8_lossy(member.trim_ascii()).to_ascii_lowercase())
 }

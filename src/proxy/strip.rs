@@ -120,8 +120,9 @@ pub fn has_one_host(headers: &HeaderMap) -> bool {
 
 /// Every field that any `Connection` names, in lower case.
 fn connection_named(headers: &HeaderMap) -> Vec<String> {
-    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(|name| name.trim().to_ascii_lowercase()).collect()
+    // Member by member: one that is no text must not hide those beside it.
+    let members = headers.get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
+    members.map(|name| String::from_utf8_lossy(name.trim_ascii()).to_ascii_lowercase()).collect()
 }
 
 /// The key in a credential field, with or without a scheme before it.
@@ -169,6 +170,9 @@ mod tests {
         headers.append(CONNECTION, HeaderValue::from_static(""));
         headers.append(CONNECTION, HeaderValue::from_static("close, AUTHORIZATION"));
         headers.append(CONNECTION, HeaderValue::from_static(" x-custom "));
-        assert_eq!(connection_named(&headers), ["", "close", "authorization", "x-custom"]);
+        headers.append(CONNECTION, HeaderValue::from_bytes(b"\xd8, x-beside-no-text").unwrap());
+        let named = connection_named(&headers);
+        assert_eq!(named[..4], ["", "close", "authorization", "x-custom"]);
+        assert_eq!(named[5], "x-beside-no-text");
     }
 }
