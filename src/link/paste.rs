@@ -63,7 +63,8 @@ pub fn read(text: &str, expected: &Expected<'_>) -> Result<Pasted, NotIt> {
     if text.chars().any(|character| character.is_whitespace() || character.is_control()) {
         return Err(NotIt::Rubbish);
     }
-    if text.starts_with("http://") || text.starts_with("https://") {
+    let scheme = text.split_once(':').map_or("", |(scheme, _)| scheme);
+    if ["http", "https"].iter().any(|web| scheme.eq_ignore_ascii_case(web)) {
         let url = Url::parse(text).map_err(|_| NotIt::Rubbish)?;
         let place = |url: &Url| {
             (
@@ -270,6 +271,8 @@ mod tests {
             ("error=access_denied&state=other", NotIt::OtherAttempt),
             ("foo=bar", NotIt::Rubbish),
             ("https://evil.example/oauth/callback?code=co-de&state=st-ate", NotIt::ForeignHost("evil.example".into())),
+            ("HTTPS://evil.example/?x=y&code=co-de&state=st-ate", NotIt::ForeignHost("evil.example".into())),
+            ("https:/evil.example/?x=y&code=co-de&state=st-ate", NotIt::ForeignHost("evil.example".into())),
             ("https://platform.example/other?code=co-de&state=st-ate", NotIt::ForeignHost("platform.example".into())),
             (
                 "http://platform.example/oauth/callback?code=co-de&state=st-ate",
