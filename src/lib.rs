@@ -47,6 +47,8 @@
 //! - No failure empties the store, and no client's disconnect cancels a refresh.
 //! - No stream is buffered.
 
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod cli;
 pub mod app;
 pub mod config;

@@ -6,6 +6,8 @@
 pub mod api;
 mod attempt;
 mod callback;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 pub mod guard;
 mod json;
 mod page;

@@ -7,6 +7,8 @@
 pub mod agent;
 mod attach;
 mod forward;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod replay;
 mod reply;
 mod route;

@@ -23,6 +23,8 @@ mod error;
 mod export;
 mod fields;
 mod file;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod key;
 mod marks;
 mod records;
