@@ -1,4 +1,9 @@
 //! The invariants of the paste parser, for `crate::fuzzing`.
+#![allow(
+    clippy::missing_panics_doc,
+    clippy::format_collect,
+    reason = "a panic is how a target tells that a rule is broken"
+)]
 
 use url::Url;
 
