@@ -199,19 +199,6 @@ impl Account {
         }
     }
 
-    /// The upstream refused this token before its time: its successor, if there is one, or if one refresh brings it. That
-    /// refresh is shared by all who ask, and there is at most one in 30 s; where it is not allowed the answer comes at once.
-    pub async fn successor(&self, refused: &Bearer, until: Instant) -> Option<Arc<Bearer>> {
-        let newer = || self.usable().filter(|bearer| bearer.serial > refused.serial);
-        if let Some(bearer) = newer() {
-            return Some(bearer);
-        }
-        let (waiting, done) = oneshot::channel();
-        self.ask(refused.serial, Some(waiting));
-        let _ = tokio::time::timeout_at(until, done).await; // never sent to, only dropped
-        newer()
-    }
-
     /// A person asks for a refresh, within the same rules.
     pub fn refresh_soon(&self) {
         if let Some(bearer) = &*self.live.load() {
@@ -253,13 +240,6 @@ impl Account {
         joined(tokio::spawn(async move { account.unlink_now().await })).await
     }
 
-    /// A person says that an older copy of the login, put back into the vault, is wanted.
-    pub async fn accept_older_copy(&self) -> Result<(), VaultError> {
-        self.parts.vault.accept_rollback(&self.name).await?;
-        self.reload().await;
-        Ok(())
-    }
-
     fn usable(&self) -> Option<Arc<Bearer>> {
         let live: Guard<_> = self.live.load();
         let bearer = live.as_ref()?;
@@ -267,16 +247,6 @@ impl Account {
             Some(until) if self.parts.clock.tick() >= until => None,
             _ => Some(Arc::clone(bearer)),
         }
-    }
-
-    fn ask(&self, serial: u64, waiting: Option<oneshot::Sender<()>>) {
-        self.asks().push(Ask { serial, _waiting: waiting });
-        self.wake.notify_one();
-    }
-
-    /// A panic elsewhere leaves a list that is still a list.
-    fn asks(&self) -> std::sync::MutexGuard<'_, Vec<Ask>> {
-        self.asked.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     async fn adopt_now(self: Arc<Self>, login: Login) -> Result<(), VaultError> {

@@ -13,11 +13,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use super::state::{self, Record, Renewal};
-use super::{Account, Ask, Inner, State, Unlinked, View, random_fraction};
+use super::{Account, Ask, Bearer, Inner, State, Unlinked, View, random_fraction};
 use crate::clock::Tick;
 use crate::oauth::discovery;
 use crate::oauth::exchange::{self, Grant};
@@ -37,6 +37,36 @@ const STORE_AGAIN: Duration = Duration::from_secs(1);
 const LONGEST_REVOCATION: Duration = Duration::from_hours(24);
 
 impl Account {
+    /// The upstream refused this token before its time: its successor, if there is one, or if one refresh brings it. That
+    /// refresh is shared by all who ask, and there is at most one in 30 s; where it is not allowed the answer comes at once.
+    pub async fn successor(&self, refused: &Bearer, until: Instant) -> Option<Arc<Bearer>> {
+        let newer = || self.usable().filter(|bearer| bearer.serial > refused.serial);
+        if let Some(bearer) = newer() {
+            return Some(bearer);
+        }
+        let (waiting, done) = oneshot::channel();
+        self.ask(refused.serial, Some(waiting));
+        let _ = tokio::time::timeout_at(until, done).await; // never sent to, only dropped
+        newer()
+    }
+
+    /// A person says that an older copy of the login, put back into the vault, is wanted.
+    pub async fn accept_older_copy(&self) -> Result<(), VaultError> {
+        self.parts.vault.accept_rollback(&self.name).await?;
+        self.reload().await;
+        Ok(())
+    }
+
+    pub(super) fn ask(&self, serial: u64, waiting: Option<oneshot::Sender<()>>) {
+        self.asks().push(Ask { serial, _waiting: waiting });
+        self.wake.notify_one();
+    }
+
+    /// A panic elsewhere leaves a list that is still a list.
+    fn asks(&self) -> std::sync::MutexGuard<'_, Vec<Ask>> {
+        self.asked.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
     /// Reads the login and keeps it fresh until shutdown.
     pub(super) async fn keep(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
         self.load().await;
