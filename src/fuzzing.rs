@@ -135,7 +135,10 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
             claim_headers: vec![("x-account".to_owned(), "ours".to_owned())],
         };
         account.adopt(login).await.unwrap_or_else(|error| panic!("{error}"));
-        account.bearer().await.unwrap_or_else(|error| panic!("{error:?}"))
+        account
+            .bearer(tokio::time::Instant::now() + crate::account::LONGEST_WAIT)
+            .await
+            .unwrap_or_else(|error| panic!("{error:?}"))
     });
     let _ = std::fs::remove_dir_all(directory); // nothing is stored from here on
     World { account, bearer, profiles, _runtime: runtime }
