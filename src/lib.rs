@@ -6,8 +6,9 @@
 //!
 //! # The two journeys
 //!
-//! **A request** ([`proxy`], `Proxy::pass`): route → strip → agent → token → attach → forward → stream. Each step is a file of
-//! its name, and each hands on a type that it alone can make, so that a forgotten check does not compile.
+//! **A request** ([`proxy`], `Proxy::pass`): route → strip → agent → token → attach → forward → scrub → stream; a 401 before
+//! the token's end takes token, attach and forward once more (`replay`). Each step is a file of its name, and each hands on a
+//! type that it alone can make, so that a forgotten check does not compile.
 //!
 //! **A link** ([`link`], `Linker::begin`, `paste`, `confirm`): begin makes verifier, challenge and state; paste reads what came
 //! back and spends the code, once; the person sees whose account it is; confirm seals, stores and announces it.
@@ -25,7 +26,7 @@
 //! | [`account`] | one login's state machine (`state`, pure), the task that keeps it fresh (`refresh`); the vault's only writer |
 //! | [`oauth`] | the provider as data (`profile`), calls to its endpoints, what their answers mean |
 //! | [`vault`] | one sealed record an account: envelope, key, files |
-//! | [`upstream`] | the way out: TLS, timeouts, no redirects |
+//! | [`upstream`] | the way out: connections (`pool`), TLS, timeouts, no redirects |
 //! | [`hardening`] | what the process takes from itself before it holds a secret, and who else is on the machine |
 //! | [`server`] | the way in: listeners, limits, drain |
 //! | [`scrub`] | an account's secrets in every spelling, found in what an upstream sends; below `account`, which makes the needles, because `proxy` uses them |

@@ -57,15 +57,21 @@ async fn a_login_that_comes_in_during_a_refresh_of_the_old_one_is_the_one_that_s
     endpoint.fail_next(Fault::UnavailableSeconds); // a failure is a write more than the other Pixy's login has seen
     other.post("/api/accounts/a/refresh", Value::Null).await;
     within(endpoint.until_requests(2)).await;
-    while other.shown("a").await["error"].is_null() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    within(async {
+        while other.shown("a").await["error"].is_null() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
     let other = other.restart().await; // the 30 s between two forced refreshes begin anew
     other.post("/api/accounts/a/refresh", Value::Null).await;
     within(endpoint.until_requests(3)).await;
-    while other.shown("a").await["state"] != "linked" {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    within(async {
+        while other.shown("a").await["state"] != "linked" {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
     let sealed = other.post("/api/vault/export", json!({ "passphrase": passphrase })).await["sealed"].clone();
 
     let pixy = Pixy::linked(&endpoint, &upstream).await;
