@@ -100,6 +100,7 @@ pub(crate) fn headers(account: &Arc<Account>, bearer: &Bearer, data: &[u8]) {
         assert!(!value.as_bytes().windows(token.len()).any(|window| window == token.as_bytes()), "{name}");
         match name.as_str() {
             "x-set" | "x-account" => assert_eq!(value, "ours"),
+            "accept-encoding" => assert_eq!(value, "identity"),
             "anthropic-beta" => {
                 let list: Vec<&str> = value.to_str().expect("a merged list is text").split(',').collect();
                 for ours in ["ours-1", "ours-2"] {

@@ -22,6 +22,7 @@ export async function startAuthorizationServer({ accessTokenSeconds = 5 } = {}) 
     holding: false, // true: every call to the token endpoint waits in `held` until the story lets it go on
     held: [],
     calls: { authorization_code: 0, refresh_token: 0, revocation: 0, introspection: 0 },
+    renewals: [], // the answers to refresh tokens: { at, token }
     errors: [], // what it refused: { route, error }
     reuses: 0, // grants that ended because a refresh token came twice
     secrets: new Set(), // every code, access, refresh and id token ever issued
@@ -104,6 +105,7 @@ async function watch(server, context, next) {
   if (context.status >= 400) server.errors.push({ route, error: body?.error });
   if (route !== 'token' || context.status !== 200) return;
   server.latest = { ...body };
+  if (kind === 'refresh_token') server.renewals.push({ at: Date.now(), token: body.access_token });
   for (const field of ['access_token', 'refresh_token', 'id_token']) {
     if (body[field]) server.secrets.add(body[field]);
   }
