@@ -7,6 +7,7 @@
 pub mod agent;
 mod attach;
 mod forward;
+mod frames;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;
 mod replay;
@@ -15,6 +16,7 @@ mod route;
 mod scrub;
 mod stream;
 mod strip;
+mod upgrade;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -22,7 +24,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use http::header::UPGRADE;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -40,6 +41,7 @@ use route::{Purpose, Route};
 use scrub::Scrub;
 pub use stream::ReplyBody;
 use strip::Stripped;
+use upgrade::{Handshake, Tunnel};
 
 /// The agent surface, as one listener serves it; cheap to clone.
 #[derive(Clone)]
@@ -81,6 +83,8 @@ struct Checked {
     stripped: Stripped,
     method: Method,
     body: Kept,
+    /// It asks for a WebSocket.
+    handshake: Option<Handshake>,
 }
 
 /// An upstream's answer, and what watches it for the secrets of the token that it was asked with.
@@ -107,11 +111,13 @@ impl Proxy {
         let account = route::account(&self.parts.book, self.bound.as_ref(), request.uri()).cloned();
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let name = account.as_ref().map(|account| account.name().clone());
+        let asks_for_socket = upgrade::is_asked(request.headers());
         let result = match (refused, &account) {
             (Some(refused), _) => Err(Refusal::Unread(refused)),
             (None, Some(account)) => self.pass(account, request).await,
             (None, None) => Err(Refusal::NoRoute),
         };
+        let result = result.map_err(|refusal| if asks_for_socket { upgrade::as_heard(refusal) } else { refusal });
         let code = result.as_ref().err().map_or("", Refusal::code);
         let response = result.unwrap_or_else(|refusal| {
             let shape = account.as_ref().map_or(ErrorShape::OpenAi, |account| account.profile().api.errors);
@@ -125,16 +131,14 @@ impl Proxy {
 
     /// The journey.
     async fn pass(&self, account: &Arc<Account>, request: Request<Incoming>) -> Result<Response<ReplyBody>, Refusal> {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         if !strip::has_one_host(&head.headers) {
             return Err(Refusal::BadRequest("a request must carry exactly one Host"));
         }
         agent::refuse_browser(&head.headers)?;
-        // Before the list of methods: a client falls back to plain requests at once on this answer, and on no other.
-        if head.headers.get(UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket")) {
-            return Err(Refusal::NoWebSocket);
-        }
-        let route = route::find(account, self.bound.is_some(), &head.method, &head.uri)?;
+        let handshake = upgrade::asked(&mut head)?;
+        let find = if handshake.is_some() { route::find_socket } else { route::find };
+        let route = find(account, self.bound.is_some(), &head.method, &head.uri)?;
         let stripped = strip::strip(head.headers, &route);
         let grant = self.parts.agents.authorize(&stripped, account.name())?;
         if route.purpose() == Purpose::Hello {
@@ -143,7 +147,7 @@ impl Proxy {
         let until = Instant::now() + LONGEST_WAIT;
         let limits = self.parts.limits;
         let body = replay::keep(Patient::new(body, limits.idle_time), limits)?;
-        let checked = Checked { grant, route, stripped, method: head.method, body };
+        let checked = Checked { grant, route, stripped, method: head.method, body, handshake };
         let bearer = account.bearer(until).await.map_err(Refusal::Token)?;
         let open = self.parts.metrics.open_stream();
         let mut answer = self.send(&checked, &bearer).await?;
@@ -152,16 +156,24 @@ impl Proxy {
         }
         let idle = self.parts.upstream.idle_timeout();
         let Answer { response, scrub } = answer;
+        match checked.handshake {
+            Some(handshake) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                let tunnel = Tunnel { account: account.name().clone(), grant: checked.grant, scrub, idle, open };
+                return Ok(handshake.complete(response, tunnel));
+            }
+            Some(_) if response.status() == StatusCode::UNAUTHORIZED => return Err(Refusal::NoWebSocket),
+            _ => {}
+        }
         Ok(response.map(|body| ReplyBody::streaming(body, idle, checked.grant, scrub, open)))
     }
 
     /// One attempt.
     async fn send(&self, checked: &Checked, bearer: &Bearer) -> Result<Answer, Refusal> {
-        let Checked { grant, route, stripped, method, body } = checked;
+        let Checked { grant, route, stripped, method, body, handshake } = checked;
         // The token is good, the request cannot be sent again: the agent can.
         let again = Unusable::Unavailable { retry_after: Duration::from_secs(1) };
         let attempt = body.attempt().ok_or(Refusal::Token(again))?;
-        let outgoing = attach::attach(grant, route, stripped, bearer, method.clone(), attempt)?;
+        let outgoing = attach::attach(grant, route, stripped, bearer, method.clone(), attempt, handshake.as_ref())?;
         let mut scrub = Scrub::new(bearer, route.account().name(), &self.parts.metrics);
         let sent = forward::forward(&self.parts.upstream, outgoing, &mut scrub).await;
         let response = sent.map_err(|refusal| body.too_large().unwrap_or(refusal))?;

@@ -27,13 +27,11 @@
 
 mod spell;
 
-use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
 use aho_corasick::{AhoCorasick, Input, MatchKind};
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::secret::Secret;
@@ -50,9 +48,6 @@ const MARKER: &[u8] = b"[pixy:redacted]";
 
 /// What a token may be made of, whatever ours are made of, percent and JSON escapes included.
 const TOKEN_CHARACTERS: &[u8] = b"-._~+/=%\\";
-
-/// How many bytes are read at once from one direction of a WebSocket.
-const READ: usize = 16 * 1024;
 
 /// An account's secrets in all their spellings; made when they change and shared by all answers.
 ///
@@ -137,29 +132,6 @@ impl Scrubber {
     /// So many secrets were replaced so far.
     pub fn found(&self) -> u64 {
         self.found
-    }
-
-    /// Passes on one direction of a WebSocket, from the upstream to the agent, until it ends. Frames stay what they are, as
-    /// lengths do. A secret that is cut by a frame's header is not found; text that ends like the start of a secret waits for
-    /// the next frame, be it a ping.
-    ///
-    /// # Errors
-    /// As the two ends.
-    pub async fn relay<R, W>(&mut self, from: &mut R, to: &mut W) -> io::Result<()>
-    where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
-    {
-        loop {
-            let mut piece = BytesMut::with_capacity(READ);
-            let ended = from.read_buf(&mut piece).await? == 0;
-            let passing = if ended { self.finish() } else { self.feed(piece.freeze()) };
-            to.write_all(&passing).await?;
-            to.flush().await?;
-            if ended {
-                return Ok(());
-            }
-        }
     }
 
     fn step(&mut self, piece: Bytes, last: bool) -> Bytes {

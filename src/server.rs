@@ -41,7 +41,7 @@ use strict::{Protocol, Strict};
 
 pub use descriptors::{Share, share};
 pub use patient::Patient;
-pub use pulse::Switch;
+pub use pulse::{Switch, Switched};
 pub use refused::Refused;
 
 /// After a failed accept (no descriptors left), before the next.
@@ -252,16 +252,27 @@ async fn connection<S, B>(
         _ = shutdown.wait_for(|&down| down) => return,
     };
     let Ok(protocol) = protocol else { return }; // it said nothing, or too little
-    let entry = Entry { surface, peer, protocol, limits, pulse: Arc::clone(&pulse), exchanges };
+    let entry =
+        Entry { surface, peer, protocol, limits, pulse: Arc::clone(&pulse), exchanges, shutdown: shutdown.clone() };
     match protocol {
         Protocol::Http1 => {
-            let connection = http1(&limits).serve_connection(TokioIo::new(stream), entry).with_upgrades();
-            tokio::pin!(connection);
-            tokio::select! {
-                result = &mut connection => return finished(&result),
-                _ = shutdown.wait_for(|&down| down) => connection.as_mut().graceful_shutdown(),
+            {
+                let connection = http1(&limits).serve_connection(TokioIo::new(stream), entry).with_upgrades();
+                tokio::pin!(connection);
+                let down = tokio::select! {
+                    result = &mut connection => {
+                        finished(&result);
+                        false
+                    }
+                    _ = shutdown.wait_for(|&down| down) => true,
+                };
+                if down {
+                    connection.as_mut().graceful_shutdown();
+                    finished(&connection.await);
+                }
             }
-            finished(&connection.await);
+            // Another protocol may go on on the same socket, in the hands of whoever began it.
+            pulse.left().await;
         }
         Protocol::Http2 => {
             let connection = http2::builder(&limits).serve_connection(TokioIo::new(stream), entry);

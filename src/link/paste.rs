@@ -155,14 +155,9 @@ fn is_code(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"<>\"'`\\".contains(&byte))
 }
 
-/// People copy quotes along.
+/// People copy quotes along, or one of them.
 fn unquoted(text: &str) -> &str {
-    for quote in ['"', '\'', '`'] {
-        if let Some(inner) = text.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote)) {
-            return inner.trim();
-        }
-    }
-    text
+    text.trim_matches(['"', '\'', '`']).trim()
 }
 
 impl NotIt {
@@ -271,6 +266,7 @@ mod tests {
             ("error=access_denied&state=other", NotIt::OtherAttempt),
             ("foo=bar", NotIt::Rubbish),
             ("https://evil.example/oauth/callback?code=co-de&state=st-ate", NotIt::ForeignHost("evil.example".into())),
+            ("'https://evil.example/?x=y&code=co-de&state=st-ate", NotIt::ForeignHost("evil.example".into())),
             ("HTTPS://evil.example/?x=y&code=co-de&state=st-ate", NotIt::ForeignHost("evil.example".into())),
             ("https:/evil.example/?x=y&code=co-de&state=st-ate", NotIt::ForeignHost("evil.example".into())),
             ("https://platform.example/other?code=co-de&state=st-ate", NotIt::ForeignHost("platform.example".into())),

@@ -7,18 +7,27 @@ use super::agent::Grant;
 use super::reply::Refusal;
 use super::route::Route;
 use super::strip::Stripped;
+use super::upgrade::Handshake;
 use crate::account::Bearer;
 use crate::oauth::profile::{Api, Attach};
 use crate::upstream::Body;
 
 /// A request that passed every check and carries exactly one credential, ours. Made by [`attach`] alone, and the only thing
 /// that `forward` sends.
-pub struct Outgoing(Request<Body>);
+pub struct Outgoing {
+    request: Request<Body>,
+    asks_for_socket: bool,
+}
 
 impl Outgoing {
     /// For `forward` alone.
     pub(super) fn into_request(self) -> Request<Body> {
-        self.0
+        self.request
+    }
+
+    /// It asks for a WebSocket.
+    pub(super) fn asks_for_socket(&self) -> bool {
+        self.asks_for_socket
     }
 }
 
@@ -33,6 +42,7 @@ pub fn attach(
     bearer: &Bearer,
     method: Method,
     body: Body,
+    handshake: Option<&Handshake>,
 ) -> Result<Outgoing, Refusal> {
     let api = &route.account().profile().api;
     let mut request = Request::new(body);
@@ -43,7 +53,10 @@ pub fn attach(
     // events that are flushed one by one, and decoding costs 0.1 to 0.6 ms. A model writes that in minutes, so the bytes do not
     // matter; a decoder would bring bombs (which need a limit on answers) and a second place where bytes wait.
     request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    Ok(Outgoing(request))
+    if let Some(handshake) = handshake {
+        handshake.apply(request.headers_mut());
+    }
+    Ok(Outgoing { request, asks_for_socket: handshake.is_some() })
 }
 
 fn target(api: &Api, path: &str, query: Option<&str>) -> Result<Uri, Refusal> {

@@ -7,6 +7,7 @@ use hyper::body::Body as _;
 use super::attach::Outgoing;
 use super::reply::Refusal;
 use super::scrub::Scrub;
+use super::upgrade;
 use crate::upstream::{Incoming, SendError, Upstream};
 
 /// Fields that stay behind: those of one connection, and those that would act on the agent's side or on a program between it
@@ -55,13 +56,26 @@ pub async fn forward(
     outgoing: Outgoing,
     scrub: &mut Scrub,
 ) -> Result<Response<Incoming>, Refusal> {
-    let response = upstream.send(outgoing.into_request()).await.map_err(|error| {
+    let asked = outgoing.asks_for_socket();
+    let request = outgoing.into_request();
+    let sent = if asked { upstream.upgrade(request).await } else { upstream.send(request).await };
+    let mut response = sent.map_err(|error| {
         tracing::warn!(%error, "the upstream did not answer");
         match error {
             SendError::Timeout => Refusal::UpstreamTimeout,
             SendError::Unreachable(_) | SendError::Broken(_) | SendError::TooLarge => Refusal::UpstreamUnreachable,
         }
     })?;
+    if asked && response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let stream = hyper::upgrade::on(&mut response);
+        let (head, body) = response.into_parts();
+        if !upgrade::is_accepted(&head.headers) {
+            return Err(Refusal::UpstreamUnreachable);
+        }
+        let mut answer = answer(head.status, head.headers, body, scrub);
+        upgrade::accept(&mut answer, stream);
+        return Ok(answer);
+    }
     let (head, body) = response.into_parts();
     let redirects = head.status.is_redirection() && head.status != StatusCode::NOT_MODIFIED;
     if redirects || head.status == StatusCode::SWITCHING_PROTOCOLS {
@@ -70,15 +84,20 @@ pub async fn forward(
     if is_encoded(&head.headers) && !body.is_end_stream() {
         return Err(Refusal::UpstreamEncoded);
     }
-    // Made anew from status, headers and body: hyper's extensions hold the upstream's reason phrase, which would be written out.
-    let mut answer = Response::new(body);
-    *answer.status_mut() = head.status;
-    *answer.headers_mut() = scrub.headers(crossing(head.headers));
+    let mut answer = answer(head.status, head.headers, body, scrub);
     if head.status == StatusCode::UNAUTHORIZED {
         // RFC 9110 §15.5.2 wants a challenge with every 401: one that leads nowhere.
         answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     Ok(answer)
+}
+
+/// Made anew from status, headers and body: hyper's extensions hold the upstream's reason phrase, which would be written out.
+fn answer(status: StatusCode, headers: HeaderMap, body: Incoming, scrub: &mut Scrub) -> Response<Incoming> {
+    let mut answer = Response::new(body);
+    *answer.status_mut() = status;
+    *answer.headers_mut() = scrub.headers(crossing(headers));
+    answer
 }
 
 /// What is encoded cannot be scrubbed, and is not decoded: it was asked for without (see `attach`). An encoding as a transfer
@@ -105,7 +124,7 @@ fn crossing(headers: HeaderMap) -> HeaderMap {
 }
 
 /// The members of a comma list, in lower case. One that is no text hides none beside it.
-fn members(headers: &HeaderMap, name: &HeaderName) -> impl Iterator<Item = String> {
+pub(super) fn members(headers: &HeaderMap, name: &HeaderName) -> impl Iterator<Item = String> {
     let values = headers.get_all(name).iter().flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
     values.map(|member| String::from_utf8_lossy(member.trim_ascii()).to_ascii_lowercase())
 }

@@ -140,7 +140,7 @@ fn pass(
         return None;
     }
     let body: Body = Empty::new().map_err(|never| match never {}).boxed_unsync();
-    let outgoing = attach::attach(&grant, &route, &stripped, bearer, method.clone(), body).ok()?;
+    let outgoing = attach::attach(&grant, &route, &stripped, bearer, method.clone(), body, None).ok()?;
     Some((route, outgoing.into_request()))
 }
 

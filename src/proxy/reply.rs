@@ -83,6 +83,11 @@ impl Refusal {
         self.told(None).code
     }
 
+    /// The answer has the status 401.
+    pub fn is_unauthorized(&self) -> bool {
+        self.told(None).status == StatusCode::UNAUTHORIZED
+    }
+
     /// The answer. `account` is the one that was asked for, as far as it is known.
     pub fn into_response(self, shape: ErrorShape, account: Option<&AccountName>) -> Response<ReplyBody> {
         let told = self.told(account);

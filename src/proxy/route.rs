@@ -56,13 +56,9 @@ pub fn account<'a>(book: &'a Book, bound: Option<&AccountName>, uri: &Uri) -> Op
     }
 }
 
-/// Finds the account and checks method and path against its list.
+/// Checks method and path against the account's list.
 pub fn find(account: &Arc<Account>, bound: bool, method: &Method, uri: &Uri) -> Result<Route, Refusal> {
-    if uri.authority().is_some() || uri.scheme().is_some() {
-        // A gateway is asked in origin-form (RFC 9112 §3.2.1): the upstream is never chosen by a request.
-        return Err(Refusal::BadRequest("the request target must be a path"));
-    }
-    let path = below_account(uri.path(), bound);
+    let path = below_account(uri, bound)?;
     let query = uri.query().map(str::to_owned);
     let route = |path: &str, purpose| Route { account: Arc::clone(account), path: path.to_owned(), query, purpose };
     let is_hello = matches!((method, path), (&Method::GET | &Method::HEAD, "" | "/") | (&Method::HEAD, "/api/hello"));
@@ -83,12 +79,28 @@ pub fn find(account: &Arc<Account>, bound: bool, method: &Method, uri: &Uri) -> 
     Ok(route(path, Purpose::Call))
 }
 
-fn below_account(path: &str, bound: bool) -> &str {
-    if bound {
-        return path;
+/// The same for a request that asks for a WebSocket, which has a list of its own.
+pub fn find_socket(account: &Arc<Account>, bound: bool, method: &Method, uri: &Uri) -> Result<Route, Refusal> {
+    let path = below_account(uri, bound)?;
+    check_path(path).map_err(Refusal::BadRequest)?;
+    let is_listed = account.profile().api.websocket.iter().any(|pattern| pattern.matches(path));
+    if !is_listed || method != Method::GET {
+        return Err(Refusal::NoWebSocket);
     }
-    let rest = path.strip_prefix('/').unwrap_or(path);
-    rest.find('/').map_or("", |slash| &rest[slash..])
+    let query = uri.query().map(str::to_owned);
+    Ok(Route { account: Arc::clone(account), path: path.to_owned(), query, purpose: Purpose::Call })
+}
+
+fn below_account(uri: &Uri, bound: bool) -> Result<&str, Refusal> {
+    if uri.authority().is_some() || uri.scheme().is_some() {
+        // A gateway is asked in origin-form (RFC 9112 §3.2.1): the upstream is never chosen by a request.
+        return Err(Refusal::BadRequest("the request target must be a path"));
+    }
+    if bound {
+        return Ok(uri.path());
+    }
+    let rest = uri.path().strip_prefix('/').unwrap_or(uri.path());
+    Ok(rest.find('/').map_or("", |slash| &rest[slash..]))
 }
 
 /// Refuses every path that two programs could read as two different ones. What is left is compared and sent as it is, so
@@ -166,9 +178,14 @@ mod tests {
 
     #[test]
     fn the_account_is_the_first_segment() {
-        assert_eq!(below_account("/claude/v1/messages", false), "/v1/messages");
-        assert_eq!(below_account("/claude", false), "");
-        assert_eq!(below_account("/claude/", false), "/");
-        assert_eq!(below_account("/v1/messages", true), "/v1/messages");
+        for (path, bound, below) in [
+            ("/claude/v1/messages", false, "/v1/messages"),
+            ("/claude", false, ""),
+            ("/claude/", false, "/"),
+            ("/v1/messages", true, "/v1/messages"),
+        ] {
+            assert_eq!(below_account(&Uri::from_static(path), bound), Ok(below));
+        }
+        assert!(below_account(&Uri::from_static("http://api.example.com/claude/v1"), false).is_err());
     }
 }

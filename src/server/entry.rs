@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tower::{Service, ServiceExt as _};
 
 use super::pulse::{Answer, Pulse};
@@ -24,6 +24,7 @@ pub(super) struct Entry<S> {
     pub(super) pulse: Arc<Pulse>,
     /// Held by each exchange, so that many streams are no way around the limit of connections.
     pub(super) exchanges: Arc<Semaphore>,
+    pub(super) shutdown: watch::Receiver<bool>,
 }
 
 impl<S> Entry<S> {
@@ -43,7 +44,7 @@ impl<S> Entry<S> {
         if let Some(refused) = refused {
             extensions.insert(refused);
         } else if self.protocol == Protocol::Http1 && request.headers().contains_key(UPGRADE) {
-            let switch = self.pulse.switch();
+            let switch = self.pulse.switch(self.shutdown.clone());
             request.extensions_mut().insert(switch);
         }
         refused

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 use hyper::body::{Body, Frame, SizeHint};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, Sleep};
 
 use super::refused::Refused;
@@ -42,7 +42,17 @@ pub(super) struct Begun(Exchange);
 
 /// Says that the other protocol begins: in the extensions of an HTTP/1 request that asks for one.
 #[derive(Debug, Clone)]
-pub struct Switch(Arc<Pulse>);
+pub struct Switch {
+    pulse: Arc<Pulse>,
+    shutdown: watch::Receiver<bool>,
+}
+
+/// The other protocol, for as long as it lasts: until this is dropped, its connection counts, and a drain waits for it.
+#[derive(Debug)]
+pub struct Switched {
+    _exchange: Exchange,
+    shutdown: watch::Receiver<bool>,
+}
 
 /// Since when an HTTP/2 stream's peer has not made room for what is ready for it.
 #[derive(Debug, Default)]
@@ -103,8 +113,15 @@ impl Pulse {
         self.switched.load(Ordering::Acquire)
     }
 
-    pub(super) fn switch(self: &Arc<Self>) -> Switch {
-        Switch(Arc::clone(self))
+    pub(super) fn switch(self: &Arc<Self>, shutdown: watch::Receiver<bool>) -> Switch {
+        Switch { pulse: Arc::clone(self), shutdown }
+    }
+
+    /// Resolves when the other protocol is over; at once where none began.
+    pub(super) async fn left(&self) {
+        if self.switched() {
+            std::future::poll_fn(|context| if self.poll_busy(context) { Poll::Pending } else { Poll::Ready(()) }).await;
+        }
     }
 
     /// Resolves when nothing was under way for so long.
@@ -137,8 +154,18 @@ impl Begun {
 impl Switch {
     /// What the agent sends from now on is no HTTP. To be said before the 101 is given to hyper; without it, whatever
     /// follows the request is judged as the next one.
-    pub fn switch(&self) {
-        self.0.switched.store(true, Ordering::Release);
+    #[must_use]
+    pub fn switch(self) -> Switched {
+        let Begun(exchange) = self.pulse.begin();
+        self.pulse.switched.store(true, Ordering::Release);
+        Switched { _exchange: exchange, shutdown: self.shutdown }
+    }
+}
+
+impl Switched {
+    /// Resolves when Pixy is going down.
+    pub async fn going_down(&mut self) {
+        let _ = self.shutdown.wait_for(|&down| down).await; // whoever could say it is gone: it has gone down
     }
 }
 
