@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use http::header::HOST;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
 use hyper::client::conn::http1;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::body::{Held, Incoming, Outbound};
 use super::dial::Stream;
@@ -21,9 +22,19 @@ pub(super) struct Http1 {
     reused: bool,
     /// It carries no other request.
     last: bool,
+    /// How long it may lie unused.
+    keep: Duration,
     origin: Weak<Origin>,
-    /// The way back to the task that drives the connection.
-    back: mpsc::UnboundedSender<Self>,
+    /// The task that drives the connection.
+    driver: mpsc::UnboundedSender<Word>,
+}
+
+/// What the holder of a connection tells the task that drives it.
+enum Word {
+    /// It is given back, but its request has not ended yet.
+    Back(Http1),
+    /// From now on it may lie unused for so long.
+    Keep(Duration),
 }
 
 type Connection = http1::Connection<Stream, Outbound>;
@@ -31,10 +42,10 @@ type Connection = http1::Connection<Stream, Outbound>;
 /// Begins HTTP/1.1 on a stream, for the pool.
 pub(super) async fn open(origin: &Arc<Origin>, stream: Stream) -> Result<Http1, BoxError> {
     let (sender, connection) = http1::handshake(stream).await?;
-    let (back, given_back) = mpsc::unbounded_channel();
-    let (id, origin) = (origin.number(), Arc::downgrade(origin));
-    tokio::spawn(drive(connection, given_back, Weak::clone(&origin), id));
-    Ok(Http1 { sender, id, reused: false, last: false, origin, back })
+    let (driver, words) = mpsc::unbounded_channel();
+    let (id, keep, origin) = (origin.number(), origin.tuning.idle, Arc::downgrade(origin));
+    tokio::spawn(drive(connection, words, keep, Weak::clone(&origin), id));
+    Ok(Http1 { sender, id, reused: false, last: false, keep, origin, driver })
 }
 
 /// Sends a request on a connection of its own that may become another protocol (RFC 9110 §7.8).
@@ -74,6 +85,11 @@ impl Http1 {
         self.reused
     }
 
+    /// How long it may lie unused.
+    pub(super) fn keep(&self) -> Duration {
+        self.keep
+    }
+
     pub(super) fn is_open(&self) -> bool {
         !self.sender.is_closed()
     }
@@ -93,6 +109,7 @@ impl Http1 {
                     return Err(Failure::Broken(head::UNCLEAR.into()));
                 }
                 self.last |= !clear;
+                self.heed(response.headers());
                 Ok(response.map(|body| Incoming::new(body, Held::Http1(self))))
             }
             Err(mut error) => Err(match error.take_message() {
@@ -103,6 +120,20 @@ impl Http1 {
                 }
                 None => Failure::Broken(error.into_error().into()),
             }),
+        }
+    }
+
+    /// A server may say how long it keeps a connection that nobody uses. It closes then without another word, and a request that
+    /// is on its way in this moment is lost: nobody knows whether it was acted on, so a POST cannot be sent again (RFC 9112
+    /// §9.3.1). So we are the first to close. The least that was said holds.
+    fn heed(&mut self, headers: &HeaderMap) {
+        let Some(kept) = kept_for(headers) else { return };
+        let keep = kept.saturating_sub(MARGIN);
+        if keep.is_zero() {
+            self.last = true;
+        } else if keep < self.keep {
+            self.keep = keep;
+            let _ = self.driver.send(Word::Keep(keep)); // when the driver is gone, so is the connection
         }
     }
 
@@ -118,24 +149,38 @@ impl Http1 {
                 origin.park(self);
             }
         } else {
-            let back = self.back.clone();
+            let driver = self.driver.clone();
             // When the driver is gone, so is the connection.
-            let _ = back.send(self);
+            let _ = driver.send(Word::Back(self));
         }
     }
 }
 
 /// Moves the bytes of a connection for as long as it lives.
-async fn drive(connection: Connection, mut back: mpsc::UnboundedReceiver<Http1>, origin: Weak<Origin>, id: u64) {
+async fn drive(
+    connection: Connection,
+    mut words: mpsc::UnboundedReceiver<Word>,
+    mut keep: Duration,
+    origin: Weak<Origin>,
+    id: u64,
+) {
     let mut connection = std::pin::pin!(connection);
-    let mut look = std::pin::pin!(tokio::time::sleep(origin.upgrade().map_or(ENDING, |origin| origin.tuning.idle)));
+    let mut look = std::pin::pin!(tokio::time::sleep(keep));
     loop {
         tokio::select! {
             biased;
             _ = &mut connection => break,
-            given_back = back.recv() => {
-                // Nobody holds it: it was let go of before a clean end, and closing it says so to the upstream.
-                let Some(mut held) = given_back else { break };
+            word = words.recv() => {
+                let mut held = match word {
+                    Some(Word::Back(held)) => held,
+                    Some(Word::Keep(time)) => {
+                        keep = time;
+                        look.as_mut().reset(Instant::now() + keep);
+                        continue;
+                    }
+                    // Nobody holds it: it was let go of before a clean end, and closing it says so to the upstream.
+                    None => break,
+                };
                 let ready = async {
                     tokio::select! {
                         biased;
@@ -151,7 +196,7 @@ async fn drive(connection: Connection, mut back: mpsc::UnboundedReceiver<Http1>,
             () = &mut look => {
                 let Some(origin) = origin.upgrade() else { break };
                 match origin.expired(id) {
-                    Err(again) => look.as_mut().reset(again),
+                    Err(again) => look.as_mut().reset(again.unwrap_or_else(|| Instant::now() + keep)),
                     Ok(unused) => {
                         // hyper says goodbye (TLS close_notify) when nobody can send any more.
                         drop(unused);
@@ -165,6 +210,20 @@ async fn drive(connection: Connection, mut back: mpsc::UnboundedReceiver<Http1>,
     if let Some(origin) = origin.upgrade() {
         origin.forget(id);
     }
+}
+
+/// What `Keep-Alive: timeout=SECONDS` says. RFC 2068 (§19.7.1.1) has the field, no RFC its parameters, and Node, Apache and others
+/// send them.
+fn kept_for(headers: &HeaderMap) -> Option<Duration> {
+    let fields = headers.get_all("keep-alive").iter().filter_map(|value| value.to_str().ok());
+    let parameters = fields.flat_map(|field| field.split([',', ';'])).filter_map(|parameter| parameter.split_once('='));
+    let timeouts =
+        parameters.filter(|(name, _)| name.trim().eq_ignore_ascii_case("timeout")).filter_map(|(_, value)| {
+            let value = value.trim().trim_start_matches('"');
+            let digits = value.bytes().take_while(u8::is_ascii_digit).count();
+            (digits > 0).then(|| value[..digits].parse().unwrap_or(u64::MAX)) // more than fits is for ever
+        });
+    timeouts.min().map(Duration::from_secs)
 }
 
 /// The request as HTTP/1.1 wants it: origin form (RFC 9112 §3.2.1) and the host in `Host`.
@@ -190,3 +249,35 @@ fn host(uri: &Uri) -> Option<HeaderValue> {
 
 /// How long a request may go on after its answer has ended, and a closing connection after its end.
 const ENDING: Duration = Duration::from_secs(1);
+
+/// So much earlier than its server we close a connection: for the way there and back, and for seconds that are rounded.
+const MARGIN: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_time_that_is_said_is_taken_and_nonsense_is_not() {
+        let cases: [(&[&str], Option<u64>); 11] = [
+            (&["timeout=5"], Some(5)),
+            (&["timeout=5, max=1000"], Some(5)),
+            (&["max=1000 ,\tTimeout = 75"], Some(75)),
+            (&["timeout=\"5\"; max=1"], Some(5)),
+            (&["timeout=60", "timeout=7", "x"], Some(7)),
+            (&["timeout=0"], Some(0)),
+            (&["timeout=4.9"], Some(4)),
+            (&["timeout=99999999999999999999"], Some(u64::MAX)),
+            (&["timeout=-5", "timeout=", "timeout", "=5", "timeout=x5"], None),
+            (&["max=5", "mytimeout=5", "5"], None),
+            (&[], None),
+        ];
+        for (fields, expected) in cases {
+            let mut headers = HeaderMap::new();
+            for field in fields {
+                headers.append("keep-alive", HeaderValue::from_str(field).unwrap());
+            }
+            assert_eq!(kept_for(&headers), expected.map(Duration::from_secs), "{fields:?}");
+        }
+    }
+}

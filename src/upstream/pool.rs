@@ -48,7 +48,7 @@ pub(super) struct Origin {
 struct Line {
     waiting: VecDeque<oneshot::Sender<Result<Lease, SendError>>>,
     shared: Vec<Shared>,
-    /// HTTP/1.1 connections that nobody uses, with the time since when; the last used is the last.
+    /// HTTP/1.1 connections that nobody uses, with the time until when they may lie there; the last used is the last.
     idle: Vec<(Http1, Instant)>,
     dialling: usize,
     /// How many requests one connection is expected to carry.
@@ -189,19 +189,17 @@ impl Origin {
 
     /// An HTTP/1.1 connection is free.
     pub(super) fn park(&self, connection: Http1) {
-        self.line().idle.push((connection, Instant::now()));
+        let until = Instant::now() + connection.keep();
+        self.line().idle.push((connection, until));
         self.serve();
     }
 
-    /// Takes out an HTTP/1.1 connection that nobody used for too long; otherwise says when to ask again.
-    pub(super) fn expired(&self, id: u64) -> Result<Http1, Instant> {
-        let now = Instant::now();
+    /// Takes out an HTTP/1.1 connection that nobody used for too long; otherwise says until when it may lie there, if it does.
+    pub(super) fn expired(&self, id: u64) -> Result<Http1, Option<Instant>> {
         let mut line = self.line();
-        match line.idle.iter().position(|(connection, _)| connection.id() == id) {
-            Some(index) if line.idle[index].1 + self.tuning.idle <= now => Ok(line.idle.remove(index).0),
-            Some(index) => Err(line.idle[index].1 + self.tuning.idle),
-            None => Err(now + self.tuning.idle),
-        }
+        let index = line.idle.iter().position(|(connection, _)| connection.id() == id).ok_or(None)?;
+        let until = line.idle[index].1;
+        if until <= Instant::now() { Ok(line.idle.remove(index).0) } else { Err(Some(until)) }
     }
 
     /// An HTTP/1.1 connection has ended.
@@ -295,8 +293,9 @@ impl Line {
             let slot = Slot::new(origin.me.upgrade()?, shared.id);
             return Some(Lease::Http2(Http2::new(shared.sender.clone(), slot, reused)));
         }
-        while let Some((connection, _)) = self.idle.pop() {
-            if connection.is_open() {
+        while let Some((connection, until)) = self.idle.pop() {
+            // The task that closes it in time may be late.
+            if connection.is_open() && Instant::now() < until {
                 return Some(Lease::Http1(connection));
             }
         }

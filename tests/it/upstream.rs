@@ -3,6 +3,7 @@
 mod attacks; // servers and networks that want more than they should get
 mod crossed; // an answer and the one who asked for it
 mod frames; // HTTP/2 frames by hand, for servers that no library would be
+mod patience; // how long a server keeps a connection
 mod relay; // a network that fails
 
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -6,7 +6,6 @@ import net from 'node:net';
 /** A server on a port that the system chose; `close` also ends what is still open. */
 export async function listen(handler) {
   const server = http.createServer(handler);
-  server.keepAliveTimeout = 60_000; // as load balancers have it; after Node's 5 s it would end a connection as a request arrives
   await new Promise((resolve, reject) => server.once('error', reject).listen(0, '127.0.0.1', resolve));
   const close = () => new Promise((resolve) => { server.close(resolve); server.closeAllConnections(); });
   return { url: `http://127.0.0.1:${server.address().port}`, close };

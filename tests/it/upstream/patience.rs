@@ -1,0 +1,89 @@
+//! How long a server keeps a connection that nobody uses. Who uses it longer sends into the void.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use futures_util::future;
+use pixy::upstream::{Settings, Tuning, Upstream as Way};
+
+use super::relay::Relay;
+use super::{post, text, tuned};
+use crate::support::{Authority, Protocols, Reply, Seen, Step, Upstream, within};
+
+/// Sends as many requests as there are answers, one after the other, and tells how long after the last one the connection was
+/// closed. `None`: it was not used for all of them.
+async fn closed_after(said: &[&str], idle: Duration) -> Option<Duration> {
+    let authority = Authority::new();
+    let upstream = Upstream::builder().tls(&authority, Protocols::Http1).start().await;
+    let relay = Relay::to(upstream.address()).await;
+    let way = tuned(&authority, &Settings::default(), Tuning { idle, ..Tuning::default() });
+    for said in said {
+        let reply = Reply::new(200);
+        upstream.answer(if said.is_empty() { reply } else { reply.header("Keep-Alive", said) });
+        text(within(way.send(post(relay.url() + "/", "once"))).await.unwrap()).await;
+    }
+    let since = Instant::now();
+    if relay.connections() > 1 {
+        return None;
+    }
+    relay.until_closed(1).await;
+    Some(since.elapsed())
+}
+
+#[tokio::test]
+async fn a_kept_connection_is_closed_a_second_before_its_server_closes_it() {
+    let (never, second) = (Duration::from_hours(1), Duration::from_millis(990));
+    let two = ["timeout=2", "max=100, Timeout = 2", "timeout=2"];
+    let closed = future::join_all([
+        closed_after(&two[..1], never),
+        closed_after(&two, never),
+        closed_after(&["timeout=2", ""], never), // what was said holds
+    ]);
+    for (number, closed) in closed.await.into_iter().enumerate() {
+        let after = closed.unwrap_or_else(|| panic!("{number}: used again within that second"));
+        assert!(after > second, "{number}: after {after:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_keeps_no_connection_for_two_seconds_has_none_kept() {
+    let never = Duration::from_hours(1);
+    for said in ["timeout=1", "timeout=0"] {
+        assert_eq!(closed_after(&[said, said], never).await, None, "{said}: used again");
+        closed_after(&[said], never).await; // and closed at once, not when the server does
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_more_patient_than_we_are_changes_nothing() {
+    let idle = Duration::from_millis(300);
+    for said in ["", "timeout=60", "max=7", "timeout=99999999999999999999999", "timeout", "timeout=-1", "timeout=soon"]
+    {
+        let after = closed_after(&[said, said], idle).await.expect("it is used again");
+        assert!(after > idle - Duration::from_millis(10), "{said:?}: after {after:?}");
+    }
+}
+
+#[tokio::test]
+async fn bursts_lose_no_request_to_a_server_that_closes_unheard() {
+    // A request that meets the end of its connection on the way is lost, as with Node's server five seconds after the last.
+    let patience = Duration::from_secs(2);
+    let mut answered: HashMap<usize, Instant> = HashMap::new();
+    let upstream = Upstream::answering(move |seen: &Seen| {
+        let before = answered.insert(seen.connection, Instant::now());
+        if before.is_some_and(|before| before.elapsed() > patience) {
+            return Reply::raw([Step::Reset]);
+        }
+        Reply::new(200).header("keep-alive", "timeout=2").body("fine")
+    })
+    .await;
+    let way = Way::new(&Settings::default()).unwrap();
+    for burst in 0..2 {
+        let sent = (0..20).map(|_| way.send(post(upstream.url() + "/", "once")));
+        for sent in within(future::join_all(sent)).await {
+            let response = sent.unwrap_or_else(|error| panic!("in burst {burst}: {error}"));
+            assert_eq!(text(response).await, "fine");
+        }
+        tokio::time::sleep(patience + Duration::from_millis(100)).await;
+    }
+}
