@@ -32,8 +32,9 @@ impl Stripped {
     }
 }
 
-/// Fields of one connection (RFC 9110 §7.6.1), compared with `_` read as `-`.
-const HOP_BY_HOP: [&str; 8] = [
+/// Fields of one connection (RFC 9110 §7.6.1), compared with `_` read as `-`. The last one went with an upgrade to HTTP/2, which
+/// has ended (RFC 9113 §3.1), but not everywhere: its sender had to name it in `Connection` (RFC 7540 §3.2.1), and may not have.
+const HOP_BY_HOP: [&str; 9] = [
     "connection",
     "keep-alive",
     "proxy-connection",
@@ -42,6 +43,7 @@ const HOP_BY_HOP: [&str; 8] = [
     "transfer-encoding",
     "upgrade",
     "proxy-authenticate",
+    "http2-settings",
 ];
 
 /// Fields that carry credentials, of any provider.

@@ -71,7 +71,7 @@ async fn judge(chosen: impl Fn(&Case) -> bool) -> usize {
     assert_eq!(whole(&requests).len(), 2 * forwarded);
     for seen in &requests {
         assert_eq!(seen.trailers, [], "no trailer passes");
-        for name in ["te", "upgrade", "expect", "trailer", "x-api-key"] {
+        for name in ["te", "upgrade", "http2-settings", "expect", "trailer", "x-api-key"] {
             assert_eq!(seen.header(name), Vec::<&str>::new(), "{}", seen.target);
         }
     }

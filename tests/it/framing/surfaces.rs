@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use serde_json::json;
 
 use super::linked;
-use crate::support::RawClient;
+use crate::support::{RawClient, Reply, Step};
 
 #[tokio::test]
 async fn attack_36_every_surface_refuses_in_its_own_shape_and_closes_before_the_successor() {
@@ -64,21 +64,73 @@ async fn the_mark_of_a_refused_request_refuses_whoever_forges_it() {
     assert!(upstream.requests().is_empty());
 }
 
+/// What may pass of a request without a body.
+const PLAIN: [&str; 3] = ["authorization", "accept-encoding", "host"];
+
+/// The beginning of HTTP/2 (RFC 9113 §3.4), and a request in its frames.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\0\0\x03\x01\x05\0\0\0\x01\x82\x84\x86";
+
 #[tokio::test]
-async fn attack_34_an_upgrade_to_http_2_is_ignored_and_early_bytes_are_a_bad_request() {
+async fn attack_34_an_upgrade_is_taken_out_and_nothing_behind_its_head_is_forwarded() {
     let (pixy, _endpoint, upstream) = linked().await;
-    let upgrade = "GET /a/v1/models HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\
-                   HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n";
+    let upgrades = [
+        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n",
+        "Connection: Upgrade\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n",
+        "Upgrade: H2C\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n",
+        "Connection: upgrade\r\nUpgrade: h2c\r\nUpgrade: websocket\r\n",
+        "Connection: upgrade\r\nUpgrade: h2c, websocket\r\n",
+        "Connection: upgrade\r\nUpgrade: TLS/1.0\r\n",
+        "Connection: keep-alive\r\nUpgrade:\r\n",
+    ];
+    let behind: [&[u8]; 4] =
+        [PREFACE, b"\x16\x03\x01\0\x05\r\n\r\n", b"\x81\x85abcdefghi\r\n\r\n", b"\0\0\0\0\r\n\r\n"];
+    let requests = [("GET", "/a/v1/models", "", ""), ("POST", "/a/v1/messages", "Content-Length: 5\r\n", "hello")];
+    let mut tried = 0;
+    for (upgrade, behind) in upgrades.iter().flat_map(|upgrade| behind.map(|behind| (upgrade, behind))) {
+        for (method, path, length, body) in requests {
+            let head = format!("{method} {path} HTTP/1.1\r\nHost: a\r\n{upgrade}{length}\r\n{body}");
+            let mut client = RawClient::connect(pixy.agents()).await;
+            client.send([head.as_bytes(), behind].concat()).await;
+            let response = client.response().await.unwrap();
+            assert_eq!((response.status, response.version.as_str()), (200, "HTTP/1.1"), "never 101: {head:?}");
+            let refused = client.response().await.unwrap();
+            assert_eq!((refused.status, refused.closed), (400, true), "{head:?} and {behind:?}");
+            tried += 1;
+            let seen = upstream.requests();
+            assert_eq!(seen.len(), tried, "{head:?} and {behind:?}");
+            let last = seen.last().unwrap();
+            assert_eq!(last.body, body.as_bytes(), "{head:?}");
+            let names: Vec<&str> = last.headers.iter().map(|(name, _)| name.as_str()).collect();
+            let passing = names.iter().filter(|name| **name != "content-length").copied().collect::<Vec<_>>();
+            assert_eq!(passing, PLAIN, "{head:?}: nothing of the upgrade passes");
+        }
+    }
+}
+
+#[tokio::test]
+async fn attack_34_no_field_of_an_upgrade_arrives_in_any_spelling() {
+    let (pixy, _endpoint, upstream) = linked().await;
+    for name in ["Upgrade", "UPGRADE", "upgrade_", "_Upgrade", "HTTP2-Settings", "http2_settings", "HTTP2_Settings-"] {
+        let request = format!("GET /a/v1/models HTTP/1.1\r\nHost: a\r\n{name}: h2c\r\nConnection: close\r\n\r\n");
+        assert_eq!(pixy.send(&request).await.status, 200, "{name}");
+        let seen = upstream.requests();
+        let names: Vec<&str> = seen.last().unwrap().headers.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, PLAIN, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn attack_34_an_upstream_that_switches_all_the_same_gets_no_byte_and_the_agent_no_101() {
+    let (pixy, _endpoint, upstream) = linked().await;
+    let switched = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n";
+    upstream.answer(Reply::raw([Step::send(switched), Step::Echo]));
+    let head = "GET /a/v1/models HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n";
     let mut client = RawClient::connect(pixy.agents()).await;
-    client.send(format!("{upgrade}PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")).await;
+    client.send([head.as_bytes(), PREFACE].concat()).await;
     let response = client.response().await.unwrap();
-    assert_eq!((response.status, response.version.as_str()), (200, "HTTP/1.1"), "never 101");
-    let refused = client.response().await.unwrap();
-    assert_eq!((refused.status, refused.closed), (400, true));
-    let seen = upstream.requests();
-    assert_eq!(seen.len(), 1);
-    let names: Vec<&str> = seen[0].headers.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, ["authorization", "accept-encoding", "host"], "nothing of the upgrade passes");
+    assert_eq!(response.status, 502);
+    assert!(!client.rest().await.windows(3).any(|window| window == b"PRI"), "nothing comes back");
+    assert_eq!(upstream.requests().len(), 1);
 }
 
 #[tokio::test]
