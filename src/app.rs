@@ -163,8 +163,8 @@ pub async fn start_beside(config: Config, neighbours: Neighbours) -> Result<Runn
         metrics: Arc::clone(&metrics),
         limits: proxy::Limits {
             body_bytes: config.body_bytes,
+            replay_bytes: config.replay_bytes,
             idle_time: config.limits.idle_time,
-            ..proxy::Limits::default()
         },
     });
 

@@ -183,6 +183,8 @@ pub struct Config {
     pub limits: server::Limits,
     /// The largest body of a request.
     pub body_bytes: u64,
+    /// How much of a body is kept for a second try; 0: there is none, of any request.
+    pub replay_bytes: usize,
 }
 
 /// Where agents connect.

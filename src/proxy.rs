@@ -70,9 +70,9 @@ pub struct Parts {
 pub struct Limits {
     /// A longer body is refused.
     pub body_bytes: u64,
-    /// So much of a body is kept while it streams, for a second try after a 401.
+    /// So much of a body is kept while it streams, for a second try after a 401; 0: no request is tried twice.
     pub replay_bytes: usize,
-    /// No byte of it for so long, while one is waited for, ends it.
+    /// No byte of a body for so long, while one is waited for, ends it.
     pub idle_time: Duration,
 }
 

@@ -62,6 +62,7 @@ pub(super) fn config(raw: raw::File, file: Option<PathBuf>, here: &Scope, root: 
         upstream: upstream?,
         limits: limits.0?,
         body_bytes: limits.1,
+        replay_bytes: limits.2?,
     })
 }
 
@@ -306,9 +307,9 @@ fn upstream(raw: raw::Upstream, here: &Scope, env: &Env) -> Option<upstream::Set
     })
 }
 
-/// Limits of clients, and the largest body.
-fn limits(raw: raw::Intake, here: &Scope) -> (Option<server::Limits>, u64) {
-    let default = server::Limits::default();
+/// Limits of clients, the largest body, and how much of one is kept.
+fn limits(raw: raw::Intake, here: &Scope) -> (Option<server::Limits>, u64, Option<usize>) {
+    let (default, of_proxy) = (server::Limits::default(), proxy::Limits::default());
     let size = |raw: Option<u32>, default: usize| raw.map_or(default, |size| usize::try_from(size).unwrap_or(default));
     let at_most = |key: &str, value: usize, most: usize| {
         if value > most {
@@ -319,6 +320,7 @@ fn limits(raw: raw::Intake, here: &Scope) -> (Option<server::Limits>, u64) {
     let header_bytes = at_most("header_bytes", size(raw.header_bytes, default.header_bytes), 1 << 20);
     let header_fields = at_most("header_fields", raw.header_fields.map_or(default.header_fields, usize::from), 1000);
     let uri_bytes = at_most("uri_bytes", raw.uri_bytes.map_or(default.uri_bytes, usize::from), 65_000);
+    let replay_bytes = at_most("replay_bytes", size(raw.replay_bytes, of_proxy.replay_bytes), 64 << 20);
     let header_time = optional(raw.header_time, &here.at("header_time"), value::timeout);
     let idle_time = optional(raw.idle_time, &here.at("idle_time"), value::timeout);
     let drain_time = optional(raw.drain_time, &here.at("drain_time"), value::duration);
@@ -334,7 +336,7 @@ fn limits(raw: raw::Intake, here: &Scope) -> (Option<server::Limits>, u64) {
             drain_time: drain_time?.unwrap_or(default.drain_time),
         })
     };
-    (limits(), raw.body_bytes.unwrap_or(proxy::Limits::default().body_bytes))
+    (limits(), raw.body_bytes.unwrap_or(of_proxy.body_bytes), replay_bytes)
 }
 
 fn path_or(raw: Option<String>, default: &str, here: &Scope, env: &Env) -> Option<PathBuf> {

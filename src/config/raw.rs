@@ -226,6 +226,9 @@ pub(super) struct Intake {
     /// Bytes of a request's body. Default: 67108864 (64 MiB)
     #[schemars(range(min = 1))]
     pub(super) body_bytes: Option<u64>,
+    /// Bytes of a body that are kept while it streams, up to 67108864: when the provider ends a token early, the request is sent
+    /// once more with a new one. 0: no request is. Default: 1048576 (1 MiB)
+    pub(super) replay_bytes: Option<u32>,
     /// For a request's head. Default: 10s
     #[schemars(extend("pattern" = DURATION))]
     pub(super) header_time: Option<String>,

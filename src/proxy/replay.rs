@@ -53,7 +53,8 @@ pub fn keep(incoming: Patient<Incoming>, limits: Limits) -> Result<Kept, Refusal
     let shared = Shared {
         incoming,
         pieces: Vec::new(),
-        given_up: false,
+        // Not even a request without a body is sent twice then.
+        given_up: limits.replay_bytes == 0,
         passed: 0,
         limits,
         too_large: false,
@@ -65,10 +66,10 @@ pub fn keep(incoming: Patient<Incoming>, limits: Limits) -> Result<Kept, Refusal
 }
 
 impl Kept {
-    /// The body from its beginning; an attempt before ends. `None` when the beginning was not kept.
+    /// The body from its beginning; an attempt before ends. `None` when there was one and the beginning was not kept.
     pub fn attempt(&self) -> Option<Body> {
         let mut shared = lock(&self.0);
-        if shared.given_up {
+        if shared.given_up && shared.attempt > 0 {
             return None;
         }
         shared.attempt += 1;

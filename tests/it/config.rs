@@ -184,13 +184,10 @@ fn defaults_are_those_of_the_reference() {
 #[test]
 fn limits_are_those_that_are_written_and_else_those_of_the_reference() {
     let (empty, reference) = (read("").unwrap(), read(&uncommented(&["#: "])).unwrap());
-    assert_eq!((empty.limits, empty.body_bytes), (pixy::server::Limits::default(), 64 << 20));
-    assert_eq!(
-        (reference.limits, reference.body_bytes),
-        (empty.limits, empty.body_bytes),
-        "the reference says the defaults"
-    );
-    let config = read("limits: { connections: 7, streams: 8, header_bytes: 2048, header_fields: 12, uri_bytes: 70, body_bytes: 9, header_time: 1s, idle_time: 2s, drain_time: 0s }").unwrap();
+    let all = |config: &Config| (config.limits, config.body_bytes, config.replay_bytes);
+    assert_eq!(all(&empty), (pixy::server::Limits::default(), 64 << 20, 1 << 20));
+    assert_eq!(all(&reference), all(&empty), "the reference says the defaults");
+    let config = read("limits: { connections: 7, streams: 8, header_bytes: 2048, header_fields: 12, uri_bytes: 70, body_bytes: 9, replay_bytes: 0, header_time: 1s, idle_time: 2s, drain_time: 0s }").unwrap();
     let seconds = Duration::from_secs;
     let expected = pixy::server::Limits {
         connections: 7,
@@ -209,6 +206,9 @@ fn limits_are_those_that_are_written_and_else_those_of_the_reference() {
         ("limits: { header_fields: 5 }", "`limits.header_fields` must be from 10"),
         ("limits: { header_fields: 5000 }", "`limits.header_fields` is too large; write 1000 at most"),
         ("limits: { uri_bytes: 65001 }", "`limits.uri_bytes` is too large; write 65000 at most"),
+        ("limits: { replay_bytes: 67108865 }", "`limits.replay_bytes` is too large; write 67108864 at most"),
+        ("limits: { replay_bytes: -1 }", "`limits.replay_bytes` must be from 0 to 4294967295"),
+        ("limits: { replay_bytes: 1MiB }", "`limits.replay_bytes` must be a whole number"),
         ("limits: { header_time: 0s }", "`limits.header_time` is no time at all"),
         ("limits: { idle_time: soon }", "`limits.idle_time` is not a duration"),
     ] {
@@ -348,7 +348,7 @@ fn the_reference_holds_every_key() {
             checked += 1;
         }
     }
-    assert_eq!(checked, 43);
+    assert_eq!(checked, 44);
 }
 
 proptest! {

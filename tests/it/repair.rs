@@ -121,6 +121,32 @@ async fn a_body_too_large_to_keep_gets_a_retryable_error_and_the_retry_works() {
 }
 
 #[tokio::test]
+async fn the_configuration_says_how_much_of_a_body_is_kept_for_the_second_try() {
+    for (kept, length, status) in
+        [(100, 100, 200), (100, 101, 503), (1 << 21, (1 << 20) + 1, 200), (0, 1, 503), (0, 0, 503)]
+    {
+        let endpoint = TokenEndpoint::with(Rotation::new(hour(), Duration::ZERO)).await;
+        let upstream = asking(&endpoint).await;
+        let accounts = json!({ "a": oauth_account(&endpoint, &upstream) });
+        let pixy = Pixy::with(&accounts, &json!({ "limits": { "replay_bytes": kept } })).await;
+        pixy.link(&endpoint).await;
+        endpoint.rotation(Rotation::end_access_tokens);
+        let body = "x".repeat(length);
+        let answer = within(pixy.send(&post(&body))).await;
+        assert_eq!(answer.status, status, "{length} bytes where {kept} are kept");
+        let retryable = (answer.header("x-pixy-error"), answer.header("retry-after"));
+        assert_eq!(retryable == (vec!["token_unavailable"], vec!["1"]), status == 503, "{retryable:?}");
+        assert_eq!(
+            upstream.requests().len(),
+            if status == 200 { 2 } else { 1 },
+            "{length} bytes where {kept} are kept"
+        );
+        assert_eq!(within(pixy.send(&post(&body))).await.status, 200, "the agent's own second try");
+        assert_eq!(endpoint.refreshes(), 1);
+    }
+}
+
+#[tokio::test]
 async fn attack_41_a_body_that_is_too_large_is_refused_at_once_and_a_chunked_one_in_passing() {
     let endpoint = TokenEndpoint::start().await;
     let upstream = Upstream::start().await;
