@@ -22,7 +22,7 @@ use crate::oauth::profile::TermsStatus;
 use crate::ops::Ops;
 use crate::proxy::agent::Agents;
 use crate::proxy::{self, Proxy};
-use crate::server::{self, Address, Capacity, Listener, Peer, Share};
+use crate::server::{self, Access, Address, Capacity, Listener, Peer, Share};
 use crate::upstream::{RootsError, Upstream};
 use crate::vault::{self, Vault, VaultError};
 
@@ -122,7 +122,8 @@ pub async fn start_beside(config: Config, neighbours: Neighbours) -> Result<Runn
     let control_listener = bind("the control socket", &Address::Unix(control.clone())).await?;
     let mut agent_listeners = Vec::new();
     for listener in &config.agent_listeners {
-        agent_listeners.push((bind("agents", &listener.address).await?, listener.account.clone()));
+        let socket = bind_for("agents", &listener.address, listener.access).await?;
+        agent_listeners.push((socket, listener.account.clone()));
     }
     let page_listener = match &config.link_listen {
         Some(address) => Some(bind("the page", address).await?),
@@ -217,8 +218,12 @@ impl Running {
 }
 
 async fn bind(surface: &'static str, address: &Address) -> Result<Listener, StartError> {
+    bind_for(surface, address, Access::Owner).await
+}
+
+async fn bind_for(surface: &'static str, address: &Address, access: Access) -> Result<Listener, StartError> {
     let fault = |source| StartError::Bind { surface, address: address.clone(), source };
-    Listener::bind(address).await.map_err(fault)
+    Listener::bind_for(address, access).await.map_err(fault)
 }
 
 /// How many connections each surface may have, with a word when that is less than was asked for.

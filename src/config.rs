@@ -33,7 +33,7 @@ use scope::{Scope, Sink};
 use crate::name::AccountName;
 use crate::oauth::profile::{Flow, Profile, TermsStatus};
 use crate::proxy::agent::AgentKey;
-use crate::server::{self, Address};
+use crate::server::{self, Access, Address};
 use crate::{upstream, vault};
 
 /// Reads the configuration: `explicit` (else `PIXY_CONFIG`), else `~/.config/pixy/pixy.yaml`, `/etc/pixy/pixy.yaml`, else the
@@ -194,6 +194,8 @@ pub struct AgentListener {
     pub address: Address,
     /// Bound to one account: then its paths have no account prefix.
     pub account: Option<AccountName>,
+    /// Who may connect, if it is a Unix socket.
+    pub access: Access,
 }
 
 /// One account.

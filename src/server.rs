@@ -9,6 +9,7 @@ mod entry;
 mod framer;
 mod head;
 mod http2;
+mod listener;
 mod patient;
 mod pulse;
 mod refused;
@@ -17,11 +18,6 @@ mod target;
 
 use std::convert::Infallible;
 use std::error::Error;
-use std::fmt;
-use std::io;
-use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,17 +25,17 @@ use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tower::Service;
 
 use entry::Entry;
+use listener::Stream;
 use pulse::Pulse;
 use strict::{Protocol, Strict};
 
 pub use descriptors::{Share, share};
+pub use listener::{Access, Address, Listener, Peer};
 pub use patient::Patient;
 pub use pulse::{Switch, Switched};
 pub use refused::Refused;
@@ -50,22 +46,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// hyper's read buffer is never smaller than this, and by default it takes so many fields.
 const HYPERS_LEAST: usize = 8 * 1024;
 const HYPERS_FIELDS: usize = 100;
-
-/// An address to listen on.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Address {
-    /// A TCP socket; port 0 lets the system choose.
-    Tcp(SocketAddr),
-    /// A Unix socket, made with mode 0600 in a directory that exists.
-    Unix(PathBuf),
-}
-
-/// A bound socket.
-pub struct Listener {
-    socket: Socket,
-    address: Address,
-    _file: Option<SocketFile>,
-}
 
 /// What a client may take of a surface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,23 +75,6 @@ pub struct Capacity {
     exchanges: Arc<Semaphore>,
 }
 
-/// Who is at the other end, as the kernel says; in each request's extensions.
-#[derive(Debug, Clone, Copy)]
-pub struct Peer {
-    /// The user id of a Unix socket's peer.
-    pub uid: Option<u32>,
-    /// The address of a TCP socket's peer.
-    pub address: Option<SocketAddr>,
-}
-
-enum Socket {
-    Tcp(TcpListener),
-    Unix(UnixListener),
-}
-
-/// Removes the socket's file when the listener ends.
-struct SocketFile(PathBuf);
-
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -132,57 +95,6 @@ impl Capacity {
     pub fn new(most: usize) -> Self {
         let semaphore = || Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
         Self { connections: semaphore(), exchanges: semaphore() }
-    }
-}
-
-impl Address {
-    /// Only this machine can reach it.
-    pub fn is_local(&self) -> bool {
-        match self {
-            Self::Tcp(address) => address.ip().is_loopback(),
-            Self::Unix(_) => true,
-        }
-    }
-}
-
-impl Listener {
-    /// Binds. A TCP port that somebody else holds is an error, never a reason to take another; a Unix socket that nobody
-    /// answers on is a leftover and is replaced.
-    pub async fn bind(address: &Address) -> io::Result<Self> {
-        match address {
-            Address::Tcp(wanted) => {
-                let socket = TcpListener::bind(wanted).await?;
-                let address = Address::Tcp(socket.local_addr()?);
-                Ok(Self { socket: Socket::Tcp(socket), address, _file: None })
-            }
-            Address::Unix(path) => {
-                remove_leftover(path).await?;
-                let socket = UnixListener::bind(path)?;
-                let file = SocketFile(path.clone());
-                std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-                Ok(Self { socket: Socket::Unix(socket), address: address.clone(), _file: Some(file) })
-            }
-        }
-    }
-
-    /// Where it listens, with the port that the system chose.
-    pub fn address(&self) -> &Address {
-        &self.address
-    }
-
-    async fn accept(&self) -> io::Result<(Box<dyn Stream>, Peer)> {
-        match &self.socket {
-            Socket::Tcp(socket) => {
-                let (stream, address) = socket.accept().await?;
-                stream.set_nodelay(true)?;
-                Ok((Box::new(stream), Peer { uid: None, address: Some(address) }))
-            }
-            Socket::Unix(socket) => {
-                let (stream, _) = socket.accept().await?;
-                let uid = stream.peer_cred()?.uid();
-                Ok((Box::new(stream), Peer { uid: Some(uid), address: None }))
-            }
-        }
     }
 }
 
@@ -221,7 +133,7 @@ pub async fn serve<S, B>(
                 });
             }
             (_, Err(error)) => {
-                tracing::warn!(%error, address = %listener.address, "a connection could not be accepted");
+                tracing::warn!(%error, address = %listener.address(), "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -308,32 +220,3 @@ fn finished(result: &hyper::Result<()>) {
         tracing::debug!(%error, "a connection ended early"); // a client that left, or did not speak HTTP
     }
 }
-
-async fn remove_leftover(path: &Path) -> io::Result<()> {
-    if !path.exists() {
-        return Ok(());
-    }
-    if tokio::net::UnixStream::connect(path).await.is_ok() {
-        return Err(io::Error::new(io::ErrorKind::AddrInUse, "another program answers on this socket"));
-    }
-    std::fs::remove_file(path)
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0); // already gone is as good
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => write!(f, "{address}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}

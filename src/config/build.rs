@@ -13,7 +13,7 @@ use super::{AccountConfig, AgentListener, Config, agent_key, check, profile, raw
 use crate::name::{AccountName, GRAMMAR};
 use crate::oauth::profile::Profile;
 use crate::proxy::agent::AgentKey;
-use crate::server::Address;
+use crate::server::{Access, Address};
 use crate::vault::{KeySettings, StoreSettings};
 use crate::{proxy, server, upstream, vault};
 
@@ -196,24 +196,26 @@ fn agent_listeners(
     env: &Env,
     known: &impl Fn(&str, &Scope) -> Option<AccountName>,
 ) -> Option<Vec<AgentListener>> {
-    let listener = |text: &str, account: Option<String>, here: &Scope, account_here: &Scope| {
-        let address = here.read(text, |text| value::address(text, env.home()));
+    let listener = |raw: raw::BoundListener, address_here: &Scope, here: &Scope| {
+        let address = address_here.read(raw.address.as_deref()?, |text| value::address(text, env.home()));
         if no_keys && address.as_ref().is_some_and(|address| !address.is_local()) {
-            here.say(format!(
+            address_here.say(format!(
                 "`{}` can be reached from other machines, but there are no `agent.keys`: an impossible combination, for \
                  anybody could spend these logins. Listen on 127.0.0.1, [::1] or unix:/path, or give every agent a key.",
-                here.name()
+                address_here.name()
             ));
         }
-        let account = match account {
+        let access = access(raw.mode.as_deref(), address.as_ref(), &here.at("mode"), no_keys);
+        let account = match raw.account {
             None => Some(None),
-            Some(name) => known(&name, account_here).map(Some),
+            Some(name) => known(&name, &here.at("account")).map(Some),
         };
-        Some(AgentListener { address: address?, account: account? })
+        Some(AgentListener { address: address?, account: account?, access: access? })
     };
+    let open = |address: String| raw::BoundListener { address: Some(address), account: None, mode: None };
     match raw {
-        None => listener("127.0.0.1:8700", None, here, here).map(|one| vec![one]),
-        Some(raw::Listen::One(text)) => listener(&text, None, here, here).map(|one| vec![one]),
+        None => listener(open("127.0.0.1:8700".to_owned()), here, here).map(|one| vec![one]),
+        Some(raw::Listen::One(text)) => listener(open(text), here, here).map(|one| vec![one]),
         Some(raw::Listen::Many(list)) => {
             if list.is_empty() && !here.is_touched() {
                 here.wrong("is empty; name at least one address");
@@ -224,17 +226,34 @@ fn agent_listeners(
                 .map(|(index, item)| {
                     let here = here.at(index);
                     match item {
-                        raw::Listener::Open(text) => listener(&text, None, &here, &here),
-                        raw::Listener::Bound(raw) => {
-                            let address = raw.address?;
-                            listener(&address, raw.account, &here.at("address"), &here.at("account"))
-                        }
+                        raw::Listener::Open(text) => listener(open(text), &here, &here),
+                        raw::Listener::Bound(raw) => listener(raw, &here.at("address"), &here),
                     }
                 })
                 .collect();
             read.into_iter().collect()
         }
     }
+}
+
+/// Whom a listener's socket lets in.
+fn access(mode: Option<&str>, address: Option<&Address>, here: &Scope, no_keys: bool) -> Option<Access> {
+    let Some(mode) = mode else { return Some(Access::Owner) };
+    let access = here.read(mode, value::access)?;
+    if let Some(Address::Tcp(_)) = address {
+        here.wrong("is for Unix sockets alone; take it away");
+        return None;
+    }
+    // A group was put together by somebody. Everybody is whoever mounts or reaches the directory; on loopback it would at least
+    // be this network namespace.
+    if access == Access::Everybody && no_keys {
+        here.say(format!(
+            "`{}` lets everybody in who reaches the directory, but there are no `agent.keys`: an impossible combination. Write \
+             \"0660\" and have the agents in the socket's group, or give every agent a key.",
+            here.name()
+        ));
+    }
+    Some(access)
 }
 
 /// Two surfaces on one address would be told only by the operating system, and only of the second.

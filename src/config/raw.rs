@@ -79,6 +79,10 @@ pub(super) struct BoundListener {
     pub(super) address: Option<String>,
     /// The one account that is served here; its paths then have no account prefix.
     pub(super) account: Option<String>,
+    /// Whom a Unix socket lets in: Pixy's own user ("0600"), its group too ("0660"), or everybody who reaches its directory
+    /// ("0666", which needs keys). Default: "0600"
+    #[schemars(extend("pattern" = "^0?6(00|60|66)$"))]
+    pub(super) mode: Option<String>,
 }
 
 /// An agent's key and what it opens.

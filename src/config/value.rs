@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue, Method};
 use url::{Host, Url};
 
 use crate::oauth::profile::{FieldPath, FieldSource, PathPattern, Rule};
-use crate::server::Address;
+use crate::server::{Access, Address};
 
 /// `90s`, `5m`, `8h`, `10m`, `500ms`; a day at most, so that no deadline overflows.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
@@ -87,6 +87,19 @@ pub(super) fn address(text: &str, home: Option<&Path>) -> Result<Address, String
         let hint = if text.starts_with("localhost:") { " (names are not looked up: write 127.0.0.1)" } else { "" };
         format!("is not an address; write 127.0.0.1:8700, [::1]:8700 or unix:/path{hint}")
     })
+}
+
+/// `0600`, `0660` or `0666`. Other modes say nothing more about a socket: to connect is to write, and Pixy itself connects, to see
+/// whether another program answers there.
+pub(super) fn access(text: &str) -> Result<Access, String> {
+    match text.strip_prefix('0').unwrap_or(text) {
+        "600" => Ok(Access::Owner),
+        "660" => Ok(Access::Group),
+        "666" => Ok(Access::Everybody),
+        _ => Err("is not a mode that a socket may have; write \"0600\" (Pixy's own user), \"0660\" (its group too) or \"0666\" \
+                  (everybody who reaches its directory)"
+            .to_owned()),
+    }
 }
 
 /// An authorization server's identifier (RFC 8414 §2), kept as written: it is compared, not extended.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pixy::config::{Config, Env, Faults, load_with, parse, schema};
-use pixy::server::Address;
+use pixy::server::{Access, Address};
 use pixy::vault::{KeySettings, StoreSettings};
 use proptest::prelude::*;
 use serde_json::Value;
@@ -199,7 +199,7 @@ fn limits_are_those_that_are_written_and_else_those_of_the_reference() {
         idle_time: seconds(2),
         drain_time: seconds(0),
     };
-    assert_eq!((config.limits, config.body_bytes), (expected, 9));
+    assert_eq!(all(&config), (expected, 9, 0));
     for (text, expected) in [
         ("limits: { connections: 0 }", "`limits.connections` must be from 1"),
         ("limits: { header_bytes: 9999999 }", "`limits.header_bytes` is too large; write 1048576 at most"),
@@ -213,6 +213,54 @@ fn limits_are_those_that_are_written_and_else_those_of_the_reference() {
         ("limits: { idle_time: soon }", "`limits.idle_time` is not a duration"),
     ] {
         assert!(said(text).contains(expected), "{text}\n{}", said(text));
+    }
+}
+
+#[test]
+fn a_socket_is_for_pixys_own_user_unless_a_mode_says_whom_else() {
+    let keys = "keys: [{ name: a, sha256: 97b2173c4f5d679e391a4dc4abfeb971a53b80d7bea16a92216fdc74a428905d, accounts: [x] }], ";
+    let listening = |keys: &str, entry: &str| {
+        format!("agent: {{ {keys}listen: [{entry}] }}\naccounts: {{ x: {{ provider: openai }} }}")
+    };
+    for (keys, entry, expected) in [
+        ("", "unix:/run/a.sock", Access::Owner),
+        ("", "{ address: unix:/run/a.sock }", Access::Owner),
+        ("", "{ address: unix:/run/a.sock, mode: \"0600\" }", Access::Owner),
+        ("", "{ address: unix:/run/a.sock, mode: \"0660\" }", Access::Group),
+        ("", "{ address: unix:/run/a.sock, mode: \"660\" }", Access::Group),
+        (keys, "{ address: unix:/run/a.sock, mode: \"0666\" }", Access::Everybody),
+        ("", "127.0.0.1:1", Access::Owner),
+    ] {
+        let config = read(&listening(keys, entry)).unwrap_or_else(|faults| panic!("{entry}: {faults}"));
+        assert_eq!(config.agent_listeners[0].access, expected, "{entry}");
+    }
+    let not_a_mode = "is not a mode that a socket may have; write \"0600\" (";
+    for (entry, expected) in [
+        (
+            "{ address: unix:/run/a.sock, mode: 0660 }",
+            "`agent.listen.0.mode` must be text, but is a number. Put it in quotes.",
+        ),
+        ("{ address: unix:/run/a.sock, mode: \"0640\" }", not_a_mode), // to connect is to write
+        ("{ address: unix:/run/a.sock, mode: \"0620\" }", not_a_mode),
+        ("{ address: unix:/run/a.sock, mode: \"0670\" }", not_a_mode),
+        ("{ address: unix:/run/a.sock, mode: \"0777\" }", not_a_mode),
+        ("{ address: unix:/run/a.sock, mode: \"0060\" }", not_a_mode), // Pixy itself asks whether somebody answers
+        ("{ address: unix:/run/a.sock, mode: \"2660\" }", not_a_mode),
+        ("{ address: unix:/run/a.sock, mode: \"g+rw\" }", not_a_mode),
+        ("{ address: unix:/run/a.sock, mode: \"\" }", not_a_mode),
+        (
+            "{ address: unix:/run/a.sock, mode: \"0666\" }",
+            "`agent.listen.0.mode` lets everybody in who reaches the directory, but there are no `agent.keys`",
+        ),
+        ("{ address: 127.0.0.1:1, mode: \"0600\" }", "`agent.listen.0.mode` is for Unix sockets alone"),
+    ] {
+        let said = said(&listening("", entry));
+        assert!(said.contains(expected) && said.ends_with("\n1 fault; nothing was started"), "{entry}\n{said}");
+    }
+    let judge = jsonschema::validator_for(&schema()).unwrap();
+    for (mode, valid) in [("0660", true), ("666", true), ("0640", false), ("0777", false)] {
+        let entry = format!("{{ address: unix:/run/a.sock, mode: \"{mode}\" }}");
+        assert_eq!(judge.is_valid(&as_json(&listening("", &entry))), valid, "{mode}");
     }
 }
 
@@ -348,7 +396,7 @@ fn the_reference_holds_every_key() {
             checked += 1;
         }
     }
-    assert_eq!(checked, 44);
+    assert_eq!(checked, 45);
 }
 
 proptest! {

@@ -57,6 +57,17 @@ fn attack_06_the_agent_reaches_no_file_of_pixy() {
 }
 
 #[test]
+fn attack_06_a_socket_for_the_group_lets_the_group_in_and_nobody_else() {
+    in_a_namespace("attack_06_a_socket_for_the_group_lets_the_group_in_and_nobody_else", async || {
+        let house = House::new().await;
+        let [agents, control] = ["agent.sock", "state/control.sock"].map(|name| house.scratch.path(name));
+        let none: [&str; 0] = [];
+        println!("  {}", house.agent(AGENT, "knock", &json!({ "open": none, "closed": [agents, control] })));
+        println!("  {}", house.agent_of(AGENT, PIXY, "knock", &json!({ "open": [agents], "closed": [control] })));
+    });
+}
+
+#[test]
 fn attack_06_an_agent_of_pixys_own_user_is_told_of_over_tcp_too() {
     in_a_namespace("attack_06_an_agent_of_pixys_own_user_is_told_of_over_tcp_too", async || {
         let house = House::new().await;

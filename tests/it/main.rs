@@ -13,6 +13,7 @@ mod house; // the vault as a whole, while Pixy runs: a new key, moving house
 mod kill; // a login against kill -9 at every syscall of its refresh, and against a disk that fails
 mod layers; // the order of the modules, and the bans
 mod linking; // a link's way: what a person does, and what an attacker would have them do
+mod listening; // sockets: who may connect, and how many wait
 mod profiles; // what each provider's profile says, and what none of them allows
 mod program; // the binary, as a person runs it
 mod repair; // an upstream's 401 before its time: one refresh, the same request once more

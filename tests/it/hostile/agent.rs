@@ -21,6 +21,7 @@ pub(super) fn run(task: &Value) {
         "files" => files(task),
         "attach" => attach(task),
         "proc" => proc(task),
+        "knock" => knock(task),
         "ask" => {
             let address = task["address"].as_str().unwrap().parse().unwrap();
             assert_eq!(ask(address, "GET", "/a/v1/models", "").0, 200);
@@ -108,6 +109,24 @@ fn listen_too(task: &Value) -> String {
         }
     }
     format!("{tried} tries to listen beside Pixy, all refused")
+}
+
+/// Sockets that let this user in, and sockets that do not.
+fn knock(task: &Value) -> String {
+    let sockets = |key: &str| -> Vec<PathBuf> { serde_json::from_value(task[key].clone()).unwrap() };
+    for socket in sockets("open") {
+        let mut stream = UnixStream::connect(&socket).unwrap_or_else(|error| panic!("{}: {error}", socket.display()));
+        stream.write_all(b"GET /a/v1/models HTTP/1.1\r\nHost: pixy\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        clean(task, "the socket", answer.as_bytes());
+    }
+    for socket in sockets("closed") {
+        let refused = UnixStream::connect(&socket).map(|_| ()).map_err(|error| error.kind());
+        assert_eq!(refused, Err(ErrorKind::PermissionDenied), "{}", socket.display());
+    }
+    format!("{} sockets open, {} closed", sockets("open").len(), sockets("closed").len())
 }
 
 fn files(task: &Value) -> String {

@@ -46,7 +46,10 @@ impl House {
             "a": oauth_account(&endpoint, &upstream), "k": by_key(upstream.url()), "n": by_key(named),
         });
         let ops = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let pixy = Pixy::with(&accounts, &json!({ "ops": { "listen": ops.to_string() } })).await;
+        let scratch = Scratch::new();
+        let agents = json!(["127.0.0.1:0", { "address": format!("unix:{}", scratch.path("agent.sock").display()), "mode": "0660" }]);
+        let more = json!({ "ops": { "listen": ops.to_string() }, "agent": { "listen": agents } });
+        let pixy = Pixy::at(scratch, &accounts, &more).await;
         pixy.link(&endpoint).await;
         for name in ["k", "n"] {
             pixy.post(&format!("/api/accounts/{name}/key"), json!({ "key": STATIC_KEY })).await;
@@ -78,6 +81,11 @@ impl House {
 
     /// Runs a task (see `hostile/agent.rs`) as that user; what it says last. Fails with it.
     pub(super) fn agent(&self, user: u32, task: &str, more: &Value) -> String {
+        self.agent_of(user, user, task, more)
+    }
+
+    /// The same, of that group.
+    pub(super) fn agent_of(&self, user: u32, group: u32, task: &str, more: &Value) -> String {
         let binary = lend(&std::env::current_exe().unwrap(), &self.public.path().join("agent"));
         let mut task = json!({ "do": task, "canaries": self.canaries });
         task.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -88,13 +96,17 @@ impl House {
             .env("PIXY_AGENT", task.to_string())
             .current_dir("/")
             .uid(user)
-            .gid(user)
+            .gid(group)
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
         let (_, summary) = said.split_once("agent: ").expect("it says what it has tried");
-        let who = if user == AGENT { "another user" } else { "Pixy's own user" };
+        let who = match (user, group) {
+            (AGENT, AGENT) => "another user",
+            (AGENT, _) => "another user of Pixy's group",
+            _ => "Pixy's own user",
+        };
         format!("as {who}: {}", summary.lines().next().unwrap())
     }
 

@@ -33,7 +33,11 @@ impl Pixy {
 
     /// With these accounts and top-level keys.
     pub(crate) async fn with(accounts: &Value, more: &Value) -> Self {
-        let scratch = Scratch::new();
+        Self::at(Scratch::new(), accounts, more).await
+    }
+
+    /// The same, in a directory whose place `more` may name.
+    pub(crate) async fn at(scratch: Scratch, accounts: &Value, more: &Value) -> Self {
         let config = scratch.config_with(accounts, more);
         Self { running: run(&config).await, scratch, config }
     }
