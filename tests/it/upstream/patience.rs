@@ -60,7 +60,7 @@ async fn a_server_that_is_more_patient_than_we_are_changes_nothing() {
     for said in ["", "timeout=60", "max=7", "timeout=99999999999999999999999", "timeout", "timeout=-1", "timeout=soon"]
     {
         let after = closed_after(&[said, said], idle).await.expect("it is used again");
-        assert!(after > idle - Duration::from_millis(10), "{said:?}: after {after:?}");
+        assert!(after > Duration::from_millis(290), "{said:?}: after {after:?}");
     }
 }
 
