@@ -136,9 +136,10 @@ impl Proxy {
             return Err(Refusal::BadRequest("a request must carry exactly one Host"));
         }
         agent::refuse_browser(&head.headers)?;
-        let handshake = upgrade::asked(&mut head)?;
-        let find = if handshake.is_some() { route::find_socket } else { route::find };
+        let asks_for_socket = upgrade::is_asked(&head.headers);
+        let find = if asks_for_socket { route::find_socket } else { route::find };
         let route = find(account, self.bound.is_some(), &head.method, &head.uri)?;
+        let handshake = asks_for_socket.then(|| Handshake::take(&mut head)).transpose()?;
         let stripped = strip::strip(head.headers, &route);
         let grant = self.parts.agents.authorize(&stripped, account.name())?;
         if route.purpose() == Purpose::Hello {

@@ -78,8 +78,13 @@ impl Frames {
         while let Some(&byte) = text.get(taken) {
             self.header.push(byte);
             taken += 1;
-            if self.judge()? {
-                return Ok(Part::Header(taken));
+            match self.judge() {
+                Ok(true) => return Ok(Part::Header(taken)),
+                Ok(false) => {}
+                Err(error) => {
+                    self.header.clear(); // nothing of it has passed
+                    return Err(error);
+                }
             }
         }
         Ok(Part::HeaderBegins(taken))

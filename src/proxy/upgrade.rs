@@ -29,7 +29,7 @@ use crate::server::{Switch, Switched};
 use crate::upstream::Incoming;
 use crate::usage::TokenCounter;
 
-/// What an agent said to open a WebSocket, and the way to its end of it. Made by [`asked`] alone.
+/// What an agent said to open a WebSocket, and the way to its end of it. Made by [`Handshake::take`] alone.
 pub struct Handshake {
     key: HeaderValue,
     protocols: Option<HeaderValue>,
@@ -105,34 +105,6 @@ pub fn is_asked(headers: &HeaderMap) -> bool {
     members(headers, &UPGRADE).any(|protocol| protocol == "websocket")
 }
 
-/// Takes the handshake out of a request, if it is one (RFC 6455 §4.2.1).
-pub fn asked(head: &mut request::Parts) -> Result<Option<Handshake>, Refusal> {
-    if !is_asked(&head.headers) {
-        return Ok(None);
-    }
-    let headers = &head.headers;
-    let one = |name| {
-        let mut values = headers.get_all(name).iter();
-        values.next().filter(|_| values.next().is_none()).cloned()
-    };
-    let key = one(SEC_WEBSOCKET_KEY).filter(|key| is_key(key.as_bytes()));
-    let is_whole = members(headers, &CONNECTION).any(|option| option == "upgrade")
-        && one(SEC_WEBSOCKET_VERSION).is_some_and(|version| version == "13");
-    let (Some(key), true) = (key, is_whole) else {
-        return Err(Refusal::BadRequest("this is no handshake of a WebSocket (RFC 6455, section 4.2.1)"));
-    };
-    let named = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
-    let passing: Vec<&str> = named
-        .flat_map(|value| value.split(',').map(str::trim))
-        .filter(|protocol| !protocol.is_empty() && !protocol.starts_with(KEY_PROTOCOL))
-        .collect();
-    let protocols = HeaderValue::try_from(passing.join(", ")).ok().filter(|value| !value.is_empty());
-    // Absent over HTTP/2, where nothing can be upgraded (RFC 9113 §8.6).
-    let (agent, switch) = (head.extensions.remove::<OnUpgrade>(), head.extensions.remove::<Switch>());
-    let (Some(agent), Some(switch)) = (agent, switch) else { return Err(Refusal::NoWebSocket) };
-    Ok(Some(Handshake { key, protocols, agent, switch }))
-}
-
 /// What a client hears that asked for a WebSocket. After a 401 it would ask again and again; after a 426 it goes on by plain
 /// requests at once, and hears there what is wrong.
 pub fn as_heard(refusal: Refusal) -> Refusal {
@@ -162,6 +134,31 @@ fn is_key(value: &[u8]) -> bool {
 }
 
 impl Handshake {
+    /// Takes the handshake out of a request (RFC 6455 §4.2.1).
+    pub fn take(head: &mut request::Parts) -> Result<Self, Refusal> {
+        let headers = &head.headers;
+        let one = |name| {
+            let mut values = headers.get_all(name).iter();
+            values.next().filter(|_| values.next().is_none()).cloned()
+        };
+        let key = one(SEC_WEBSOCKET_KEY).filter(|key| is_key(key.as_bytes()));
+        let is_whole = members(headers, &CONNECTION).any(|option| option == "upgrade")
+            && one(SEC_WEBSOCKET_VERSION).is_some_and(|version| version == "13");
+        let (Some(key), true) = (key, is_whole) else {
+            return Err(Refusal::BadRequest("this is no handshake of a WebSocket (RFC 6455, section 4.2.1)"));
+        };
+        let named = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+        let passing: Vec<&str> = named
+            .flat_map(|value| value.split(',').map(str::trim))
+            .filter(|protocol| !protocol.is_empty() && !protocol.starts_with(KEY_PROTOCOL))
+            .collect();
+        let protocols = HeaderValue::try_from(passing.join(", ")).ok().filter(|value| !value.is_empty());
+        // Absent over HTTP/2, where nothing can be upgraded (RFC 9113 §8.6).
+        let (agent, switch) = (head.extensions.remove::<OnUpgrade>(), head.extensions.remove::<Switch>());
+        let (Some(agent), Some(switch)) = (agent, switch) else { return Err(Refusal::NoWebSocket) };
+        Ok(Self { key, protocols, agent, switch })
+    }
+
     /// Adds what the upstream is to hear.
     pub(super) fn apply(&self, headers: &mut HeaderMap) {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));

@@ -77,8 +77,8 @@ async fn attack_34_an_upgrade_is_taken_out_and_nothing_behind_its_head_is_forwar
         "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n",
         "Connection: Upgrade\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n",
         "Upgrade: H2C\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n",
-        "Connection: upgrade\r\nUpgrade: h2c\r\nUpgrade: websocket\r\n",
-        "Connection: upgrade\r\nUpgrade: h2c, websocket\r\n",
+        "Connection: upgrade\r\nUpgrade: h2c\r\nUpgrade: websockets\r\n",
+        "Connection: upgrade\r\nUpgrade: h2c, web-socket\r\n",
         "Connection: upgrade\r\nUpgrade: TLS/1.0\r\n",
         "Connection: keep-alive\r\nUpgrade:\r\n",
     ];

@@ -1,0 +1,315 @@
+//! WebSockets: what passes, what does not, and how they end.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::support::{Pixy, RawClient, Rotation, TokenEndpoint, Upstream, oauth_account, within};
+
+/// The upstream's side, played by the test itself.
+struct Stage {
+    pixy: Pixy,
+    endpoint: TokenEndpoint,
+    server: TcpListener,
+}
+
+/// One connection as the upstream sees it, and the head that opened it.
+struct Opened {
+    stream: TcpStream,
+    head: String,
+}
+
+const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\n\
+                      Sec-WebSocket-Accept: from-the-upstream\r\nX-Request-Id: 7\r\n";
+
+const HANDSHAKE: &str = "Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                         Sec-WebSocket-Key: Zh90cFBo5liuwDwihenzkA==\r\n";
+
+/// A text frame of an agent: masked.
+const HELLO: &[u8] = b"\x81\x85mask\x05\x04\x1f\x07\x02";
+
+impl Stage {
+    async fn new() -> Self {
+        Self::with(&json!({})).await
+    }
+
+    async fn with(more: &Value) -> Self {
+        let endpoint = TokenEndpoint::with(Rotation::new(Duration::from_hours(1), Duration::ZERO)).await;
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut account = oauth_account(&endpoint, &Upstream::start().await);
+        let api = &mut account["profile"]["api"];
+        api["base_url"] = json!(format!("http://{}", server.local_addr().unwrap()));
+        api["websocket"] = json!(["/v1/responses"]);
+        let pixy = Pixy::with(&json!({ "a": account }), more).await;
+        pixy.link(&endpoint).await;
+        Self { pixy, endpoint, server }
+    }
+
+    async fn ask(&self, fields: &str) -> RawClient {
+        ask(self.pixy.agents(), "/a/v1/responses", fields).await
+    }
+
+    /// What the upstream hears next.
+    async fn heard(&self) -> Opened {
+        let (mut stream, _) = within(self.server.accept()).await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(within(stream.read_u8()).await.unwrap());
+        }
+        Opened { stream, head: String::from_utf8(head).unwrap() }
+    }
+
+    /// A WebSocket that is open at both ends.
+    async fn open(&self) -> (RawClient, Opened) {
+        let mut agent = self.ask(HANDSHAKE).await;
+        let mut upstream = self.heard().await;
+        upstream.say(format!("{SWITCH}\r\n")).await;
+        assert_eq!(agent.head().await.unwrap().status, 101);
+        (agent, upstream)
+    }
+}
+
+impl Opened {
+    async fn say(&mut self, bytes: impl AsRef<[u8]>) {
+        within(self.stream.write_all(bytes.as_ref())).await.unwrap();
+    }
+
+    async fn hears(&mut self, expected: &[u8]) {
+        let mut heard = vec![0; expected.len()];
+        within(self.stream.read_exact(&mut heard)).await.unwrap();
+        assert_eq!(heard, expected);
+    }
+
+    /// Everything until the end.
+    async fn rest(&mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        let _ = within(self.stream.read_to_end(&mut rest)).await;
+        rest
+    }
+
+    fn token(&self) -> String {
+        let line = self.head.lines().find(|line| line.starts_with("authorization: ")).unwrap();
+        line.strip_prefix("authorization: Bearer ").unwrap().to_owned()
+    }
+}
+
+async fn ask(pixy: SocketAddr, path: &str, fields: &str) -> RawClient {
+    let mut agent = RawClient::connect(pixy).await;
+    agent.send(format!("GET {path} HTTP/1.1\r\nHost: pixy\r\n{fields}\r\n")).await;
+    agent
+}
+
+fn text_frame(text: &str) -> Vec<u8> {
+    let mut frame = vec![0x81, 126];
+    frame.extend(u16::try_from(text.len()).unwrap().to_be_bytes());
+    frame.extend(text.as_bytes());
+    frame
+}
+
+#[tokio::test]
+async fn a_websocket_is_opened_with_our_token_and_frames_pass_as_they_are() {
+    let stage = Stage::new().await;
+    let fields = "Authorization: Bearer dummy\r\nopenai-beta: responses_websockets=2026-02-06\r\n\
+                  Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\
+                  Sec-WebSocket-Protocol: realtime, openai-insecure-api-key.sk-of-the-agent\r\n";
+    let mut agent = stage.ask(&format!("{HANDSHAKE}{fields}")).await;
+    let mut upstream = stage.heard().await;
+    let mut lines: Vec<String> = upstream.head.trim().lines().map(str::to_owned).collect();
+    assert_eq!(lines.remove(0), "GET /v1/responses HTTP/1.1");
+    lines.sort();
+    let token = upstream.token();
+    assert!(token.starts_with("marked-access-"), "{token}");
+    assert_eq!(
+        lines,
+        [
+            "accept-encoding: identity".to_owned(),
+            format!("authorization: Bearer {token}"),
+            "connection: upgrade".to_owned(),
+            format!("host: {}", stage.server.local_addr().unwrap()),
+            "openai-beta: responses_websockets=2026-02-06".to_owned(),
+            "sec-websocket-key: Zh90cFBo5liuwDwihenzkA==".to_owned(),
+            "sec-websocket-protocol: realtime".to_owned(),
+            "sec-websocket-version: 13".to_owned(),
+            "upgrade: websocket".to_owned(),
+        ],
+        "the ENTIRE header set: no key of the agent's, and no compression, which nobody could search"
+    );
+    upstream.say(format!("{SWITCH}Sec-WebSocket-Protocol: realtime\r\nSet-Cookie: a=b\r\n\r\n\x01\x02")).await;
+    let head = agent.head().await.unwrap();
+    assert_eq!(
+        (head.status, head.header("upgrade"), head.header("connection")),
+        (101, vec!["websocket"], vec!["upgrade"])
+    );
+    assert_eq!(head.header("sec-websocket-accept"), ["from-the-upstream"]);
+    assert_eq!((head.header("sec-websocket-protocol"), head.header("x-request-id")), (vec!["realtime"], vec!["7"]));
+    assert!(head.header("set-cookie").is_empty() && head.header("sec-websocket-extensions").is_empty());
+    // What came right behind the 101 is a frame's beginning; its rest, a ping, a pong and a close follow as they are.
+    upstream.say(b"hi\x89\x02hi").await;
+    assert_eq!(agent.bytes(8).await, b"\x01\x02hi\x89\x02hi");
+    agent.send(HELLO).await;
+    agent.send(b"\x8a\x82mask\x05\x08\x88\x82mask\x6e\x88").await;
+    upstream.hears(&[HELLO, b"\x8a\x82mask\x05\x08\x88\x82mask\x6e\x88"].concat()).await;
+    upstream.say(b"\x88\x02\x03\xe8").await;
+    drop(upstream);
+    assert_eq!(agent.rest().await, b"\x88\x02\x03\xe8", "the close code of the upstream, then the end");
+}
+
+#[tokio::test]
+async fn attack_34_no_byte_of_an_agent_reaches_the_upstream_before_its_101() {
+    let stage = Stage::new().await;
+    let smuggled = "GET /v1/models HTTP/1.1\r\nHost: pixy\r\n\r\n";
+    for (answer, seen_by_agent) in [("HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno", 403), ("", 101)] {
+        let mut agent = stage.ask(HANDSHAKE).await;
+        agent.send(HELLO).await;
+        let mut upstream = stage.heard().await;
+        let early = tokio::time::timeout(Duration::from_millis(200), upstream.stream.read_u8()).await;
+        assert!(early.is_err(), "{early:?} came before the answer");
+        if seen_by_agent == 101 {
+            upstream.say(format!("{SWITCH}\r\n")).await;
+            assert_eq!(agent.head().await.unwrap().status, 101);
+            upstream.hears(HELLO).await;
+        } else {
+            upstream.say(answer).await;
+            assert_eq!(agent.response().await.unwrap().status, 403);
+            agent.send("\r\n\r\n").await;
+            assert_eq!(agent.response().await.unwrap().status, 400, "the frame is no request");
+            assert_eq!(upstream.rest().await, b"", "nor does it reach the upstream");
+        }
+    }
+    // An upstream that says 101 to something else.
+    for switch in [
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n".to_owned(),
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n".to_owned(),
+        format!("{SWITCH}Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"),
+    ] {
+        let mut agent = stage.ask(HANDSHAKE).await;
+        let mut upstream = stage.heard().await;
+        upstream.say(&switch).await;
+        let response = agent.response().await.unwrap();
+        assert_eq!((response.status, response.header("x-pixy-error")), (502, vec!["upstream_unreachable"]), "{switch}");
+        agent.send(smuggled).await;
+        assert_eq!(upstream.rest().await, b"", "{switch}");
+    }
+}
+
+#[tokio::test]
+async fn elsewhere_a_client_hears_426_and_goes_on_without() {
+    let stage = Stage::new().await;
+    let pixy = stage.pixy.agents();
+    for (path, fields, status, code) in [
+        ("/a/v1/models", HANDSHAKE, 426, "no_websocket"),
+        ("/a/v1/messages", HANDSHAKE, 426, "no_websocket"),
+        ("/a/v1/models", "Connection: upgrade\r\nUpgrade: h2c, websocket\r\n", 426, "no_websocket"),
+        ("/a/v1/models", "Upgrade: h2c\r\nUpgrade: WebSocket\r\n", 426, "no_websocket"),
+        ("/a/v1/%2e%2e/responses", HANDSHAKE, 400, "bad_request"),
+        ("/a/v1/responses", "Connection: Upgrade\r\nUpgrade: websocket\r\n", 400, "bad_request"),
+        ("/a/v1/responses", &HANDSHAKE.replace("13", "8"), 400, "bad_request"),
+        ("/a/v1/responses", &HANDSHAKE.replace("==", "="), 400, "bad_request"),
+        ("/a/v1/responses", &HANDSHAKE.replace(", Upgrade", ""), 400, "bad_request"),
+        ("/a/v1/responses", &format!("Origin: http://evil.example\r\n{HANDSHAKE}"), 403, "browser_refused"),
+        ("/b/v1/responses", HANDSHAKE, 404, "no_route"),
+    ] {
+        let response = ask(pixy, path, fields).await.response().await.unwrap();
+        assert_eq!((response.status, response.header("x-pixy-error")), (status, vec![code]), "{path} {fields}");
+    }
+    // Not linked: a client that hears 401 asks seven times more, and then six times without. After 426 it asks once, and hears why.
+    stage.pixy.api(http::Method::DELETE, "/api/accounts/a", Value::Null).await;
+    let response = stage.ask(HANDSHAKE).await.response().await.unwrap();
+    assert_eq!((response.status, response.header("x-pixy-error")), (426, vec!["no_websocket"]));
+    assert_eq!(stage.pixy.get("/a/v1/models").await.status, 401);
+}
+
+#[tokio::test]
+async fn a_token_that_was_revoked_early_is_renewed_for_a_websocket_too() {
+    let stage = Stage::new().await;
+    let mut agent = stage.ask(HANDSHAKE).await;
+    let mut first = stage.heard().await;
+    first.say("HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n").await;
+    let mut second = stage.heard().await;
+    assert_ne!(first.token(), second.token());
+    second.say(format!("{SWITCH}\r\n")).await;
+    assert_eq!(agent.head().await.unwrap().status, 101);
+    assert_eq!(stage.endpoint.refreshes(), 1);
+    // And one that is refused for good is no 401.
+    let mut agent = stage.ask(HANDSHAKE).await;
+    stage.heard().await.say("HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n").await;
+    assert_eq!(agent.response().await.unwrap().status, 426);
+}
+
+#[tokio::test]
+async fn attack_37_a_secret_in_a_frame_is_replaced_however_it_is_cut() {
+    let stage = Stage::new().await;
+    let (mut agent, mut upstream) = stage.open().await;
+    let token = upstream.token();
+    let frame = text_frame(&format!("{{\"echo\":\"{token}\"}}"));
+    for cut in [1, 3, 4, 9, 20, frame.len() - 3] {
+        upstream.say(&frame[..cut]).await;
+        tokio::task::yield_now().await;
+        upstream.say(&frame[cut..]).await;
+        let heard = agent.bytes(frame.len()).await;
+        let heard = String::from_utf8_lossy(&heard[4..]).into_owned();
+        assert!(heard.starts_with("{\"echo\":\"[pixy:redacted]*") && heard.ends_with("\"}"), "{heard}");
+    }
+    // What ends like the beginning of one does not wait for the next message.
+    let open_end = text_frame(&token[..12]);
+    upstream.say(&open_end).await;
+    assert_eq!(agent.bytes(open_end.len()).await, open_end);
+    // Compressed though nobody agreed to it: not passed, and both are told.
+    upstream.say(b"\xc1\x02ab").await;
+    assert_eq!(agent.rest().await, b"\x88\x02\x03\xea");
+    assert_eq!(upstream.rest().await, b"\x88\x82\0\0\0\0\x03\xea");
+}
+
+#[tokio::test]
+async fn an_agent_that_hangs_up_ends_it_at_the_upstream() {
+    let stage = Stage::new().await;
+    let (agent, mut upstream) = stage.open().await;
+    agent.reset();
+    assert_eq!(upstream.rest().await, b"");
+    let (mut agent, upstream) = stage.open().await;
+    drop(upstream);
+    assert_eq!(agent.rest().await, b"");
+}
+
+#[tokio::test]
+async fn going_down_says_goodbye_between_two_answers() {
+    let stage = Stage::new().await;
+    let (mut agent, mut upstream) = stage.open().await;
+    // In the middle of a frame: what is under way is not cut.
+    upstream.say(b"\x81\x04ha").await;
+    assert_eq!(agent.bytes(4).await, b"\x81\x04ha");
+    let Stage { pixy, endpoint: _endpoint, server: _server } = stage;
+    let stopping = tokio::spawn(pixy.stop());
+    upstream.say(b"lf").await;
+    assert_eq!(agent.bytes(2).await, b"lf");
+    assert_eq!(agent.rest().await, b"\x88\x02\x03\xe9", "1001, going away");
+    assert_eq!(upstream.rest().await, b"\x88\x82\0\0\0\0\x03\xe9");
+    within(stopping).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn an_open_websocket_counts_as_a_connection_and_as_one_of_an_agents_requests() {
+    let digest = "85dbe15d75ef9308c7ae0f33c7a324cc6f4bf519a2ed2f3027bd33c140a4f9aa"; // of `secret-key`
+    let limits = json!({ "concurrent": 1, "tokens_per_day": 100 });
+    let keys = json!([{ "name": "coder", "sha256": digest, "accounts": ["a"], "limits": limits }]);
+    let stage = Stage::with(&json!({ "agent": { "listen": "127.0.0.1:0", "keys": keys } })).await;
+    let fields = format!("{HANDSHAKE}X-Api-Key: secret-key\r\n");
+    let mut agent = stage.ask(&fields).await;
+    let mut upstream = stage.heard().await;
+    upstream.say(format!("{SWITCH}\r\n")).await;
+    assert_eq!(agent.head().await.unwrap().status, 101);
+    let status = async || stage.ask(&fields).await.response().await.unwrap().status;
+    assert_eq!(status().await, 429);
+    for _ in 0..2 {
+        let message = text_frame("{\"usage\":{\"input_tokens\":50,\"output_tokens\":10}}");
+        upstream.say(&message).await;
+        agent.bytes(message.len()).await;
+    }
+    agent.reset();
+    assert_eq!(upstream.rest().await, b"");
+    let refused = stage.ask(&fields).await.response().await.unwrap();
+    assert!(refused.text().contains("tokens a day"), "each answer counts: {}", refused.text());
+}
