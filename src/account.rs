@@ -9,10 +9,12 @@ mod guarded;
 #[cfg(test)]
 mod model_tests;
 mod refresh;
+mod spending;
 mod state;
 mod view;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::{ArcSwapOption, Guard};
@@ -27,11 +29,13 @@ use crate::oauth::profile::Profile;
 use crate::scrub::Needles;
 use crate::secret::Secret;
 use crate::upstream::Upstream;
+use crate::usage::Ledger;
 use crate::vault::Vault;
 
 pub use crate::vault::VaultError;
 pub use book::Book;
 use guarded::Guarded;
+pub use spending::Spending;
 pub use state::{Login, Renewal};
 use state::{Record, Standing, Timing};
 pub use view::{State, View};
@@ -54,6 +58,9 @@ pub struct Account {
     wake: Notify,
     /// Who asks for a refresh before its time.
     asked: std::sync::Mutex<Vec<Ask>>,
+    /// What agents use of it.
+    ledger: Ledger,
+    tells_of_usage: AtomicBool,
 }
 
 /// A person or a 401 asks for the successor of a token.
@@ -151,6 +158,8 @@ impl Account {
             }),
             wake: Notify::new(),
             asked: std::sync::Mutex::default(),
+            ledger: Ledger::default(),
+            tells_of_usage: AtomicBool::new(false),
         })
     }
 
@@ -262,6 +271,7 @@ impl Account {
             return Err(error);
         }
         (inner.failed_in_a_row, inner.held_until) = (0, None);
+        self.ledger.forget_quota();
         self.publish(&mut inner);
         drop(inner);
         tracing::info!(account = %self.name, "linked");
@@ -282,6 +292,7 @@ impl Account {
         };
         // From here on no request gets the token, whatever the provider and the disk say.
         self.live.store(None);
+        self.ledger.forget_quota();
         let outcome = self.revoke(&record.login).await;
         if outcome == Unlinked::Pending {
             let standing = Standing::RevocationPending { since: self.parts.clock.wall() };

@@ -30,7 +30,7 @@
 //! | [`hardening`] | what the process takes from itself before it holds a secret, and who else is on the machine |
 //! | [`server`] | the way in: listeners, limits, drain |
 //! | [`scrub`] | an account's secrets in every spelling, found in what an upstream sends; below `account`, which makes the needles, because `proxy` uses them |
-//! | [`usage`] | tokens of the model, counted in passing |
+//! | [`usage`] | tokens of the model, counted in passing; requests by the hour; the quota as the provider tells it |
 //! | [`metrics`], [`name`], [`secret`], [`clock`] | what everything may use |
 //!
 //! # Layers

@@ -8,6 +8,7 @@ mod attempt;
 mod callback;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;
+mod gauges;
 pub mod guard;
 mod json;
 mod page;

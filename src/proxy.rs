@@ -157,15 +157,16 @@ impl Proxy {
         }
         let idle = self.parts.upstream.idle_timeout();
         let Answer { response, scrub } = answer;
+        let spending = account.answered(response.headers());
         match checked.handshake {
             Some(handshake) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                let tunnel = Tunnel { account: account.name().clone(), grant: checked.grant, scrub, idle, open };
-                return Ok(handshake.complete(response, tunnel));
+                let account = account.name().clone();
+                let tunnel = Tunnel { account, grant: checked.grant, scrub, spending, idle, open };
+                Ok(handshake.complete(response, tunnel))
             }
-            Some(_) if response.status() == StatusCode::UNAUTHORIZED => return Err(Refusal::NoWebSocket),
-            _ => {}
+            Some(_) if response.status() == StatusCode::UNAUTHORIZED => Err(Refusal::NoWebSocket),
+            _ => Ok(response.map(|body| ReplyBody::streaming(body, idle, checked.grant, scrub, spending, open))),
         }
-        Ok(response.map(|body| ReplyBody::streaming(body, idle, checked.grant, scrub, open)))
     }
 
     /// One attempt.

@@ -1,7 +1,18 @@
-//! Counts the model's tokens in passing, where an agent has a limit of them: reads the numbers that providers put into their
-//! answers, and holds nothing back.
+//! What agents use of an account: the model's tokens, counted in passing and held back by nothing, requests by the hour
+//! (`ledger`), and what the provider says is left (`quota`).
+//!
+//! Where an agent has a limit of tokens, every byte of an answer is looked at ([`TokenCounter`]). What a person is shown
+//! comes from the first and the last of it ([`Glance`]), which costs the same however long the answer is.
+
+mod glance;
+mod ledger;
+mod quota;
 
 use memchr::memmem;
+
+pub use glance::Glance;
+pub use ledger::{Hour, Ledger};
+pub use quota::Quota;
 
 /// Members that hold a count of what went in, of every dialect.
 const INPUT: [&str; 3] = ["\"input_tokens\"", "\"prompt_tokens\"", "\"promptTokenCount\""];
@@ -12,27 +23,46 @@ const OUTPUT: [&str; 3] = ["\"output_tokens\"", "\"completion_tokens\"", "\"cand
 /// Longer than any member's name with its number, so that one that is split over two chunks is found.
 const CARRY: usize = 64;
 
+/// Tokens of the model.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tokens {
+    /// What went in.
+    pub input: u64,
+    /// What came out.
+    pub output: u64,
+}
+
 /// The counts of one answer. Streams repeat them as they grow, so the largest counts.
 #[derive(Debug, Default)]
 pub struct TokenCounter {
     carry: Vec<u8>,
-    input: u64,
-    output: u64,
+    tokens: Tokens,
 }
 
 impl TokenCounter {
     /// Looks at the next piece of the answer.
     pub fn feed(&mut self, piece: &[u8]) {
         self.carry.extend_from_slice(piece);
-        self.input = largest(&self.carry, &INPUT).unwrap_or(0).max(self.input);
-        self.output = largest(&self.carry, &OUTPUT).unwrap_or(0).max(self.output);
+        self.tokens = self.tokens.larger(Tokens::told_in(&self.carry));
         let done = self.carry.len().saturating_sub(CARRY);
         self.carry.drain(..done);
     }
 
     /// In and out together.
     pub fn total(&self) -> u64 {
-        self.input.saturating_add(self.output)
+        self.tokens.input.saturating_add(self.tokens.output)
+    }
+}
+
+impl Tokens {
+    /// The largest counts that stand in a text.
+    fn told_in(text: &[u8]) -> Self {
+        let told = |names| largest(text, names).unwrap_or(0);
+        Self { input: told(&INPUT), output: told(&OUTPUT) }
+    }
+
+    fn larger(self, other: Self) -> Self {
+        Self { input: self.input.max(other.input), output: self.output.max(other.output) }
     }
 }
 

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::Linker;
 use super::attempt::Stage;
+use super::gauges::{self, QuotaJson, UsageJson};
 use super::recipe::{self, Door};
 use crate::account::{Account, State};
 use crate::clock::Timestamp;
@@ -26,8 +27,8 @@ pub struct AccountJson {
     refreshed_at: Option<String>,
     next_refresh_at: Option<String>,
     error: Option<ErrorJson>,
-    quota: Option<()>,
-    usage: Option<()>,
+    quota: Option<Vec<QuotaJson>>,
+    usage: Option<UsageJson>,
     base_url: String,
     attempt: Option<AttemptJson>,
 }
@@ -92,8 +93,8 @@ impl Linker {
             refreshed_at: rfc3339(view.refreshed_at),
             next_refresh_at: rfc3339(view.next_refresh_at),
             error: view.error.map(|title| ErrorJson { title, detail: remedy(view.state) }),
-            quota: None,
-            usage: None,
+            quota: gauges::quota(account),
+            usage: gauges::usage(account),
             base_url: recipe::root(account, door),
             attempt: self.attempt_json(account, is_linked.then_some(view.identity)),
         }

@@ -12,6 +12,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::agent::Grant;
 use super::scrub::Scrub;
+use crate::account::Spending;
 use crate::metrics::OpenStream;
 use crate::upstream::{BoxError, Incoming};
 use crate::usage::TokenCounter;
@@ -34,6 +35,7 @@ pub struct Streaming {
     grant: Grant,
     scrub: Scrub,
     counter: Option<TokenCounter>,
+    spending: Spending,
     _open: OpenStream,
 }
 
@@ -44,7 +46,14 @@ impl ReplyBody {
     }
 
     /// What the upstream sends.
-    pub fn streaming(body: Incoming, idle_timeout: Duration, grant: Grant, scrub: Scrub, open: OpenStream) -> Self {
+    pub fn streaming(
+        body: Incoming,
+        idle_timeout: Duration,
+        grant: Grant,
+        scrub: Scrub,
+        spending: Spending,
+        open: OpenStream,
+    ) -> Self {
         let timer = Box::pin(tokio::time::sleep(idle_timeout));
         let last_activity = Instant::now();
         let counter = grant.counts_tokens().then(TokenCounter::default);
@@ -56,6 +65,7 @@ impl ReplyBody {
             grant,
             scrub,
             counter,
+            spending,
             _open: open,
         }))
     }
@@ -107,6 +117,7 @@ impl Streaming {
                     if let Some(counter) = &mut self.counter {
                         counter.feed(&piece);
                     }
+                    self.spending.feed(&piece);
                     let passing = self.scrub.piece(piece, self.body.is_end_stream());
                     if !passing.is_empty() {
                         return Poll::Ready(Some(Ok(Frame::data(passing))));

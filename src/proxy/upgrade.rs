@@ -23,6 +23,7 @@ use super::frames::{Frames, NotFrames, Part};
 use super::reply::Refusal;
 use super::scrub::Scrub;
 use super::stream::ReplyBody;
+use crate::account::Spending;
 use crate::metrics::OpenStream;
 use crate::name::AccountName;
 use crate::server::{Switch, Switched};
@@ -45,6 +46,8 @@ pub struct Tunnel {
     pub grant: Grant,
     /// Watches what comes from the upstream.
     pub scrub: Scrub,
+    /// Counts what is used of the account.
+    pub spending: Spending,
     /// A silence of both sides that ends it.
     pub idle: Duration,
     /// Counted as open.
@@ -187,7 +190,7 @@ impl Handshake {
 
 impl Tunnel {
     async fn run<S: AsyncRead + AsyncWrite>(self, agent: S, upstream: S, mut switched: Switched) {
-        let Self { account, grant, mut scrub, idle, open } = self;
+        let Self { account, grant, mut scrub, mut spending, idle, open } = self;
         let (mut agent_says, mut to_agent) = tokio::io::split(agent);
         let (mut upstream_says, mut to_upstream) = tokio::io::split(upstream);
         let mut counter = grant.counts_tokens().then(TokenCounter::default);
@@ -197,6 +200,10 @@ impl Tunnel {
                 if ends_message {
                     grant.count_tokens(std::mem::take(counter).total());
                 }
+            }
+            spending.feed(&piece);
+            if ends_message {
+                spending.count(); // one answer of several
             }
             scrub.piece(piece, ends_frame)
         });

@@ -22,4 +22,5 @@ mod sockets; // WebSockets: what passes, what does not, and how they end
 mod support; // what the tests talk to: fakes of a provider and of a client, and a whole Pixy
 mod tokens; // the life of a login: refreshes, failures, crashes
 mod upstream; // the way out: full, dead and hostile servers
+mod usage; // what a person is told of an account's use
 mod vault; // sealed files: swapped, damaged, rolled back, full disks, key rotation, moving house

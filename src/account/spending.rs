@@ -1,0 +1,67 @@
+//! What agents use of an account, for the person to see.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use http::HeaderMap;
+
+use super::Account;
+use crate::usage::{Glance, Hour, Quota};
+
+/// A burst of requests is told to those who watch once in so long.
+const TOLD_EVERY: Duration = Duration::from_secs(1);
+
+/// One answer of the upstream's while it passes; its tokens are counted when it is dropped.
+pub struct Spending {
+    account: Arc<Account>,
+    glance: Glance,
+}
+
+impl Account {
+    /// The upstream has begun to answer: the request counts, and what the head says of the quota is remembered.
+    pub fn answered(self: &Arc<Self>, headers: &HeaderMap) -> Spending {
+        self.ledger.answered(&self.profile.api.quota_headers, headers, self.parts.clock.wall());
+        self.tell_of_usage();
+        Spending { account: Arc::clone(self), glance: Glance::default() }
+    }
+
+    /// The quota as the provider told it last; nothing without a login.
+    pub fn quota(&self) -> Vec<Quota> {
+        self.ledger.quota(self.parts.clock.wall())
+    }
+
+    /// Use by the hour, of the last 24 hours.
+    pub fn usage(&self) -> Option<Vec<Hour>> {
+        self.ledger.hours(self.parts.clock.wall())
+    }
+
+    fn tell_of_usage(self: &Arc<Self>) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return }; // Pixy is going down
+        if !self.tells_of_usage.swap(true, Ordering::AcqRel) {
+            // Weak: a Pixy that has gone down must not be kept alive, its vault locked.
+            let account = Arc::downgrade(self);
+            runtime.spawn(async move {
+                tokio::time::sleep(TOLD_EVERY).await;
+                let Some(account) = account.upgrade() else { return };
+                account.tells_of_usage.store(false, Ordering::Release);
+                account.parts.changes.send_modify(|count| *count += 1);
+            });
+        }
+    }
+}
+
+impl Spending {
+    /// The next piece of the answer.
+    pub fn feed(&mut self, piece: &[u8]) {
+        self.glance.feed(piece);
+    }
+}
+
+impl Drop for Spending {
+    /// Also when the agent hung up: what the model has said by then is spent.
+    fn drop(&mut self) {
+        self.account.ledger.spent(self.glance.tokens(), self.account.parts.clock.wall());
+        self.account.tell_of_usage();
+    }
+}
