@@ -153,7 +153,7 @@ pub async fn start_beside(config: Config, neighbours: Neighbours) -> Result<Runn
         linker: Arc::new(linker),
         guard: Guard::new(clock.clone()),
         door: Box::new(doors(&config, &agents)),
-        facts: facts(&config, &agents),
+        facts: facts(&config, &agents, page.as_ref()),
         page: page.clone(),
         changes: seen,
     });
@@ -272,7 +272,7 @@ fn doors(config: &Config, agents: &[Address]) -> impl Fn(&Account) -> Door + Sen
     }
 }
 
-fn facts(config: &Config, agents: &[Address]) -> Facts {
+fn facts(config: &Config, agents: &[Address], page: Option<&Address>) -> Facts {
     let store = match &config.vault.store {
         vault::StoreSettings::Files(path) => path.display().to_string(),
         vault::StoreSettings::Postgres { .. } => "PostgreSQL".to_owned(),
@@ -281,6 +281,10 @@ fn facts(config: &Config, agents: &[Address]) -> Facts {
         version: env!("CARGO_PKG_VERSION"),
         agent_addresses: agents.iter().map(ToString::to_string).collect(),
         store,
+        port: page.and_then(|address| match address {
+            Address::Tcp(address) => Some(address.port()),
+            Address::Unix(_) => None,
+        }),
     }
 }
 

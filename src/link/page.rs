@@ -24,6 +24,8 @@ pub struct Facts {
     pub agent_addresses: Vec<String>,
     /// Where the sealed logins are.
     pub store: String,
+    /// The page's own port, to which providers send browsers back.
+    pub port: Option<u16>,
 }
 
 /// How a loopback redirect ended, for the tab that the provider sent back.
@@ -72,7 +74,7 @@ pub fn asset(path: &str) -> Option<Asset> {
 
 /// The page, the same for everybody: accounts come by the API, once there is a session.
 pub fn index(facts: &Facts) -> String {
-    let Facts { version, agent_addresses, store } = facts;
+    let Facts { version, agent_addresses, store, port } = facts;
     document(
         "Pixy",
         &html! {
@@ -95,7 +97,7 @@ pub fn index(facts: &Facts) -> String {
                     p { "This page needs JavaScript. The terminal does the same without it: " code { "pixy link NAME" } "." }
                 }
                 (door())
-                div #cards {}
+                div #cards data-port=[port] {}
             }
             footer {
                 p #closable hidden {
@@ -185,11 +187,11 @@ fn door() -> Markup {
             }
             details {
                 summary { "Pixy runs in a container, or on another machine" }
-                p { "Ask it there, and open the address here with the port forwarded:" }
-                pre tabindex="0" aria-label="Commands" {
+                p { "Ask it there. Where you reach this page by another port than Pixy's own, paste here what it prints." }
+                pre class="block" {
                     "docker compose exec pixy pixy url\n\
-                     kubectl exec POD -c pixy -- pixy url;  kubectl port-forward POD 8701\n\
-                     ssh HOST pixy url;  ssh -L 8701:127.0.0.1:8701 HOST"
+                     kubectl exec POD -c pixy -- pixy url\n\
+                     ssh HOST pixy url"
                 }
             }
         }
@@ -241,6 +243,7 @@ mod tests {
             version: "1.2.3",
             agent_addresses: vec!["http://127.0.0.1:8700".into(), "unix:/run/pixy.sock".into()],
             store: "/home/<b>anna</b>/vault".into(),
+            port: Some(8701),
         }
     }
 

@@ -1,4 +1,4 @@
-// Calls to Pixy. The session is kept in sessionStorage and sent as a header: cookies are shared across ports, this is not.
+// Calls to Pixy. The session is in sessionStorage: cookies are shared across ports, this is not.
 
 const KEY = "pixy-session";
 
@@ -8,7 +8,7 @@ export async function open(setup_code) {
   sessionStorage.setItem(KEY, (await call("POST", "/api/session", { setup_code })).session);
 }
 
-// Answers JSON, or throws problem details (RFC 9457) as `{title, detail, code, status}`.
+// JSON, or problem details (RFC 9457) are thrown.
 export const call = async (...request) => (await send(...request)).json();
 
 export const accounts = () => call("GET", "/api/accounts");
@@ -21,23 +21,19 @@ async function send(method, path, body) {
   const { ok, status } = response;
   if (ok) return response;
   if (status === 401) sessionStorage.removeItem(KEY);
-  const { title = "Pixy could not do that.", detail, type = "" } = await response.json().catch(() => ({}));
-  throw { title, detail, status, code: type.split(/[:/]/).pop() };
+  throw { title: "Pixy could not do that.", ...(await response.json().catch(() => {})), status };
 }
 
-// Follows the accounts while the session lasts: by events, and by asking every 5 s between two streams.
+// Follows the accounts while the session lasts; every stream begins with all of them.
 export async function watch(show, lost) {
-  const mine = session(), lasts = () => session() === mine, take = (list) => lasts() && show(list);
-  for (let pause = 1; lasts(); pause = Math.min(pause * 2, 30)) {
-    await stream((list) => { pause = 1; take(list); }).catch(({ status }) => status && lost({ status }));
-    for (let left = pause; left > 0 && lasts(); left -= 5) {
-      await accounts().then(take, lost);
-      await new Promise((done) => setTimeout(done, Math.min(left, 5) * 1000));
-    }
+  const mine = session(), lasts = () => session() === mine;
+  for (let pause = 1; lasts(); pause = Math.min(pause * 2, 15)) {
+    await stream((list) => { pause = 1; lasts() && show(list); }).catch(lost);
+    await new Promise((done) => setTimeout(done, pause * 1000));
   }
 }
 
-// EventSource cannot send a header, so the stream is read by hand.
+// EventSource cannot send a header.
 async function stream(show) {
   const reader = (await send("GET", "/api/events")).body.pipeThrough(new TextDecoderStream()).getReader();
   for (let read, rest = ""; !(read = await reader.read()).done; ) {

@@ -3,36 +3,31 @@
 import { call } from "./api.js";
 import { at, fill, idOf, part, pick, web } from "./dom.js";
 import { begin, flow } from "./flow.js";
-import { act, draw, focusOn, lost, mine, note, page } from "./state.js";
-import { signOf } from "./words.js";
+import { act, focusOn, lost, mine, note, page } from "./state.js";
+import { signOf, told } from "./words.js";
 
-// Brings the card of an account up to date.
 export function update(account) {
-  const { attempt, quota: bars, usage: hours, ...facts } = account, { name } = facts, own = mine(name);
+  const { attempt, quota: limits, usage: day, terms: { status, url, ...terms }, ...rest } = account, { name } = rest;
+  const facts = { ...rest, ...terms, url: web(url), terms: status !== "open" && status }, own = mine(name);
   const node = at(idOf(name, "card")) ?? at("cards").appendChild(part("card", { name }));
-  const [top, notice, link, gauges, acts, lines] = node.children, { begun, busy, problem, form, use, fresh, env, answer } = own;
-  // An attempt that this tab began and did not end is over, and says so.
+  const [top, notice, link, gauges, acts, lines] = node.children, { begun, busy, problem, form, use, fresh, env } = own;
+  // An attempt of this tab's that is gone is over, and says so.
   if (begun && !attempt && !busy) Object.assign(own, { begun: null, end: problem ? null : "over" });
   node.setAttribute("aria-labelledby", idOf(name, "name"));
-  node.ariaBusy = Boolean(busy);
-  fill(top, facts, () => head(account));
-  fill(notice, [problem, own.end], () => (problem ? part("told", problem) : pick("ends", `[data-end=${own.end}]`)));
-  fill(link, [attempt, begun, form, answer], () => (attempt ? flow(account, attempt) : form && secret(account)));
-  fill(gauges, [bars, hours], () => [bars?.map(quota), hours && usage(hours)].flat());
-  fill(acts, [facts, use, form], () => !attempt && !form && actions(account, use));
+  node.ariaBusy = !!busy;
+  fill(top, facts, () => part("head", { ...facts, sign: signOf(facts), told: facts.error && told(facts.error),
+    lines: `accounts:\n  ${name}:\n    accept_terms: true` }));
+  fill(notice, [problem, own.end], () => (problem ? told(problem) : pick("ends", `[data-end=${own.end}]`)));
+  fill(link, [attempt, begun, form], () => (attempt ? flow(facts, attempt) : form && secret(facts)));
+  fill(gauges, [limits, day], () => [limits?.map(quota), day && usage(day)].flat());
+  fill(acts, [facts, use, form], () => !attempt && !form && actions(facts, use));
   fill(lines, [use, fresh, env, page.client], () => use && recipes(name, own));
   return node;
 }
 
-function head(account) {
-  const { name, error, terms: { status, url, ...terms } } = account;
-  return part("head", { ...account, ...terms, sign: signOf(account), url: web(url), terms: status !== "open" && status,
-    told: error && part("told", error), lines: `accounts:\n  ${name}:\n    accept_terms: true` });
-}
-
-function actions(account, shown) {
-  const { name } = account;
-  return part("actions", { ...account, shown, link: () => begin(name), give: () => form(name, true), unlink: () => unlink(account),
+function actions(facts, shown) {
+  const { name } = facts;
+  return part("actions", { ...facts, shown, link: () => begin(name), give: () => form(name, true), unlink: () => unlink(facts),
     renew: () => act(name, () => call("POST", `/api/accounts/${name}/refresh`, {})),
     use: () => note(name, { use: !shown, fresh: false }) });
 }
@@ -70,20 +65,25 @@ function recipes(name, { env, fresh }) {
     const tab = part("tab", { name: `${name}-${client}`, title });
     Object.assign(tab.firstChild, { name, checked: client === chosen.client, onchange: () => {
       page.client = client;
-      draw();
+      note(name, {});
     } });
     return tab;
   });
   return part("use", { name, fresh, tabs, lines: chosen?.lines.join("\n") });
 }
 
-const quota = ({ used_percent: used, ...facts }) =>
-  part("quota", { ...facts, used: Math.round(used), bar: `M0 3H${Math.min(used, 100)}` });
+function quota({ used, ...facts }) {
+  const percent = Math.round(used * 100), known = used != null, past = !known && new Date(facts.resets_at) < Date.now();
+  return part("quota", { ...facts, known, past, percent, nearly: used >= 0.9, bar: `M0 3H${percent}` });
+}
 
-// The last 24 hours, as bars and as a table.
-function usage({ hours, requests, tokens }) {
-  const short = (count) => count?.toLocaleString("en", { notation: "compact" }), most = Math.max(...hours, 1);
-  return part("usage", { requests: short(requests), tokens: short(tokens),
-    bars: hours.map((count, hour) => `M${hour * 10 + 5} 32v-${(count / most) * 32}`).join(""),
-    rows: hours.map((count, hour) => part("hour", { ago: 23 - hour, count })) });
+// Requests as bars above a line, tokens below it; and as a table.
+function usage({ hours }) {
+  const all = (key) => hours.reduce((sum, hour) => sum + hour[key], 0).toLocaleString("en", { notation: "compact" });
+  const bars = (start, size, of) => hours.map((hour, place) =>
+    `M${place * 10 + 5} ${start}v${(of(hour) / Math.max(...hours.map(of), 1)) * size}`).join("");
+  return part("usage", { requests: all("requests"), input: all("input_tokens"), output: all("output_tokens"),
+    up: bars(32, -32, (hour) => hour.requests), down: bars(33, 15, (hour) => hour.input_tokens + hour.output_tokens),
+    rows: hours.filter(({ requests }) => requests).map((hour) =>
+      part("hour", { ...hour, from: new Date(hour.from).toTimeString().slice(0, 5) })) });
 }

@@ -1,8 +1,8 @@
-// Fills the page's templates. Data only ever becomes text: nothing here can turn it into markup.
+// Fills the page's templates. Data only ever becomes text, never markup.
 
 export const at = (id) => document.getElementById(id);
 
-// Web addresses alone become links: a `javascript:` address never does.
+// Web addresses alone become links.
 export const web = (text) => (/^https?:/i.test(text) && URL.canParse(text) ? new URL(text) : null);
 
 export const idOf = (name, what) => `of-${name}-${what}`;
@@ -11,7 +11,7 @@ export const pick = (id, match = "*") => at(id).content.querySelector(match)?.cl
 
 const has = (fact) => fact != null && fact !== false && fact.length !== 0;
 
-// A copy of a template, filled with facts; how is said above the templates.
+// A copy of a template with facts; how is said above the templates.
 export function part(id, facts) {
   const root = pick(id), { name, now } = facts;
   const holds = (key) => (key[0] === "!" ? !has(facts[key.slice(1)]) : has(facts[key]));
@@ -37,7 +37,7 @@ export function part(id, facts) {
   return root;
 }
 
-// Makes a part anew only when its facts changed, so that typing and focus survive every event.
+// Makes a part anew only when its facts changed: typing and focus survive.
 export function fill(node, facts, make) {
   const key = JSON.stringify(facts);
   if (node.facts === key) return;
@@ -49,26 +49,30 @@ export function fill(node, facts, make) {
 }
 
 async function copy(button) {
-  const text = button.previousElementSibling.textContent;
-  button.textContent = await navigator.clipboard.writeText(text).then(() => "Copied", () => "Select it and press Ctrl+C");
+  const lines = button.previousElementSibling;
+  button.textContent = await navigator.clipboard.writeText(lines.textContent).then(() => "Copied", () => {
+    getSelection().selectAllChildren(lines);
+    return "Press Ctrl+C";
+  });
   setTimeout(() => (button.textContent = "Copy"), 2500);
 }
 
 // Times are relative, and exact under the pointer or the focus.
 function tick() {
   for (const node of document.querySelectorAll("time")) {
-    const { as, time } = node.dataset, when = new Date(node.dateTime), seconds = Math.round((when - Date.now()) / 1000);
-    const past = time === "refreshed_at", left = Math.max(past ? -seconds : seconds, 0);
-    const [size, unit] = UNITS.find(([size]) => left >= size * 1.5) ?? [1, "s"], length = `${Math.round(left / size)} ${unit}`;
+    const { as } = node.dataset, when = new Date(node.dateTime), seconds = Math.round((when - Date.now()) / 1000);
+    const left = as === "past" ? seconds : Math.max(seconds, 0);
+    const [size, unit] = UNITS.find(([size]) => Math.abs(left) >= size * 1.5) ?? [1, "second"];
     const text = node.matches(":hover, :focus") ? String(when).slice(0, 24)
-      : as ? `${Math.floor(left / 60)}:${String(left % 60).padStart(2, 0)}`
-      : left < 3 ? "now" : past ? `${length} ago` : `in ${length}`;
+      : as === "clock" ? `${Math.floor(left / 60)}:${String(left % 60).padStart(2, 0)}`
+      : RELATIVE.format(Math.round(left / size), unit);
     node.tabIndex = 0;
     if (node.textContent !== text) node.textContent = text;
   }
 }
 
-const UNITS = [[86400, "days"], [3600, "h"], [60, "min"]];
+const UNITS = [[86400, "day"], [3600, "hour"], [60, "minute"]];
+const RELATIVE = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
 
 setInterval(tick, 1000);
 for (const event of ["pointerover", "pointerout", "focusin", "focusout"]) document.addEventListener(event, tick);

@@ -1,32 +1,28 @@
-// Linking: two steps and a check. Pixy stores nothing before the person confirms.
-
 import { call } from "./api.js";
 import { part, pick, web } from "./dom.js";
 import { expected, look } from "./look.js";
-import { act, focusOn, mine } from "./state.js";
-import { inWords } from "./words.js";
+import { act, focusOn } from "./state.js";
+import { inWords, told } from "./words.js";
 
 export const begin = (name) => act(name, async (own) => {
-  own.answer = null;
   own.begun = (await call("POST", `/api/accounts/${name}/attempts`, {})).attempt;
   focusOn(name, "open");
 });
 
-export function flow({ name }, attempt) {
-  const { begun } = mine(name), path = `/api/attempts/${attempt.attempt}`;
+export function flow(account, attempt) {
+  const { name, now } = account, path = `/api/attempts/${attempt.attempt}`;
   const cancel = () => act(name, async (own) => {
     own.begun = null;
     focusOn(name, "link");
     await call("DELETE", path);
   });
-  if (attempt.exchanged) return check(name, attempt, path, cancel);
-  const { redirect, ...known } = expected(attempt);
-  const to = web(attempt.verification_url ?? attempt.authorize_url);
-  return part("flow", {
-    ...attempt, ...known, name, to, cancel, waits: known.comesBack || attempt.user_code,
-    elsewhere: begun !== attempt.attempt,
-    host: to?.host, local: redirect?.host, words: inWords(attempt.scopes), form: paste(name, attempt, path),
-  });
+  const { redirect, ...known } = expected(attempt), { verification_url_complete: whole, verification_url: page } = attempt;
+  const facts = { ...account, ...attempt, ...known, cancel, link: () => begin(name) }, to = web(whole ?? page ?? attempt.authorize_url);
+  if (now === "to_confirm") return check(facts, path);
+  if (now === "failed") return part("failed", { ...facts, told: told(attempt.error) });
+  if (now === "exchanging") return part("exchanging", facts);
+  return part("flow", { ...facts, to, host: to?.host, local: redirect?.host, port: redirect?.port,
+    waits: known.comesBack || attempt.user_code, words: inWords(attempt.scopes), form: paste(name, attempt, path) });
 }
 
 function paste(name, attempt, path) {
@@ -35,8 +31,8 @@ function paste(name, attempt, path) {
     said.replaceChildren(...(hint ? [pick("hints", `[data-hint=${hint}]`)] : []));
     return hint === "good";
   };
-  const send = () => act(name, async (own) => {
-    own.answer = await call("POST", `${path}/paste`, { text: field.value });
+  const send = () => act(name, async () => {
+    await call("POST", `${path}/paste`, { text: field.value });
     focusOn(name, "check");
   });
   const clip = async () => {
@@ -53,11 +49,11 @@ function paste(name, attempt, path) {
   return form;
 }
 
-function check(name, attempt, path, cancel) {
-  const { scopes: asked = [], identity, replaces: before, granted = mine(name).answer?.scopes ?? asked } = attempt;
+function check(facts, path) {
+  const { name, scopes: asked, granted, identity, replaces: before } = facts;
+  const missing = asked.filter((scope) => !granted.includes(scope)), surplus = granted.filter((scope) => !asked.includes(scope));
   return part("check", {
-    ...attempt, name, granted, cancel, words: inWords(granted),
-    missing: asked.filter((scope) => !granted.includes(scope)), surplus: granted.filter((scope) => !asked.includes(scope)),
+    ...facts, words: inWords(granted), missing, lacks: inWords(missing), surplus,
     before: before && (before.length ? before : ["another login"]), same: before && String(before) === String(identity),
     confirm: () => act(name, async (own) => {
       await call("POST", `${path}/confirm`, {});

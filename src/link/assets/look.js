@@ -1,8 +1,7 @@
-// A first look at pasted text, for hints. Pixy itself decides, and more strictly.
+// A first look at pasted text. Pixy itself decides, more strictly.
 
-import { web } from "./dom.js";
+import { at, web } from "./dom.js";
 
-// The attempt's own address says what answer to expect.
 export function expected({ authorize_url, redirect: kind }) {
   const query = web(authorize_url)?.searchParams;
   const redirect = web(query?.get("redirect_uri") ?? query?.get("callback_url"));
@@ -13,6 +12,8 @@ export function expected({ authorize_url, redirect: kind }) {
     state: query?.get("state") ?? redirect?.searchParams.get("state"),
     // What comes to this page's own port needs no hands.
     comesBack: isLocal && redirect.port === location.port,
+    // Pixy listens there, but not for this browser.
+    ours: redirect?.port === at("cards").dataset.port,
   };
 }
 

@@ -1,5 +1,3 @@
-// The page: the door, the sentence, the cards.
-
 import { open, session, watch } from "./api.js";
 import { update } from "./card.js";
 import { at, fill, part } from "./dom.js";
@@ -15,7 +13,7 @@ at("door").addEventListener("submit", (event) => {
 });
 enter();
 
-// No server sees the fragment. It leaves the address bar before anything else happens.
+// No server sees the fragment; it leaves the address bar first.
 function enter() {
   const code = location.hash.slice(1);
   history.replaceState(null, "", location.pathname);
@@ -56,7 +54,7 @@ function render() {
   if (silent) say("Pixy does not answer", "What you see is from before. The page goes on as soon as Pixy does.");
   else say(title, more);
   fill(at("remedy"), about, () => about && part("do", { ...about, link: () => begin(about.name) }));
-  // Sorted when the page opens; after that nothing moves away from under the hand.
+  // Sorted once: nothing moves away from under the hand.
   const cards = accounts.toSorted(byNeed).map(update);
   for (const node of [...at("cards").children]) if (!cards.includes(node)) node.remove();
   at("closable").hidden = !accounts[0] || !accounts.every(({ now }) => /^(linked|key|refreshing)$/.test(now));

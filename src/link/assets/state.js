@@ -1,18 +1,16 @@
-// What this tab knows, and the one way in which a person's action runs.
+// What this tab knows, and how a person's action runs.
 
 import { accounts } from "./api.js";
 import { at, idOf } from "./dom.js";
 import { stage } from "./words.js";
 
-// What Pixy told last, whether it is `silent`, and which `client` is shown.
 export const page = { accounts: [] };
 
 const notes = new Map();
 
-// What this tab alone knows of an account.
 export const mine = (name) => notes.get(name) ?? notes.set(name, {}).get(name);
 
-export const draw = () => dispatchEvent(new Event("pixy-draw"));
+const draw = () => dispatchEvent(new Event("pixy-draw"));
 
 export function note(name, what) {
   Object.assign(mine(name), what);
@@ -32,7 +30,7 @@ export function lost({ status }) {
 
 let wanted;
 
-// The next drawing that has this element gives it the focus.
+// Gets the focus once it is drawn.
 export const focusOn = (name, what) => (wanted = idOf(name, what));
 
 export function settle() {
@@ -41,7 +39,7 @@ export function settle() {
   wanted = null;
 }
 
-// Runs one action on an account, never two at once; a problem becomes the card's notice.
+// One action on an account at a time; a problem becomes the card's notice.
 export async function act(name, work) {
   const own = mine(name);
   if (own.busy) return;

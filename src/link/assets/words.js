@@ -1,15 +1,16 @@
-// What to say of accounts. The words themselves stand in the page's templates.
+// What to say of accounts.
 
-import { at, pick } from "./dom.js";
+import { at, part, pick } from "./dom.js";
 
 const kinds = [...at("states").content.children];
 const kind = (now) => kinds.find(({ dataset }) => dataset.state === now);
 
-// Where an account is `now`, as a person would say it, and whether it takes a `key` rather than a login.
+// Where an account is `now`, and whether it takes a `key` rather than a login.
 export function stage({ state, attempt, error, flow }) {
   const key = /^(api_key|client_credentials)$/.test(flow);
-  const isLate = state === "refreshing" && error, bare = isLate ? "late" : state === "linked" && key ? "key" : state;
-  return { key, now: attempt ? (attempt.exchanged ? "confirm" : "waiting") : kind(bare) ? bare : "uncertain" };
+  const now = attempt ? attempt.stage ?? (attempt.exchanged ? "to_confirm" : "waiting")
+    : state === "refreshing" && error ? "late" : state === "linked" && key ? "key" : state;
+  return { key, now: kind(now) ? now : "uncertain" };
 }
 
 export const signOf = ({ now }) => kind(now).cloneNode(true);
@@ -18,28 +19,32 @@ export const byNeed = (one, other) => kinds.indexOf(kind(one.now)) - kinds.index
 
 // `[sentence, the rest, whom it is about]`.
 export function sentence(accounts) {
-  const groups = {}, { length } = accounts;
+  const groups = {}, { length } = accounts, names = (of) => list(of.map(({ name }) => name));
   let says, about = [];
   for (const { dataset: { state, one, many, group }, textContent } of kinds) {
     const these = accounts.filter(({ now }) => now === state), word = group ?? textContent.toLowerCase();
-    if (these.length && one && !says) {
-      about = these;
-      says = `${list(these.map(({ name }) => name))} ${these[1] ? many : one}`;
-    } else if (these.length) groups[word] = (groups[word] ?? 0) + these.length;
+    if (these[0] && one && !says) [about, says] = [these, `${names(these)} ${these[1] ? many : one}`];
+    else if (these[0]) groups[word] = [...(groups[word] ?? []), ...these];
   }
-  const words = Object.keys(groups), rest = list(words.map((word) => `${groups[word]} ${word}`)), [first, second] = about;
+  const { working, ...idle } = groups, [first, second] = about;
+  const rest = (groups) => list(Object.entries(groups).map(([word, of]) => `${of[1] ? of.length : names(of)} ${of[1] ? "are" : "is"} ${word}`));
   if (says) {
     const why = first.state === "relink_required" && !second && first.error ? `: ${within(first.error.title)}` : "";
-    return [says + why, rest && `Otherwise ${rest}.`, !second && first];
+    return [says + why, rest(groups), !second && first];
   }
   if (!length) return ["No account yet", "Accounts are named under “accounts:” in Pixy's configuration."];
-  if (length === 1) return [`${accounts[0].name} is ${words[0]}`, "", accounts[0]];
-  if (groups.working === length) return [`${length} accounts, all working`];
-  return [groups.working ? `${groups.working} of ${length} accounts working` : "No account is linked yet", `${rest}.`];
+  if (length === 1) return [rest(groups), "", accounts[0]];
+  if (!working) return ["No account is linked yet", "Link the one that your agent is to use: it takes a minute."];
+  return working.length === length ? [`${length} accounts, all working`] : [`${working.length} of ${length} accounts working`, rest(idle)];
 }
 
-// "The provider ended …: code." goes on within a sentence, without the code.
-const within = (text) => text.replace(/^(The|This|No|It)\b/, (word) => word.toLowerCase()).replace(/(: \w+)?\.$/, "");
+// A protocol's code is for a bug report, not for a sentence.
+const CODE = /(?:: | \()([a-z]+_\w+)\)?/;
+
+export const told = ({ title, detail, type = "" }) =>
+  part("told", { title: title.replace(CODE, ""), detail, code: CODE.exec(title)?.[1] ?? type.split(/[:/]/).pop() });
+
+const within = (text) => text.replace(CODE, "").replace(/^(The|This|No|It)\b/, (word) => word.toLowerCase()).replace(/\.$/, "");
 
 const list = (words) => words.join(", ").replace(/, ([^,]*)$/, " and $1");
 
