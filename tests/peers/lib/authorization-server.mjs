@@ -27,11 +27,12 @@ export async function startAuthorizationServer({ accessTokenSeconds = 5 } = {}) 
     reuses: 0, // grants that ended because a refresh token came twice
     secrets: new Set(), // every code, access, refresh and id token ever issued
     latest: {}, // the last token reply, as the client saw it
+    person: { ...PERSON }, // who logs in; a story may name them otherwise
     isActive: shared(async (token) => token !== undefined && introspect(issuer, token)),
     letGo: () => { server.holding = false; server.held.splice(0).forEach((goOn) => goOn()); },
   };
 
-  const provider = await makeProvider(issuer, accessTokenSeconds);
+  const provider = await makeProvider(server, accessTokenSeconds);
   provider.use((context, next) => watch(server, context, next));
   provider.on('grant.revoked', (context) => { if (context.oidc.route === 'token') server.reuses += 1; });
   provider.on('authorization_code.saved', (code) => server.secrets.add(code.jti));
@@ -54,7 +55,8 @@ export async function startAuthorizationServer({ accessTokenSeconds = 5 } = {}) 
   return server;
 }
 
-async function makeProvider(issuer, accessTokenSeconds) {
+async function makeProvider(server, accessTokenSeconds) {
+  const { issuer } = server;
   const { Provider } = await quietly(() => import('oidc-provider'));
   const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
   return quietly(() => new Provider(issuer, {
@@ -80,7 +82,7 @@ async function makeProvider(issuer, accessTokenSeconds) {
     scopes: SCOPES,
     claims: { openid: ['sub'], profile: ['name'], email: ['email', 'email_verified'] },
     conformIdTokenClaims: false, // claims in the id_token, as most servers have them
-    findAccount: (_, accountId) => ({ accountId, claims: () => PERSON }),
+    findAccount: (_, accountId) => ({ accountId, claims: () => server.person }),
     pkce: { required: () => true },
     rotateRefreshToken: true,
     ttl: {

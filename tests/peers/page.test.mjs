@@ -1,0 +1,416 @@
+// The page in real browsers: a person links, and others try to. `PIXY_SCREENSHOTS=DIRECTORY` also keeps a picture of every state.
+
+import assert from 'node:assert/strict';
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { after, afterEach, before, describe, test } from 'node:test';
+import { logIn, shownCode } from './lib/browser.mjs';
+import { listen } from './lib/net.mjs';
+import { peers } from './lib/peers.mjs';
+import { EVIL, installed, startChromium, startEvilSite, startFirefox, violations } from './lib/real-browsers.mjs';
+import { ENV, HOSTILE, STATES } from './lib/states.mjs';
+
+const PICTURES = process.env.PIXY_SCREENSHOTS;
+const SIZES = { phone: { width: 360, height: 740 }, wide: { width: 1280, height: 800 } };
+const CALLS = [
+  ['GET', '/'], ['POST', '/api/session'], ['GET', '/api/accounts'], ['POST', '/api/accounts/claude/attempts'],
+  ['POST', '/api/accounts/claude/key'], ['POST', '/api/accounts/claude/refresh'], ['DELETE', '/api/accounts/claude'],
+  ['GET', '/api/accounts/claude/env'], ['GET', '/callback'],
+];
+
+const stage = peers({ accessTokenSeconds: 3600 }); // what renews a login here is an attack
+const address = () => `http://127.0.0.1:${stage.pixy.ports.link}`;
+
+/** The address that `pixy url` prints. */
+async function setupAddress() {
+  const { code, output, all } = await stage.pixy.command(['url']);
+  assert.equal(code, 0, all);
+  return /http:\S+/.exec(output)[0];
+}
+
+afterEach(async () => {
+  stage.server.down = false;
+  for (const name of ['claude', 'gpt']) {
+    const { attempt } = await stage.pixy.account(name);
+    if (attempt) await stage.pixy.call('DELETE', `/api/attempts/${attempt.attempt}`);
+    await stage.pixy.call('DELETE', `/api/accounts/${name}`);
+  }
+});
+
+describe('Chromium', { skip: !installed('chromium') && 'chromium is not installed' }, () => {
+  let browser;
+  before(async () => { browser = await startChromium(); });
+  after(() => browser?.close());
+
+  /** A new person's window; what goes wrong in it fails the story at its end. */
+  async function person(story, options = {}) {
+    const context = await browser.newContext({ viewport: SIZES.wide, reducedMotion: 'reduce', ...options });
+    context.setDefaultTimeout(10_000);
+    const page = await context.newPage();
+    const faults = [];
+    page.on('pageerror', (error) => faults.push(error.message));
+    story.after(() => context.close());
+    story.after(() => assert.deepEqual(faults, []));
+    await page.goto(await setupAddress());
+    return { page, context, card: (name) => page.locator(`#of-${name}-card`), says: (text) => page.getByText(text).first().waitFor() };
+  }
+
+  const press = (where, name) => where.getByRole('button', { name, exact: true }).click();
+
+  /** Follows the link of step 1 into its new tab; answers the tab once it has arrived. */
+  async function openProvider({ card, context }, name) {
+    const [tab] = await Promise.all([context.waitForEvent('page'), card(name).getByRole('link', { name: /^Open / }).click()]);
+    await tab.waitForLoadState();
+    return tab;
+  }
+
+  test('a person links an account by pasting, from the setup code to an agent that works', async (story) => {
+    const me = await person(story);
+    const { page, card, says } = me;
+    await says('No account is linked yet');
+    assert.equal(page.url(), `${address()}/`, 'the setup code has left the address bar');
+    await press(card('claude'), 'Link');
+    await says('may send prompts on your account');
+    const tab = await openProvider(me, 'claude');
+    const code = await tab.innerText('body');
+    await tab.close();
+
+    const field = card('claude').getByRole('textbox');
+    await field.fill('https://news.example/story?id=7');
+    await says('That is the address of another site.');
+    await field.fill(code.slice(0, -4));
+    await says('That is only a part of it');
+    await field.fill(code);
+    await says('Looks like the answer to this attempt.');
+    await press(card('claude'), 'Go on');
+
+    await card('claude').getByText('anna@example.com · Anna').waitFor();
+    assert.equal((await stage.pixy.account('claude')).state, 'unlinked', 'nothing is stored before the person confirms');
+    assert.equal(await page.locator('.filled').count(), 1, 'Confirm is the one filled button');
+    await press(card('claude'), 'Confirm');
+    await says("Linked. In the agent's environment:");
+    const shown = await card('claude').locator('.use pre').innerText();
+    assert.equal(shown.trim(), (await stage.pixy.lines('claude', 'claude-code')).trim());
+    assert.equal((await stage.pixy.message()).status, 200);
+    await says('1 of 2 accounts working');
+  });
+
+  test('a redirect that comes back by itself needs no hands', async (story) => {
+    const me = await person(story);
+    await press(me.card('gpt'), 'Link');
+    await me.says('Waiting for the provider…');
+    const tab = await openProvider(me, 'gpt');
+    assert.equal(await tab.innerText('h1'), 'The provider has answered for gpt');
+    assert.deepEqual(await violations(tab), []);
+    await tab.close();
+    await me.card('gpt').getByText('anna@example.com · Anna').waitFor();
+    await press(me.card('gpt'), 'Confirm');
+    await me.says("Linked. In the agent's environment:");
+    assert.equal((await stage.pixy.ask('/gpt/v1/models')).status, 200);
+  });
+
+  test('one press takes the code from the clipboard and goes on', async (story) => {
+    const me = await person(story, { permissions: ['clipboard-read', 'clipboard-write'] });
+    await press(me.card('claude'), 'Link');
+    const tab = await openProvider(me, 'claude');
+    const code = await tab.innerText('body');
+    await tab.close();
+    await me.page.evaluate((text) => navigator.clipboard.writeText(text), code);
+    await press(me.card('claude'), 'Paste');
+    await press(me.card('claude'), 'Confirm');
+    await me.says("Linked. In the agent's environment:");
+    await press(me.card('claude').locator('.use'), 'Copy');
+    await me.says('Copied');
+    const lines = await me.card('claude').locator('.use pre').innerText();
+    assert.equal(await me.page.evaluate(() => navigator.clipboard.readText()), lines);
+  });
+
+  test('with the keyboard alone: the focus is where the next step is', async (story) => {
+    const { page, card, says } = await person(story);
+    await card('claude').getByRole('button', { name: 'Link', exact: true }).focus();
+    await page.keyboard.press('Enter');
+    const open = page.locator('#of-claude-open:focus');
+    await open.waitFor();
+    const code = await shownCode(await logIn(await open.getAttribute('href')));
+    await page.keyboard.press('Tab');
+    await page.keyboard.type(code);
+    await page.keyboard.press('Enter');
+    await page.locator('#of-claude-check:focus').waitFor({ state: 'attached' });
+    await page.keyboard.press('Tab');
+    assert.equal(await page.evaluate(() => document.activeElement.textContent), 'Confirm');
+    await page.keyboard.press('Enter');
+    await page.locator('#of-claude-fresh:focus').waitFor();
+    await says("Linked. In the agent's environment:");
+  });
+
+  test('every dead end has a way on', async (story) => {
+    const me = await person(story);
+    const { page, card, says } = me;
+    const again = async () => {
+      await card('claude').getByRole('button', { name: /^(Link|Start again)$/ }).first().click();
+      return page.locator('#of-claude-open').getAttribute('href');
+    };
+    const paste = async (text) => {
+      await card('claude').getByRole('textbox').fill(text);
+      await press(card('claude'), 'Go on');
+    };
+
+    const denied = new URL(await again());
+    const asked = denied.searchParams;
+    const answer = new URLSearchParams({ error: 'access_denied', state: asked.get('state'), iss: stage.server.issuer });
+    await card('claude').getByRole('textbox').fill(`${asked.get('redirect_uri')}?${answer}`);
+    await says('The provider says that it was not allowed.');
+    await press(card('claude'), 'Go on');
+
+    await again();
+    await stage.pixy.call('DELETE', `/api/attempts/${(await stage.pixy.account('claude')).attempt.attempt}`);
+    await says('That attempt is over.');
+
+    const older = await shownCode(await logIn(await again()));
+    await press(card('claude'), 'Cancel');
+    await again();
+    await paste(older);
+    await says('This code belongs to another attempt.');
+
+    stage.server.down = true;
+    await press(card('claude'), 'Cancel');
+    await paste(await shownCode(await logIn(await again())));
+    await card('claude').getByText(/did not answer/).waitFor();
+    stage.server.down = false;
+
+    await paste(await shownCode(await logIn(await again())));
+    await press(card('claude'), 'Not me');
+    await card('claude').getByText('Not linked').waitFor();
+    await paste(await shownCode(await logIn(await again())));
+    await press(card('claude'), 'Confirm');
+    await says("Linked. In the agent's environment:");
+  });
+
+  test('what an agent uses is shown as it is used, and unlinking asks first', async (story) => {
+    await stage.pixy.link('claude');
+    const { card, says, page } = await person(story);
+    await card('claude').getByText('Working').waitFor();
+    await (await stage.pixy.message()).text();
+    await card('claude').getByText('Requests 1').waitFor();
+    assert.match(await card('claude').locator('figcaption').innerText(), /Tokens 7 in, 5 out/);
+    await press(card('claude'), 'Unlink');
+    assert.equal(await page.evaluate(() => document.activeElement.textContent), 'Keep it');
+    await press(page.getByRole('dialog'), 'Unlink');
+    await says('The provider has ended the login, and Pixy has forgotten it.');
+    assert.equal((await stage.pixy.account('claude')).state, 'unlinked');
+  });
+
+  test('attack_07_a_site_whose_name_was_made_to_lead_here_is_served_nothing', async (story) => {
+    const context = await browser.newContext();
+    story.after(() => context.close());
+    const page = await context.newPage();
+    const response = await page.goto(`http://${EVIL}:${stage.pixy.ports.link}/`);
+    assert.equal(response.status(), 421);
+    assert.equal(await page.locator('#cards').count(), 0);
+    for (const [method, path] of CALLS) {
+      const status = await page.evaluate(([method, path]) => fetch(path, { method }).then((answer) => answer.status), [method, path]);
+      assert.equal(status, 421, `${method} ${path}`);
+    }
+  });
+
+  test('the attacks of these tests are real: a server that guards nothing falls to them', async (story) => {
+    const asked = new Set();
+    const open = await listen((request, response) => {
+      asked.add(`${request.method} ${request.url} ${request.headers['sec-fetch-mode']} ${request.headers['sec-fetch-dest']}`);
+      response.setHeader('access-control-allow-origin', '*');
+      response.setHeader('access-control-allow-headers', 'content-type, authorization');
+      response.setHeader('access-control-allow-methods', '*');
+      const answers = { '/api/events': ['text/event-stream', 'data: x\n\n'], '/api/accounts': ['text/javascript', 'void 0'] };
+      const [type, body] = answers[request.url] ?? ['text/html', '<p id="cards">'];
+      response.setHeader('content-type', type);
+      response.end(body);
+    });
+    story.after(() => open.close());
+    const evil = await startEvilSite(open.url, CALLS);
+    story.after(() => evil.close());
+    const context = await browser.newContext();
+    story.after(() => context.close());
+    const page = await context.newPage();
+    await page.goto(`http://${EVIL}:${evil.port}/`);
+    await page.waitForFunction(() => window.done, null, { timeout: 60_000 });
+    const seen = await page.evaluate(() => window.seen);
+    for (const what of ['fetch /api/session: 200', 'fetch /api/accounts/claude: 200', 'events', 'script']) assert.ok(seen.includes(what), what);
+    for (const what of ['POST /api/accounts/claude/key no-cors empty', 'POST /api/accounts/claude/attempts navigate iframe', 'GET /api/accounts no-cors image', 'GET / navigate iframe']) {
+      assert.ok(asked.has(what), `${what} is not among ${[...asked].join(', ')}`);
+    }
+    assert.equal(await page.frames().find((frame) => frame.url() === `${open.url}/`).locator('#cards').count(), 1);
+  });
+
+  for (const host of [EVIL, '127.0.0.1']) {
+    test(`attack_08_to_10_a_page_of_${host === EVIL ? 'another_site' : 'another_port'}_reaches_reads_and_frames_nothing`, async (story) => {
+      await stage.pixy.link('claude');
+      const before = await state();
+      const evil = await startEvilSite(address(), CALLS);
+      const { context } = await person(story); // with a session open in the same browser
+      story.after(() => evil.close());
+      const page = await context.newPage();
+      const served = [];
+      context.on('response', (response) => { if (response.url().startsWith(address()) && response.status() < 400) served.push(response.url()); });
+      await page.goto(`http://${host}:${evil.port}/`);
+      await page.waitForFunction(() => window.done, null, { timeout: 60_000 });
+      assert.deepEqual(await page.evaluate(() => window.seen), []);
+      const framed = page.frames().find((frame) => frame.url().startsWith(address()) && frame !== page.mainFrame());
+      assert.equal(framed ? await framed.locator('#cards').count() : 0, 0, 'the page was shown in a frame');
+      assert.deepEqual(await context.cookies(), []);
+      assert.deepEqual(await page.evaluate(() => [document.cookie, localStorage.length, sessionStorage.length]), ['', 0, 0]);
+      assert.deepEqual(served.filter((url) => new URL(url).pathname.startsWith('/api/') && !url.endsWith('/api/events')), []);
+      assert.deepEqual(await state(), before);
+    });
+  }
+
+  test('attack_65_a_hostile_name_from_the_provider_is_text', async (story) => {
+    const { person: anna } = stage.server;
+    story.after(() => { stage.server.person = anna; });
+    for (const text of HOSTILE.slice(0, 6)) {
+      stage.server.person = { ...anna, email: text, name: text };
+      const { page, card, context } = await person(story);
+      await press(card('claude'), 'Link');
+      await card('claude').getByRole('textbox').fill(await shownCode(await logIn(await page.locator('#of-claude-open').getAttribute('href'))));
+      await press(card('claude'), 'Go on');
+      await press(card('claude'), 'Confirm');
+      await card('claude').getByText('Working').waitFor();
+      assert.ok((await card('claude').locator('.who').innerText()).includes(text.slice(0, 20)));
+      assert.equal(await page.evaluate(() => window.pwned), undefined);
+      await stage.pixy.call('DELETE', '/api/accounts/claude');
+      await context.close();
+    }
+  });
+
+  // What takes hours or a fault at a provider to come about is told to the page by the test; all else about it is Pixy's.
+  describe('every state', () => {
+    const looks = [['light', 'phone'], ['dark', 'wide'], ...(PICTURES ? [['light', 'wide'], ['dark', 'phone']] : [])];
+    for (const [scheme, size] of looks) {
+      test(`is accessible and fits: ${scheme}, ${size}`, async (story) => {
+        if (PICTURES) await mkdir(PICTURES, { recursive: true });
+        const context = await browser.newContext({ colorScheme: scheme, viewport: SIZES[size], reducedMotion: 'reduce' });
+        context.setDefaultTimeout(10_000);
+        story.after(() => context.close());
+        const each = async ([name, state]) => {
+          const page = await context.newPage();
+          const wrong = await tell(page, state);
+          await page.goto(`${address()}/#a-setup-code`);
+          await page.waitForFunction(() => document.querySelector('h1').textContent !== 'One moment…');
+          if (state.press) await page.getByRole('button', { name: state.press }).first().click();
+          if (state.type) await page.getByRole('textbox').last().fill(state.type);
+          if (state.press === 'Use it') await page.locator('.use pre').waitFor();
+          await look(page, name, scheme, size);
+          assert.deepEqual(wrong, [], name);
+          await page.close();
+        };
+        const states = Object.entries(STATES);
+        while (states.length) await Promise.all(states.splice(0, 4).map(each));
+        const page = await context.newPage();
+        await page.goto(`${address()}/#wrong`);
+        await page.getByText('This page needs your key').waitFor();
+        await page.getByText('Pixy runs in a container').click();
+        await look(page, 'door', scheme, size);
+        await page.goto(`${address()}/callback?code=x&state=y`);
+        await look(page, 'callback-refused', scheme, size);
+      });
+    }
+
+    test('the README has a picture', { skip: !PICTURES && 'PIXY_SCREENSHOTS is not set' }, async (story) => {
+      const context = await browser.newContext({ viewport: { width: 900, height: 600 }, deviceScaleFactor: 1.5, colorScheme: 'light' });
+      story.after(() => context.close());
+      const page = await context.newPage();
+      await tell(page, STATES.picture);
+      await page.goto(`${address()}/#a-setup-code`);
+      await page.getByRole('button', { name: 'Use it' }).click();
+      await page.locator('.use pre').waitFor();
+      await page.evaluate(() => document.querySelector('footer').remove());
+      await page.screenshot({ path: join(PICTURES, 'readme.png'), fullPage: true });
+    });
+
+    /** Answers the page's calls with a state. Says what went wrong in it. */
+    async function tell(page, state) {
+      const wrong = [];
+      page.on('pageerror', (error) => wrong.push(error.message));
+      page.on('dialog', (dialog) => { wrong.push(`a dialog: ${dialog.message()}`); dialog.dismiss(); });
+      page.on('request', (request) => { if (!request.url().startsWith(address())) wrong.push(`a request to ${request.url()}`); });
+      const accounts = () => state.accounts(stage.pixy.ports.link);
+      const answers = {
+        '/api/session': () => ({ json: { session: 'a-session' } }),
+        '/api/accounts': () => ({ json: accounts() }),
+        '/api/events': () => ({ contentType: 'text/event-stream', body: `data: ${JSON.stringify(accounts())}\n\n` }),
+      };
+      await page.route('**/api/**', (route) => {
+        const { pathname } = new URL(route.request().url());
+        return route.fulfill(answers[pathname]?.() ?? { json: ENV });
+      });
+      return wrong;
+    }
+
+    async function look(page, name, scheme, size) {
+      const sideways = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+      assert.ok(sideways <= 0, `${name} is ${sideways} px too wide`);
+      assert.deepEqual(await violations(page), [], `${name}, ${scheme}, ${size}`);
+      assert.equal(await page.evaluate(() => window.pwned), undefined, name);
+      const fullPage = name !== 'hostile' && name !== 'unlink';
+      if (PICTURES) await page.screenshot({ path: join(PICTURES, `${name}-${scheme}-${size}.png`), fullPage });
+    }
+  });
+});
+
+describe('Firefox', { skip: !installed('firefox-esr') && 'firefox-esr is not installed' }, () => {
+  let browser;
+  before(async () => { browser = await startFirefox(); });
+  after(() => browser?.close());
+
+  async function open(story, url) {
+    const page = await browser.newPage();
+    page.setDefaultTimeout(20_000);
+    story.after(() => page.close());
+    await page.goto(url);
+    return { page };
+  }
+
+  const says = (page, text) => page.waitForFunction((text) => document.body.innerText.includes(text), {}, text);
+  const press = (page, name) => page.evaluate((name) => {
+    [...document.querySelectorAll('#of-claude-card button')].find((button) => button.textContent === name).click();
+  }, name);
+
+  test('a person links an account by pasting', async (story) => {
+    const { page } = await open(story, await setupAddress());
+    await says(page, 'No account is linked yet');
+    await press(page, 'Link');
+    const link = await page.waitForSelector('#of-claude-open');
+    const code = await shownCode(await logIn(await link.evaluate((link) => link.href)));
+    await page.type('#of-claude-field', code);
+    await says(page, 'Looks like the answer to this attempt.');
+    await page.keyboard.press('Enter');
+    await says(page, 'anna@example.com · Anna');
+    await press(page, 'Confirm');
+    await says(page, "Linked. In the agent's environment:");
+    assert.equal((await stage.pixy.message()).status, 200);
+  });
+
+  test('attack_07_a_site_whose_name_was_made_to_lead_here_is_served_nothing', async (story) => {
+    const { page } = await open(story, 'about:blank');
+    const status = await page.goto(`http://${EVIL}:${stage.pixy.ports.link}/`).then((response) => response.status(), (error) => error.message);
+    assert.match(String(status), /^421$|NS_ERROR_NET_ERROR_RESPONSE/); // Firefox makes a page of its own of that status
+    assert.equal(await page.evaluate(() => document.querySelectorAll('#cards').length), 0);
+  });
+
+  test('attack_08_to_10_a_page_of_another_site_reaches_reads_and_frames_nothing', async (story) => {
+    await stage.pixy.link('claude');
+    const before = await state();
+    const evil = await startEvilSite(address(), CALLS);
+    story.after(() => evil.close());
+    const { page } = await open(story, `http://${EVIL}:${evil.port}/`);
+    await page.waitForFunction(() => window.done, { timeout: 60_000 });
+    assert.deepEqual(await page.evaluate(() => window.seen), []);
+    const shown = await Promise.all(page.frames().map((frame) => frame.evaluate(() => document.querySelectorAll('#cards').length).catch(() => 0)));
+    assert.deepEqual(shown.filter(Boolean), []);
+    assert.deepEqual(await state(), before);
+  });
+});
+
+/** What an attacker would have changed. */
+async function state() {
+  return (await stage.pixy.status()).map(({ name, state, attempt, refreshed_at: refreshed }) => ({ name, state, attempt, refreshed }));
+}
