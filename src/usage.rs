@@ -14,11 +14,11 @@ pub use glance::Glance;
 pub use ledger::{Hour, Ledger};
 pub use quota::Quota;
 
-/// Members that hold a count of what went in, of every dialect.
-const INPUT: [&str; 3] = ["\"input_tokens\"", "\"prompt_tokens\"", "\"promptTokenCount\""];
+/// Every member that holds a count has this in its name, in every dialect: one search finds them all.
+const COMMON: &[u8] = b"oken";
 
-/// Members that hold a count of what came out.
-const OUTPUT: [&str; 3] = ["\"output_tokens\"", "\"completion_tokens\"", "\"candidatesTokenCount\""];
+/// Longer than what stands before [`COMMON`] in any of the names, and than what stands behind it.
+const NAME: usize = 20;
 
 /// Longer than any member's name with its number, so that one that is split over two chunks is found.
 const CARRY: usize = 64;
@@ -57,8 +57,17 @@ impl TokenCounter {
 impl Tokens {
     /// The largest counts that stand in a text.
     fn told_in(text: &[u8]) -> Self {
-        let told = |names| largest(text, names).unwrap_or(0);
-        Self { input: told(&INPUT), output: told(&OUTPUT) }
+        let mut told = Self::default();
+        for at in memmem::find_iter(text, COMMON) {
+            let Some((name, behind)) = member(text, at) else { continue };
+            let count = match name {
+                b"input_tokens" | b"prompt_tokens" | b"promptTokenCount" => &mut told.input,
+                b"output_tokens" | b"completion_tokens" | b"candidatesTokenCount" => &mut told.output,
+                _ => continue,
+            };
+            *count = number(behind).unwrap_or(0).max(*count);
+        }
+        told
     }
 
     fn larger(self, other: Self) -> Self {
@@ -66,9 +75,13 @@ impl Tokens {
     }
 }
 
-fn largest(text: &[u8], names: &[&str]) -> Option<u64> {
-    let after = names.iter().flat_map(|name| memmem::find_iter(text, name.as_bytes()).map(|at| at + name.len()));
-    after.filter_map(|at| number(&text[at..])).max()
+/// The quoted word that holds this place, and what follows it.
+fn member(text: &[u8], at: usize) -> Option<(&[u8], &[u8])> {
+    let (before, after) = text.split_at(at);
+    let before = &before[before.len().saturating_sub(NAME)..];
+    let start = at - before.len() + memchr::memrchr(b'"', before)? + 1;
+    let end = at + memchr::memchr(b'"', &after[..after.len().min(NAME)])?;
+    Some((&text[start..end], &text[end + 1..]))
 }
 
 /// The number after a member's name; one that is cut off by the end of a piece is seen whole with the next.
@@ -94,5 +107,18 @@ mod tests {
         counter
             .feed(b"{\"cache_read_input_tokens\":7,\"input_tokens\":null,\"prompt_tokens\":2,\"completion_tokens\":3}");
         assert_eq!(counter.total(), 5);
+    }
+
+    #[test]
+    fn every_dialect_is_understood_and_no_other_word() {
+        let told = |text: &str| Tokens::told_in(text.as_bytes());
+        assert_eq!(told(r#"{"prompt_tokens":2,"completion_tokens":3}"#), Tokens { input: 2, output: 3 });
+        assert_eq!(told(r#"{"promptTokenCount": 4,"candidatesTokenCount" :5}"#), Tokens { input: 4, output: 5 });
+        assert_eq!(told(r#"{"input_tokens":6,"output_tokens":7,"total_tokens":13}"#), Tokens { input: 6, output: 7 });
+        for text in
+            ["oken", "\"token\"", "\"output_tokens\"", "\"output_tokens\":x", r#"{"text":"\"input_tokens\":9"}"#]
+        {
+            assert_eq!(told(text), Tokens::default(), "{text}");
+        }
     }
 }

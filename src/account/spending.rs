@@ -37,8 +37,8 @@ impl Account {
     }
 
     fn tell_of_usage(self: &Arc<Self>) {
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return }; // Pixy is going down
         if !self.tells_of_usage.swap(true, Ordering::AcqRel) {
+            let Ok(runtime) = tokio::runtime::Handle::try_current() else { return }; // Pixy is going down
             // Weak: a Pixy that has gone down must not be kept alive, its vault locked.
             let account = Arc::downgrade(self);
             runtime.spawn(async move {

@@ -128,10 +128,13 @@ pub fn callback(outcome: &CallbackOutcome) -> String {
     let (title, text) = match outcome {
         CallbackOutcome::Exchanged { title } => (
             format!("The provider has answered for {title}"),
-            "You can close this tab and go back to Pixy, to say whether that is you. Nothing is stored before.",
+            "You can close this tab and go back to Pixy, to say whether that is you. Nothing is stored before."
+                .to_owned(),
         ),
+        // What happened is the title; what to do about it stands below.
         CallbackOutcome::Refused { sentence } => {
-            (sentence.clone(), "Nothing was stored. You can close this tab and go back to Pixy.")
+            let (what, rest) = sentence.split_once(". ").unwrap_or((sentence.trim_end_matches('.'), ""));
+            (format!("{what}."), format!("{rest} Nothing was stored. You can close this tab."))
         }
     };
     document(
@@ -365,6 +368,15 @@ mod tests {
         );
         let refused = callback(&CallbackOutcome::Refused { sentence: "<img src=x onerror=alert(1)>".into() });
         assert!(!refused.contains("<img src=x") && refused.contains("&lt;img src=x"));
+    }
+
+    #[test]
+    fn a_refused_callback_says_what_happened_and_then_what_to_do() {
+        let refused = callback(&CallbackOutcome::Refused { sentence: "The code is too old. Start again.".into() });
+        assert!(refused.contains("<h1>The code is too old.</h1>"), "{refused}");
+        assert!(refused.contains(">Start again. Nothing was stored. You can close this tab.</p>"), "{refused}");
+        let refused = callback(&CallbackOutcome::Refused { sentence: "It was not allowed.".into() });
+        assert!(refused.contains("<h1>It was not allowed.</h1>"), "{refused}");
     }
 
     #[test]

@@ -27,8 +27,8 @@ async function knock(text) {
     await open(text.trim().split("#").pop());
     at("door").hidden = true;
     watch(take, lost);
-  } catch ({ title, detail }) {
-    door(`${title} ${detail ?? ""}`);
+  } catch ({ title, detail, status }) {
+    door(status === 401 ? title : `${title} ${detail ?? ""}`);
   }
 }
 

@@ -48,6 +48,6 @@ const within = (text) => text.replace(CODE, "").replace(/^(The|This|No|It)\b/, (
 
 const list = (words) => words.join(", ").replace(/, ([^,]*)$/, " and $1");
 
-// What scopes let Pixy do, each said once; an unknown one by its own name.
+// What Pixy may do by scopes, each said once.
 export const inWords = (scopes) => list([...new Set(scopes.map((scope) =>
-  pick("scopes", `[value="${CSS.escape(scope)}"]`)?.textContent ?? `may use “${scope}”`))]);
+  pick("scopes", `[value="${CSS.escape(scope)}"]`)?.textContent ?? `use “${scope}”`))]);
