@@ -70,7 +70,7 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     await says('No account is linked yet');
     assert.equal(page.url(), `${address()}/`, 'the setup code has left the address bar');
     await press(card('claude'), 'Link');
-    await says('may send prompts on your account');
+    await says('Pixy may know who you are');
     const tab = await openProvider(me, 'claude');
     const code = await tab.innerText('body');
     await tab.close();
@@ -200,6 +200,18 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     assert.equal((await stage.pixy.account('claude')).state, 'unlinked');
   });
 
+  test('a Pixy that goes away is told of, and one that comes back asks who is there', async (story) => {
+    const { page, says } = await person(story);
+    await says('No account is linked yet');
+    await stage.pixy.stop();
+    await says('Pixy does not answer');
+    await stage.pixy.start();
+    await says('Your session here has ended');
+    await page.getByRole('textbox').fill(await setupAddress());
+    await press(page, 'Open');
+    await says('No account is linked yet');
+  });
+
   test('attack_07_a_site_whose_name_was_made_to_lead_here_is_served_nothing', async (story) => {
     const context = await browser.newContext();
     story.after(() => context.close());
@@ -263,6 +275,23 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     });
   }
 
+  test('attack_64_another_account_does_not_take_the_place_of_the_first_unseen', async (story) => {
+    const { person: anna } = stage.server;
+    story.after(() => { stage.server.person = anna; });
+    await stage.pixy.link('claude');
+    stage.server.person = { ...anna, email: 'mallory@example.net', name: 'Mallory' };
+    const { page, card } = await person(story);
+    await press(card('claude'), 'Link again');
+    await card('claude').getByRole('textbox').fill(await shownCode(await logIn(await page.locator('#of-claude-open').getAttribute('href'))));
+    await press(card('claude'), 'Go on');
+    await card('claude').getByText('mallory@example.net · Mallory').waitFor();
+    assert.match(await card('claude').locator('.warn').last().innerText(), /anna@example\.com · Anna, whose login Pixy then ends/);
+    await press(card('claude'), 'Not me');
+    await card('claude').getByText('Working').waitFor();
+    assert.deepEqual((await stage.pixy.account('claude')).identity, ['anna@example.com', 'Anna']);
+    assert.equal((await stage.pixy.message()).status, 200);
+  });
+
   test('attack_65_a_hostile_name_from_the_provider_is_text', async (story) => {
     const { person: anna } = stage.server;
     story.after(() => { stage.server.person = anna; });
@@ -303,7 +332,8 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
           await page.close();
         };
         const states = Object.entries(STATES);
-        while (states.length) await Promise.all(states.splice(0, 4).map(each));
+        const atOnce = PICTURES ? 1 : 4; // two full pages at once get into each other's picture
+        while (states.length) await Promise.all(states.splice(0, atOnce).map(each));
         const page = await context.newPage();
         await page.goto(`${address()}/#wrong`);
         await page.getByText('This page needs your key').waitFor();
@@ -320,10 +350,10 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
       const page = await context.newPage();
       await tell(page, STATES.picture);
       await page.goto(`${address()}/#a-setup-code`);
-      await page.getByRole('button', { name: 'Use it' }).click();
+      await page.getByRole('button', { name: 'Use it' }).first().click();
       await page.locator('.use pre').waitFor();
       await page.evaluate(() => document.querySelector('footer').remove());
-      await page.screenshot({ path: join(PICTURES, 'readme.png'), fullPage: true });
+      await page.locator('body').screenshot({ path: join(PICTURES, 'readme.png') });
     });
 
     /** Answers the page's calls with a state. Says what went wrong in it. */

@@ -118,7 +118,7 @@ export const STATES = {
       openrouter({ state: 'linked', usable: true, identity: ['user_2Jx'], refreshed_at: from(-20 * 24 * HOUR) }),
     ],
   },
-  picture: { accounts: () => [linked('claude', { quota: PLAN(), usage: WORKDAY() }), openrouter()] },
+  picture: { accounts: () => [linked('claude', { quota: PLAN(), usage: WORKDAY() }), openrouter({ state: 'linked', usable: true, identity: ['user_2Jx'], refreshed_at: from(-20 * 24 * HOUR) })] },
   'one-working': { accounts: () => [linked('claude', { quota: PLAN(), usage: WORKDAY() })] },
   'use-it': { accounts: () => [linked('claude', { quota: PLAN(), usage: WORKDAY() })], press: 'Use it' },
   'needs-you': {
