@@ -143,6 +143,5 @@ export const STATES = {
 export const ENV = [
   { client: 'claude-code', title: 'Claude Code', variables: [], lines: ['export ANTHROPIC_BASE_URL=http://127.0.0.1:8700/claude', 'export ANTHROPIC_AUTH_TOKEN=pixy'] },
   { client: 'anthropic', title: 'Anthropic SDKs', variables: [], lines: ['export ANTHROPIC_BASE_URL=http://127.0.0.1:8700/claude', 'export ANTHROPIC_AUTH_TOKEN=pixy'] },
-  { client: 'codex', title: 'Codex', variables: [], lines: ['# in ~/.codex/config.toml', 'model_provider = "pixy"', '', '[model_providers.pixy]', 'name = "Pixy (claude)"', 'base_url = "http://127.0.0.1:8700/claude/v1"', 'wire_api = "responses"'] },
   { client: 'curl', title: 'curl', variables: [], lines: [`curl -N http://127.0.0.1:8700/claude/v1/messages -H 'content-type: application/json' -d '{"model":"your-model","max_tokens":100,"stream":true,"messages":[{"role":"user","content":"hi"}]}'`] },
 ];
