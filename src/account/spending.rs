@@ -56,12 +56,18 @@ impl Spending {
     pub fn feed(&mut self, piece: &[u8]) {
         self.glance.feed(piece);
     }
+
+    /// Counts what was fed so far; more may follow on the same connection.
+    pub fn count(&mut self) {
+        let tokens = std::mem::take(&mut self.glance).tokens();
+        self.account.ledger.spent(tokens, self.account.parts.clock.wall());
+    }
 }
 
 impl Drop for Spending {
     /// Also when the agent hung up: what the model has said by then is spent.
     fn drop(&mut self) {
-        self.account.ledger.spent(self.glance.tokens(), self.account.parts.clock.wall());
+        self.count();
         self.account.tell_of_usage();
     }
 }

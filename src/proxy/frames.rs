@@ -145,7 +145,7 @@ mod tests {
                     Part::Header(length) => {
                         let mut header = BytesMut::new();
                         frames.give_header(&mut header);
-                        told += &format!("[{}]", header.len());
+                        told.extend(["[".to_owned(), header.len().to_string(), "]".to_owned()]);
                         length
                     }
                     Part::Payload { length, ends_frame, ends_message } => {
