@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! process     no core dumps, memory closed to others, no new privileges, private files
+//! swap        memory that stays in memory, where the machine swaps
 //! files       the places that Pixy needs, and no others (Landlock)
 //! calls       system calls that Pixy never makes (seccomp)
 //! neighbours  an agent of the same user, a process list that others share
@@ -15,6 +16,8 @@ mod calls;
 mod files;
 mod neighbours;
 mod process;
+#[cfg(target_os = "linux")]
+mod swap;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -44,6 +47,8 @@ pub struct Places {
 pub fn begin() -> Guards {
     let mut guards = Guards::default();
     process::close(&mut guards);
+    #[cfg(target_os = "linux")]
+    guards.note(swap::avoid());
     guards.cautions.extend(neighbours::shared_process_list());
     guards
 }
