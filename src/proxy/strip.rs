@@ -63,7 +63,7 @@ const CREDENTIALS: [&str; 9] = [
 const KEY_FIELDS: [&str; 4] = ["authorization", "x-api-key", "api-key", "x-goog-api-key"];
 
 /// Fields that tell where a request came from, or ask for another meaning than method and path have.
-const MISLEADING: [&str; 14] = [
+const MISLEADING: [&str; 16] = [
     "host",
     "content-length", // written anew from the body's true length
     "expect",
@@ -73,6 +73,8 @@ const MISLEADING: [&str; 14] = [
     "referer",
     "x-real-ip",
     "x-original-url",
+    "x-original-uri",
+    "x-original-method",
     "x-rewrite-url",
     "x-http-method",
     "x-http-method-override",
