@@ -10,6 +10,24 @@ use zeroize::Zeroizing;
 ///
 /// It has no `Display` and no `Serialize`, its `Debug` is redacted, and its memory is zeroed on drop. [`Secret::expose`] is
 /// the one way to the text; search for it to see every place where a secret is used.
+///
+/// ```
+/// let secret = pixy::secret::Secret::new("sk-secret".to_owned());
+/// assert_eq!(format!("{secret:?}"), "[secret]");
+/// assert_eq!(serde_json::to_string("text").unwrap(), "\"text\"");
+/// ```
+///
+/// Neither of these compiles:
+///
+/// ```compile_fail
+/// let secret = pixy::secret::Secret::new("sk-secret".to_owned());
+/// format!("{secret}");
+/// ```
+///
+/// ```compile_fail
+/// let secret = pixy::secret::Secret::new("sk-secret".to_owned());
+/// serde_json::to_string(&secret).unwrap();
+/// ```
 #[derive(Clone)]
 pub struct Secret(Zeroizing<String>);
 

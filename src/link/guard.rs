@@ -32,6 +32,17 @@ const LOCK_SPAN: Duration = Duration::from_mins(1);
 const MOST: usize = 16;
 
 /// Proof that a person's session, setup code or the control socket stands behind a call: made by [`Guard`] alone.
+///
+/// ```
+/// fn needs(_: &pixy::link::guard::Person) {}
+/// ```
+///
+/// Nobody else can make one:
+///
+/// ```compile_fail
+/// fn needs(_: &pixy::link::guard::Person) {}
+/// needs(&pixy::link::guard::Person(()));
+/// ```
 pub struct Person(());
 
 /// Setup codes and sessions.

@@ -48,6 +48,17 @@ pub struct Agents {
 }
 
 /// Leave to use one account, held until the answer's last byte: made by [`Agents::authorize`] alone.
+///
+/// ```
+/// fn needs(_: &pixy::proxy::agent::Grant) {}
+/// ```
+///
+/// Nobody else can make one:
+///
+/// ```compile_fail
+/// fn needs(_: &pixy::proxy::agent::Grant) {}
+/// needs(&pixy::proxy::agent::Grant { agent: None, usage: None, counts_tokens: false });
+/// ```
 pub struct Grant {
     agent: Option<AgentName>,
     usage: Option<Arc<Mutex<Usage>>>,
