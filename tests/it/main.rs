@@ -4,7 +4,9 @@
 
 mod agents; // agents with keys: what each may use, and how much
 mod canary; // a marked token is found nowhere that an agent or a log reader can look
+mod catalogue; // SECURITY.md names tests that exist, for all of the attacks
 mod config; // the file: every fault at once, each with its place
+mod doors; // every way in and out, listed
 mod fakes; // the fakes do what they say
 mod framing; // the way in: what is no request that means one thing only, and what is too much
 mod gateway; // a request's way: what passes, what does not, what the agent hears
@@ -20,6 +22,7 @@ mod repair; // an upstream's 401 before its time: one refresh, the same request 
 mod scrub; // what an upstream sends back of Pixy's secrets: found in every spelling, however it is cut
 mod sockets; // WebSockets: what passes, what does not, and how they end
 mod support; // what the tests talk to: fakes of a provider and of a client, and a whole Pixy
+mod told; // what metrics and logs say
 mod tokens; // the life of a login: refreshes, failures, crashes
 mod upstream; // the way out: full, dead and hostile servers
 mod usage; // what a person is told of an account's use

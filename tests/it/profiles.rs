@@ -1,11 +1,16 @@
 //! The shipped profiles: what each says, and what none of them allows.
 
+mod minting;
+
 use std::collections::BTreeSet;
 
 use pixy::config::{
     Config, Env, Faults, parse, provider_names, shipped_profile, shipped_profile_needs, shipped_profile_text,
 };
-use pixy::oauth::profile::{BodyKind, ErrorShape, Expiry, Flow, Ports, Redirect, TermsStatus};
+use pixy::oauth::profile::{BodyKind, ErrorShape, Expiry, Flow, PathPattern, Ports, Profile, Redirect, TermsStatus};
+use serde_json::{Value, json};
+
+use crate::support::{Pixy, RawClient, Upstream};
 
 fn env() -> Env {
     Env { home: Some("/home/me".into()), config: None, secret_directories: Vec::new() }
@@ -142,21 +147,94 @@ fn the_facts_of_each_profile() {
     assert!(chatgpt.link.client_id_from_callback && chatgpt.link.required_scopes == ["chatgpt.tokens.use.direct"]);
 }
 
+/// Every shipped profile as it is when an operator has added what it needs.
+fn completed() -> Vec<Profile> {
+    let text = "accounts:\n  h: { provider: huggingface, profile: { link: { client_id: x } } }\n  \
+                c: { provider: openai-compatible, profile: { api: { base_url: https://llm.example.com } } }\n";
+    let added = read(text).unwrap().accounts.into_iter().map(|account| Profile::clone(&account.profile));
+    let shipped = provider_names().into_iter().filter_map(shipped_profile).chain(added).collect::<Vec<_>>();
+    assert_eq!(shipped.len() + 1, provider_names().len(), "all but `oauth`, whose list is the operator's alone");
+    shipped
+}
+
+/// What a known path is below any base that an account may have: itself, without the base, or without its first segments.
+fn readings(path: &str) -> Vec<String> {
+    let path = path.replace(['{', '}'], "");
+    path.match_indices('/').map(|(at, _)| path[at..].to_owned()).collect()
+}
+
+/// The patterns of a profile, whatever the method, that one of the known paths fits.
+fn fitting(profile: &Profile) -> Vec<String> {
+    let api = &profile.api;
+    let patterns: Vec<&PathPattern> = api.allow.iter().map(|rule| &rule.path).chain(&api.websocket).collect();
+    assert!(!patterns.is_empty(), "{}", profile.provider);
+    let known = minting::PATHS.iter().flat_map(|(_, paths)| paths.iter()).flat_map(|path| readings(path));
+    let fits = |path: &String| patterns.iter().any(|pattern| pattern.matches(path));
+    known.filter(fits).map(|path| format!("{}: {path}", profile.provider)).collect()
+}
+
 #[test]
-fn no_profile_lets_an_agent_make_or_read_credentials() {
-    let mut rules = 0;
-    for name in provider_names() {
-        let Some(profile) = shipped_profile(name) else { continue };
-        for rule in profile.api.allow {
-            let path = rule.path.as_text().to_lowercase().replace("count_tokens", "").replace("counttokens", "");
-            for word in ["key", "auth", "token", "login", "credential", "admin", "organization", "session"] {
-                assert!(!path.contains(word), "{name}: {path}");
+fn attack_19_no_profile_lets_an_agent_make_or_read_credentials() {
+    assert!(minting::PATHS.iter().map(|(_, paths)| paths.len()).sum::<usize>() > 140);
+    for profile in completed() {
+        assert_eq!(fitting(&profile), [""; 0]);
+        // Nor is there a word in what is allowed that such a path would have.
+        for pattern in profile.api.allow.iter().map(|rule| &rule.path).chain(&profile.api.websocket) {
+            let path = pattern.as_text().to_lowercase().replace("count_tokens", "").replace("counttokens", "");
+            for word in ["key", "auth", "token", "login", "credential", "secret", "admin", "organization", "session"] {
+                assert!(!path.contains(word), "{}: {path}", profile.provider);
             }
-            rules += 1;
         }
     }
-    assert!(rules > 20);
+    // A profile that let one through would be found.
+    for allow in ["POST /v1/auth/keys", "GET /v1/organization/*", "DELETE /v1/organizations/api_keys/*", "GET /*"] {
+        let text = format!("accounts: {{ o: {{ provider: openai, profile: {{ api: {{ allow: [\"{allow}\"] }} }} }} }}");
+        assert!(!fitting(&read(&text).unwrap().accounts[0].profile).is_empty(), "{allow}");
+    }
 }
+
+#[tokio::test]
+async fn attack_19_a_path_that_makes_credentials_is_refused_with_any_method() {
+    let upstream = Upstream::start().await;
+    let accounts: serde_json::Map<String, Value> = completed()
+        .iter()
+        .map(|profile| {
+            let base = profile.api.base_url.path().trim_end_matches('/');
+            let mut more = json!({ "api": { "base_url": format!("{}{base}", upstream.url()) } });
+            if profile.provider == "huggingface" {
+                more["link"] = json!({ "client_id": "x" });
+            }
+            let account = json!({ "provider": profile.provider, "accept_terms": true, "profile": more });
+            (profile.provider.clone(), account)
+        })
+        .collect();
+    let pixy = Pixy::start(&Value::Object(accounts)).await;
+    let mut agent = RawClient::connect(pixy.agents()).await;
+    let mut refused = 0;
+    for profile in completed() {
+        let base = profile.api.base_url.as_str().trim_end_matches('/');
+        for (host, paths) in minting::PATHS {
+            // The account's own host; and authorization servers may be anywhere.
+            if !base.starts_with(host) && !host.contains("auth.") && !host.contains("example") {
+                continue;
+            }
+            for (path, method) in paths.iter().flat_map(|path| METHODS.map(|method| (path, method))) {
+                let whole = format!("{host}{path}").replace(['{', '}'], "");
+                let below = whole.strip_prefix(base).unwrap_or(&whole[host.len()..]);
+                let target = format!("/{}{below}", profile.provider);
+                agent.send(format!("{method} {target} HTTP/1.1\r\nHost: pixy\r\nContent-Length: 0\r\n\r\n")).await;
+                let response = agent.response_to(method).await.unwrap();
+                let heard = (response.status, response.header("x-pixy-error"));
+                assert_eq!(heard, (403, vec!["path_not_allowed"]), "{method} {target}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 1500, "only {refused}");
+    assert!(upstream.requests().is_empty());
+}
+
+const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
 
 #[test]
 fn an_override_changes_one_key_and_the_other_redirect_gives_way() {

@@ -1,7 +1,7 @@
 //! What an upstream sends back of Pixy's own secrets: none of it arrives, and everything else does, as it was and when it was.
 
 mod bomb;
-mod log;
+pub(crate) mod log;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};

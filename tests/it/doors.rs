@@ -1,0 +1,393 @@
+//! Every way in and every way out, listed: what is added to one of them has to be added here, and is judged when it is.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fs;
+use std::hint::black_box;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue};
+use pixy::clock::{Clock, Timestamp};
+use pixy::link::guard::Guard;
+use pixy::secret::Secret;
+use serde_json::{Value, json};
+
+use crate::support::{Pixy, RawClient, RawResponse, TokenEndpoint, Upstream};
+
+/// Who may make a call.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Who {
+    /// A session on the page, and the control socket.
+    Session,
+    /// The control socket alone.
+    Socket,
+}
+
+/// Every call of the link surface, with a name where the path holds one.
+const CALLS: &[(&str, &str, Who)] = &[
+    ("GET", "/api/accounts", Who::Session),
+    ("GET", "/api/events", Who::Session),
+    ("GET", "/api/accounts/{name}/env", Who::Session),
+    ("POST", "/api/accounts/{name}/attempts", Who::Session),
+    ("POST", "/api/accounts/{name}/key", Who::Session),
+    ("POST", "/api/accounts/{name}/refresh", Who::Session),
+    ("DELETE", "/api/accounts/{name}", Who::Session),
+    ("POST", "/api/attempts/{id}/paste", Who::Session),
+    ("POST", "/api/attempts/{id}/confirm", Who::Session),
+    ("DELETE", "/api/attempts/{id}", Who::Session),
+    ("POST", "/api/accounts/{name}/older-copy", Who::Socket),
+    ("POST", "/api/setup", Who::Socket),
+    ("POST", "/api/vault/{call}", Who::Socket),
+];
+
+/// Where the proxy sends something out, and nowhere else.
+const DOORS: &[(&str, &str)] = &[("forward.rs", "upstream.send(outgoing.into_request())")];
+
+async fn ask(pixy: &Pixy, method: &str, path: &str, fields: &str) -> RawResponse {
+    let port = pixy.page().port();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n{fields}Content-Length: 2\r\n\r\n{{}}"
+    );
+    let mut client = RawClient::connect(pixy.page()).await;
+    client.send(request).await;
+    if path == "/api/events" && !fields.is_empty() {
+        return client.head().await.unwrap(); // its body does not end
+    }
+    client.response_to(method).await.unwrap()
+}
+
+async fn session(pixy: &Pixy) -> String {
+    let url = pixy.post("/api/setup", Value::Null).await["url"].as_str().unwrap().to_owned();
+    let body = json!({ "setup_code": url.split_once('#').unwrap().1 }).to_string();
+    let request = format!(
+        "POST /api/session HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        pixy.page(),
+        body.len()
+    );
+    let opened = RawClient::once(pixy.page(), request).await.unwrap().json();
+    format!("Authorization: Bearer {}\r\n", opened["session"].as_str().unwrap())
+}
+
+#[tokio::test]
+async fn attack_24_every_call_of_the_page_is_listed_and_needs_a_session() {
+    // As the source has them: the arms of one `match`, and nothing that is answered before the person is known.
+    let source = production("src/link/api.rs");
+    let mut found = BTreeSet::new();
+    for (at, _) in source.match_indices("\", [\"api\"") {
+        let method = source[..at].rsplit('"').next().unwrap();
+        let rest = &source[at + "\", [".len()..];
+        let (segments, rest) = rest.split_once(']').unwrap();
+        let named = segments.split(", ").map(|segment| match segment.strip_prefix('"') {
+            Some(word) => word.trim_end_matches('"').to_owned(),
+            None => format!("{{{segment}}}"),
+        });
+        let path = format!("/{}", named.collect::<Vec<_>>().join("/"));
+        let guard = rest.split("=>").next().unwrap();
+        let who = if guard.contains("Surface::Control") { Who::Socket } else { Who::Session };
+        found.insert(format!("{method} {path} {who:?}"));
+    }
+    let listed: BTreeSet<_> = CALLS.iter().map(|(method, path, who)| format!("{method} {path} {who:?}")).collect();
+    assert_eq!(found, listed, "a call that is not listed here has not been judged");
+    assert_eq!(source.matches("/api/session").count(), 1, "one way to a session");
+    assert_eq!(source.matches("self.call(").count(), 1, "one way to the calls");
+
+    let endpoint = TokenEndpoint::start().await;
+    let upstream = Upstream::start().await;
+    let pixy = Pixy::linked(&endpoint, &upstream).await;
+    let session = session(&pixy).await;
+    let concrete = |path: &str| path.replace("{name}", "a").replace("{id}", "x").replace("{call}", "rotate");
+    let mut strangers = HashSet::new();
+    for (method, path, _) in CALLS {
+        let answer = ask(&pixy, method, &concrete(path), "").await;
+        assert_eq!(answer.status, 401, "{method} {path}");
+        strangers.insert(answer.text());
+    }
+    let nothing = ask(&pixy, "GET", "/api/nothing", "").await;
+    assert_eq!(
+        (nothing.status, strangers),
+        (401, HashSet::from([nothing.text()])),
+        "what is there looks like what is not"
+    );
+    assert_eq!(pixy.shown("a").await["state"], "linked", "nobody has unlinked it");
+    let nothing = ask(&pixy, "GET", "/api/nothing", &session).await;
+    assert_eq!(nothing.status, 404);
+    for (method, path, who) in CALLS {
+        let answer = ask(&pixy, method, &concrete(path), &session).await;
+        match who {
+            Who::Session => assert_ne!(answer.status, 401, "{method} {path}"),
+            Who::Socket => {
+                assert_eq!(
+                    (answer.status, answer.text()),
+                    (404, nothing.text()),
+                    "{method} {path} is not for the page"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn attack_24_probes_are_three_and_nothing_can_be_changed_there() {
+    let source = production("src/ops.rs");
+    let arms: Vec<_> = source.match_indices("\"/").map(|(at, _)| source[at + 1..].split('"').next().unwrap()).collect();
+    assert_eq!(arms, ["/livez", "/readyz", "/metrics", "/livez /readyz /metrics\\n"], "the last is what a 404 says");
+    let pixy = Pixy::start(&json!({})).await;
+    for path in ["/livez", "/readyz", "/metrics", "/", "/api/accounts", "/a/v1/models"] {
+        for method in ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"] {
+            let request =
+                format!("{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            assert_eq!(RawClient::once(pixy.ops(), request).await.unwrap().status, 405, "{method} {path}");
+        }
+    }
+    for path in ["/api/accounts", "/api/setup", "/a", "/assets/page.js", "/debug/pprof", "/"] {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        assert_eq!(RawClient::once(pixy.ops(), request).await.unwrap().status, 404, "{path}");
+    }
+}
+
+#[test]
+fn attack_24_one_door_leads_out_and_each_check_makes_its_own_key() {
+    let sources = proxy();
+    assert!(sources.len() > 9, "the steps are found");
+    // What sends: `self.send` is the proxy's own step.
+    let mut doors = Vec::new();
+    for (file, text) in &sources {
+        for verb in [".send(", ".fetch(", ".upgrade("] {
+            for (at, _) in text.match_indices(verb) {
+                let line = text[..at].rsplit('\n').next().unwrap().to_owned() + text[at..].lines().next().unwrap();
+                if !line.contains("self.send(") {
+                    doors.push((file.as_str(), line));
+                }
+            }
+        }
+    }
+    assert_eq!(doors.len(), DOORS.len(), "{doors:?}");
+    for (file, call) in DOORS {
+        assert!(doors.iter().any(|(found, line)| found == file && line.contains(call)), "{file}: {call}");
+    }
+    // What is made in one place: a request that may be sent, and what it takes to make one.
+    for (made, home) in
+        [("Outgoing(", "attach.rs"), ("Route {", "route.rs"), ("Stripped {", "strip.rs"), ("Grant {", "agent.rs")]
+    {
+        let name = made.trim_end_matches([' ', '{', '(']);
+        let mut places = Vec::new();
+        for (file, text) in &sources {
+            for (at, _) in text.match_indices(made) {
+                let before = text[..at].trim_end();
+                let is_a_value = !text[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_')
+                    && !["struct", "impl", "for", "->"].iter().any(|word| before.ends_with(word));
+                if is_a_value {
+                    places.push(file.as_str());
+                }
+            }
+        }
+        assert!(!places.is_empty() && places.iter().all(|place| *place == home), "{name} is made in {places:?}");
+        let (_, text) = sources.iter().find(|(file, _)| file == home).unwrap();
+        let (before, body) = text.split_once(&format!("pub struct {name}")).unwrap();
+        assert!(!before.trim_end().ends_with(")]"), "{name} can be neither cloned nor made by default");
+        assert!(!body.split(['}', ';']).next().unwrap().contains("pub"), "{name} has no field that others could set");
+    }
+    let text = |file: &str| &sources.iter().find(|(found, _)| found == file).unwrap().1;
+    let signature = |file: &str, name: &str| {
+        let start = text(file).find(&format!("fn {name}(")).unwrap();
+        text(file)[start..].split('{').next().unwrap().to_owned()
+    };
+    assert!(signature("forward.rs", "forward").contains("outgoing: Outgoing,"));
+    for proof in ["grant: &Grant,", "route: &Route,", "stripped: &Stripped,", "bearer: &Bearer,"] {
+        assert!(signature("attach.rs", "attach").contains(proof), "{proof}");
+    }
+}
+
+#[tokio::test]
+async fn attack_09_and_10_no_answer_may_be_framed_and_none_sets_a_cookie() {
+    let pixy = Pixy::start(&json!({})).await;
+    let host = format!("Host: {}\r\n", pixy.page());
+    let mut statuses = BTreeSet::new();
+    for request in [
+        format!("GET / HTTP/1.1\r\n{host}"),
+        format!("HEAD / HTTP/1.1\r\n{host}"),
+        format!("GET /assets/page.js HTTP/1.1\r\n{host}"),
+        format!("GET /nothing HTTP/1.1\r\n{host}"),
+        format!("GET /api/accounts HTTP/1.1\r\n{host}"),
+        format!("GET /api/accounts HTTP/1.1\r\n{host}Cookie: session=x\r\n"),
+        format!("POST / HTTP/1.1\r\n{host}Content-Length: 0\r\n"),
+        format!("POST /api/session HTTP/1.1\r\n{host}Content-Length: 0\r\n"),
+        format!("GET / HTTP/1.1\r\n{host}Origin: https://evil.example\r\n"),
+        "GET / HTTP/1.1\r\nHost: evil.example\r\n".to_owned(),
+        format!("GET / HTTP/1.1\r\n{host}Content-Length: 1\r\nTransfer-Encoding: chunked\r\n"),
+    ] {
+        let mut client = RawClient::connect(pixy.page()).await;
+        client.send(format!("{request}Connection: close\r\n\r\n")).await;
+        let response = client.response_to(request.split(' ').next().unwrap()).await.unwrap();
+        let policy = response.header("content-security-policy");
+        assert!(policy.len() == 1 && policy[0].contains("frame-ancestors 'none'"), "{request}: {policy:?}");
+        assert_eq!(response.header("x-frame-options"), ["DENY"], "{request}");
+        assert_eq!(response.header("cross-origin-opener-policy"), ["same-origin"], "{request}");
+        bare(&response, &request);
+        statuses.insert(response.status);
+    }
+    assert_eq!(
+        statuses.into_iter().collect::<Vec<_>>(),
+        [200, 400, 401, 403, 404, 421],
+        "every kind of answer was seen"
+    );
+    for path in ["/livez", "/metrics", "/nothing"] {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        bare(&RawClient::once(pixy.ops(), request).await.unwrap(), path);
+    }
+    for path in ["/", "/nobody/v1/models"] {
+        bare(&pixy.get(path).await, path);
+    }
+}
+
+/// No cookie, which all ports of a host would share, and nothing that opens Pixy to the pages of others.
+fn bare(response: &RawResponse, what: &str) {
+    for (name, _) in &response.headers {
+        let name = name.to_ascii_lowercase();
+        assert!(!name.starts_with("set-cookie") && !name.starts_with("access-control-"), "{what}: {name}");
+    }
+}
+
+#[tokio::test]
+async fn attack_18_and_20_only_the_request_line_says_what_is_asked_for() {
+    let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
+    let pixy = Pixy::linked(&endpoint, &upstream).await;
+    for name in [
+        "X-HTTP-Method-Override",
+        "X-HTTP-Method",
+        "X-Method-Override",
+        "x_http_method_override",
+        "X-Original-URL",
+        "X-Original-URI",
+        "X-Original-Method",
+        "X-Rewrite-URL",
+        "x_original_url",
+        "X-Forwarded-Uri",
+        "X-Forwarded-Path",
+        "X-Forwarded-Prefix",
+        "X-Forwarded-Method",
+        "X-Forwarded-Host",
+        "X-Forwarded-Proto",
+        "Forwarded",
+    ] {
+        for value in ["DELETE", "/v1/models", "/v1/organizations/api_keys", "host=evil.example"] {
+            // A path that is not allowed stays so, whatever the field says; and one that is allowed is what is sent.
+            let refused = format!(
+                "GET /a/v1/files?path=/v1/models HTTP/1.1\r\nHost: pixy\r\n{name}: {value}\r\nConnection: close\r\n\r\n"
+            );
+            assert_eq!(pixy.send(&refused).await.status, 403, "{name}: {value}");
+            let before = upstream.requests().len();
+            let allowed = refused.replace("/a/v1/files?path=/v1/models", "/a/v1/models");
+            assert_eq!(pixy.send(&allowed).await.status, 200, "{name}: {value}");
+            let requests = upstream.requests();
+            assert_eq!(requests.len(), before + 1, "only that one arrives");
+            let seen = &requests[before];
+            assert_eq!((seen.method.as_str(), seen.target.as_str()), ("GET", "/v1/models"), "{name}: {value}");
+            let mut names: Vec<_> = seen.headers.iter().map(|(name, _)| name.to_ascii_lowercase()).collect();
+            names.sort_unstable();
+            assert_eq!(names, ["accept-encoding", "authorization", "host"], "{name}: {value}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn attack_02_a_hundred_thousand_guesses_open_nothing() {
+    let guard = Guard::new(Clock::tokio(Timestamp::EPOCH));
+    let code = guard.setup_code();
+    assert_eq!(code.expose().len(), 22, "128 bits");
+    let (mut compared, mut locked) = (0, 0);
+    for minute in 0..14 {
+        for n in 0..7200 {
+            // As near as can be: one character is another one.
+            let mut guess = code.expose().to_owned().into_bytes();
+            let at = n % guess.len();
+            guess[at] = if guess[at] == b'a' { b'b' } else { b'a' };
+            let guess = String::from_utf8(guess).unwrap();
+            let status = if n % 2 == 0 {
+                guard.open_session(&guess).err().map(|problem| problem.status)
+            } else {
+                let mut headers = HeaderMap::new();
+                headers.insert(AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {guess}")).unwrap());
+                guard.person(&headers).err().map(|problem| problem.status)
+            };
+            match status {
+                Some(401) => compared += 1,
+                Some(429) => locked += 1,
+                other => panic!("minute {minute}, guess {n}: {other:?}"),
+            }
+        }
+        tokio::time::advance(Duration::from_mins(1)).await;
+    }
+    assert_eq!((compared, locked), (14 * 5, 14 * 7195), "five a minute are looked at");
+    assert!(guard.open_session(code.expose()).is_ok(), "the right one opens, when the lock is over");
+}
+
+#[test]
+fn attack_52_a_comparison_takes_as_long_wherever_it_fails() {
+    let long = "a".repeat(1 << 16);
+    let secret = Secret::new(long.clone());
+    let (early, late) = (format!("b{}", &long[1..]), format!("{}b", &long[1..]));
+    // The shortest of many: what else runs on the machine only ever adds to it.
+    let shortest = |compare: &dyn Fn(&str) -> bool| {
+        let took = |guess: &str| {
+            let start = Instant::now();
+            for _ in 0..4 {
+                assert!(!compare(black_box(guess)));
+            }
+            start.elapsed()
+        };
+        (0..50)
+            .fold((Duration::MAX, Duration::MAX), |(first, last), _| (first.min(took(&early)), last.min(took(&late))))
+    };
+    let (first, last) = shortest(&|guess| guess == long.as_str());
+    assert!(last > first * 4, "a comparison in haste would be seen: {first:?} and {last:?}");
+    let (first, last) = shortest(&|guess| secret.matches(guess));
+    assert!(last < first * 2 && first < last * 2, "{first:?} and {last:?}");
+}
+
+#[test]
+fn attack_52_no_secret_is_compared_in_any_other_way() {
+    let mut looked_at = 0;
+    for path in rust_files(&root().join("src")) {
+        let text = production(path.strip_prefix(root()).unwrap());
+        for line in text.lines().filter(|line| line.contains(".expose()")) {
+            for hasty in [" == ", " != ", ".eq(", ".ne(", ".cmp(", "starts_with(", "ends_with(", ".contains("] {
+                assert!(!line.contains(hasty), "{}: {line}", path.display());
+            }
+            looked_at += 1;
+        }
+    }
+    assert!(looked_at > 20, "{looked_at}");
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A source file without comments and without the tests at its end.
+fn production(path: impl AsRef<Path>) -> String {
+    let text = fs::read_to_string(root().join(path)).unwrap();
+    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    text.lines().filter(|line| !line.trim_start().starts_with("//")).map(|line| format!("{line}\n")).collect()
+}
+
+/// The steps of the proxy, by their files.
+fn proxy() -> Vec<(String, String)> {
+    let files = rust_files(&root().join("src/proxy")).into_iter().chain([root().join("src/proxy.rs")]);
+    let named = files.map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), path));
+    named.filter(|(name, _)| name != "fuzzing.rs").map(|(name, path)| (name, production(path))).collect()
+}
+
+fn rust_files(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
