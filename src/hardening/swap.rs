@@ -8,6 +8,7 @@ use std::fs;
 
 use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::thread::{CapabilitySet, capabilities};
 
 /// What is on, in words; or what is not, and why.
 pub(super) fn avoid() -> Result<String, String> {
@@ -24,8 +25,13 @@ fn can_swap(places: Option<&str>, most: Option<&str>) -> bool {
 }
 
 fn lock() -> Result<String, String> {
-    let failed = |error| format!("memory may be swapped to disk (locking it needs `ulimit -l unlimited`: {error})");
-    setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None }).map_err(failed)?;
+    let failed = |error| {
+        format!("memory may be swapped to disk (locking it needs CAP_IPC_LOCK or `ulimit -l unlimited`: {error})")
+    };
+    // Who has the capability has no limit (mlock(2)).
+    if !capabilities(None).is_ok_and(|held| held.effective.contains(CapabilitySet::IPC_LOCK)) {
+        setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None }).map_err(failed)?;
+    }
     // On fault: what is only reserved, such as the rest of a thread's stack, takes no memory for it.
     mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT).map_err(failed)?;
     Ok("memory never swapped".to_owned())
@@ -68,7 +74,7 @@ mod tests {
                 drop(more);
                 rustix::mm::munlockall().unwrap();
             }
-            Err(why) => assert!(why.contains("ulimit -l unlimited"), "{why}"), // a user without that right
+            Err(why) => assert!(why.contains("needs CAP_IPC_LOCK"), "{why}"), // a user without that right
         }
     }
 }
