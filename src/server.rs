@@ -2,8 +2,11 @@
 //!
 //! A connection speaks HTTP/1, behind `strict`, or HTTP/2 with prior knowledge. What is no request that means one thing only
 //! reaches a surface as [`Refused`], whatever else the request may look like.
+//!
+//! Places are bounded (`Limits::connections`), and nobody keeps all of them by being slow: see `crowd`.
 
 mod chunked;
+mod crowd;
 mod descriptors;
 mod entry;
 mod framer;
@@ -15,6 +18,7 @@ mod pulse;
 mod refused;
 mod strict;
 mod target;
+mod waits;
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -25,10 +29,11 @@ use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tower::Service;
 
+use crowd::{Crowd, Place};
 use entry::Entry;
 use listener::Stream;
 use pulse::Pulse;
@@ -43,6 +48,9 @@ pub use refused::Refused;
 /// After a failed accept (no descriptors left), before the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// A client of HTTP/2 whose place another needs has so long to take our GOAWAY.
+const FAREWELL: Duration = Duration::from_millis(100);
+
 /// hyper's read buffer is never smaller than this, and by default it takes so many fields.
 const HYPERS_LEAST: usize = 8 * 1024;
 const HYPERS_FIELDS: usize = 100;
@@ -50,7 +58,7 @@ const HYPERS_FIELDS: usize = 100;
 /// What a client may take of a surface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections of agents at once; further ones wait in the kernel's queue.
+    /// Connections of agents at once; for a further one, whoever has waited longest for its client goes.
     pub connections: usize,
     /// Streams of one HTTP/2 connection at once.
     pub streams: u32,
@@ -71,8 +79,8 @@ pub struct Limits {
 /// How many connections, and requests under way, several listeners may have together. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Capacity {
-    connections: Arc<Semaphore>,
-    exchanges: Arc<Semaphore>,
+    connections: Arc<Crowd>,
+    exchanges: Arc<Crowd>,
 }
 
 impl Default for Limits {
@@ -93,8 +101,16 @@ impl Default for Limits {
 impl Capacity {
     /// So many connections, and as many requests under way.
     pub fn new(most: usize) -> Self {
-        let semaphore = || Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
-        Self { connections: semaphore(), exchanges: semaphore() }
+        Self { connections: Crowd::new(most), exchanges: Crowd::new(most) }
+    }
+
+    /// A place for a connection that was accepted. One of those goes whose client is waited for: an idle connection, or a
+    /// stream, after which its connection is idle.
+    async fn place(&self, pulse: impl FnOnce() -> Arc<Pulse>) -> Option<(Arc<Pulse>, Place)> {
+        let room = self.connections.room(Some(&self.exchanges)).await?;
+        let pulse = pulse();
+        let place = room.taken_by(Arc::clone(pulse.waits()));
+        Some((pulse, place))
     }
 }
 
@@ -104,7 +120,7 @@ pub async fn serve<S, B>(
     limits: Limits,
     capacity: Capacity,
     surface: S,
-    mut shutdown: watch::Receiver<bool>,
+    shutdown: watch::Receiver<bool>,
 ) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
@@ -113,30 +129,32 @@ pub async fn serve<S, B>(
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let mut connections = JoinSet::new();
+    let mut down = shutdown.clone();
+    let mut down = std::pin::pin!(down.wait_for(|&down| down));
     loop {
         let accepted = tokio::select! {
-            accepted = async {
-                // The semaphore is never closed, so a permit always comes.
-                let permit = Arc::clone(&capacity.connections).acquire_owned().await;
-                (permit, listener.accept().await)
-            } => accepted,
-            _ = connections.join_next(), if !connections.is_empty() => continue,
-            _ = shutdown.wait_for(|&down| down) => break,
+            accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next() => continue,
+            _ = &mut down => break,
         };
-        match accepted {
-            (permit, Ok((stream, peer))) => {
-                let (surface, exchanges) = (surface.clone(), Arc::clone(&capacity.exchanges));
-                let connection = connection(stream, peer, limits, exchanges, surface, shutdown.clone());
-                connections.spawn(async move {
-                    connection.await;
-                    drop(permit);
-                });
-            }
-            (_, Err(error)) => {
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
                 tracing::warn!(%error, address = %listener.address(), "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
             }
-        }
+        };
+        let (pulse, place) = tokio::select! {
+            Some(place) = capacity.place(Pulse::new) => place,
+            _ = &mut down => break,
+        };
+        let (surface, exchanges) = (surface.clone(), Arc::clone(&capacity.exchanges));
+        let connection = connection(stream, peer, limits, pulse, exchanges, surface, shutdown.clone());
+        connections.spawn(async move {
+            connection.await;
+            drop(place);
+        });
     }
     drop(listener);
     let drained = async { while connections.join_next().await.is_some() {} };
@@ -147,7 +165,8 @@ async fn connection<S, B>(
     stream: Box<dyn Stream>,
     peer: Peer,
     limits: Limits,
-    exchanges: Arc<Semaphore>,
+    pulse: Arc<Pulse>,
+    exchanges: Arc<Crowd>,
     surface: S,
     mut shutdown: watch::Receiver<bool>,
 ) where
@@ -157,10 +176,11 @@ async fn connection<S, B>(
     B::Data: Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let pulse = Pulse::new();
+    let waits = Arc::clone(pulse.waits());
     let mut stream = Strict::new(stream, limits, Arc::clone(&pulse));
     let protocol = tokio::select! {
         protocol = stream.protocol() => protocol,
+        () = waits.gone() => return,
         _ = shutdown.wait_for(|&down| down) => return,
     };
     let Ok(protocol) = protocol else { return }; // it said nothing, or too little
@@ -176,6 +196,7 @@ async fn connection<S, B>(
                         finished(&result);
                         false
                     }
+                    () = waits.gone() => return gone(),
                     _ = shutdown.wait_for(|&down| down) => true,
                 };
                 if down {
@@ -189,17 +210,17 @@ async fn connection<S, B>(
         Protocol::Http2 => {
             let connection = http2::builder(&limits).serve_connection(TokioIo::new(stream), entry);
             tokio::pin!(connection);
-            let idle = tokio::select! {
+            let farewell = tokio::select! {
                 result = &mut connection => return finished(&result),
-                _ = shutdown.wait_for(|&down| down) => false,
-                () = pulse.idle(limits.idle_time) => true,
+                _ = shutdown.wait_for(|&down| down) => None,
+                () = waits.idle(limits.idle_time) => Some(limits.header_time),
+                () = waits.gone() => Some(FAREWELL),
             };
             connection.as_mut().graceful_shutdown();
-            if idle {
+            match farewell {
                 // Nothing is under way; a client that does not even take our farewell is not waited for.
-                let _ = tokio::time::timeout(limits.header_time, connection).await;
-            } else {
-                finished(&connection.await);
+                Some(time) => drop(tokio::time::timeout(time, connection).await),
+                None => finished(&connection.await),
             }
         }
     }
@@ -219,4 +240,8 @@ fn finished(result: &hyper::Result<()>) {
     if let Err(error) = result {
         tracing::debug!(%error, "a connection ended early"); // a client that left, or did not speak HTTP
     }
+}
+
+fn gone() {
+    tracing::debug!("a connection whose client was waited for gave its place to another");
 }

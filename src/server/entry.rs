@@ -7,12 +7,14 @@ use futures_util::future::BoxFuture;
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tower::{Service, ServiceExt as _};
 
+use super::crowd::Crowd;
 use super::pulse::{Answer, Pulse};
 use super::refused::Refused;
 use super::strict::{Protocol, REFUSED};
+use super::waits::STREAM;
 use super::{Limits, Peer, http2};
 
 /// A surface, as one connection serves it.
@@ -23,7 +25,7 @@ pub(super) struct Entry<S> {
     pub(super) limits: Limits,
     pub(super) pulse: Arc<Pulse>,
     /// Held by each exchange, so that many streams are no way around the limit of connections.
-    pub(super) exchanges: Arc<Semaphore>,
+    pub(super) exchanges: Arc<Crowd>,
     pub(super) shutdown: watch::Receiver<bool>,
 }
 
@@ -64,13 +66,16 @@ where
         let begun = self.pulse.begin();
         let closes = self.prepare(&mut request).is_some() && self.protocol == Protocol::Http1;
         let (surface, exchanges) = (self.surface.clone(), Arc::clone(&self.exchanges));
+        let waits = Arc::clone(self.pulse.waits());
         Box::pin(async move {
-            let permit = exchanges.acquire_owned().await.ok(); // it is never closed
+            // Over HTTP/1, what the exchange waits for is what the connection waits for.
+            let waits = STREAM.try_with(Arc::clone).unwrap_or(waits);
+            let place = exchanges.room(None).await.map(|room| room.taken_by(waits));
             let mut response = surface.oneshot(request).await?;
             if closes {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok(response.map(|body| begun.answer(body, permit)))
+            Ok(response.map(|body| begun.answer(body, place)))
         })
     }
 }

@@ -11,9 +11,9 @@ use hyper::server::conn::http2::Builder;
 use hyper_util::rt::TokioTimer;
 
 use super::Limits;
-use super::pulse::{TAKING, Taking};
 use super::refused::Refused;
 use super::target;
+use super::waits::{STREAM, Waits};
 
 /// A client that answers no PING is gone.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -31,7 +31,7 @@ const SEND_BUFFER: usize = 64 * 1024;
 const PENDING_RESETS: usize = 20;
 const OUR_RESETS: usize = 64;
 
-/// Runs the tasks of streams, and ends one whose client does not make room for its answer.
+/// Runs the tasks of streams, and ends one whose client does not make room for its answer, or whose place another needs.
 #[derive(Clone)]
 pub(super) struct Streams {
     idle_time: Duration,
@@ -101,12 +101,13 @@ fn authority<B>(request: &Request<B>) -> Result<HeaderValue, Refused> {
 
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams {
     fn execute(&self, stream: F) {
-        let (taking, idle_time) = (Arc::new(Taking::default()), self.idle_time);
-        let stream = TAKING.scope(Arc::clone(&taking), stream);
+        let (waits, idle_time) = (Waits::of_stream(), self.idle_time);
+        let stream = STREAM.scope(Arc::clone(&waits), stream);
         tokio::spawn(async move {
             tokio::select! {
                 () = stream => {}
-                () = taking.stalled(idle_time) => tracing::debug!("a client stopped taking an answer"),
+                () = waits.gone() => tracing::debug!("a client that waited gave its place to another"),
+                () = waits.stalled(idle_time) => tracing::debug!("a client stopped taking an answer"),
             }
         });
     }

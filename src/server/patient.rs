@@ -1,6 +1,7 @@
 //! The body of a request on its way on.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use bytes::Buf;
 use hyper::body::{Body, Frame, SizeHint};
 
 use super::pulse::Patience;
+use super::waits::{STREAM, Waits};
 
 /// The body of a request, waited for only so long, and without its trailers: they could carry what headers may not
 /// (RFC 9110 §6.5.1), and none is on a list.
@@ -15,12 +17,22 @@ pub struct Patient<B> {
     body: B,
     idle_time: Duration,
     patience: Patience,
+    /// Of an HTTP/2 stream; over HTTP/1, the socket's side sees by itself what does not come.
+    waits: Option<Arc<Waits>>,
 }
 
 impl<B> Patient<B> {
-    /// Fails when no byte of `body` comes for `idle_time` while one is waited for.
+    /// Fails when no byte of `body` comes for `idle_time` while one is waited for. To be made where the request is handled.
     pub fn new(body: B, idle_time: Duration) -> Self {
-        Self { body, idle_time, patience: Patience::default() }
+        Self { body, idle_time, patience: Patience::default(), waits: STREAM.try_with(Arc::clone).ok() }
+    }
+}
+
+impl<B> Drop for Patient<B> {
+    fn drop(&mut self) {
+        if let Some(waits) = &self.waits {
+            waits.reading.end();
+        }
     }
 }
 
@@ -37,7 +49,15 @@ where
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let this = self.get_mut();
-        match Pin::new(&mut this.body).poll_frame(context) {
+        let frame = Pin::new(&mut this.body).poll_frame(context);
+        if let Some(waits) = &this.waits {
+            match &frame {
+                Poll::Pending => waits.reading.begin(),
+                Poll::Ready(Some(Ok(frame))) => waits.reading.moved(frame.data_ref().map_or(0, Buf::remaining)),
+                Poll::Ready(_) => waits.reading.end(),
+            }
+        }
+        match frame {
             Poll::Ready(Some(Ok(frame))) => {
                 if frame.data_ref().is_some_and(Buf::has_remaining) {
                     this.patience.renew();

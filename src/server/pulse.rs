@@ -2,27 +2,28 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Buf;
 use futures_util::task::AtomicWaker;
 use hyper::body::{Body, Frame, SizeHint};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
+use super::crowd::Place;
 use super::refused::Refused;
+use super::waits::{STREAM, Waits, lock};
 
 /// One connection's life.
 #[derive(Debug)]
 pub(super) struct Pulse {
-    open: AtomicUsize,
+    waits: Arc<Waits>,
     switched: AtomicBool,
     refused: Mutex<Option<Refused>>,
-    /// When the last exchange ended; at first, when the connection began.
-    ended: Mutex<Instant>,
-    /// Whoever waits for that.
+    /// Whoever waits for the end of an exchange.
     waiting: AtomicWaker,
 }
 
@@ -33,8 +34,10 @@ struct Exchange(Arc<Pulse>);
 /// An answer's body, with what must live exactly as long.
 pub(super) struct Answer<B> {
     body: B,
+    /// Bytes of the last frame.
+    handed_on: usize,
     _exchange: Exchange,
-    _permit: Option<OwnedSemaphorePermit>,
+    _place: Option<Place>,
 }
 
 /// Begun with the request, and handed on to the body of the answer.
@@ -54,10 +57,6 @@ pub struct Switched {
     shutdown: watch::Receiver<bool>,
 }
 
-/// Since when an HTTP/2 stream's peer has not made room for what is ready for it.
-#[derive(Debug, Default)]
-pub(super) struct Taking(Mutex<Option<Instant>>);
-
 /// A deadline that moves often and fires seldom: the timer behind it is set anew only when it fires too early.
 #[derive(Debug, Default)]
 pub(super) struct Patience {
@@ -65,38 +64,32 @@ pub(super) struct Patience {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-tokio::task_local! {
-    /// Of the stream whose task this is.
-    pub(super) static TAKING: Arc<Taking>;
-}
-
 impl Pulse {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
-            open: AtomicUsize::new(0),
+            waits: Waits::new(),
             switched: AtomicBool::new(false),
             refused: Mutex::new(None),
-            ended: Mutex::new(Instant::now()),
             waiting: AtomicWaker::new(),
         })
     }
 
+    /// What the connection waits for.
+    pub(super) fn waits(&self) -> &Arc<Waits> {
+        &self.waits
+    }
+
     /// An exchange begins.
     pub(super) fn begin(self: &Arc<Self>) -> Begun {
-        self.open.fetch_add(1, Ordering::AcqRel);
+        self.waits.begin();
         Begun(Exchange(Arc::clone(self)))
     }
 
-    /// Something is under way.
-    pub(super) fn is_busy(&self) -> bool {
-        self.open.load(Ordering::Acquire) > 0
-    }
-
-    /// As [`Self::is_busy`], and wakes the socket's side when that changes: hyper, having heard that nothing is there to be
+    /// Whether something is under way. Wakes the socket's side when that changes: hyper, having heard that nothing is there to be
     /// read, would not ask again.
     pub(super) fn poll_busy(&self, context: &mut Context<'_>) -> bool {
         self.waiting.register(context.waker());
-        self.is_busy()
+        self.waits.is_busy()
     }
 
     /// The socket's side refuses a request; the request that stands in for it will ask why.
@@ -123,31 +116,18 @@ impl Pulse {
             std::future::poll_fn(|context| if self.poll_busy(context) { Poll::Pending } else { Poll::Ready(()) }).await;
         }
     }
-
-    /// Resolves when nothing was under way for so long.
-    pub(super) async fn idle(&self, time: Duration) {
-        loop {
-            let until = *lock(&self.ended) + time;
-            match (self.is_busy(), until <= Instant::now()) {
-                (true, _) => tokio::time::sleep(time).await,
-                (false, true) => return,
-                (false, false) => tokio::time::sleep_until(until).await,
-            }
-        }
-    }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        *lock(&self.0.ended) = Instant::now();
-        self.0.open.fetch_sub(1, Ordering::AcqRel);
+        self.0.waits.end();
         self.0.waiting.wake();
     }
 }
 
 impl Begun {
-    pub(super) fn answer<B>(self, body: B, permit: Option<OwnedSemaphorePermit>) -> Answer<B> {
-        Answer { body, _exchange: self.0, _permit: permit }
+    pub(super) fn answer<B>(self, body: B, place: Option<Place>) -> Answer<B> {
+        Answer { body, handed_on: 0, _exchange: self.0, _place: place }
     }
 }
 
@@ -169,20 +149,6 @@ impl Switched {
     }
 }
 
-impl Taking {
-    /// Resolves when the peer has not made room for so long.
-    pub(super) async fn stalled(&self, time: Duration) {
-        loop {
-            let since = *lock(&self.0);
-            match since {
-                Some(since) if since + time <= Instant::now() => return,
-                Some(since) => tokio::time::sleep_until(since + time).await,
-                None => tokio::time::sleep(time).await,
-            }
-        }
-    }
-}
-
 impl<B: Body + Unpin> Body for Answer<B> {
     type Data = B::Data;
     type Error = B::Error;
@@ -192,10 +158,17 @@ impl<B: Body + Unpin> Body for Answer<B> {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let frame = Pin::new(&mut self.get_mut().body).poll_frame(context);
-        let waits = matches!(frame, Poll::Ready(Some(Ok(_)))).then(Instant::now);
+        let this = self.get_mut();
+        let frame = Pin::new(&mut this.body).poll_frame(context);
         // Over HTTP/1 there is none: the socket's side sees by itself what is not taken.
-        let _ = TAKING.try_with(|taking| *lock(&taking.0) = waits);
+        let _ = STREAM.try_with(|waits| {
+            waits.writing.moved(this.handed_on);
+            this.handed_on = 0;
+            if let Poll::Ready(Some(Ok(frame))) = &frame {
+                this.handed_on = frame.data_ref().map_or(0, Buf::remaining);
+                waits.writing.begin();
+            }
+        });
         frame
     }
 
@@ -229,9 +202,4 @@ impl Patience {
             timer.as_mut().reset(deadline);
         }
     }
-}
-
-/// A panic elsewhere leaves values that are still values.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

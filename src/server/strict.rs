@@ -139,6 +139,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Strict<S> {
         if passed > 0 {
             self.first = false;
             self.reading.renew();
+            self.pulse.waits().reading.moved(passed);
         }
     }
 
@@ -167,6 +168,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Strict<S> {
         if self.phase != phase {
             self.phase = phase;
             self.reading.renew();
+            self.pulse.waits().reading.end();
+        }
+        if phase == Phase::Body {
+            self.pulse.waits().reading.begin();
         }
         let Some(time) = time else { return Poll::Pending };
         ready!(self.reading.poll(time, context));
@@ -196,11 +201,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Strict<S> {
     }
 
     /// A write that waits for the client is waited for only so long.
-    fn poll_taken<T>(&mut self, written: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
-        if written.is_ready() {
+    fn poll_taken(&mut self, written: Poll<io::Result<usize>>, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(taken) = &written {
             self.writing.renew();
+            self.pulse.waits().writing.moved(*taken.as_ref().unwrap_or(&0));
             return written;
         }
+        self.pulse.waits().writing.begin();
         ready!(self.writing.poll(self.limits.idle_time, context));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client stopped taking the answer")))
     }

@@ -1,0 +1,221 @@
+//! What happens when every place is taken: somebody waits, or somebody goes.
+//!
+//! Agents have so many connections (`limits.connections`) and as many requests under way. A client that opens them all and then
+//! hardly speaks (slow loris, slow bodies, slow readers; row 40) would keep everybody else out for as long as it likes, each of
+//! its connections within every time limit. So a place is not kept for a client that does not use it while another asks for
+//! one: **whoever has waited longest for its own client goes.** Who waits for an upstream, for a model that thinks for minutes,
+//! never goes. If nobody can go, the newcomer waits, and those behind it in the kernel's queue.
+//!
+//! - Nobody goes that waits for a moment only: a new connection has [`NEWCOMER`] to say what it wants, and what comes in
+//!   pieces over a network may pause for [`PAUSE`], all pauses together, as far as it does not make up for them ([`SLOWEST`]):
+//!   a byte now and then is not enough. A flood gets no more places in that time than there are.
+//! - What is idle goes first where it idled longest, and as if its time were over: HTTP lets a server close an idle connection
+//!   at any time (RFC 9112 §9.5), and clients open the next one.
+//! - There are no shares by peer address: beside a sidecar, everybody is 127.0.0.1. An agent that really uses all places is
+//!   bounded by the `concurrent` of its key.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use super::waits::{Waits, lock};
+
+/// Before its first request, a client may have its place for so long in any case.
+pub(super) const NEWCOMER: Duration = Duration::from_millis(100);
+
+/// Within a request or its answer, and before the next request, a client may pause for so long in any case: a request that
+/// comes at the very moment when its connection is closed fails.
+pub(super) const PAUSE: Duration = Duration::from_secs(1);
+
+/// For one byte: slower than 4 KiB in a second, a client cannot make up for having been waited for.
+pub(super) const SLOWEST: Duration = Duration::from_micros(1_000_000 / 4096);
+
+/// While no place is free, it is looked again so often who could go.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// So many places, and who has them.
+#[derive(Debug)]
+pub(super) struct Crowd {
+    places: Arc<Semaphore>,
+    present: Mutex<HashMap<u64, Arc<Waits>>>,
+    next: AtomicU64,
+}
+
+/// A place that nobody has taken yet.
+pub(super) struct Room {
+    crowd: Arc<Crowd>,
+    permit: OwnedSemaphorePermit,
+}
+
+/// A place, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    crowd: Arc<Crowd>,
+    number: u64,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Crowd {
+    pub(super) fn new(most: usize) -> Arc<Self> {
+        Arc::new(Self {
+            places: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
+            present: Mutex::default(),
+            next: AtomicU64::new(0),
+        })
+    }
+
+    /// Waits for a place, in turn. While there is none, those of this crowd and of `others` are asked to go, one by one.
+    /// `None`: never, the semaphore is not closed.
+    pub(super) async fn room(self: &Arc<Self>, others: Option<&Arc<Self>>) -> Option<Room> {
+        let room = |permit| Room { crowd: Arc::clone(self), permit };
+        if let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() {
+            return Some(room(permit));
+        }
+        let permit = Arc::clone(&self.places).acquire_owned();
+        tokio::pin!(permit);
+        loop {
+            ask_one([Some(self), others].into_iter().flatten());
+            tokio::select! {
+                permit = &mut permit => return permit.ok().map(room),
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
+            }
+        }
+    }
+}
+
+impl Room {
+    pub(super) fn taken_by(self, guest: Arc<Waits>) -> Place {
+        let Self { crowd, permit } = self;
+        let number = crowd.next.fetch_add(1, Ordering::Relaxed);
+        lock(&crowd.present).insert(number, guest);
+        Place { crowd, number, _permit: permit }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        lock(&self.crowd.present).remove(&self.number);
+    }
+}
+
+/// Asks whoever has waited longest for its client to go.
+fn ask_one<'a>(crowds: impl Iterator<Item = &'a Arc<Crowd>>) {
+    let now = Instant::now();
+    let mut longest: Option<(Instant, Arc<Waits>)> = None;
+    for crowd in crowds {
+        for guest in lock(&crowd.present).values() {
+            let Some(since) = guest.dispensable(now).filter(|_| !guest.is_asked()) else { continue };
+            if longest.as_ref().is_none_or(|(other, _)| since < *other) {
+                longest = Some((since, Arc::clone(guest)));
+            }
+        }
+    }
+    if let Some((_, guest)) = longest {
+        guest.ask_to_go();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOON: Duration = Duration::from_millis(60);
+
+    /// Takes a place for a guest.
+    async fn enter(crowd: &Arc<Crowd>, guest: &Arc<Waits>) -> Place {
+        crowd.room(None).await.unwrap().taken_by(Arc::clone(guest))
+    }
+
+    /// Which of them goes first when one more comes.
+    async fn who_goes(crowd: &Arc<Crowd>, guests: &[&Arc<Waits>]) -> Option<usize> {
+        let gone = guests.iter().map(|guest| Box::pin(guest.gone()));
+        tokio::select! {
+            _ = crowd.room(None) => None,
+            ((), which, _) = futures_util::future::select_all(gone) => Some(which),
+            () = tokio::time::sleep(SOON) => None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn attack_40_who_has_waited_longest_for_its_client_goes() {
+        let crowd = Crowd::new(3);
+        let (first, second, third) = (Waits::new(), Waits::new(), Waits::new());
+        let mut places = Vec::new();
+        for guest in [&first, &second, &third] {
+            places.push(enter(&crowd, guest).await);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        first.begin(); // its request came, and an upstream works on it
+        assert_eq!(who_goes(&crowd, &[&first, &second, &third]).await, Some(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_goes_who_waits_for_an_upstream_or_for_a_moment_only() {
+        let crowd = Crowd::new(4);
+        let (thinking, pausing, used) = (Waits::new(), Waits::new(), Waits::new());
+        let _places = [enter(&crowd, &thinking).await, enter(&crowd, &pausing).await, enter(&crowd, &used).await];
+        thinking.begin();
+        pausing.begin();
+        tokio::time::sleep(Duration::from_mins(10)).await;
+        pausing.reading.begin();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        used.begin();
+        used.end();
+        let new = Waits::new();
+        let _fourth = enter(&crowd, &new).await;
+        let all = [&thinking, &pausing, &used, &new];
+        assert_eq!(who_goes(&crowd, &all).await, None, "all have their reasons");
+        tokio::time::sleep(SOON).await;
+        assert_eq!(who_goes(&crowd, &all).await, Some(3), "it had its moment");
+        new.begin();
+        tokio::time::sleep(PAUSE).await;
+        assert_eq!(who_goes(&crowd, &all).await, Some(1), "it had its pause");
+        pausing.reading.end();
+        assert_eq!(who_goes(&crowd, &all).await, Some(2), "so had the one between two requests");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn attack_40_drops_do_not_make_up_for_a_wait_and_a_stream_does() {
+        let crowd = Crowd::new(2);
+        let (dripping, slow) = (Waits::new(), Waits::new());
+        let _places = [enter(&crowd, &dripping).await, enter(&crowd, &slow).await];
+        for guest in [&dripping, &slow] {
+            guest.begin();
+        }
+        for _ in 0..20 {
+            for (guest, bytes) in [(&dripping, 60), (&slow, 600)] {
+                guest.writing.begin();
+                tokio::time::sleep(Duration::from_millis(60)).await;
+                guest.writing.moved(bytes);
+                guest.writing.begin();
+            }
+        }
+        assert_eq!(who_goes(&crowd, &[&slow, &dripping]).await, Some(1));
+        dripping.writing.end();
+        assert_eq!(who_goes(&crowd, &[&slow, &dripping]).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_asked_and_then_heard_from_its_client_stays() {
+        let crowd = Crowd::new(1);
+        let guest = Waits::new();
+        let _place = enter(&crowd, &guest).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let newcomer = tokio::spawn({
+            let crowd = Arc::clone(&crowd);
+            async move { crowd.room(None).await.is_some() }
+        });
+        tokio::time::sleep(SOON).await;
+        assert!(guest.is_asked());
+        guest.begin();
+        assert!(tokio::time::timeout(SOON, guest.gone()).await.is_err());
+        guest.end();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(tokio::time::timeout(SOON, guest.gone()).await.is_ok(), "it is asked again");
+        newcomer.abort();
+    }
+}
