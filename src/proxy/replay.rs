@@ -1,6 +1,7 @@
 //! A request's body on its way out, kept while it streams so that it can be sent a second time after a 401.
 //!
-//! Keeping delays nothing: a piece is handed on as it comes, and what is kept are further references to the same bytes.
+//! Keeping delays nothing: a piece is handed on as it comes, and what is kept are further references to the same bytes, or
+//! copies where they are few.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -128,7 +129,8 @@ impl Shared {
                 self.too_large = true;
                 return Poll::Ready(Some(Err("the request's body is too large".into())));
             }
-            if !self.given_up && self.passed > self.limits.replay_bytes as u64 {
+            let too_much = self.passed > self.limits.replay_bytes as u64;
+            if !self.given_up && (too_much || self.pieces.len() >= self.limits.replay_bytes / LEAST_PIECE) {
                 self.give_up();
             }
             return Poll::Ready(Some(Ok(piece)));
@@ -151,7 +153,7 @@ impl HttpBody for Attempt {
             None => match ready!(shared.poll_incoming(context)) {
                 Some(Ok(piece)) => {
                     if !shared.given_up {
-                        shared.pieces.push(piece.clone());
+                        shared.pieces.push(kept(&piece));
                     }
                     piece
                 }
@@ -173,7 +175,33 @@ impl HttpBody for Attempt {
     }
 }
 
+/// What is kept of a piece. A body that drips would keep a whole buffer of hyper's alive with every few bytes.
+fn kept(piece: &Bytes) -> Bytes {
+    if piece.len() < SMALL_PIECE { Bytes::copy_from_slice(piece) } else { piece.clone() }
+}
+
+/// Smaller pieces are kept as copies. hyper reads into buffers of 8 KiB and more.
+const SMALL_PIECE: usize = 4096;
+
+/// A body in pieces that are smaller on the average is kept only in part: what is beside the bytes would be more than they.
+const LEAST_PIECE: usize = 256;
+
 /// A panic elsewhere leaves bytes that are still bytes.
 fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_bytes_do_not_keep_the_buffer_that_they_came_in() {
+        let buffer = Bytes::from(vec![b'x'; 64 * 1024]);
+        let drop = buffer.slice(100..166);
+        assert_eq!(kept(&drop), drop);
+        assert_ne!(kept(&drop).as_ptr(), drop.as_ptr(), "a copy");
+        let piece = buffer.slice(100..8292);
+        assert_eq!(kept(&piece).as_ptr(), piece.as_ptr(), "the same bytes");
+    }
 }
