@@ -5,7 +5,8 @@ import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { logIn } from './lib/browser.mjs';
-import { until } from './lib/net.mjs';
+import { forgetAnswers, hits, watchAnswers } from './lib/canary.mjs';
+import { listen, until } from './lib/net.mjs';
 import { peers } from './lib/peers.mjs';
 
 const stage = peers({ log: 'trace' });
@@ -60,16 +61,41 @@ async function written(response) {
   return JSON.stringify([response.status, [...response.headers], await response.text()]);
 }
 
-/** Where one of the secrets stands, as it is or in an encoding that gives it away; the secret itself is not repeated. */
-function hits(place, text, secrets) {
-  const forms = (secret) => {
-    const bytes = Buffer.from(secret);
-    return [secret, bytes.toString('base64'), bytes.toString('base64url'), bytes.toString('hex')];
-  };
-  return secrets.filter((secret) => forms(secret).some((form) => text.includes(form))).map((secret) => `${place}: ${secret.slice(0, 4)}…`);
-}
-
 async function everyFile(directory) {
   const entries = await readdir(directory, { recursive: true, withFileTypes: true });
   return entries.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath ?? entry.path, entry.name));
 }
+
+test('a secret in the log, in what a command prints or in an answer fails a story', async () => {
+  const { pixy, server } = stage;
+  const [secret] = server.secrets;
+  const { found } = pixy.answers[0];
+  const fails = async (place) => assert.rejects(pixy.lookForSecrets(), new RegExp(`${place}: `));
+  for (const [field, place] of [['logged', 'the log'], ['printed', 'what commands printed']]) {
+    const before = pixy[field];
+    pixy[field] += `and ${Buffer.from(secret).toString('base64')} too`;
+    await fails(place);
+    pixy[field] = before;
+  }
+  found.push('the answer to /: x');
+  await fails('the answer to /');
+  found.length = 0;
+  await pixy.lookForSecrets();
+  assert.ok(pixy.answers[0].answers >= 5 && pixy.answers[1].answers >= 6, 'answers are watched');
+});
+
+test('an answer that holds a secret, cut in two, is noticed', async () => {
+  const secret = 'canary-0123456789-abcdef';
+  const { url, close } = await listen(async (request, response) => {
+    response.writeHead(200, request.url === '/head' ? { 'x-seen': secret } : {});
+    response.write(`it is ${secret.slice(0, 9)}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    response.end(request.url === '/body' ? secret.slice(9) : 'nothing');
+  });
+  const { port } = new URL(url);
+  const seen = watchAnswers(port, () => [secret]);
+  for (const path of ['/none', '/head', '/body']) await (await fetch(url + path)).text();
+  forgetAnswers(port);
+  await close();
+  assert.deepEqual(seen, { answers: 3, found: ['the answer to /head: cana…', 'the answer to /body: cana…'] });
+});

@@ -1,10 +1,12 @@
 // The real agents, each as a person would start it: an environment that holds what `pixy env` printed, and nothing else.
 
+import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { mkdtemp, mkdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { everySecret, hits } from './canary.mjs';
 
 const HERE = dirname(dirname(fileURLToPath(import.meta.url)));
 const BIN = join(HERE, 'node_modules', '.bin');
@@ -30,7 +32,9 @@ export async function runAgent(name, lines, { seconds = 60 } = {}) {
     } else {
       Object.assign(env, await exported(lines));
     }
-    return await run(agent.command, agent.arguments, { cwd: home, env, timeout: seconds * 1000 });
+    const ended = await run(agent.command, agent.arguments, { cwd: home, env, timeout: seconds * 1000 });
+    assert.deepEqual(hits(`what ${name} wrote`, ended.all, everySecret()), []);
+    return ended;
   } finally {
     await rm(home, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
   }

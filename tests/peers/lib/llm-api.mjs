@@ -11,7 +11,7 @@ const ROUTES = {
   'POST /v1/messages/count_tokens': (_, reply) => reply.json(200, { input_tokens: 7 }),
   'POST /v1/chat/completions': chatCompletions,
   'POST /v1/responses': responses,
-  'GET /v1/models': (_, reply) => reply.json(200, {
+  'GET /v1/models': (_, reply) => reply.api.long ? reply.response.end(reply.api.long) : reply.json(200, {
     object: 'list',
     data: [{ id: 'small', type: 'model', object: 'model', display_name: 'Small', created: 0, owned_by: 'test' }],
     has_more: false,
@@ -22,17 +22,22 @@ const ROUTES = {
 export async function startLlmApi({ isActive }) {
   const api = {
     seen: [], // { method, target, path, headers: [[name, value], …], body, status }
+    long: undefined, // bytes that stand for the list of models, where a story needs a long answer
+    distrusts: () => false, // told a request, says whether its token is refused however good it is
+    bearers: new Set(), // every token that came
     whenHalfway: () => {}, // told the reply and awaited after the first word of every stream
     /** The requests of the last call to a path. */
     to: (path) => api.seen.filter((request) => request.path === path),
     forget: () => { api.seen.length = 0; },
   };
   const { url, close } = await listen(async (request, response) => {
-    const seen = await read(request);
+    const seen = await read(request).catch(() => undefined);
+    if (!seen) return; // the request ended before its end
     api.seen.push(seen);
     const reply = new Reply(response, seen, api);
     const bearer = /^Bearer (.+)$/.exec(request.headers.authorization ?? '')?.[1];
-    if (!(await isActive(bearer))) {
+    if (bearer) api.bearers.add(bearer);
+    if (api.distrusts(seen) || !(await isActive(bearer))) {
       reply.json(401, { type: 'error', error: { type: 'authentication_error', message: 'the API does not know this token' } });
     } else {
       const route = ROUTES[`${seen.method} ${seen.path}`];

@@ -6,12 +6,12 @@ import { startLlmApi } from './llm-api.mjs';
 import { startPixy } from './pixy.mjs';
 
 /** The peers of one test file; what is returned is filled, and the accounts are `linked`, before the first story. */
-export function peers({ log, accessTokenSeconds, agentKey, env, linked = [], startServer = startAuthorizationServer } = {}) {
+export function peers({ log, accessTokenSeconds, agentKey, env, limits, linked = [], startServer = startAuthorizationServer } = {}) {
   const stage = {};
   before(async () => {
     stage.server = await startServer({ accessTokenSeconds });
     stage.api = await startLlmApi({ isActive: stage.server.isActive });
-    stage.pixy = await startPixy({ server: stage.server, api: stage.api, log, agentKey, env });
+    stage.pixy = await startPixy({ server: stage.server, api: stage.api, log, agentKey, env, limits });
     for (const name of linked) await stage.pixy.link(name);
   });
   beforeEach(() => { stage.api.forget(); });

@@ -9,6 +9,7 @@ import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { run } from './agents.mjs';
 import { logIn } from './browser.mjs';
+import { forgetAnswers, hits, watchAnswers } from './canary.mjs';
 import { freePorts, until } from './net.mjs';
 
 const PROGRAM = resolve(process.env.PIXY_BIN ?? fileURLToPath(new URL('../../../target/debug/pixy', import.meta.url)));
@@ -17,16 +18,19 @@ export const BETA = 'oauth-2025-04-20';
 
 /**
  * Starts Pixy with two accounts on these peers: `claude`, linked by a pasted code, and `gpt`, linked by a loopback redirect.
- * With an `agentKey`, agents must present it, and it opens `claude` alone. With `accounts`, there are those instead. `env`
+ * With an `agentKey`, agents must present it, and it opens `claude` alone. With `accounts`, there are those instead. `limits` are the file's. `env`
  * comes on top of its bare environment.
+ *
+ * Whatever the story, `close` fails it if a secret of the server, a token that came to the API, or the agent's key was seen where an agent or a log reader
+ * can look: in the log, metrics and probes, in the answers to agents, in what the commands print.
  */
-export async function startPixy({ server, api, log = 'info', agentKey, accounts, env }) {
+export async function startPixy({ server, api, log = 'info', agentKey, accounts, env, limits }) {
   const directory = await mkdtemp(join(tmpdir(), 'pixy-peer-'));
   const [agent, link, ops] = await freePorts(3);
-  const pixy = new Pixy({ directory, log, ports: { agent, link, ops }, env });
+  const pixy = new Pixy({ directory, log, ports: { agent, link, ops }, env, server, api, agentKey });
   if (agentKey) await writeFile(pixy.keyFile, `${agentKey}\n`, { mode: 0o600 });
   // JSON is YAML.
-  const settings = { ...surfaces(pixy, agentKey), accounts: accounts ?? linkable(server, api) };
+  const settings = { ...surfaces(pixy, agentKey), limits, accounts: accounts ?? linkable(server, api) };
   await writeFile(pixy.config, JSON.stringify(settings, null, 2));
   await pixy.start();
   return pixy;
@@ -81,7 +85,16 @@ class Pixy {
     this.keyFile = join(this.directory, 'agent.key');
     this.vault = join(this.directory, 'vault');
     this.logged = '';
+    this.printed = '';
+    const secrets = () => this.secrets();
+    this.answers = ['agent', 'ops'].map((surface) => watchAnswers(this.ports[surface], secrets));
     this.env = { PATH: process.env.PATH, HOME: this.directory, ...this.env };
+  }
+
+  /** What nobody may see. */
+  secrets() {
+    const { server, api, agentKey } = this;
+    return [...new Set([...(server?.secrets ?? []), ...(api?.bearers ?? []), ...(agentKey ? [agentKey] : [])])];
   }
 
   get pid() { return this.child.pid; }
@@ -109,13 +122,33 @@ class Pixy {
   }
 
   async close() {
-    await this.stop();
-    await rm(this.directory, { recursive: true, force: true });
+    try {
+      await this.lookForSecrets();
+    } finally {
+      await this.stop();
+      for (const surface of ['agent', 'ops']) forgetAnswers(this.ports[surface]);
+      await rm(this.directory, { recursive: true, force: true });
+    }
+    assert.deepEqual(hits('the log', this.logged, this.secrets()), []); // to its end
+  }
+
+  /** The canary, after every story: 0 hits. */
+  async lookForSecrets() {
+    const secrets = this.secrets();
+    if (this.child?.exitCode === null && this.child.signalCode === null) {
+      for (const path of ['/metrics', '/readyz', '/livez']) {
+        await fetch(`http://127.0.0.1:${this.ports.ops}${path}`).then((response) => response.text(), () => {}); // is watched
+      }
+    }
+    const found = [...hits('the log', this.logged, secrets), ...hits('what commands printed', this.printed, secrets)];
+    assert.deepEqual([...found, ...this.answers.flatMap((answers) => answers.found)], [], 'secrets were seen');
   }
 
   /** One `pixy …` command, to its end. */
-  command(parameters, options = {}) {
-    return run(PROGRAM, ['--config', this.config, ...parameters], { cwd: this.directory, env: this.env, ...options });
+  async command(parameters, options = {}) {
+    const ended = await run(PROGRAM, ['--config', this.config, ...parameters], { cwd: this.directory, env: this.env, ...options });
+    this.printed += ended.all;
+    return ended;
   }
 
   async status() {
@@ -151,6 +184,7 @@ class Pixy {
       if (typed) child.stdin.write(`${typed}\n`);
       return { code: await exit, shown };
     } finally {
+      this.printed += shown;
       clearTimeout(patience);
       child.kill('SIGKILL');
     }
@@ -166,6 +200,7 @@ class Pixy {
       const request = http.request(settings, async (response) => {
         let text = '';
         for await (const chunk of response) text += chunk;
+        this.printed += `${text}\n`;
         resolve({ status: response.statusCode, body: text && JSON.parse(text), text });
       });
       request.once('timeout', () => request.destroy(new Error(`no answer from the control socket: ${method} ${path}`)));
