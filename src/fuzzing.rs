@@ -2,7 +2,7 @@
 //! whatever the bytes are. Compiled with `--cfg fuzzing` alone.
 //!
 //! The steps themselves stay private; what looks into them is beside them (`proxy/fuzzing.rs`, `link/fuzzing.rs`,
-//! `vault/fuzzing.rs`).
+//! `vault/fuzzing.rs`, `scrub/fuzzing.rs`).
 #![allow(clippy::missing_panics_doc, reason = "a panic is how a target tells that a rule is broken")]
 
 use std::sync::{Arc, LazyLock};
@@ -33,6 +33,11 @@ pub fn target_and_path(data: &[u8]) {
 /// Exactly one credential arrives at the upstream, ours.
 pub fn headers(data: &[u8]) {
     crate::proxy::fuzzing::headers(&WORLD.account, &WORLD.bearer, data);
+}
+
+/// No secret crosses, and nothing else changes, wherever the text is cut.
+pub fn scrubber(data: &[u8]) {
+    crate::scrub::fuzzing::scrubber(data);
 }
 
 /// Two bytes choose the head of a token endpoint's answer, the rest is its body.
