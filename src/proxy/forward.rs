@@ -57,8 +57,11 @@ pub async fn forward(
     scrub: &mut Scrub,
 ) -> Result<Response<Incoming>, Refusal> {
     let asked = outgoing.asks_for_socket();
-    let request = outgoing.into_request();
-    let sent = if asked { upstream.upgrade(request).await } else { upstream.send(request).await };
+    let sent = if asked {
+        upstream.upgrade(outgoing.into_request()).await
+    } else {
+        upstream.send(outgoing.into_request()).await
+    };
     let mut response = sent.map_err(|error| {
         tracing::warn!(%error, "the upstream did not answer");
         match error {

@@ -130,7 +130,7 @@ impl Shared {
                 return Poll::Ready(Some(Err("the request's body is too large".into())));
             }
             let too_much = self.passed > self.limits.replay_bytes as u64;
-            if !self.given_up && (too_much || self.pieces.len() >= self.limits.replay_bytes / LEAST_PIECE) {
+            if !self.given_up && (too_much || self.pieces.len() > self.limits.replay_bytes / LEAST_PIECE) {
                 self.give_up();
             }
             return Poll::Ready(Some(Ok(piece)));

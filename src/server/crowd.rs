@@ -143,14 +143,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn attack_40_who_has_waited_longest_for_its_client_goes() {
         let crowd = Crowd::new(3);
-        let (first, second, third) = (Waits::new(), Waits::new(), Waits::new());
+        let mut guests = Vec::new();
         let mut places = Vec::new();
-        for guest in [&first, &second, &third] {
-            places.push(enter(&crowd, guest).await);
+        for _ in 0..3 {
+            let guest = Waits::new();
+            places.push(enter(&crowd, &guest).await);
+            guests.push(guest);
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
-        first.begin(); // its request came, and an upstream works on it
-        assert_eq!(who_goes(&crowd, &[&first, &second, &third]).await, Some(1));
+        guests[0].begin(); // its request came, and an upstream works on it
+        assert_eq!(who_goes(&crowd, &guests.iter().collect::<Vec<_>>()).await, Some(1));
     }
 
     #[tokio::test(start_paused = true)]

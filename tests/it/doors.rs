@@ -42,7 +42,10 @@ const CALLS: &[(&str, &str, Who)] = &[
 ];
 
 /// Where the proxy sends something out, and nowhere else.
-const DOORS: &[(&str, &str)] = &[("forward.rs", "upstream.send(outgoing.into_request())")];
+const DOORS: &[(&str, &str)] = &[
+    ("forward.rs", "upstream.send(outgoing.into_request())"),
+    ("forward.rs", "upstream.upgrade(outgoing.into_request())"),
+];
 
 async fn ask(pixy: &Pixy, method: &str, path: &str, fields: &str) -> RawResponse {
     let port = pixy.page().port();
@@ -168,7 +171,7 @@ fn attack_24_one_door_leads_out_and_each_check_makes_its_own_key() {
     }
     // What is made in one place: a request that may be sent, and what it takes to make one.
     for (made, home) in
-        [("Outgoing(", "attach.rs"), ("Route {", "route.rs"), ("Stripped {", "strip.rs"), ("Grant {", "agent.rs")]
+        [("Outgoing {", "attach.rs"), ("Route {", "route.rs"), ("Stripped {", "strip.rs"), ("Grant {", "agent.rs")]
     {
         let name = made.trim_end_matches([' ', '{', '(']);
         let mut places = Vec::new();

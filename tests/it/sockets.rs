@@ -240,7 +240,7 @@ async fn a_token_that_was_revoked_early_is_renewed_for_a_websocket_too() {
 }
 
 #[tokio::test]
-async fn attack_37_a_secret_in_a_frame_is_replaced_however_it_is_cut() {
+async fn attack_45_a_secret_in_a_frame_is_replaced_however_it_is_cut() {
     let stage = Stage::new().await;
     let (mut agent, mut upstream) = stage.open().await;
     let token = upstream.token();

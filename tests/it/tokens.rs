@@ -139,12 +139,12 @@ async fn relink_required_outlives_a_restart_and_keeps_the_credential() {
 #[tokio::test]
 async fn the_old_token_serves_until_it_ends_and_never_after() {
     // envoyproxy/envoy#44674
-    let (endpoint, upstream) = provider(3 * SECOND).await;
+    let (endpoint, upstream) = provider(8 * SECOND).await;
     let pixy = Pixy::linked(&endpoint, &upstream).await;
     endpoint.fail_always(Some(Fault::Unavailable));
     endpoint.until_requests(2).await; // the first refresh, ahead of time, fails
     assert_eq!(pixy.get("/a/v1/models").await.status, 200, "the old token still serves");
-    tokio::time::sleep(SECOND).await;
+    tokio::time::sleep(SECOND * 3 / 2).await;
     let before = upstream.requests().len();
     let asked = tokio::time::timeout(Duration::from_millis(500), pixy.get("/a/v1/models")).await;
     assert!(asked.map_or(true, |answer| answer.status == 503), "an expired token served");
