@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the edge where Pixy speaks to a person")]
 
 mod control;
+mod doctor;
 mod house;
 mod inspect;
 mod link;
@@ -124,6 +125,8 @@ enum Command {
     },
     /// Exit with 0 when Pixy answers and no login is dead, for a container's health check
     Health,
+    /// Prove what is and what is not reachable, here or (--as-agent) from where the agent is
+    Doctor(doctor::Options),
     /// Start a command with the variables of `pixy env`
     Run {
         /// The account's name in the configuration
@@ -213,6 +216,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Key { what: KeyCommand::Rotate } => house::rotate(&load()?),
         Command::Export { file } => house::export(&load()?, &file),
         Command::Import { file, replace } => house::import(&load()?, &file, replace),
+        Command::Doctor(options) => doctor::doctor(&options, || config::load(cli.config.as_deref())),
         Command::Health => show::health(&load()?),
         Command::Run { name, command } => show::run(&load()?, &name, &command),
     }

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::secret::Secret;
+
 /// What a configuration takes from the environment; a value, so that tests need none.
 #[derive(Debug, Clone, Default)]
 pub struct Env {
@@ -33,4 +35,10 @@ impl Env {
     pub(super) fn mounted_key(&self) -> Option<PathBuf> {
         self.secret_directories.iter().map(|directory| directory.join("pixy-key")).find(|file| file.is_file())
     }
+}
+
+/// Every variable of this process, for `pixy doctor`, which looks for forgotten credentials among them.
+pub fn variables() -> Vec<(String, Secret)> {
+    let text = |value: std::ffi::OsString| value.to_string_lossy().into_owned();
+    std::env::vars_os().map(|(name, value)| (text(name), Secret::new(text(value)))).collect()
 }
