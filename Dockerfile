@@ -1,20 +1,52 @@
-# Base images are arguments, so that a mirror or a pinned digest can take their place.
+# Pixy and nothing else: the binary, the C library that it is linked to, CA roots and one line of passwd. No shell.
+#
+#   docker build -t pixy .          podman build --format docker -t pixy .     (the OCI format has no HEALTHCHECK)
+#
+# Base images are arguments, so that a mirror or a pinned digest can take their place. RUN_IMAGE may also be
+# gcr.io/distroless/cc-debian12 or debian:bookworm-slim.
 ARG BUILD_IMAGE=docker.io/library/rust:1.95-bookworm
-ARG RUN_IMAGE=docker.io/library/debian:bookworm-slim
+ARG RUN_IMAGE=scratch
 
 FROM ${BUILD_IMAGE} AS build
 WORKDIR /pixy
+# No path of the build in the binary: two builds of one source are the same bytes.
+ENV RUSTFLAGS="--remap-path-prefix=/pixy=. --remap-path-prefix=/usr/local/cargo=cargo" CARGO_INCREMENTAL=0 SOURCE_DATE_EPOCH=0
+
+# The dependencies are a layer of their own: it is built again only when the lock file changes.
 COPY Cargo.toml Cargo.lock ./
+RUN mkdir src && touch src/lib.rs && echo 'fn main() {}' > src/main.rs \
+ && cargo build --locked --profile dist --bin pixy \
+ && rm -r src target/dist/pixy target/dist/deps/*pixy* target/dist/.fingerprint/pixy-*
 COPY src src
 COPY config config
 RUN cargo build --locked --profile dist --bin pixy
 
+# What the image holds. `files dns` because without a shell nobody can look why a name in /etc/hosts is not found.
+RUN set -eu; mkdir -p /image/usr/local/bin /image/etc/ssl/certs /image/tmp /home-of-pixy/pixy; \
+    cp target/dist/pixy /image/usr/local/bin/; \
+    for library in $(ldd target/dist/pixy | grep -o '/[^ ]*'); do mkdir -p "/image$(dirname "$library")"; cp -L "$library" "/image$library"; done; \
+    cp -L /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/; \
+    echo 'pixy:x:65532:65532:Pixy:/var/lib/pixy:/sbin/nologin' > /image/etc/passwd; \
+    echo 'pixy:x:65532:' > /image/etc/group; \
+    echo 'hosts: files dns' > /image/etc/nsswitch.conf; \
+    chmod 1777 /image/tmp; chmod 0700 /home-of-pixy/pixy
+
 FROM ${RUN_IMAGE}
-COPY --from=build /pixy/target/dist/pixy /usr/local/bin/pixy
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="Pixy" \
+      org.opencontainers.image.description="Holds a person's LLM logins so that the agent beside it never does" \
+      org.opencontainers.image.licenses="MIT OR Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+COPY --from=build /image/ /
+COPY --from=build --chown=65532:65532 /home-of-pixy/ /var/lib/
 # A user of its own: the agent's container must run as another one.
-RUN mkdir -p /var/lib/pixy /etc/pixy && chown 65532:65532 /var/lib/pixy && chmod 0700 /var/lib/pixy
 USER 65532:65532
 ENV HOME=/var/lib/pixy
+WORKDIR /var/lib/pixy
 VOLUME /var/lib/pixy
-HEALTHCHECK CMD ["/usr/local/bin/pixy", "health"]
+EXPOSE 8700
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=30s --timeout=5s --start-period=10s CMD ["/usr/local/bin/pixy", "health"]
 ENTRYPOINT ["/usr/local/bin/pixy"]
