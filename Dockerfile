@@ -22,14 +22,14 @@ COPY config config
 RUN cargo build --locked --profile dist --bin pixy
 
 # What the image holds. `files dns` because without a shell nobody can look why a name in /etc/hosts is not found.
-RUN set -eu; mkdir -p /image/usr/local/bin /image/etc/ssl/certs /image/tmp /home-of-pixy/pixy; \
+RUN set -eu; mkdir -p /image/usr/local/bin /image/etc/ssl/certs /image/tmp /home-of-pixy/pixy /run-of-pixy/pixy; \
     cp target/dist/pixy /image/usr/local/bin/; \
     for library in $(ldd target/dist/pixy | grep -o '/[^ ]*'); do mkdir -p "/image$(dirname "$library")"; cp -L "$library" "/image$library"; done; \
     cp -L /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/; \
     echo 'pixy:x:65532:65532:Pixy:/var/lib/pixy:/sbin/nologin' > /image/etc/passwd; \
     echo 'pixy:x:65532:' > /image/etc/group; \
     echo 'hosts: files dns' > /image/etc/nsswitch.conf; \
-    chmod 1777 /image/tmp; chmod 0700 /home-of-pixy/pixy
+    chmod 1777 /image/tmp; chmod 0700 /home-of-pixy/pixy; chmod 0750 /run-of-pixy/pixy
 
 FROM ${RUN_IMAGE}
 ARG VERSION=0.1.0
@@ -41,6 +41,8 @@ LABEL org.opencontainers.image.title="Pixy" \
       org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /image/ /
 COPY --from=build --chown=65532:65532 /home-of-pixy/ /var/lib/
+# For a volume with an agent's socket: it takes owner and mode from here.
+COPY --from=build --chown=65532:65532 /run-of-pixy/ /run/
 # A user of its own: the agent's container must run as another one.
 USER 65532:65532
 ENV HOME=/var/lib/pixy

@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, reason = "what was skipped, and what was counted, is for the reader of the log")]
 
 mod agent;
+mod doctor;
 mod house;
 
 use std::fs;

@@ -6,6 +6,8 @@ mod agents; // agents with keys: what each may use, and how much
 mod canary; // a marked token is found nowhere that an agent or a log reader can look
 mod catalogue; // SECURITY.md names tests that exist, for all of the attacks
 mod config; // the file: every fault at once, each with its place
+mod doctor; // mistakes planted around a Pixy and around an agent, each found
+mod doctor_examples; // the shipped examples say what they mean, and keep Pixy and the agent apart
 mod doors; // every way in and out, listed
 mod fakes; // the fakes do what they say
 mod framing; // the way in: what is no request that means one thing only, and what is too much

@@ -1,0 +1,116 @@
+//! The examples for Compose, Kubernetes and systemd: every file is read, and none makes one of the doctor's mistakes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use pixy::config::{self, Env};
+use pixy::server::Address;
+use serde_json::Value;
+
+fn examples(directory: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(directory)
+}
+
+fn yaml(path: &Path) -> Value {
+    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_yaml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// A configuration of Pixy's, as Pixy reads it in the image.
+fn pixys(path: &Path) -> config::Config {
+    let env = Env { home: Some("/var/lib/pixy".into()), ..Env::default() };
+    let text = fs::read_to_string(path).unwrap();
+    config::parse(&text, Some(path.to_owned()), &env).unwrap_or_else(|faults| panic!("{faults}"))
+}
+
+fn list(value: &Value) -> Vec<&str> {
+    value.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+}
+
+#[test]
+fn the_compose_files_keep_pixy_and_the_agent_apart() {
+    let directory = examples("compose");
+    for name in ["separate", "shared", "socket"] {
+        let file = yaml(&directory.join(format!("{name}.yaml")));
+        let (pixy, agent) = (&file["services"]["pixy"], &file["services"]["agent"]);
+        assert_eq!(pixy["read_only"], true, "{name}");
+        assert_eq!((list(&pixy["cap_drop"]), list(&agent["cap_drop"])), (vec!["ALL"], vec!["ALL"]), "{name}");
+        assert_eq!(agent["user"], "1000:1000", "{name}: another user than the image's 65532");
+        assert!(pixy["pid"].is_null() && agent["pid"].is_null(), "{name}: no shared processes");
+        let of_pixy = list(&pixy["volumes"]);
+        let of_agent = list(&agent["volumes"]);
+        assert!(of_pixy.contains(&"pixy:/var/lib/pixy"), "{name}");
+        assert!(of_agent.iter().all(|volume| volume.ends_with("sockets:/run/pixy:ro")), "{name}: {of_agent:?}");
+        let config = of_pixy.iter().find_map(|volume| volume.strip_suffix(":/etc/pixy/pixy.yaml:ro")).unwrap();
+        assert_eq!(pixy["environment"]["PIXY_CONFIG"], "/etc/pixy/pixy.yaml", "for `exec pixy pixy link`");
+        let config = pixys(&directory.join(config));
+        let url = agent["environment"]["ANTHROPIC_BASE_URL"].as_str().unwrap_or_default();
+        let account = url.rsplit('/').next().unwrap_or_default();
+        match name {
+            "socket" => {
+                assert_eq!(config.agent_listeners[0].address, Address::Unix("/run/pixy/agent.sock".into()));
+                assert_eq!(agent["network_mode"], "none");
+                assert_eq!(list(&agent["group_add"]), ["65532"]);
+            }
+            "shared" => {
+                assert_eq!(agent["network_mode"], "service:pixy");
+                assert!(config.link_listen.is_none(), "no page on a loopback that the agent shares");
+                assert!(config.accounts.iter().any(|known| known.name.as_str() == account), "{url}");
+            }
+            _ => {
+                assert_eq!(config.agent_keys.len(), 1, "whoever is not on loopback needs a key");
+                assert_eq!(list(&pixy["ports"]), ["127.0.0.1:8701:8701"], "the page is for this machine alone");
+                assert!(config.accounts.iter().any(|known| known.name.as_str() == account), "{url}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_pod_is_a_native_sidecar_whose_key_the_agent_never_sees() {
+    let base = examples("kubernetes/base");
+    let kustomization = yaml(&base.join("kustomization.yaml"));
+    let resources = list(&kustomization["resources"]);
+    assert!(!resources.is_empty());
+    for resource in resources {
+        assert!(yaml(&base.join(resource))["kind"].is_string(), "{resource}");
+    }
+    let config = pixys(&base.join(list(&kustomization["configMapGenerator"][0]["files"])[0]));
+    assert!(config.link_listen.is_none(), "loopback is the pod's, and so the agent's");
+    assert!(!config.ops_listen.is_local(), "the kubelet comes from outside");
+
+    let deployment = yaml(&base.join("deployment.yaml"));
+    let pod = &deployment["spec"]["template"]["spec"];
+    assert_eq!((&pod["shareProcessNamespace"], &pod["automountServiceAccountToken"]), (&false.into(), &false.into()));
+    let (pixy, agent) = (&pod["initContainers"][0], &pod["containers"][0]);
+    assert_eq!((&pixy["name"], &pixy["restartPolicy"]), (&"pixy".into(), &"Always".into()));
+    assert_ne!(pixy["securityContext"]["runAsUser"], agent["securityContext"]["runAsUser"]);
+    assert!(agent["volumeMounts"].is_null(), "nothing of Pixy's is mounted into the agent");
+    for probe in ["startupProbe", "livenessProbe"] {
+        assert_eq!(pixy[probe]["httpGet"]["path"], "/livez", "not linked is no reason to start again");
+    }
+    let volumes = pod["volumes"].as_array().unwrap();
+    for mount in pixy["volumeMounts"].as_array().unwrap() {
+        assert!(volumes.iter().any(|volume| volume["name"] == mount["name"]), "{mount}");
+    }
+    assert!(volumes.iter().any(|volume| volume["secret"]["defaultMode"] == 0o440));
+}
+
+#[test]
+fn the_unit_of_systemd_is_closed_and_does_not_start_a_faulty_configuration_again() {
+    let unit = fs::read_to_string(examples("systemd/pixy.service")).unwrap();
+    let mut section = "";
+    let mut settings = Vec::new();
+    for line in unit.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        match line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            Some(name) => section = name,
+            None => settings.push((section, line.split_once('=').unwrap_or_else(|| panic!("{line}")))),
+        }
+    }
+    let is = |key: &str, value: &str| settings.contains(&("Service", (key, value)));
+    assert!(is("DynamicUser", "yes") && is("LoadCredentialEncrypted", "pixy-key") && is("UMask", "0077"));
+    assert!(is("NoNewPrivileges", "yes") && is("ProtectSystem", "strict") && is("CapabilityBoundingSet", ""));
+    assert!(is("RestartPreventExitStatus", "64"));
+    let config = pixys(&examples("systemd/pixy.yaml"));
+    assert!(config.state_dir.starts_with("/var/lib/pixy"), "the StateDirectory");
+}
