@@ -61,11 +61,20 @@ fn open_entries(process: &Path) -> Vec<&'static str> {
             // A directory is no proof: only what is in it is.
             "fd" => fs::read_dir(&path).is_ok(),
             "root" | "cwd" => fs::read_link(&path).is_ok(),
-            "mem" => File::open(&path).is_ok(),
-            _ => File::open(&path).and_then(|mut file| file.read(&mut [0; 1])).is_ok(),
+            // Nothing is mapped at its start, which only a reader who was let in is told. A process that is ending has no
+            // memory: it opens for everybody, and is empty.
+            "mem" => {
+                read(&path).is_ok_and(|length| length > 0)
+                    || read(&path).is_err_and(|error| error.raw_os_error() == Some(EIO))
+            }
+            _ => read(&path).is_ok_and(|length| length > 0),
         }
     };
     ENTRIES.into_iter().filter(opens).collect()
+}
+
+fn read(path: &Path) -> std::io::Result<usize> {
+    File::open(path)?.read(&mut [0; 1])
 }
 
 fn is_pixy(id: u32) -> bool {
@@ -82,5 +91,6 @@ fn uid(id: u32) -> Option<u32> {
 }
 
 pub(super) const SAME_USER: &str = "user";
+const EIO: i32 = rustix::io::Errno::IO.raw_os_error();
 const ENTRIES: [&str; 8] = ["environ", "mem", "maps", "root", "cwd", "fd", "auxv", "io"];
 const MOST_PROCESSES: usize = 32_768;

@@ -50,8 +50,8 @@ fn the_doctor_finds_nothing_to_mend_where_all_is_well() {
 }
 
 #[test]
-fn attack_06_the_doctor_finds_an_agent_of_pixys_own_user_and_one_of_root() {
-    in_a_namespace("doctor::attack_06_the_doctor_finds_an_agent_of_pixys_own_user_and_one_of_root", async || {
+fn the_doctor_finds_an_agent_of_pixys_own_user_and_one_of_root() {
+    in_a_namespace("doctor::the_doctor_finds_an_agent_of_pixys_own_user_and_one_of_root", async || {
         let (house, doctor) = (House::new().await, Doctor::new());
         let url = format!("http://{}/a", house.program.agents());
         let found = tokio::task::block_in_place(|| doctor.look(PIXY, &url));
