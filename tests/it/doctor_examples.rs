@@ -1,11 +1,14 @@
 //! The examples for Compose, Kubernetes and systemd: every file is read, and none makes one of the doctor's mistakes.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use pixy::config::{self, Env};
 use pixy::server::Address;
 use serde_json::Value;
+
+use crate::support::{Pixy, RawClient, TokenEndpoint, Upstream};
 
 fn examples(directory: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(directory)
@@ -113,4 +116,26 @@ fn the_unit_of_systemd_is_closed_and_does_not_start_a_faulty_configuration_again
     assert!(is("RestartPreventExitStatus", "64"));
     let config = pixys(&examples("systemd/pixy.yaml"));
     assert!(config.state_dir.starts_with("/var/lib/pixy"), "the StateDirectory");
+}
+
+#[tokio::test]
+async fn alerts_and_dashboard_ask_for_metrics_that_there_are() {
+    let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
+    let pixy = Pixy::linked(&endpoint, &upstream).await;
+    let request = "GET /metrics HTTP/1.1\r\nHost: pixy\r\nConnection: close\r\n\r\n";
+    let metrics = String::from_utf8(RawClient::once(pixy.ops(), request).await.unwrap().body).unwrap();
+    let known: BTreeSet<&str> =
+        metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let mut looked_at = 0;
+    for file in ["alerts.yaml", "dashboard.json"] {
+        let text = fs::read_to_string(examples("monitoring").join(file)).unwrap();
+        for (at, _) in text.match_indices("pixy_") {
+            let name: String = text[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+            let family = ["_total", "_bucket"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(&name);
+            assert!(known.contains(family), "{file}: {name} is none of {known:?}");
+            looked_at += 1;
+        }
+    }
+    assert!(looked_at > 12, "{looked_at}");
+    assert!(yaml(&examples("monitoring/dashboard.json"))["panels"].is_array());
 }

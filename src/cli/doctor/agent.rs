@@ -41,7 +41,8 @@ pub(super) async fn look(options: &Options) -> Report {
 fn base_url(environment: &[(String, Secret)]) -> Option<String> {
     let value = |wanted: &&str| {
         let (_, value) = environment.iter().find(|(name, _)| name == wanted)?;
-        value.expose().starts_with("http://").then(|| value.expose().to_owned())
+        let url = value.expose().to_owned(); // an address, no secret
+        url.starts_with("http://").then_some(url)
     };
     BASE_URLS.iter().find_map(value)
 }
