@@ -5,6 +5,7 @@
 //! to the account's own task (`refresh`), never to a request: a caller that leaves cancels nothing.
 
 mod book;
+mod ended;
 mod guarded;
 #[cfg(test)]
 mod model_tests;
@@ -134,6 +135,9 @@ struct Inner {
     forced_again_at: Option<Tick>,
     /// After a failure no refresh is tried before, not even a forced one.
     held_until: Option<Tick>,
+    /// How often in a row a provider could not be told that a grant is over, and when it is told again.
+    told_in_vain: u32,
+    tell_at: Option<Tick>,
 }
 
 impl Account {
@@ -155,6 +159,8 @@ impl Account {
                 refresh_at: None,
                 forced_again_at: None,
                 held_until: None,
+                told_in_vain: 0,
+                tell_at: None,
             }),
             wake: Notify::new(),
             asked: std::sync::Mutex::default(),
@@ -226,9 +232,12 @@ impl Account {
         &self.parts
     }
 
-    /// Ends a grant that was exchanged and never adopted.
-    pub async fn discard(&self, login: &Login) {
-        self.revoke(login).await;
+    /// Ends a grant that was exchanged and never adopted. Whoever is told [`Unlinked::Pending`] may try again.
+    pub async fn discard(&self, login: &Login) -> Unlinked {
+        match self.owed(login) {
+            Some(ended) => self.tell(&ended).await.0,
+            None => Unlinked::NotRevoked,
+        }
     }
 
     /// Whether a request would get a token now.
@@ -263,9 +272,12 @@ impl Account {
         // Also past a record that did not open, and one that was removed: an older copy put back is noticed.
         inner.generation = self.parts.vault.next_generation(&self.name).await?.saturating_sub(1);
         let replaced = inner.record.take();
+        let wall = self.parts.clock.wall();
+        // What it replaces is owed to the provider from the very write that replaces it.
+        let ended = replaced.iter().flat_map(|old| old.ended.iter().cloned().chain(self.owed(&old.login))).collect();
         // Higher than any serial before it: what an agent says of an old token never concerns the new one.
         let login = Login { serial: inner.generation + 1, ..login };
-        let stored = self.store(&mut inner, Record::linked(login, self.parts.clock.wall())).await;
+        let stored = self.store(&mut inner, Record { ended, ..Record::linked(login, wall) }).await;
         if let Err(error) = stored {
             inner.record = replaced;
             return Err(error);
@@ -273,12 +285,10 @@ impl Account {
         (inner.failed_in_a_row, inner.held_until) = (0, None);
         self.ledger.forget_quota();
         self.publish(&mut inner);
-        drop(inner);
         tracing::info!(account = %self.name, "linked");
+        inner.tell_at = None;
+        self.tell_when_due(&mut inner).await;
         self.wake.notify_one();
-        if let Some(old) = replaced {
-            self.revoke(&old.login).await;
-        }
         Ok(())
     }
 
@@ -293,30 +303,29 @@ impl Account {
         // From here on no request gets the token, whatever the provider and the disk say.
         self.live.store(None);
         self.ledger.forget_quota();
-        let outcome = self.revoke(&record.login).await;
-        if outcome == Unlinked::Pending {
-            let standing = Standing::RevocationPending { since: self.parts.clock.wall() };
-            self.store(&mut inner, Record { standing, ..record }).await?;
-        } else {
+        let wall = self.parts.clock.wall();
+        let (mut ended, own) = (record.ended.clone(), self.owed(&record.login));
+        let (outcome, retry_after) = match &own {
+            _ if record.is_being_revoked() => (Unlinked::Pending, None), // a second time: its own is among them
+            Some(own) => self.tell(own).await,
+            None => (Unlinked::NotRevoked, None),
+        };
+        if outcome == Unlinked::Pending && !record.is_being_revoked() {
+            ended.extend(own);
+            inner.told_in_vain = 1;
+            inner.tell_at = Some(self.parts.clock.tick().after(state::backoff(1, retry_after, random_fraction())));
+        }
+        if ended.is_empty() {
             self.parts.vault.remove(&self.name).await?;
             inner.record = None;
+        } else {
+            let standing = Standing::RevocationPending { since: wall };
+            self.store(&mut inner, Record { standing, ended, ..record }).await?;
+            self.wake.notify_one();
         }
         self.publish(&mut inner);
         tracing::info!(account = %self.name, revoked = ?outcome, "unlinked");
         Ok(outcome)
-    }
-
-    async fn revoke(&self, login: &Login) -> Unlinked {
-        use crate::oauth::profile::Revoke;
-        use crate::oauth::revoke::{Revoked, revoke};
-        let Renewal::RefreshToken { token } = &login.renewal else { return Unlinked::NotRevoked };
-        let discovered = login.revoke_url.clone().map(|url| Revoke { url, body: self.profile.token.body });
-        let Some(settings) = self.profile.revoke.clone().or(discovered) else { return Unlinked::NotRevoked };
-        match revoke(&self.parts.upstream, &settings, login.client_id.as_deref(), token).await {
-            Revoked::Yes => Unlinked::Revoked,
-            Revoked::Refused => Unlinked::NotRevoked,
-            Revoked::NotNow => Unlinked::Pending,
-        }
     }
 
     /// Makes `record` durable under the next generation and takes it as the current one. On failure nothing has changed.
@@ -352,6 +361,7 @@ impl Account {
             view = View {
                 identity: login.identity.clone(),
                 scopes: login.scopes.clone(),
+                client_id: login.client_id.clone(),
                 expires_at: login.expires_at(),
                 refreshed_at: Some(login.obtained_at),
                 next_refresh_at: inner.refresh_at.map(|at| wall.after(at.since(tick))),

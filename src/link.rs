@@ -1,16 +1,21 @@
 //! Linking: a person's way from "not linked" to a login that is sealed and stored.
 //!
-//! The journey is [`Linker::begin`], [`Linker::paste`], [`Linker::confirm`]; `link/api` is its HTTP face, `link/guard` says
-//! who may use it. Nothing is stored before the person has confirmed whose account it is.
+//! The journey is [`Linker::begin`], [`Linker::paste`], [`Linker::confirm`]; on a device `link/device` asks the provider in
+//! place of pasting. `link/api` is its HTTP face, `link/guard` says who may use it. Nothing is stored before the person has
+//! confirmed whose account it is.
 
 pub mod api;
 mod attempt;
 mod callback;
+mod device;
+mod exchange;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;
 mod gauges;
 pub mod guard;
 mod json;
+mod keys;
+mod loopback;
 mod page;
 mod paste;
 mod problem;
@@ -18,18 +23,19 @@ mod recipe;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use crate::account::{Account, Book, Login, Renewal, State, Unlinked};
+use crate::account::{Account, Book, Unlinked};
 use crate::clock::Clock;
 use crate::name::AccountName;
 use crate::oauth::discovery;
-use crate::oauth::exchange::{self, Grant};
-use crate::oauth::profile::{Flow, Profile};
-use crate::oauth::reply::Tokens;
+use crate::oauth::profile::Flow;
 use crate::secret::Secret;
 use crate::server::Address;
 use crate::upstream::Upstream;
-use attempt::{Attempt, Stage};
+use attempt::{Attempt, Bound, Browser, Failed, Spending, Stage, Way};
+use exchange::Exchange;
+use loopback::Doors;
 pub use page::Facts;
 pub use problem::Problem;
 pub use recipe::{Door, Key, Recipe, Variable};
@@ -41,6 +47,7 @@ pub struct Linker {
     clock: Clock,
     link_port: Option<Address>,
     attempts: Mutex<HashMap<AccountName, Attempt>>,
+    doors: Doors,
     changes: tokio::sync::watch::Sender<u64>,
 }
 
@@ -57,19 +64,6 @@ pub struct Identified {
     pub replaces: Option<Vec<String>>,
 }
 
-/// What a person needs to go on after [`Linker::begin`].
-#[derive(Debug, Clone)]
-pub struct Begun {
-    /// The attempt's id.
-    pub id: String,
-    /// The address to open.
-    pub authorize_url: String,
-    /// When it is over, RFC 3339.
-    pub expires_at: String,
-    /// The redirect may come back by itself.
-    pub comes_back: bool,
-}
-
 impl Linker {
     /// A linker; `link_port` is where loopback redirects come back to, if the page is on.
     pub fn new(
@@ -79,58 +73,63 @@ impl Linker {
         link_port: Option<Address>,
         changes: tokio::sync::watch::Sender<u64>,
     ) -> Self {
-        Self { book, upstream, clock, link_port, attempts: Mutex::default(), changes }
+        let (attempts, doors) = (Mutex::default(), Doors::default());
+        Self { book, upstream, clock, link_port, attempts, doors, changes }
     }
 
-    /// Starts an attempt; an older one of the same account is over.
-    pub async fn begin(self: &Arc<Self>, name: &str) -> Result<Begun, Problem> {
+    /// Starts an attempt by the profile's flow, or by `flow`; an older one of the same account is over. Answers its id.
+    pub async fn begin(self: &Arc<Self>, name: &str, flow: Option<&str>) -> Result<String, Problem> {
         let account = self.linkable(name)?;
         let profile = account.profile();
-        match profile.link.flow {
-            Flow::AuthorizationCode => {}
-            Flow::DeviceCode => return Err(Problem::unsupported("the device flow")),
-            flow @ (Flow::ClientCredentials | Flow::ApiKey) => return Err(Problem::other_flow(flow)),
-        }
-        if profile.link.client_id_from_callback {
-            return Err(Problem::unsupported("a client id that is issued in the callback"));
-        }
-        let endpoints = discovery::endpoints(&self.upstream, profile).await;
-        let endpoints = endpoints.map_err(|error| Problem::discovery(&error.0))?;
-        let attempt = Attempt::begin(account.name().clone(), profile, endpoints, self.link_port.as_ref(), &self.clock)?;
-        let begun = Begun {
-            id: attempt.id.clone(),
-            authorize_url: attempt.authorize_url.to_string(),
-            expires_at: attempt.expires_at.to_rfc3339(),
-            comes_back: callback::comes_back(&attempt, self.link_port.as_ref()),
+        let flow = match (flow.map(Flow::parse), profile.link.flow) {
+            (Some(None), _) => return Err(Problem::no_flow()),
+            (_, keyed @ (Flow::ClientCredentials | Flow::ApiKey)) => return Err(Problem::other_flow(keyed)),
+            (Some(Some(asked)), _) => asked,
+            (None, usual) => usual,
         };
+        let endpoints = discovery::endpoints(&self.upstream, profile, flow).await;
+        let endpoints = endpoints.map_err(|error| Problem::discovery(&error.0))?;
+        let bound = Bound::new(account.name().clone(), profile, endpoints, account.view().client_id);
+        let (attempt, polls) = match flow {
+            Flow::AuthorizationCode => (self.begin_in_browser(account, bound).await?, None),
+            Flow::DeviceCode => {
+                let (attempt, polls) = self.begin_on_device(account, bound).await?;
+                (attempt, Some(polls))
+            }
+            Flow::ClientCredentials | Flow::ApiKey => return Err(Problem::other_flow(profile.link.flow)),
+        };
+        let id = attempt.id().to_owned();
         let replaced = self.attempts().insert(account.name().clone(), attempt);
-        self.end_later(begun.id.clone());
+        self.end_later(id.clone());
         self.changed();
         if let Some(replaced) = replaced {
             self.put_away(replaced);
         }
-        Ok(begun)
+        if let Some(polls) = polls {
+            tokio::spawn(polls.go_on());
+        }
+        Ok(id)
     }
 
     /// Takes what the person pasted (or the browser brought back) and exchanges the code. Not stored yet.
     pub async fn paste(self: &Arc<Self>, id: &str, text: &str) -> Result<Identified, Problem> {
-        let exchange = self.take_code(id, text)?;
+        let (exchange, code, spending) = self.take_code(id, text)?;
         self.changed();
         // In a task of its own: a page that is closed now must not lose a code that is already on its way.
         let this = Arc::clone(self);
-        let task = tokio::spawn(async move { this.exchange(exchange).await });
+        let task = tokio::spawn(async move { this.spend(exchange, code, spending).await });
         task.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
     }
 
     /// The person has said that it is them: sealed, stored, announced.
     pub async fn confirm(&self, id: &str) -> Result<(), Problem> {
         let attempt = self.take_attempt(id, |stage| matches!(stage, Stage::Exchanged(_)))?;
-        let account = self.account(attempt.account.as_str())?;
+        let account = self.account(attempt.bound.account.as_str())?;
         let Stage::Exchanged(login) = &attempt.stage else { return Err(Problem::no_attempt()) };
         let adopted = account.adopt((**login).clone()).await;
         if let Err(error) = adopted {
             // The grant is good: kept, so that the person can confirm again when the disk is mended.
-            self.attempts().insert(attempt.account.clone(), attempt);
+            self.attempts().insert(attempt.bound.account.clone(), attempt);
             return Err(Problem::not_stored(&error.to_string()));
         }
         self.changed();
@@ -143,22 +142,6 @@ impl Linker {
         self.changed();
         self.put_away(attempt);
         Ok(())
-    }
-
-    /// Takes a static key, or a client secret that is proved at once by asking for a token with it.
-    pub async fn set_key(&self, name: &str, key: &str) -> Result<(), Problem> {
-        let account = self.linkable(name)?;
-        let key = key.trim();
-        if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(Problem::bad_body("That is not a key: keys are one word of visible ASCII characters."));
-        }
-        let key = Secret::new(key.to_owned());
-        let login = match account.profile().link.flow {
-            Flow::ApiKey => self.login(account.profile(), None, None, static_tokens(key), Renewal::None),
-            Flow::ClientCredentials => self.client_login(account, key).await?,
-            flow @ (Flow::AuthorizationCode | Flow::DeviceCode) => return Err(Problem::other_flow(flow)),
-        };
-        account.adopt(login).await.map_err(|error| Problem::not_stored(&error.to_string()))
     }
 
     /// Ends the login at the provider and forgets it.
@@ -181,164 +164,67 @@ impl Linker {
         if account.terms_accepted() { Ok(account) } else { Err(Problem::terms(name, &account.profile().terms)) }
     }
 
+    async fn begin_in_browser(self: &Arc<Self>, account: &Account, bound: Bound) -> Result<Attempt, Problem> {
+        let landing = self.landing(&account.profile().link.redirect).await?;
+        let installation = account.parts().vault.installation();
+        let browser = Browser::new(account.profile(), &bound, landing, &installation)?;
+        Ok(Attempt::new(bound, Way::Browser(Box::new(browser)), attempt::LIFETIME, &self.clock))
+    }
+
     /// Checks the text against the attempt, and takes the verifier out: from here on the code counts as spent.
-    fn take_code(&self, id: &str, text: &str) -> Result<Exchange, Problem> {
+    fn take_code(&self, id: &str, text: &str) -> Result<(Exchange, Secret, Spending), Problem> {
         let mut attempts = self.attempts();
-        let attempt = attempts.values_mut().find(|attempt| attempt.id == id && !attempt.is_over(&self.clock));
+        let attempt = attempts.values_mut().find(|attempt| attempt.id() == id && !attempt.is_over(&self.clock));
         let attempt = attempt.ok_or_else(Problem::no_attempt)?;
-        if !matches!(attempt.stage, Stage::Waiting(_)) {
-            return Err(Problem::code_used());
+        match attempt.stage {
+            Stage::Waiting => {}
+            Stage::Exchanging | Stage::Exchanged(_) => return Err(Problem::code_used()),
+            Stage::Failed(_) => return Err(Problem::no_attempt()),
         }
-        let pasted = match paste::read(text, &attempt.expected()) {
+        let expected = attempt.expected().ok_or_else(Problem::nothing_to_paste)?;
+        let pasted = match paste::read(text, &expected) {
             Ok(pasted) => pasted,
             Err(not_it) => {
-                let account = attempt.account.clone();
+                let problem = Problem::paste(&not_it);
                 if not_it.ends_the_attempt() {
-                    attempts.remove(&account);
+                    attempt.fail(Failed::because(problem.clone()), &self.clock);
+                    self.changed();
                 }
-                return Err(Problem::paste(&not_it));
+                return Err(problem);
             }
         };
-        let Stage::Waiting(verifier) = std::mem::replace(&mut attempt.stage, Stage::Exchanging) else {
-            return Err(Problem::code_used());
-        };
-        Ok(Exchange {
-            id: attempt.id.clone(),
-            account: attempt.account.clone(),
-            code: pasted.code,
-            verifier,
-            redirect_uri: attempt.redirect_uri.to_string(),
-            state: attempt.state().clone(),
-            token_url: attempt.endpoints.token.clone(),
-            revoke_url: attempt.endpoints.revoke.clone(),
-            client_id: attempt.client_id.clone(),
-        })
-    }
-
-    /// Spends the code, once, whatever happens (RFC 6749 §4.1.2), and keeps what came of it for the person to confirm.
-    async fn exchange(self: Arc<Self>, exchange: Exchange) -> Result<Identified, Problem> {
-        let account = self.account(exchange.account.as_str())?;
-        let profile = account.profile();
-        let result = self.tokens(profile, &exchange).await;
-        let problem = match result {
-            Ok(tokens) => {
-                let renewal =
-                    tokens.refresh_token.clone().map_or(Renewal::None, |token| Renewal::RefreshToken { token });
-                let endpoints = (exchange.token_url.clone(), exchange.revoke_url.clone());
-                let login = self.login(profile, exchange.client_id.clone(), Some(endpoints), tokens, renewal);
-                match missing(&profile.link.required_scopes, &login.scopes) {
-                    missing if missing.is_empty() => {
-                        return self.keep_for_confirming(account, &exchange.id, login).await;
-                    }
-                    missing => {
-                        account.discard(&login).await;
-                        Problem::missing_scopes(&missing)
-                    }
-                }
-            }
-            Err(problem) => problem,
-        };
-        self.attempts().retain(|_, attempt| attempt.id != exchange.id);
-        self.changed();
-        Err(problem)
-    }
-
-    async fn tokens(&self, profile: &Profile, exchange: &Exchange) -> Result<Tokens, Problem> {
-        let token_url = exchange.token_url.as_ref().ok_or_else(|| Problem::no_endpoint("token"))?;
-        let grant = Grant::Code {
-            code: &exchange.code,
-            verifier: &exchange.verifier,
-            redirect_uri: &exchange.redirect_uri,
-            state: &exchange.state,
-        };
-        let now = self.clock.wall();
-        exchange::call(&self.upstream, profile, token_url, exchange.client_id.as_deref(), grant, now)
-            .await
-            .map_err(|failure| Problem::exchange(token_url.host_str().unwrap_or(&profile.title), &failure))
-    }
-
-    async fn keep_for_confirming(&self, account: &Account, id: &str, login: Login) -> Result<Identified, Problem> {
-        let before = account.view();
-        let is_linked = !matches!(before.state, State::Unlinked | State::Starting);
-        let identified = Identified {
-            identity: login.identity.clone(),
-            scopes: login.scopes.clone(),
-            missing_scopes: missing(&account.profile().link.scopes, &login.scopes),
-            replaces: is_linked.then_some(before.identity),
-        };
-        let kept = match self.attempts().values_mut().find(|attempt| attempt.id == id) {
-            Some(attempt) => {
-                attempt.stage = Stage::Exchanged(Box::new(login.clone()));
-                true
-            }
-            None => false,
-        };
-        self.changed();
-        if kept {
-            return Ok(identified);
-        }
-        account.discard(&login).await; // cancelled, or replaced by a newer attempt, in the meantime
-        Err(Problem::no_attempt())
-    }
-
-    async fn client_login(&self, account: &Account, secret: Secret) -> Result<Login, Problem> {
-        let profile = account.profile();
-        let endpoints = discovery::endpoints(&self.upstream, profile).await;
-        let endpoints = endpoints.map_err(|error| Problem::discovery(&error.0))?;
-        let token_url = endpoints.token.clone().ok_or_else(|| Problem::no_endpoint("token"))?;
-        let client_id = profile.link.client_id.clone();
-        let grant = Grant::ClientSecret(&secret);
-        let now = self.clock.wall();
-        let tokens = exchange::call(&self.upstream, profile, &token_url, client_id.as_deref(), grant, now)
-            .await
-            .map_err(|failure| Problem::exchange(token_url.host_str().unwrap_or(&profile.title), &failure))?;
-        let endpoints = Some((endpoints.token, endpoints.revoke));
-        Ok(self.login(profile, client_id, endpoints, tokens, Renewal::ClientSecret { secret }))
-    }
-
-    fn login(
-        &self,
-        profile: &Profile,
-        client_id: Option<String>,
-        endpoints: Option<(Option<url::Url>, Option<url::Url>)>,
-        tokens: Tokens,
-        renewal: Renewal,
-    ) -> Login {
-        let (token_url, revoke_url) = endpoints.unwrap_or_default();
-        Login {
-            access_token: tokens.access_token,
-            renewal,
-            obtained_at: self.clock.wall(),
-            lifetime: tokens.lifetime,
-            not_before: tokens.not_before,
-            serial: 0,
-            client_id,
-            token_url,
-            revoke_url,
-            // RFC 6749 §5.1: a reply without `scope` grants what was asked for.
-            scopes: tokens.scopes.unwrap_or_else(|| profile.link.scopes.clone()),
-            identity: tokens.identity,
-            claim_headers: tokens.claim_headers,
-        }
+        let spending = attempt.spend().ok_or_else(Problem::code_used)?;
+        let client_id = pasted.client_id.or_else(|| attempt.bound.client_id.clone());
+        Ok((Exchange { bound: Arc::clone(&attempt.bound), client_id }, pasted.code, spending))
     }
 
     fn take_attempt(&self, id: &str, wanted: impl Fn(&Stage) -> bool) -> Result<Attempt, Problem> {
         let mut attempts = self.attempts();
-        let found = attempts.iter().find(|(_, attempt)| attempt.id == id && wanted(&attempt.stage));
+        let found = attempts.iter().find(|(_, attempt)| attempt.id() == id && wanted(&attempt.stage));
         let name = found.map(|(name, _)| name.clone()).ok_or_else(Problem::no_attempt)?;
         let attempt = attempts.remove(&name).ok_or_else(Problem::no_attempt)?;
         if attempt.is_over(&self.clock) { Err(Problem::no_attempt()) } else { Ok(attempt) }
     }
 
-    /// An exchanged grant that nobody confirmed must not live on at the provider.
-    fn put_away(self: &Arc<Self>, attempt: Attempt) {
-        if let Stage::Exchanged(login) = attempt.stage {
-            let this = Arc::clone(self);
-            tokio::spawn(async move {
-                if let Ok(account) = this.account(attempt.account.as_str()) {
-                    account.discard(&login).await;
-                }
-            });
+    /// Nothing comes of the attempt any more, if it is still there.
+    fn fail(&self, id: &str, failed: Failed) {
+        if let Some(attempt) = self.attempts().values_mut().find(|attempt| attempt.id() == id) {
+            attempt.fail(failed, &self.clock);
+        }
+        self.changed();
+    }
+
+    /// The attempt of an account, as the page and the terminal show it.
+    fn with_attempt<T>(&self, account: &AccountName, look: impl FnOnce(&Attempt) -> T) -> Option<T> {
+        let attempts = self.attempts();
+        attempts.get(account).filter(|attempt| !attempt.is_over(&self.clock)).map(look)
+    }
+
+    fn put_away(&self, attempt: Attempt) {
+        if let Stage::Exchanged(login) = attempt.stage
+            && let Ok(account) = self.account(attempt.bound.account.as_str())
+        {
+            Self::give_back(account, *login);
         }
     }
 
@@ -346,18 +232,26 @@ impl Linker {
         // Weak: a Pixy that has gone down must not be kept alive, its vault locked, by an attempt that waits for its end.
         let this = Arc::downgrade(self);
         tokio::spawn(async move {
-            tokio::time::sleep(attempt::LIFETIME).await;
-            let Some(this) = this.upgrade() else { return };
-            let over = {
-                let mut attempts = this.attempts();
-                let name = attempts.iter().find(|(_, attempt)| attempt.id == id).map(|(name, _)| name.clone());
-                name.and_then(|name| attempts.remove(&name))
-            };
-            if let Some(attempt) = over {
-                this.put_away(attempt);
-                this.changed();
+            while let Some(remaining) = this.upgrade().and_then(|this| this.end_if_over(&id)) {
+                tokio::time::sleep(remaining).await;
             }
         });
+    }
+
+    /// How long the attempt goes on; `None` once it is away.
+    fn end_if_over(&self, id: &str) -> Option<Duration> {
+        let over = {
+            let mut attempts = self.attempts();
+            let (name, attempt) = attempts.iter().find(|(_, attempt)| attempt.id() == id)?;
+            if !attempt.is_over(&self.clock) {
+                return Some(attempt.remaining(&self.clock));
+            }
+            let name = name.clone();
+            attempts.remove(&name)?
+        };
+        self.put_away(over);
+        self.changed();
+        None
     }
 
     fn changed(&self) {
@@ -368,33 +262,4 @@ impl Linker {
     fn attempts(&self) -> MutexGuard<'_, HashMap<AccountName, Attempt>> {
         self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// What an exchange needs, taken out of its attempt.
-struct Exchange {
-    id: String,
-    account: AccountName,
-    code: Secret,
-    verifier: crate::oauth::pkce::Verifier,
-    redirect_uri: String,
-    state: Secret,
-    token_url: Option<url::Url>,
-    revoke_url: Option<url::Url>,
-    client_id: Option<String>,
-}
-
-fn static_tokens(key: Secret) -> Tokens {
-    Tokens {
-        access_token: key,
-        refresh_token: None,
-        lifetime: None,
-        not_before: None,
-        scopes: None,
-        identity: Vec::new(),
-        claim_headers: Vec::new(),
-    }
-}
-
-fn missing(wanted: &[String], granted: &[String]) -> Vec<String> {
-    wanted.iter().filter(|scope| !granted.contains(scope)).cloned().collect()
 }

@@ -2,8 +2,10 @@
 //!
 //! Nothing here keeps state or knows the vault; `account` decides when a call is made and what becomes of its answer.
 
+pub mod device;
 pub mod discovery;
 pub mod exchange;
+pub mod id_token;
 pub mod identity;
 pub mod pkce;
 pub mod profile;

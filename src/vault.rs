@@ -132,6 +132,18 @@ impl Vault {
         Self::open_at_cost(settings, Cost::STRONG)
     }
 
+    /// A name of this vault for providers that ask for one of the installation: always the same, and it tells nothing of what
+    /// is inside. A version 8 UUID (RFC 9562 §5.8) as a URN.
+    pub fn installation(&self) -> String {
+        use sha2::{Digest as _, Sha256};
+        let digest = Sha256::new().chain_update("pixy installation").chain_update(self.0.id.0).finalize();
+        let mut id: [u8; 16] = std::array::from_fn(|index| digest[index]);
+        id[6] = (id[6] & 0x0f) | 0x80;
+        id[8] = (id[8] & 0x3f) | 0x80;
+        let hex = format!("{:032x}", u128::from_be_bytes(id));
+        format!("urn:uuid:{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+    }
+
     /// Tests stretch passphrases at a lower cost.
     fn open_at_cost(settings: &Settings, cost: Cost) -> Result<Self, VaultError> {
         let directory = match &settings.store {

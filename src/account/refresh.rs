@@ -17,7 +17,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use super::state::{self, Record, Renewal};
-use super::{Account, Ask, Bearer, Inner, State, Unlinked, View, random_fraction};
+use super::{Account, Ask, Bearer, Inner, State, View, random_fraction};
 use crate::clock::Tick;
 use crate::oauth::discovery;
 use crate::oauth::exchange::{self, Grant};
@@ -30,11 +30,8 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 /// Forced refreshes of one account are this far apart.
 const FORCED_APART: Duration = Duration::from_secs(30);
 
-/// Between two tries to make an answer durable, or to tell a provider of a revocation.
+/// Between two tries to make an answer durable.
 const STORE_AGAIN: Duration = Duration::from_secs(1);
-
-/// A provider that cannot be told of a revocation for this long is not told.
-const LONGEST_REVOCATION: Duration = Duration::from_hours(24);
 
 impl Account {
     /// The upstream refused this token before its time: its successor, if there is one, or if one refresh brings it. That
@@ -100,6 +97,7 @@ impl Account {
                 Ok(record) => {
                     inner.generation = opened.generation;
                     inner.record = Some(record.after_restart(self.parts.clock.wall()));
+                    inner.tell_at = None;
                     None
                 }
                 Err(error) => Some(format!("The stored login is of a kind that this version does not read ({error}).")),
@@ -117,21 +115,27 @@ impl Account {
     async fn look(&self) -> Duration {
         let mut inner = self.inner.lock().await;
         let asked = std::mem::take(&mut *self.asks()); // answered when dropped, at the end of this look
-        let Some(record) = inner.record.clone() else { return LONGEST_SLEEP };
-        if record.is_being_revoked() {
-            return self.finish_revocation(&mut inner, &record).await;
-        }
+        self.tell_when_due(&mut inner).await;
+        let pause = self.look_at_token(&mut inner, &asked).await;
+        let until_told = inner.tell_at.map(|at| at.since(self.parts.clock.tick()));
+        pause.min(until_told.unwrap_or(LONGEST_SLEEP))
+    }
+
+    async fn look_at_token(&self, inner: &mut Inner, asked: &[Ask]) -> Duration {
+        let Some(record) = inner.record.clone().filter(|record| !record.is_being_revoked()) else {
+            return LONGEST_SLEEP;
+        };
         let now = self.parts.clock.tick();
         if !record.is_renewable() {
             if record.standing == state::Standing::Linked && self.usable().is_none() {
                 let ended = record.ended(self.parts.clock.wall());
-                self.settle(&mut inner, ended, None).await;
+                self.settle(inner, ended, None).await;
             }
             return LONGEST_SLEEP;
         }
-        let due = inner.refresh_at.is_some_and(|at| at <= now) || may_force(&mut inner, &record, &asked, now);
+        let due = inner.refresh_at.is_some_and(|at| at <= now) || may_force(inner, &record, asked, now);
         if due {
-            self.refresh(&mut inner, &record).await;
+            self.refresh(inner, &record).await;
         }
         let now = self.parts.clock.tick();
         inner.refresh_at.map_or(LONGEST_SLEEP, |at| at.since(now)).min(LONGEST_SLEEP)
@@ -184,7 +188,7 @@ impl Account {
     }
 
     async fn discover(&self) -> Result<url::Url, Failure> {
-        let endpoints = discovery::endpoints(&self.parts.upstream, &self.profile).await;
+        let endpoints = discovery::endpoints(&self.parts.upstream, &self.profile, self.profile.link.flow).await;
         endpoints.ok().and_then(|endpoints| endpoints.token).ok_or_else(Failure::not_discovered)
     }
 
@@ -241,19 +245,6 @@ impl Account {
             None => tracing::info!(account = %self.name, "renewed"),
             Some(failure) => tracing::warn!(account = %self.name, outcome, what = failure.what, "not renewed"),
         }
-    }
-
-    async fn finish_revocation(&self, inner: &mut Inner, record: &Record) -> Duration {
-        let state::Standing::RevocationPending { since } = record.standing else { return LONGEST_SLEEP };
-        let given_up = self.parts.clock.wall().since(since) > LONGEST_REVOCATION;
-        if !given_up && self.revoke(&record.login).await == Unlinked::Pending {
-            return LONGEST_SLEEP;
-        }
-        match self.parts.vault.remove(&self.name).await {
-            Ok(()) => inner.record = None,
-            Err(error) => tracing::error!(account = %self.name, %error, "the unlinked login cannot be removed yet"),
-        }
-        LONGEST_SLEEP
     }
 }
 

@@ -16,6 +16,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use super::ended::Ended;
 use crate::clock::{Tick, Timestamp};
 use crate::oauth::reply::{Failure, FailureKind, NotBefore, Tokens};
 use crate::secret::Secret;
@@ -52,6 +53,9 @@ pub struct Record {
     pub failures: Vec<Timestamp>,
     /// When a person linked it.
     pub linked_at: Timestamp,
+    /// Grants that are over here, and of which the provider has yet to hear.
+    #[serde(default)]
+    pub ended: Vec<Ended>,
 }
 
 /// Whether a login can be used.
@@ -155,6 +159,7 @@ impl Record {
             unknown_answers: 0,
             failures: Vec::new(),
             linked_at: now,
+            ended: Vec::new(),
         }
     }
 
@@ -163,6 +168,10 @@ impl Record {
     /// A call that was interrupted brought nothing, so the breaker counts it.
     #[must_use]
     pub fn after_restart(&self, now: Timestamp) -> Self {
+        if self.is_being_revoked() && self.ended.is_empty() {
+            // As written before `ended` was kept: the login itself is what the provider must hear of.
+            return Self { ended: Ended::of(&self.login, now).into_iter().collect(), ..self.clone() };
+        }
         match &self.intent {
             Some(intent) if intent.tries >= 2 => self.relink(
                 "Pixy was stopped twice in the middle of renewing this login, so its refresh token may be spent.",
@@ -214,7 +223,7 @@ impl Record {
                 tokens.claim_headers
             },
         };
-        Self { failures, ..Self::linked(login, self.linked_at) }
+        Self { failures, ended: self.ended.clone(), ..Self::linked(login, self.linked_at) }
     }
 
     /// The call failed. Nothing of the login is touched, whatever the failure.

@@ -25,6 +25,7 @@ fn login() -> Login {
 
 fn tokens(refresh_token: Option<&str>, lifetime: u64) -> Tokens {
     Tokens {
+        id_token: None,
         access_token: Secret::new("at-1".into()),
         refresh_token: refresh_token.map(|token| Secret::new(token.into())),
         lifetime: Some(Duration::from_secs(lifetime)),

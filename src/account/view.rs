@@ -20,6 +20,8 @@ pub struct View {
     pub next_refresh_at: Option<Timestamp>,
     /// What is wrong, in a sentence.
     pub error: Option<String>,
+    /// The client id that the login belongs to; where the provider issued it, the next link asks with it.
+    pub client_id: Option<String>,
     /// The same on the boot clock, for those who wait.
     pub(super) refresh_at: Option<Tick>,
 }
@@ -51,6 +53,7 @@ impl View {
             refreshed_at: None,
             next_refresh_at: None,
             error: None,
+            client_id: None,
             refresh_at: None,
         }
     }

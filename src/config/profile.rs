@@ -7,8 +7,8 @@ use super::raw::profile as raw;
 use super::scope::{Read, Scope};
 use super::value;
 use crate::oauth::profile::{
-    Api, Attach, BodyKind, Device, ErrorShape, Expiry, Flow, Headers, Link, Ports, Profile, Redirect, Revoke, Terms,
-    TermsStatus, Token,
+    Api, Attach, BodyKind, Device, ErrorShape, Expiry, Flow, HandedCode, Headers, Link, Ports, Profile, Redirect,
+    Revoke, Terms, TermsStatus, Token,
 };
 
 use std::time::Duration;
@@ -59,6 +59,7 @@ fn link(raw: raw::Link, has_token_url: bool, profile: &Scope) -> Option<Link> {
         here.at("flow").missing("write authorization_code, device_code, client_credentials or api_key");
     }
     let issuer = optional(raw.issuer, &here.at("issuer"), value::issuer);
+    let jwks_url = optional(raw.jwks_url, &here.at("jwks_url"), value::endpoint);
     let authorize_url = optional(raw.authorize_url, &here.at("authorize_url"), value::endpoint);
     let authorize_params = parameters(raw.authorize_params, &here.at("authorize_params"));
     let redirect = redirect(raw.redirect.unwrap_or_default(), &here.at("redirect"));
@@ -72,6 +73,7 @@ fn link(raw: raw::Link, has_token_url: bool, profile: &Scope) -> Option<Link> {
     let link = Link {
         flow: flow?,
         issuer: issuer?,
+        jwks_url: jwks_url?,
         authorize_url: authorize_url?,
         authorize_params: authorize_params?,
         redirect: redirect?,
@@ -164,7 +166,21 @@ fn redirect(raw: raw::Redirect, here: &Scope) -> Option<Redirect> {
 fn device(raw: raw::Device, here: &Scope) -> Read<Option<Device>> {
     let verification_url = optional(raw.verification_url, &here.at("verification_url"), value::endpoint)?;
     let url = optional(raw.url, &here.at("url"), value::endpoint)?;
-    Some(url.map(|url| Device { url, verification_url }))
+    let code_url = optional(raw.code_url, &here.at("code_url"), value::endpoint)?;
+    let code_redirect = optional(raw.code_redirect, &here.at("code_redirect"), value::endpoint)?;
+    let code = match (code_url, code_redirect) {
+        (Some(url), Some(redirect_uri)) => Some(HandedCode { url, redirect_uri }),
+        (None, None) => None,
+        (Some(_), None) => {
+            here.at("code_redirect").missing("the code of code_url is exchanged with it");
+            return None;
+        }
+        (None, Some(_)) => {
+            here.at("code_url").missing("code_redirect is for its code");
+            return None;
+        }
+    };
+    Some(url.map(|url| Device { url, verification_url, code }))
 }
 
 fn token(raw: raw::Token, static_key: bool, here: &Scope) -> Option<Token> {

@@ -13,7 +13,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, Limited, StreamBody};
-use hyper::body::{Frame, Incoming};
+use hyper::body::{Body as _, Frame, Incoming};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -153,7 +153,7 @@ impl LinkApi {
                 let account = linker.account(name)?;
                 json!(recipe::recipes(account, &(self.parts.door)(account)))
             }
-            ("POST", ["api", "accounts", name, "attempts"]) => self.begin(name).await?,
+            ("POST", ["api", "accounts", name, "attempts"]) => self.begin(name, request).await?,
             ("POST", ["api", "attempts", id, "paste"]) => {
                 let body: Pasted = read(request).await?;
                 identified_json(&linker.paste(id, &body.text).await?)
@@ -190,17 +190,12 @@ impl LinkApi {
         Ok(json_response(&answer))
     }
 
-    async fn begin(&self, name: &str) -> Result<Value, Problem> {
-        let begun = self.parts.linker.begin(name).await?;
-        let profile = self.parts.linker.account(name)?.profile();
-        Ok(json!({
-            "attempt": begun.id,
-            "flow": profile.link.flow.as_str(),
-            "authorize_url": begun.authorize_url,
-            "expires_at": begun.expires_at,
-            "scopes": profile.link.scopes,
-            "redirect": if begun.comes_back { "loopback" } else { "paste" },
-        }))
+    /// The body may name a flow; there may be none.
+    async fn begin(&self, name: &str, request: Request<Incoming>) -> Result<Value, Problem> {
+        let wanted: Option<Begin> = read_any(request).await?;
+        let flow = wanted.and_then(|wanted| wanted.flow);
+        let id = self.parts.linker.begin(name, flow.as_deref()).await?;
+        self.parts.linker.begun_json(name, &id).ok_or_else(Problem::no_attempt)
     }
 
     /// The page's address with a fresh setup code in the fragment, which no server ever sees.
@@ -316,6 +311,11 @@ struct SetupCode {
 }
 
 #[derive(Deserialize)]
+struct Begin {
+    flow: Option<String>,
+}
+
+#[derive(Deserialize)]
 struct Pasted {
     text: String,
 }
@@ -326,6 +326,14 @@ struct Key {
 }
 
 async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Problem> {
+    read_any(request).await?.ok_or_else(not_the_json)
+}
+
+/// `None` when there is no body, or it is `null`.
+async fn read_any<T: DeserializeOwned>(request: Request<Incoming>) -> Result<Option<T>, Problem> {
+    if request.body().is_end_stream() {
+        return Ok(None);
+    }
     let is_json =
         request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
     if !is_json {
@@ -334,9 +342,16 @@ async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Prob
     }
     let body = Limited::new(Patient::new(request.into_body(), BODY_PAUSE), LARGEST_BODY).collect().await;
     let body = body.map_err(|_| Problem::bad_body("The body is too large, or ended early."))?;
+    let body = body.to_bytes();
+    if body.is_empty() {
+        return Ok(None);
+    }
     // serde's own message could repeat what was sent.
-    serde_json::from_slice(&body.to_bytes())
-        .map_err(|_| Problem::bad_body("The body is not the JSON that this call takes."))
+    serde_json::from_slice(&body).map_err(|_| not_the_json())
+}
+
+fn not_the_json() -> Problem {
+    Problem::bad_body("The body is not the JSON that this call takes.")
 }
 
 fn identified_json(identified: &Identified) -> Value {
@@ -356,7 +371,7 @@ fn revoked_json(unlinked: Unlinked) -> Value {
     }
 }
 
-fn no_call() -> Problem {
+pub(super) fn no_call() -> Problem {
     Problem::new(
         StatusCode::NOT_FOUND,
         "no_call",
@@ -365,7 +380,7 @@ fn no_call() -> Problem {
     )
 }
 
-fn response(content_type: &'static str, body: impl Into<Bytes>) -> Response<LinkBody> {
+pub(super) fn response(content_type: &'static str, body: impl Into<Bytes>) -> Response<LinkBody> {
     let body = Full::new(body.into()).map_err(|never: Infallible| match never {});
     let mut response = Response::new(body.boxed_unsync());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -376,7 +391,7 @@ fn json_response(value: &Value) -> Response<LinkBody> {
     response("application/json", value.to_string())
 }
 
-fn problem_response(problem: &Problem) -> Response<LinkBody> {
+pub(super) fn problem_response(problem: &Problem) -> Response<LinkBody> {
     let body = serde_json::to_string(problem).unwrap_or_default(); // four strings and a number always serialise
     let mut response = response("application/problem+json", body);
     *response.status_mut() = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

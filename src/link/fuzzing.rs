@@ -7,7 +7,7 @@
 
 use url::Url;
 
-use super::paste::{self, Expected};
+use super::paste::{self, Client, Expected};
 use crate::secret::Secret;
 
 /// A code comes only out of a text that holds this attempt's state, and it is one.
@@ -17,7 +17,7 @@ pub fn pasted_text(data: &[u8]) {
     let redirect_uri = Url::parse("https://platform.example.com/oauth/code/callback").expect("it is one");
     let issuer = Url::parse("https://login.example.com").expect("it is one");
     for (issuer, sends_iss) in [(None, false), (Some(&issuer), false), (Some(&issuer), true)] {
-        let expected = Expected { state: &state, redirect_uri: &redirect_uri, issuer, sends_iss };
+        let expected = Expected { state: &state, redirect_uri: &redirect_uri, issuer, sends_iss, client: Client::Ours };
         match paste::read(&text, &expected) {
             Ok(pasted) => {
                 let code = pasted.code.expose();

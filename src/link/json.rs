@@ -1,9 +1,11 @@
 //! What the page and the terminal are told of accounts: never a token.
 
 use serde::Serialize;
+use serde_json::Value;
 
 use super::Linker;
-use super::attempt::Stage;
+use super::attempt::{Stage, Way};
+use super::exchange::missing;
 use super::gauges::{self, QuotaJson, UsageJson};
 use super::recipe::{self, Door};
 use crate::account::{Account, State};
@@ -47,20 +49,49 @@ struct ErrorJson {
     detail: &'static str,
 }
 
+/// An attempt, as the page and the terminal follow it.
 #[derive(Debug, Serialize)]
 struct AttemptJson {
     attempt: String,
     flow: &'static str,
-    authorize_url: String,
+    stage: &'static str,
+    authorize_url: Option<String>,
     host: String,
     scopes: Vec<String>,
     expires_at: String,
     redirect: &'static str,
+    notice: Option<String>,
+    user_code: Option<String>,
+    verification_url: Option<String>,
+    verification_url_complete: Option<String>,
     exchanged: bool,
     identity: Option<Vec<String>>,
     granted: Option<Vec<String>>,
+    missing_scopes: Vec<String>,
     replaces: Option<Vec<String>>,
+    error: Option<AttemptErrorJson>,
 }
+
+#[derive(Debug, Serialize)]
+struct AttemptErrorJson {
+    r#type: String,
+    title: String,
+    detail: String,
+}
+
+/// What the answer to a begun attempt has of it.
+const BEGUN: [&str; 10] = [
+    "attempt",
+    "flow",
+    "authorize_url",
+    "expires_at",
+    "scopes",
+    "redirect",
+    "notice",
+    "user_code",
+    "verification_url",
+    "verification_url_complete",
+];
 
 impl Linker {
     /// Every account, in the order of the configuration.
@@ -100,26 +131,75 @@ impl Linker {
         }
     }
 
+    /// An attempt that was begun just now; `None` when a newer one took its place in the meantime.
+    pub(super) fn begun_json(&self, name: &str, id: &str) -> Option<Value> {
+        let account = self.book.find(name)?;
+        let attempt = self.attempt_json(account, None).filter(|attempt| attempt.attempt == id)?;
+        let mut all = serde_json::to_value(attempt).ok()?;
+        let members = all.as_object_mut()?;
+        members.retain(|name, _| BEGUN.contains(&name.as_str()));
+        Some(all)
+    }
+
     fn attempt_json(&self, account: &Account, linked_as: Option<Vec<String>>) -> Option<AttemptJson> {
-        self.with_attempt(account.name(), |attempt| AttemptJson {
-            attempt: attempt.id.clone(),
-            flow: account.profile().link.flow.as_str(),
-            authorize_url: attempt.authorize_url.to_string(),
-            host: attempt.authorize_url.host_str().unwrap_or_default().to_owned(),
-            scopes: account.profile().link.scopes.clone(),
-            expires_at: attempt.expires_at.to_rfc3339(),
-            redirect: redirect_json(&account.profile().link.redirect),
-            exchanged: Self::is_exchanged(attempt),
-            identity: match &attempt.stage {
-                Stage::Exchanged(login) => Some(login.identity.clone()),
-                Stage::Waiting(_) | Stage::Exchanging => None,
-            },
-            granted: match &attempt.stage {
-                Stage::Exchanged(login) => Some(login.scopes.clone()),
-                Stage::Waiting(_) | Stage::Exchanging => None,
-            },
-            replaces: linked_as,
+        self.with_attempt(account.name(), |attempt| {
+            let (browser, device) = match &attempt.way {
+                Way::Browser(browser) => (Some(browser), None),
+                Way::Device(device) => (None, Some(device)),
+            };
+            let login = match &attempt.stage {
+                Stage::Exchanged(login) => Some(login),
+                Stage::Waiting | Stage::Exchanging | Stage::Failed(_) => None,
+            };
+            let failed = match &attempt.stage {
+                Stage::Failed(failed) => Some(failed),
+                Stage::Waiting | Stage::Exchanging | Stage::Exchanged(_) => None,
+            };
+            let asked = &account.profile().link.scopes;
+            let opened =
+                browser.map(|browser| &browser.authorize_url).or(device.map(|device| &device.verification_url));
+            AttemptJson {
+                attempt: attempt.id().to_owned(),
+                flow: attempt.flow().as_str(),
+                stage: stage_json(&attempt.stage),
+                authorize_url: browser.map(|browser| browser.authorize_url.to_string()),
+                host: opened.and_then(|url| url.host_str()).unwrap_or_default().to_owned(),
+                scopes: asked.clone(),
+                expires_at: attempt.expires_at.to_rfc3339(),
+                redirect: match browser {
+                    None => "device",
+                    Some(browser) if browser.comes_back => "loopback",
+                    Some(_) => "paste",
+                },
+                notice: browser.and_then(|browser| browser.notice.clone()),
+                user_code: device.map(|device| device.user_code.clone()),
+                verification_url: device.map(|device| device.verification_url.to_string()),
+                verification_url_complete: device
+                    .and_then(|device| device.verification_url_complete.as_ref().map(ToString::to_string)),
+                exchanged: login.is_some(),
+                identity: login.map(|login| login.identity.clone()),
+                granted: login.map(|login| login.scopes.clone()),
+                missing_scopes: login
+                    .map(|login| missing(asked, &login.scopes))
+                    .or(failed.map(|failed| failed.missing_scopes.clone()))
+                    .unwrap_or_default(),
+                replaces: linked_as,
+                error: failed.map(|failed| AttemptErrorJson {
+                    r#type: failed.problem.kind.clone(),
+                    title: failed.problem.title.clone(),
+                    detail: failed.problem.detail.clone(),
+                }),
+            }
         })
+    }
+}
+
+fn stage_json(stage: &Stage) -> &'static str {
+    match stage {
+        Stage::Waiting => "waiting",
+        Stage::Exchanging => "exchanging",
+        Stage::Exchanged(_) => "to_confirm",
+        Stage::Failed(_) => "failed",
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 
 use url::Url;
 
+use crate::oauth::discovery::is_issuer;
 use crate::secret::Secret;
 
 /// Longer texts are not looked at.
@@ -19,6 +20,22 @@ pub struct Expected<'a> {
     pub issuer: Option<&'a Url>,
     /// The server promised to send `iss` in every response.
     pub sends_iss: bool,
+    /// Whose client id the grant will belong to.
+    pub client: Client<'a>,
+}
+
+/// Whose client id a grant belongs to.
+#[derive(Debug, Clone, Copy)]
+pub enum Client<'a> {
+    /// Ours: what the response says of it does not matter.
+    Ours,
+    /// One that this response issues; the one that it was asked for with is for nothing else.
+    Issued {
+        /// It must not be issued again.
+        asked_with: Option<&'a str>,
+    },
+    /// One that was issued before: the response may name it, and no other.
+    Known(&'a str),
 }
 
 /// An authorization response (RFC 6749 §4.1.2) that belongs to the attempt.
@@ -26,6 +43,8 @@ pub struct Expected<'a> {
 pub struct Pasted {
     /// The authorization code.
     pub code: Secret,
+    /// The client id that the response issued.
+    pub client_id: Option<String>,
 }
 
 /// What the text was instead. All but [`NotIt::Denied`] leave the attempt as it was.
@@ -47,6 +66,10 @@ pub enum NotIt {
     Twice(&'static str),
     /// The response is another server's (RFC 9207 §2.4).
     OtherIssuer,
+    /// The response should issue a client id, and does not.
+    NoClientId,
+    /// The response names another client than the one that asked.
+    OtherClient,
     /// The person or the provider said no; the code is RFC 6749 §4.1.2.1's, if it is one of them.
     Denied(Option<&'static str>),
 }
@@ -83,7 +106,10 @@ pub fn read(text: &str, expected: &Expected<'_>) -> Result<Pasted, NotIt> {
         Some((code, state)) if !code.contains(['=', '&', '?']) => {
             // The provider's own page put these two together; it has no place for `iss`.
             checked_state(Some(state), expected.state)?;
-            code_of(code)
+            if let Client::Issued { .. } = expected.client {
+                return Err(NotIt::NoClientId);
+            }
+            code_of(code, None)
         }
         _ if text.contains('=') => response(text.trim_start_matches('?'), expected),
         _ if is_code(text) => Err(NotIt::NoState),
@@ -111,7 +137,7 @@ fn response(query: &str, expected: &Expected<'_>) -> Result<Pasted, NotIt> {
         _ => {}
     }
     match (code, error) {
-        (Some(code), None) => code_of(code),
+        (Some(code), None) => code_of(code, client_id(one("client_id")?, expected.client)?),
         (_, Some(error)) => Err(NotIt::Denied(ERRORS.iter().copied().find(|known| *known == error))),
         (None, None) => Err(NotIt::Rubbish),
     }
@@ -139,13 +165,24 @@ fn checked_state(given: Option<&str>, expected: &Secret) -> Result<(), NotIt> {
     }
 }
 
-/// Simple string comparison (RFC 9207 §2.4); `Url` writes an empty path as "/", which alone is no difference.
-fn is_issuer(given: &str, issuer: &Url) -> bool {
-    given == issuer.as_str() || Some(given) == issuer.as_str().strip_suffix('/')
+fn code_of(code: &str, client_id: Option<&str>) -> Result<Pasted, NotIt> {
+    if is_code(code) {
+        Ok(Pasted { code: Secret::new(code.to_owned()), client_id: client_id.map(str::to_owned) })
+    } else {
+        Err(NotIt::Rubbish)
+    }
 }
 
-fn code_of(code: &str) -> Result<Pasted, NotIt> {
-    if is_code(code) { Ok(Pasted { code: Secret::new(code.to_owned()) }) } else { Err(NotIt::Rubbish) }
+/// The client id that the grant belongs to from here on, if it is not ours.
+fn client_id<'a>(named: Option<&'a str>, client: Client<'_>) -> Result<Option<&'a str>, NotIt> {
+    let is_one = |id: &str| !id.is_empty() && id.len() <= 512 && id.bytes().all(|byte| byte.is_ascii_graphic());
+    match (client, named) {
+        (Client::Ours, _) | (Client::Known(_), None) => Ok(None),
+        (Client::Known(known), Some(named)) if named == known => Ok(None),
+        (Client::Known(_), Some(_)) => Err(NotIt::OtherClient),
+        (Client::Issued { asked_with }, Some(named)) if is_one(named) && Some(named) != asked_with => Ok(Some(named)),
+        (Client::Issued { .. }, _) => Err(NotIt::NoClientId),
+    }
 }
 
 /// Visible ASCII (RFC 6749 Appendix A.11), and nothing that only markup has.
@@ -176,6 +213,8 @@ impl NotIt {
             Self::OtherAttempt => "paste_other_attempt",
             Self::Twice(_) => "paste_ambiguous",
             Self::OtherIssuer => "paste_other_issuer",
+            Self::NoClientId => "paste_no_client_id",
+            Self::OtherClient => "paste_other_client",
             Self::Denied(_) => "consent_denied",
         }
     }
@@ -201,6 +240,10 @@ impl fmt::Display for NotIt {
             }
             Self::Twice(name) => write!(f, "That address holds \"{name}\" twice, so it is not the provider's."),
             Self::OtherIssuer => f.write_str("This answer is from another server than the one that was asked. It was not used."),
+            Self::NoClientId => f.write_str(
+                "That is not all of it: the address also holds a client id, which Pixy needs. Paste the whole address that the browser shows.",
+            ),
+            Self::OtherClient => f.write_str("This answer is for another registration than the one that asked. It was not used."),
             Self::Denied(Some("access_denied")) => f.write_str("Access was denied at the provider. Start again if that was a mistake."),
             Self::Denied(Some(code)) => write!(f, "The provider refused ({code}). Start again; if it stays so, the profile may be wrong."),
             Self::Denied(None) => f.write_str("The provider refused. Start again; if it stays so, the profile may be wrong."),
@@ -219,6 +262,7 @@ mod tests {
             redirect_uri: &Url::parse(redirect_uri).unwrap(),
             issuer: Some(&Url::parse("https://issuer.example").unwrap()),
             sends_iss: false,
+            client: Client::Ours,
         };
         read(text, &expected).map(|pasted| pasted.code.expose().to_owned())
     }
@@ -288,9 +332,35 @@ mod tests {
             redirect_uri: &Url::parse(PAGE).unwrap(),
             issuer: Some(&Url::parse("https://issuer.example").unwrap()),
             sends_iss: true,
+            client: Client::Ours,
         };
         assert_eq!(read("code=a&state=st-ate", &expected).unwrap_err(), NotIt::OtherIssuer);
         assert!(read("code=a&state=st-ate&iss=https://issuer.example", &expected).is_ok());
+    }
+
+    #[test]
+    fn a_client_id_is_issued_once_and_then_stays() {
+        let read_as = |client, query: &str| {
+            let expected = Expected {
+                state: &Secret::new("st-ate".into()),
+                redirect_uri: &Url::parse(PAGE).unwrap(),
+                issuer: None,
+                sends_iss: false,
+                client,
+            };
+            read(&format!("code=a&state=st-ate{query}"), &expected).map(|pasted| pasted.client_id)
+        };
+        let issued = Client::Issued { asked_with: Some("dynamic") };
+        assert_eq!(read_as(issued, "&client_id=app_1"), Ok(Some("app_1".to_owned())));
+        assert_eq!(read_as(issued, ""), Err(NotIt::NoClientId));
+        assert_eq!(read_as(issued, "&client_id="), Err(NotIt::NoClientId));
+        assert_eq!(read_as(issued, "&client_id=dynamic"), Err(NotIt::NoClientId), "it is for asking alone");
+        assert_eq!(read_as(issued, "&client_id=a&client_id=b"), Err(NotIt::Twice("client_id")));
+        assert_eq!(read_as(issued, "&client_id=%00"), Err(NotIt::NoClientId));
+        assert_eq!(read_as(Client::Known("app_1"), "&client_id=app_1"), Ok(None));
+        assert_eq!(read_as(Client::Known("app_1"), ""), Ok(None));
+        assert_eq!(read_as(Client::Known("app_1"), "&client_id=app_2"), Err(NotIt::OtherClient));
+        assert_eq!(read_as(Client::Ours, "&client_id=app_2"), Ok(None));
     }
 
     proptest! {

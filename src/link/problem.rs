@@ -4,6 +4,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::paste::NotIt;
+use crate::oauth::id_token::Unproven;
 use crate::oauth::profile::{Flow, Terms};
 use crate::oauth::reply::{Failure, FailureKind};
 use crate::server::Refused;
@@ -68,14 +69,9 @@ impl Problem {
         )
     }
 
-    /// A flow that this version does not speak.
-    pub fn unsupported(what: &str) -> Self {
-        Self::new(
-            StatusCode::NOT_IMPLEMENTED,
-            "flow_unsupported",
-            format!("This provider needs {what}, which this version of Pixy does not do yet."),
-            "Nothing was sent to the provider.",
-        )
+    /// A flow that does not exist.
+    pub fn no_flow() -> Self {
+        Self::bad_body("The flows are authorization_code and device_code; without one the profile's is taken.")
     }
 
     /// The account takes a key, not a login, or the other way round.
@@ -112,6 +108,91 @@ impl Problem {
             "provider_down",
             format!("The provider's endpoints could not be found: {what}."),
             "Try again in a minute; if it stays so, check `issuer` in Pixy's configuration.",
+        )
+    }
+
+    /// The provider gave no code to type.
+    pub fn no_device_code(provider: &str, failure: &Failure) -> Self {
+        let code = failure.code.as_ref().map_or_else(String::new, |code| format!(" ({code})"));
+        let title = match failure.kind {
+            FailureKind::Transient | FailureKind::Unheard => format!("{provider} did not give a code to type{code}."),
+            FailureKind::Terminal | FailureKind::Unknown => {
+                format!("{provider} gave no code to type, or nothing that Pixy understands{code}.")
+            }
+        };
+        let detail = "Try again in a minute; if it stays so, check the device endpoint and the client id in Pixy's configuration.";
+        Self::new(StatusCode::BAD_GATEWAY, "no_device_code", title, detail)
+    }
+
+    /// The code that was to be typed is over.
+    pub fn device_code_over() -> Self {
+        Self::new(
+            StatusCode::GONE,
+            "device_code_expired",
+            "The code was not typed in time.",
+            "Start again for a fresh one.",
+        )
+    }
+
+    /// The person or the provider said no where the code was typed.
+    pub fn not_allowed_on_device(provider: &str, failure: &Failure) -> Self {
+        match failure.code.as_deref() {
+            Some("access_denied") => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "consent_denied",
+                "Access was denied at the provider.",
+                "Start again if that was a mistake.",
+            ),
+            Some("expired_token") => Self::device_code_over(),
+            _ => Self { detail: "Start again for a fresh code.".to_owned(), ..Self::exchange(provider, failure) },
+        }
+    }
+
+    /// There is nothing to paste: the person types a code at the provider.
+    pub fn nothing_to_paste() -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "nothing_to_paste",
+            "This attempt takes nothing that is pasted.",
+            "Type the code that is shown at the provider's page; Pixy goes on by itself.",
+        )
+    }
+
+    /// The id_token does not prove whose login it is.
+    pub fn id_token(unproven: &Unproven) -> Self {
+        match unproven {
+            Unproven::Refused(fault) => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "id_token_refused",
+                format!("The provider's proof of who this is was not believed: {fault}."),
+                "The login was given back and nothing was stored. Start again; if it stays so, check `issuer` and the client id in Pixy's configuration.",
+            ),
+            Unproven::NoKeys(what) => Self::new(
+                StatusCode::BAD_GATEWAY,
+                "provider_down",
+                format!("The keys that prove who this is could not be had: {what}."),
+                "The login was given back and nothing was stored. Try again in a minute.",
+            ),
+        }
+    }
+
+    /// A login that should have come with an id_token, and has not.
+    pub fn no_id_token() -> Self {
+        Self::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "id_token_missing",
+            "The provider gave no proof of who this is.",
+            "The login was given back and nothing was stored. If this server has no id_tokens, take `openid` out of the scopes.",
+        )
+    }
+
+    /// An id_token, and no keys to verify it by.
+    pub fn no_keys() -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "no_endpoint",
+            "It is not known where the keys are that prove who this is.",
+            "The login was given back and nothing was stored. Set `jwks_url` beside `issuer` in Pixy's configuration.",
         )
     }
 

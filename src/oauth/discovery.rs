@@ -4,23 +4,35 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
-use http::header::ACCEPT;
+use http::header::{ACCEPT, ACCEPT_ENCODING};
 use http_body_util::{BodyExt as _, Empty};
 use serde::Deserialize;
 use url::Url;
 
-use super::profile::Profile;
+use super::profile::{Flow, Profile};
 use crate::upstream::Upstream;
 
+/// With pinned endpoints discovery only adds to them, and a person is not kept waiting for it.
+const WAIT_WHEN_PINNED: Duration = Duration::from_secs(5);
+
+/// Nothing goes on without it.
+const WAIT: Duration = Duration::from_secs(15);
+
 /// Endpoints of one authorization server, from the profile or discovered.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Endpoints {
+    /// Whose they are, where the profile says.
+    pub issuer: Option<Url>,
     /// RFC 6749 §3.1.
     pub authorize: Option<Url>,
     /// RFC 6749 §3.2.
     pub token: Option<Url>,
     /// RFC 7009.
     pub revoke: Option<Url>,
+    /// RFC 8628 §3.1.
+    pub device: Option<Url>,
+    /// The keys of id_tokens (RFC 7517).
+    pub jwks: Option<Url>,
     /// The server promises `iss` in every authorization response (RFC 9207 §3).
     pub sends_iss: bool,
 }
@@ -29,69 +41,104 @@ pub struct Endpoints {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiscoveryError(pub String);
 
-/// The members of the metadata that are used (RFC 8414 §2).
+/// The members of the metadata that are used (RFC 8414 §2, RFC 8628 §4).
 #[derive(Deserialize)]
 struct Metadata {
     issuer: String,
     authorization_endpoint: Option<Url>,
     token_endpoint: Option<Url>,
     revocation_endpoint: Option<Url>,
+    device_authorization_endpoint: Option<Url>,
+    jwks_uri: Option<Url>,
     #[serde(default)]
     authorization_response_iss_parameter_supported: bool,
 }
 
-/// The profile's own endpoints; what it leaves out is asked of its issuer.
-pub async fn endpoints(upstream: &Upstream, profile: &Profile) -> Result<Endpoints, DiscoveryError> {
+/// No metadata could be had, or what there is must not be used.
+enum Fault {
+    Absent(String),
+    Wrong(String),
+}
+
+/// The endpoints that `flow` needs: the profile's own (they beat discovered ones, THREATS O9); what it leaves out is asked of
+/// its issuer.
+pub async fn endpoints(upstream: &Upstream, profile: &Profile, flow: Flow) -> Result<Endpoints, DiscoveryError> {
+    let device = profile.link.device.as_ref();
     let pinned = Endpoints {
+        issuer: profile.link.issuer.clone(),
         authorize: profile.link.authorize_url.clone(),
         token: profile.token.url.clone(),
         revoke: profile.revoke.as_ref().map(|revoke| revoke.url.clone()),
+        device: device.map(|device| device.url.clone()),
+        jwks: profile.link.jwks_url.clone(),
         sends_iss: false,
     };
     let Some(issuer) = &profile.link.issuer else { return Ok(pinned) };
-    if pinned.authorize.is_some() && pinned.token.is_some() {
-        return Ok(pinned); // pinned endpoints beat discovered ones (THREATS O9)
+    let suffices = pinned.token.is_some()
+        && match flow {
+            Flow::AuthorizationCode => pinned.authorize.is_some(),
+            Flow::DeviceCode => pinned.device.is_some(),
+            Flow::ClientCredentials | Flow::ApiKey => return Ok(pinned), // neither a redirect nor an id_token
+        };
+    match discover(upstream, issuer, if suffices { WAIT_WHEN_PINNED } else { WAIT }).await {
+        Ok(metadata) => Ok(Endpoints {
+            issuer: pinned.issuer,
+            authorize: pinned.authorize.or(metadata.authorization_endpoint),
+            token: pinned.token.or(metadata.token_endpoint),
+            revoke: pinned.revoke.or(metadata.revocation_endpoint),
+            device: pinned.device.or(metadata.device_authorization_endpoint),
+            jwks: pinned.jwks.or(metadata.jwks_uri),
+            sends_iss: metadata.authorization_response_iss_parameter_supported,
+        }),
+        Err(Fault::Absent(_)) if suffices => Ok(pinned),
+        Err(Fault::Absent(what) | Fault::Wrong(what)) => Err(DiscoveryError(what)),
     }
-    let metadata = discover(upstream, issuer).await?;
-    Ok(Endpoints {
-        authorize: pinned.authorize.or(metadata.authorization_endpoint),
-        token: pinned.token.or(metadata.token_endpoint),
-        revoke: pinned.revoke.or(metadata.revocation_endpoint),
-        sends_iss: metadata.authorization_response_iss_parameter_supported,
-    })
 }
 
-async fn discover(upstream: &Upstream, issuer: &Url) -> Result<Metadata, DiscoveryError> {
+/// Whether a server calls itself what the configuration calls it: the same text (RFC 8414 §3.3, RFC 9207 §2.4). `Url` writes an
+/// empty path as "/", and that slash alone is no difference.
+pub fn is_issuer(given: &str, issuer: &Url) -> bool {
+    let configured = issuer.as_str();
+    given == configured || (issuer.path() == "/" && Some(given) == configured.strip_suffix('/'))
+}
+
+async fn discover(upstream: &Upstream, issuer: &Url, wait: Duration) -> Result<Metadata, Fault> {
     let mut last = String::new();
     for place in well_known(issuer) {
         let request = Request::get(place.as_str())
             .header(ACCEPT, "application/json")
+            .header(ACCEPT_ENCODING, "identity")
             .body(Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync())
-            .map_err(|error| DiscoveryError(error.to_string()))?;
-        match upstream.fetch(request, 1 << 20, Duration::from_secs(15)).await {
+            .map_err(|error| Fault::Absent(error.to_string()))?;
+        match upstream.fetch(request, 1 << 20, wait).await {
             Ok(answer) if answer.status.is_success() => match serde_json::from_slice::<Metadata>(&answer.body) {
-                Ok(metadata) => return checked(metadata, issuer),
+                Ok(metadata) => return checked(metadata, issuer).map_err(Fault::Wrong),
                 Err(_) => last = format!("{place} does not answer with authorization server metadata"),
             },
             Ok(answer) => last = format!("{place} answered {}", answer.status.as_u16()),
             Err(error) => last = format!("{place}: {error}"),
         }
     }
-    Err(DiscoveryError(last))
+    Err(Fault::Absent(last))
 }
 
 /// The metadata's issuer must be the configured one, character for character (RFC 8414 §3.3), and its endpoints must be
 /// fit to be called.
-fn checked(metadata: Metadata, issuer: &Url) -> Result<Metadata, DiscoveryError> {
-    // `Url` writes an empty path as "/": that slash alone is not a difference.
-    if metadata.issuer != issuer.as_str() && Some(metadata.issuer.as_str()) != issuer.as_str().strip_suffix('/') {
-        return Err(DiscoveryError(format!("the metadata of {issuer} names another issuer")));
+fn checked(metadata: Metadata, issuer: &Url) -> Result<Metadata, String> {
+    if !is_issuer(&metadata.issuer, issuer) {
+        return Err(format!("the metadata of {issuer} names another issuer"));
     }
-    let endpoints = [&metadata.authorization_endpoint, &metadata.token_endpoint, &metadata.revocation_endpoint];
+    let endpoints = [
+        &metadata.authorization_endpoint,
+        &metadata.token_endpoint,
+        &metadata.revocation_endpoint,
+        &metadata.device_authorization_endpoint,
+        &metadata.jwks_uri,
+    ];
     for url in endpoints.into_iter().flatten() {
         let plain_loopback = url.scheme() == "http" && url.host_str().is_some_and(crate::upstream::is_loopback_host);
         if url.scheme() != "https" && !plain_loopback {
-            return Err(DiscoveryError(format!("the metadata of {issuer} names {url}, which is not https")));
+            return Err(format!("the metadata of {issuer} names {url}, which is not https"));
         }
     }
     Ok(metadata)
@@ -141,6 +188,8 @@ mod tests {
             authorization_endpoint: None,
             token_endpoint: Some(Url::parse(token).unwrap()),
             revocation_endpoint: None,
+            device_authorization_endpoint: None,
+            jwks_uri: None,
             authorization_response_iss_parameter_supported: false,
         };
         let ours = Url::parse("https://a.example").unwrap();
@@ -148,5 +197,22 @@ mod tests {
         assert!(checked(metadata("https://b.example", "https://a.example/token"), &ours).is_err());
         assert!(checked(metadata("https://a.example", "http://a.example/token"), &ours).is_err());
         assert!(checked(metadata("https://A.example", "https://a.example/token"), &ours).is_err());
+    }
+
+    #[test]
+    fn attack_61_issuers_are_compared_as_texts() {
+        let is = |given: &str, configured: &str| is_issuer(given, &Url::parse(configured).unwrap());
+        assert!(is("https://a.example", "https://a.example") && is("https://a.example/", "https://a.example"));
+        assert!(is("https://a.example/t", "https://a.example/t"));
+        for (given, configured) in [
+            ("https://a.example/t/", "https://a.example/t"),
+            ("https://a.example/t", "https://a.example/t/"),
+            ("https://a.example:443", "https://a.example"),
+            ("https://a.example/T", "https://a.example/t"),
+            ("https://a.example.evil.example", "https://a.example"),
+            ("", "https://a.example"),
+        ] {
+            assert!(!is(given, configured), "{given} {configured}");
+        }
     }
 }

@@ -34,8 +34,10 @@ pub enum Grant<'a> {
         /// The very string of the authorization request (RFC 6749 §4.1.3).
         redirect_uri: &'a str,
         /// Repeated where the provider wants it.
-        state: &'a Secret,
+        state: Option<&'a Secret>,
     },
+    /// A device code (RFC 8628 §3.4).
+    DeviceCode(&'a Secret),
     /// A refresh token.
     Refresh(&'a Secret),
     /// The client's own secret.
@@ -126,9 +128,14 @@ fn fields(profile: &Profile, client_id: Option<&str>, grant: Grant<'_>) -> Field
             fields.set("code", code.expose());
             fields.set("redirect_uri", redirect_uri);
             fields.set("code_verifier", verifier.expose());
-            if profile.token.send_state {
+            if let Some(state) = state.filter(|_| profile.token.send_state) {
                 fields.set("state", state.expose());
             }
+            &profile.token.exchange_extra
+        }
+        Grant::DeviceCode(device_code) => {
+            fields.set("grant_type", "urn:ietf:params:oauth:grant-type:device_code");
+            fields.set("device_code", device_code.expose());
             &profile.token.exchange_extra
         }
         Grant::Refresh(token) => {

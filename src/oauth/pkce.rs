@@ -14,6 +14,13 @@ impl Verifier {
         Self(Secret::random(32))
     }
 
+    /// One that the server made and handed out with its code (some device flows); `None` when it is none.
+    pub fn handed_out(text: &str) -> Option<Self> {
+        let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+        let fits = (1..=128).contains(&text.len()) && text.bytes().all(unreserved);
+        fits.then(|| Self(Secret::new(text.to_owned())))
+    }
+
     /// The S256 code challenge (RFC 7636 §4.2).
     pub fn challenge(&self) -> String {
         base64_url(&Sha256::digest(self.0.expose()))

@@ -56,8 +56,10 @@ pub enum TermsStatus {
 pub struct Link {
     /// Which grant it is.
     pub flow: Flow,
-    /// Discovery (RFC 8414) and the expected `iss` (RFC 9207).
+    /// Discovery (RFC 8414), the expected `iss` (RFC 9207) and verification of id_tokens.
     pub issuer: Option<Url>,
+    /// The keys that id_tokens are signed with; absent when discovered.
+    pub jwks_url: Option<Url>,
     /// The authorization endpoint (RFC 6749 §3.1); absent when discovered or not needed.
     pub authorize_url: Option<Url>,
     /// Added to the authorization request; `None` removes a standard parameter. Values may hold `{redirect_uri}`,
@@ -124,6 +126,18 @@ pub struct Device {
     pub url: Url,
     /// Where the person types the user code, if the reply does not say.
     pub verification_url: Option<Url>,
+    /// The server hands out an authorization code, with a verifier of its own, instead of tokens; bodies are JSON. That is
+    /// not RFC 8628.
+    pub code: Option<HandedCode>,
+}
+
+/// Where a device's authorization code is asked for.
+#[derive(Debug, Clone)]
+pub struct HandedCode {
+    /// Answers 403 or 404 until the person has decided.
+    pub url: Url,
+    /// The redirect URI that the code is exchanged with.
+    pub redirect_uri: Url,
 }
 
 /// How tokens are exchanged and refreshed.
@@ -320,6 +334,12 @@ impl Segment {
 }
 
 impl Flow {
+    /// From its name in a profile.
+    pub fn parse(text: &str) -> Option<Self> {
+        let all = [Self::AuthorizationCode, Self::DeviceCode, Self::ClientCredentials, Self::ApiKey];
+        all.into_iter().find(|flow| flow.as_str() == text)
+    }
+
     /// As it is written in a profile.
     pub fn as_str(self) -> &'static str {
         match self {

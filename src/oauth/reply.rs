@@ -35,6 +35,8 @@ pub struct Tokens {
     pub not_before: Option<NotBefore>,
     /// Scopes, where the reply names them (else: those that were asked for).
     pub scopes: Option<Vec<String>>,
+    /// The id_token (OpenID Connect Core §3.1.3.3), not verified here.
+    pub id_token: Option<Secret>,
     /// Whose account it is, as far as the reply tells.
     pub identity: Vec<String>,
     /// Headers that the profile copies from claims.
@@ -154,13 +156,13 @@ impl Failure {
         Self { surely_unspent: true, ..Self::unknown("there is nothing to renew the login with") }
     }
 
-    fn unknown(what: &str) -> Self {
+    pub(super) fn unknown(what: &str) -> Self {
         Self { kind: FailureKind::Unknown, code: None, what: what.to_owned(), retry_after: None, surely_unspent: false }
     }
 }
 
 /// `Some` when the answer is anything but 200 without an error in it.
-fn refusal(profile: &Profile, fetched: &Fetched, document: Option<&Value>) -> Option<Failure> {
+pub(super) fn refusal(profile: &Profile, fetched: &Fetched, document: Option<&Value>) -> Option<Failure> {
     let codes = document.map(error_codes).unwrap_or_default();
     if fetched.status == StatusCode::OK && codes.is_empty() {
         return None;
@@ -226,7 +228,8 @@ fn tokens(
         Some(Value::String(kind)) if kind.eq_ignore_ascii_case("bearer") => {}
         Some(_) => return Err(Failure::unknown("the token endpoint gave a token that is not a bearer token")),
     }
-    let claims = reply.get("id_token").and_then(Value::as_str).and_then(Claims::read_unverified);
+    let id_token = reply.get("id_token").and_then(Value::as_str);
+    let claims = id_token.and_then(Claims::read_unverified);
     let lifetime = match profile.token.expiry {
         Expiry::Never => None,
         Expiry::ExpiresIn => Some(expires_in(reply.get("expires_in"))),
@@ -248,6 +251,7 @@ fn tokens(
             .get("scope")
             .and_then(Value::as_str)
             .map(|scopes| scopes.split_ascii_whitespace().map(str::to_owned).collect()),
+        id_token: id_token.map(|token| Secret::new(token.to_owned())),
         identity: identity::find(&profile.identity, reply, claims.as_ref()),
         claim_headers: identity::claim_headers(&profile.api.headers.claims, reply, claims.as_ref()),
     })
@@ -255,21 +259,25 @@ fn tokens(
 
 /// Printable ASCII without spaces: all that can stand in a header (RFC 6749 Appendix A.12 allows the space, no provider
 /// uses it).
-fn is_token(text: &str) -> bool {
+pub(super) fn is_token(text: &str) -> bool {
     !text.is_empty() && text.len() <= 64 * 1024 && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// Seconds as a number or a numeric string; ≤ 0 is expired, more than ten years is ten years, anything else is unsaid.
 fn expires_in(value: Option<&Value>) -> Duration {
-    let seconds = match value {
-        Some(Value::Number(number)) => number.as_f64(),
-        Some(Value::String(text)) => text.trim().parse::<f64>().ok(),
-        _ => None,
-    };
-    match seconds {
+    match seconds(value) {
         Some(seconds) if seconds.is_nan() => DEFAULT_LIFETIME,
         Some(seconds) => Duration::from_secs_f64(seconds.clamp(0.0, LONGEST_LIFETIME.as_secs_f64())),
         None => DEFAULT_LIFETIME,
+    }
+}
+
+/// A number, or one in a string.
+pub(super) fn seconds(value: Option<&Value>) -> Option<f64> {
+    match value {
+        Some(Value::Number(number)) => number.as_f64(),
+        Some(Value::String(text)) => text.trim().parse::<f64>().ok(),
+        _ => None,
     }
 }
 
@@ -297,7 +305,7 @@ fn moment(value: &Value) -> Option<Timestamp> {
 }
 
 /// `Retry-After` (RFC 9110 §10.2.3): seconds, or a date compared with the server's own `Date`.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() {
         // More digits than fit is more than the cap.

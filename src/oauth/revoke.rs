@@ -1,7 +1,12 @@
 //! Revocation (RFC 7009).
 
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
 use super::exchange::{self, Fields};
 use super::profile::Revoke;
+use super::reply;
 use crate::secret::Secret;
 use crate::upstream::Upstream;
 
@@ -12,8 +17,18 @@ pub enum Revoked {
     Yes,
     /// The provider refused, and asking again would not help.
     Refused,
-    /// The provider could not be asked; it should be tried again (RFC 7009 §2.2.1).
-    NotNow,
+    /// The provider could not be asked; it should be tried again, after as long as it says (RFC 7009 §2.2.1).
+    NotNow(Option<Duration>),
+}
+
+/// What kind of token it is (RFC 7009 §2.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hint {
+    /// With it goes all that came of it.
+    RefreshToken,
+    /// Where there is nothing else.
+    AccessToken,
 }
 
 /// Ends a grant at the provider. Never fails for the caller: unlinking goes on whatever the provider says.
@@ -21,18 +36,25 @@ pub async fn revoke(
     upstream: &Upstream,
     settings: &Revoke,
     client_id: Option<&str>,
-    refresh_token: &Secret,
+    token: &Secret,
+    hint: Hint,
 ) -> Revoked {
     let mut fields = Fields::default();
-    fields.set("token", refresh_token.expose());
-    fields.set("token_type_hint", "refresh_token");
+    fields.set("token", token.expose());
+    let hint = match hint {
+        Hint::RefreshToken => "refresh_token",
+        Hint::AccessToken => "access_token",
+    };
+    fields.set("token_type_hint", hint);
     if let Some(client_id) = client_id {
         fields.set("client_id", client_id);
     }
     match exchange::post(upstream, &settings.url, settings.body, &fields).await {
         Ok(answer) if answer.status.is_success() => Revoked::Yes,
-        Ok(answer) if answer.status.is_server_error() || answer.status.as_u16() == 429 => Revoked::NotNow,
+        Ok(answer) if answer.status.is_server_error() || matches!(answer.status.as_u16(), 408 | 429) => {
+            Revoked::NotNow(reply::retry_after(&answer.headers))
+        }
         Ok(_) => Revoked::Refused,
-        Err(_) => Revoked::NotNow,
+        Err(_) => Revoked::NotNow(None),
     }
 }

@@ -1,5 +1,12 @@
 //! A link's way: what a person does, and what an attacker would have them do.
 
+mod device; // a code typed elsewhere
+mod issued; // client ids that the provider issues
+mod loopback; // redirects that come back by themselves
+mod proof; // id_tokens, issuers and the mix-up
+mod revocation; // what is ended at the provider
+mod shipped; // each shipped profile's own way
+
 use http::Method;
 use serde_json::{Value, json};
 
@@ -162,13 +169,6 @@ async fn terms_that_are_not_open_must_be_accepted() {
     let begun = accepted.post("/api/accounts/claude/attempts", Value::Null).await;
     let url = begun["authorize_url"].as_str().unwrap();
     assert!(url.starts_with("https://claude.ai/oauth/authorize?") && url.contains("code=true"), "{url}");
-}
-
-#[tokio::test]
-async fn flows_that_are_not_there_yet_say_so() {
-    let pixy = Pixy::start(&json!({ "chatgpt": { "provider": "chatgpt", "accept_terms": true } })).await;
-    let (status, answer) = pixy.api(Method::POST, "/api/accounts/chatgpt/attempts", Value::Null).await;
-    assert_eq!((status, problem(&answer)), (501, "flow_unsupported"));
 }
 
 #[tokio::test]

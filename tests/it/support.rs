@@ -16,6 +16,7 @@
 
 mod client;
 mod fault;
+mod openid;
 mod pixy;
 mod program;
 mod reply;
@@ -30,6 +31,7 @@ use std::time::Duration;
 
 pub(crate) use self::client::{RawClient, RawResponse};
 pub(crate) use self::fault::{Effect, Fault, RefreshToken, Sorting};
+pub(crate) use self::openid::OpenId;
 pub(crate) use self::pixy::Pixy;
 pub(crate) use self::program::Program;
 pub(crate) use self::reply::{Chunks, Gate, Reply, Step};

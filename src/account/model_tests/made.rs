@@ -18,6 +18,7 @@ pub fn wall(truth: Duration, ahead: i64) -> Timestamp {
 /// As answered `now`.
 pub fn tokens(pair: Pair, lifetime: Duration, now: Duration) -> Tokens {
     Tokens {
+        id_token: None,
         access_token: Secret::new(format!("at-{}", pair.number)),
         refresh_token: Some(Secret::new(format!("rt-{}", pair.number))),
         lifetime: Some(lifetime),

@@ -57,6 +57,8 @@ pub(in crate::config) struct Link {
     pub(in crate::config) flow: Option<Flow>,
     /// The authorization server, for discovery (RFC 8414 or OpenID Connect), its `iss` (RFC 9207) and id_tokens.
     pub(in crate::config) issuer: Option<String>,
+    /// The keys that its id_tokens are signed with, if not discovered.
+    pub(in crate::config) jwks_url: Option<String>,
     /// The authorization endpoint (RFC 6749 §3.1), if not discovered.
     pub(in crate::config) authorize_url: Option<String>,
     /// Added to the authorization request; null takes a standard parameter away. Values may hold {redirect_uri},
@@ -134,6 +136,10 @@ pub(in crate::config) struct Device {
     pub(in crate::config) url: Option<String>,
     /// Where the person types the user code, if the reply does not say.
     pub(in crate::config) verification_url: Option<String>,
+    /// Where the server hands out an authorization code instead of tokens, which is not RFC 8628.
+    pub(in crate::config) code_url: Option<String>,
+    /// The redirect URI that such a code is exchanged with.
+    pub(in crate::config) code_redirect: Option<String>,
 }
 
 /// How tokens are exchanged and refreshed.

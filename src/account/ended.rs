@@ -1,0 +1,100 @@
+//! Grants that are over here and must be over at the provider too (RFC 7009). One that could not be told is told again, over
+//! restarts and with backoff, for a day.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use super::state::{self, Record};
+use super::{Account, Inner, Login, Renewal, Unlinked, random_fraction};
+use crate::clock::Timestamp;
+use crate::oauth::profile::{BodyKind, Revoke};
+use crate::oauth::revoke::{Hint, Revoked, revoke};
+use crate::secret::Secret;
+use crate::vault::VaultError;
+
+/// A provider that cannot be told for this long is not told.
+const LONGEST_REVOCATION: Duration = Duration::from_hours(24);
+
+/// What the provider is told of a grant that is over.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Ended {
+    #[serde(with = "crate::secret::in_vault_record")]
+    token: Secret,
+    hint: Hint,
+    client_id: Option<String>,
+    revoke_url: Option<Url>,
+    since: Timestamp,
+}
+
+impl Ended {
+    /// Of a login. Its refresh token, for with it goes all that came of it (RFC 7009 §2.1); without one the access token.
+    pub fn of(login: &Login, since: Timestamp) -> Option<Self> {
+        let (token, hint) = match &login.renewal {
+            Renewal::RefreshToken { token } => (token, Hint::RefreshToken),
+            Renewal::None => (&login.access_token, Hint::AccessToken),
+            Renewal::ClientSecret { .. } => return None, // it is the operator's
+        };
+        let (client_id, revoke_url) = (login.client_id.clone(), login.revoke_url.clone());
+        Some(Self { token: token.clone(), hint, client_id, revoke_url, since })
+    }
+}
+
+impl Account {
+    /// What the provider must hear of a login that is over; `None` where it takes no such word.
+    pub(super) fn owed(&self, login: &Login) -> Option<Ended> {
+        let told_where = self.profile.revoke.is_some() || login.revoke_url.is_some();
+        Ended::of(login, self.parts.clock.wall()).filter(|_| told_where)
+    }
+
+    /// Tells the provider, once.
+    pub(super) async fn tell(&self, ended: &Ended) -> (Unlinked, Option<Duration>) {
+        let discovered = ended.revoke_url.clone().map(|url| Revoke { url, body: BodyKind::Form });
+        let Some(settings) = self.profile.revoke.clone().or(discovered) else { return (Unlinked::NotRevoked, None) };
+        match revoke(&self.parts.upstream, &settings, ended.client_id.as_deref(), &ended.token, ended.hint).await {
+            Revoked::Yes => (Unlinked::Revoked, None),
+            Revoked::Refused => (Unlinked::NotRevoked, None),
+            Revoked::NotNow(retry_after) => (Unlinked::Pending, retry_after),
+        }
+    }
+
+    /// Tells the provider of everything that is over, and forgets what it has heard. Nothing is forgotten that is not durable.
+    pub(super) async fn tell_of_ended(&self, inner: &mut Inner) -> Result<(), VaultError> {
+        let owes = |record: &Record| !record.ended.is_empty() || record.is_being_revoked();
+        let Some(record) = inner.record.clone().filter(owes) else { return Ok(()) };
+        let wall = self.parts.clock.wall();
+        let (mut still, mut asked_to_wait) = (Vec::new(), None);
+        for ended in &record.ended {
+            let (outcome, retry_after) = self.tell(ended).await;
+            if outcome == Unlinked::Pending && wall.since(ended.since) <= LONGEST_REVOCATION {
+                asked_to_wait = asked_to_wait.max(retry_after);
+                still.push(ended.clone());
+            }
+        }
+        inner.told_in_vain = if still.is_empty() { 0 } else { inner.told_in_vain + 1 };
+        let pause = state::backoff(inner.told_in_vain.max(1), asked_to_wait, random_fraction());
+        inner.tell_at = (!still.is_empty()).then(|| self.parts.clock.tick().after(pause));
+        if still.is_empty() && record.is_being_revoked() {
+            self.parts.vault.remove(&self.name).await?;
+            inner.record = None;
+            return Ok(());
+        }
+        if still.len() == record.ended.len() {
+            return Ok(());
+        }
+        self.store(inner, Record { ended: still, ..record }).await
+    }
+
+    /// The same when it is due, in the keeper's time.
+    pub(super) async fn tell_when_due(&self, inner: &mut Inner) {
+        let now = self.parts.clock.tick();
+        if inner.tell_at.is_some_and(|at| at > now) {
+            return;
+        }
+        if let Err(error) = self.tell_of_ended(inner).await {
+            tracing::error!(account = %self.name, %error, "the provider was told of an ended login, and that cannot be stored");
+            inner.tell_at = Some(self.parts.clock.tick().after(state::backoff(6, None, random_fraction())));
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Redirects that come back by themselves: to the link port, to the port that the provider insists on, to nobody.
+
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use http::Method;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use url::Url;
+
+use super::problem;
+use crate::support::{Pixy, RawClient, RawResponse, TokenEndpoint, Upstream, oauth_account};
+
+/// Ports that were free a moment ago, all different.
+fn free_ports<const N: usize>() -> [u16; N] {
+    let held = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    held.map(|listener| listener.local_addr().unwrap().port())
+}
+
+fn insisting(endpoint: &TokenEndpoint, upstream: &Upstream, host: &str, ports: &Value) -> Value {
+    let mut account = oauth_account(endpoint, upstream);
+    account["profile"]["link"]["redirect"] =
+        json!({ "paste": null, "loopback": { "host": host, "ports": ports, "path": "/auth/callback" } });
+    account
+}
+
+async fn open(address: &Url) -> RawResponse {
+    let port = address.port().unwrap();
+    let target = format!("{}?{}", address.path(), address.query().unwrap_or_default());
+    let host = address.host_str().unwrap();
+    let request = format!(
+        "GET {target} HTTP/1.1\r\nHost: {host}:{port}\r\nSec-Fetch-Site: cross-site\r\nConnection: close\r\n\r\n"
+    );
+    RawClient::once(SocketAddr::from(([127, 0, 0, 1], port)), request).await.unwrap()
+}
+
+async fn until_closed(port: u16) {
+    for _ in 0..200 {
+        if TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("port {port} stays open");
+}
+
+fn redirect_of(begun: &Value) -> Url {
+    let url = Url::parse(begun["authorize_url"].as_str().unwrap()).unwrap();
+    let given = url.query_pairs().find(|(name, _)| name == "redirect_uri").unwrap().1.into_owned();
+    Url::parse(&given).unwrap()
+}
+
+#[tokio::test]
+async fn a_port_that_the_provider_insists_on_is_open_only_during_the_attempt() {
+    let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
+    let [first, second] = free_ports();
+    let account = insisting(&endpoint, &upstream, "127.0.0.1", &json!([first, second]));
+    let pixy = Pixy::start(&json!({ "a": account })).await;
+    assert!(TcpStream::connect(("127.0.0.1", first)).await.is_err(), "nothing is open before");
+    let begun = pixy.post("/api/accounts/a/attempts", Value::Null).await;
+    assert_eq!((&begun["redirect"], &begun["notice"]), (&json!("loopback"), &Value::Null));
+    assert_eq!(redirect_of(&begun).as_str(), format!("http://127.0.0.1:{first}/auth/callback"));
+    assert!(TcpStream::connect(("127.0.0.1", second)).await.is_err(), "one port is enough");
+
+    // Nothing else is to be had there.
+    for path in ["/", "/api/accounts", "/api/session", "/auth/callback/x", "/assets/page.js?x"] {
+        let served = open(&Url::parse(&format!("http://127.0.0.1:{first}{path}")).unwrap()).await;
+        assert!(matches!(served.status, 403 | 404), "{path}: {}", served.status);
+    }
+    let rebound =
+        format!("GET /auth/callback?code=a HTTP/1.1\r\nHost: evil.example:{first}\r\nConnection: close\r\n\r\n");
+    assert_eq!(RawClient::once(SocketAddr::from(([127, 0, 0, 1], first)), rebound).await.unwrap().status, 421);
+
+    let consent = endpoint.consent(begun["authorize_url"].as_str().unwrap());
+    let shown = open(&Url::parse(&consent.redirected_to).unwrap()).await;
+    assert_eq!(shown.status, 200);
+    assert!(!shown.text().contains(&consent.code) && shown.text().contains("close this tab"), "{}", shown.text());
+    assert!(shown.header("content-security-policy")[0].contains("default-src 'none'"));
+    assert_eq!(shown.header("referrer-policy"), ["no-referrer"]);
+    let attempt = pixy.shown("a").await["attempt"].clone();
+    assert_eq!((&attempt["stage"], &attempt["redirect"]), (&json!("to_confirm"), &json!("loopback")));
+    pixy.post(&format!("/api/attempts/{}/confirm", attempt["attempt"].as_str().unwrap()), Value::Null).await;
+    until_closed(first).await;
+    assert_eq!(pixy.get("/a/v1/models").await.status, 200);
+}
+
+#[tokio::test]
+async fn attempts_share_the_port_and_the_state_tells_them_apart() {
+    let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
+    let [port] = free_ports();
+    let account = insisting(&endpoint, &upstream, "localhost", &json!([port]));
+    let pixy = Pixy::start(&json!({ "a": account.clone(), "b": account })).await;
+    let a = pixy.post("/api/accounts/a/attempts", Value::Null).await;
+    let b = pixy.post("/api/accounts/b/attempts", Value::Null).await;
+    assert_eq!((redirect_of(&a), &b["redirect"]), (redirect_of(&b), &json!("loopback")));
+    let again = pixy.post("/api/accounts/a/attempts", Value::Null).await;
+    assert_eq!(again["redirect"], "loopback", "a second try finds its port open");
+    let (stale, of_b) = (
+        endpoint.consent(a["authorize_url"].as_str().unwrap()),
+        endpoint.consent(b["authorize_url"].as_str().unwrap()),
+    );
+    let refused = open(&Url::parse(&stale.redirected_to).unwrap()).await;
+    assert!(refused.text().contains("belongs to no attempt"), "{}", refused.text());
+    assert!(open(&Url::parse(&of_b.redirected_to).unwrap()).await.text().contains("close this tab"));
+    assert_eq!(pixy.shown("b").await["attempt"]["stage"], "to_confirm");
+    assert_eq!(pixy.shown("a").await["attempt"]["stage"], "waiting");
+    for account in ["a", "b"] {
+        let id = pixy.shown(account).await["attempt"]["attempt"].as_str().unwrap().to_owned();
+        assert!(TcpStream::connect(("127.0.0.1", port)).await.is_ok(), "as long as one needs it");
+        pixy.api(Method::DELETE, &format!("/api/attempts/{id}"), Value::Null).await;
+    }
+    until_closed(port).await;
+    let anew = pixy.post("/api/accounts/a/attempts", Value::Null).await;
+    assert_eq!(anew["redirect"], "loopback", "and it opens again");
+}
+
+#[tokio::test]
+async fn attack_04_ports_that_somebody_holds_are_left_to_them_and_that_is_said() {
+    let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = holder.local_addr().unwrap().port();
+    let [free] = free_ports();
+    let fallback = insisting(&endpoint, &upstream, "127.0.0.1", &json!([taken, free]));
+    let none = insisting(&endpoint, &upstream, "127.0.0.1", &json!([taken]));
+    let pixy = Pixy::start(&json!({ "a": fallback, "b": none })).await;
+    let second = pixy.post("/api/accounts/a/attempts", Value::Null).await;
+    assert_eq!((redirect_of(&second).port(), &second["redirect"]), (Some(free), &json!("loopback")));
+
+    let begun = pixy.post("/api/accounts/b/attempts", Value::Null).await;
+    assert_eq!((redirect_of(&begun).port(), &begun["redirect"]), (Some(taken), &json!("paste")));
+    let notice = begun["notice"].as_str().unwrap();
+    assert!(notice.contains(&format!("Port {taken}")) && notice.contains("paste it here"), "{notice}");
+    assert_eq!(pixy.shown("b").await["attempt"]["notice"], begun["notice"]);
+    holder.set_nonblocking(true).unwrap();
+    assert!(holder.accept().is_err(), "nobody has knocked there either");
+    let consent = endpoint.consent(begun["authorize_url"].as_str().unwrap());
+    let id = begun["attempt"].as_str().unwrap();
+    pixy.post(&format!("/api/attempts/{id}/paste"), json!({ "text": consent.redirected_to })).await;
+    pixy.post(&format!("/api/attempts/{id}/confirm"), Value::Null).await;
+    assert_eq!(pixy.get("/b/v1/models").await.status, 200);
+}
+
+#[tokio::test]
+async fn the_other_address_of_localhost_must_not_be_somebody_elses() {
+    // can1357/oh-my-pi#8814: a browser may take `localhost` for ::1 first.
+    let Ok(holder) = TcpListener::bind("[::1]:0") else { return }; // no IPv6 on this machine
+    let port = holder.local_addr().unwrap().port();
+    let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
+    let pixy = Pixy::start(&json!({ "a": insisting(&endpoint, &upstream, "localhost", &json!([port])) })).await;
+    let begun = pixy.post("/api/accounts/a/attempts", Value::Null).await;
+    assert_eq!(begun["redirect"], "paste", "the code would go to whoever holds [::1]:{port}");
+    assert!(TcpStream::connect(("127.0.0.1", port)).await.is_err(), "and the half is not kept");
+}
+
+#[tokio::test]
+async fn without_a_page_any_port_is_one_that_the_system_chose() {
+    let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
+    let accounts = json!({ "a": insisting(&endpoint, &upstream, "127.0.0.1", &json!("any")) });
+    let pixy = Pixy::with(&accounts, &json!({ "link": "off" })).await;
+    let begun = pixy.post("/api/accounts/a/attempts", Value::Null).await;
+    assert_eq!(begun["redirect"], "loopback");
+    let consent = endpoint.consent(begun["authorize_url"].as_str().unwrap());
+    assert_eq!(open(&Url::parse(&consent.redirected_to).unwrap()).await.status, 200);
+    assert_eq!(pixy.shown("a").await["attempt"]["stage"], "to_confirm");
+}
+
+#[tokio::test]
+async fn a_refusal_that_comes_back_is_kept_for_the_page_to_tell() {
+    let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
+    let [port] = free_ports();
+    let pixy = Pixy::start(&json!({ "a": insisting(&endpoint, &upstream, "127.0.0.1", &json!([port])) })).await;
+    let begun = pixy.post("/api/accounts/a/attempts", Value::Null).await;
+    let mut back = Url::parse(&endpoint.consent(begun["authorize_url"].as_str().unwrap()).redirected_to).unwrap();
+    let state = back.query_pairs().find(|(name, _)| name == "state").unwrap().1.into_owned();
+    back.query_pairs_mut().clear().append_pair("error", "access_denied").append_pair("state", &state);
+    let shown = open(&back).await;
+    assert!(shown.text().contains("Access was denied"), "{}", shown.text());
+    let attempt = pixy.shown("a").await["attempt"].clone();
+    assert_eq!((&attempt["stage"], &attempt["exchanged"]), (&json!("failed"), &json!(false)));
+    assert_eq!(problem(&attempt["error"]), "consent_denied");
+    let style = open(&Url::parse(&format!("http://127.0.0.1:{port}/assets/page.css")).unwrap()).await;
+    assert_eq!(style.status, 403, "from another site nothing but the way back");
+    let next = pixy.post("/api/accounts/a/attempts", Value::Null).await;
+    assert_eq!(pixy.shown("a").await["attempt"]["error"], Value::Null);
+    assert_eq!(next["redirect"], "loopback");
+}
