@@ -64,15 +64,18 @@ impl Account {
         let owes = |record: &Record| !record.ended.is_empty() || record.is_being_revoked();
         let Some(record) = inner.record.clone().filter(owes) else { return Ok(()) };
         let wall = self.parts.clock.wall();
-        let (mut still, mut asked_to_wait) = (Vec::new(), None);
+        let (mut still, mut asked_to_wait) = (record.ended.clone(), None);
         for ended in &record.ended {
             let (outcome, retry_after) = self.tell(ended).await;
+            let _ = still.remove(0);
             if outcome == Unlinked::Pending && wall.since(ended.since) <= LONGEST_REVOCATION {
-                asked_to_wait = asked_to_wait.max(retry_after);
+                // Who does not listen now is not told of the others either; the next time they come first.
+                asked_to_wait = retry_after;
                 still.push(ended.clone());
+                break;
             }
         }
-        inner.told_in_vain = if still.is_empty() { 0 } else { inner.told_in_vain + 1 };
+        inner.told_in_vain = if still.is_empty() { 0 } else { (inner.told_in_vain + 1).min(30) };
         let pause = state::backoff(inner.told_in_vain.max(1), asked_to_wait, random_fraction());
         inner.tell_at = (!still.is_empty()).then(|| self.parts.clock.tick().after(pause));
         if still.is_empty() && record.is_being_revoked() {

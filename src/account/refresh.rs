@@ -115,8 +115,8 @@ impl Account {
     async fn look(&self) -> Duration {
         let mut inner = self.inner.lock().await;
         let asked = std::mem::take(&mut *self.asks()); // answered when dropped, at the end of this look
-        self.tell_when_due(&mut inner).await;
         let pause = self.look_at_token(&mut inner, &asked).await;
+        self.tell_when_due(&mut inner).await;
         let until_told = inner.tell_at.map(|at| at.since(self.parts.clock.tick()));
         pause.min(until_told.unwrap_or(LONGEST_SLEEP))
     }

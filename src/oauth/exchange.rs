@@ -64,6 +64,17 @@ pub async fn call(
 
 /// Posts fields as a provider wants them written, and reads a bounded answer.
 pub async fn post(upstream: &Upstream, url: &Url, kind: BodyKind, fields: &Fields) -> Result<Fetched, SendError> {
+    post_within(TIMEOUT, upstream, url, kind, fields).await
+}
+
+/// The same with less patience.
+pub async fn post_within(
+    timeout: Duration,
+    upstream: &Upstream,
+    url: &Url,
+    kind: BodyKind,
+    fields: &Fields,
+) -> Result<Fetched, SendError> {
     let (content_type, body) = match kind {
         BodyKind::Form => ("application/x-www-form-urlencoded", fields.as_form()),
         BodyKind::Json => ("application/json", fields.as_json()),
@@ -78,7 +89,7 @@ pub async fn post(upstream: &Upstream, url: &Url, kind: BodyKind, fields: &Field
         .header(ACCEPT_ENCODING, "identity")
         .body(body)
         .map_err(|error| SendError::Unreachable(error.into()))?;
-    upstream.fetch(request, LIMIT, TIMEOUT).await
+    upstream.fetch(request, LIMIT, timeout).await
 }
 
 /// Fields of a request body, in order; each name once (RFC 6749 §3.2). Their memory is zeroed.

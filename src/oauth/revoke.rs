@@ -10,6 +10,9 @@ use super::reply;
 use crate::secret::Secret;
 use crate::upstream::Upstream;
 
+/// A person waits for it, and so may a refresh.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
 /// What came of a revocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Revoked {
@@ -49,7 +52,7 @@ pub async fn revoke(
     if let Some(client_id) = client_id {
         fields.set("client_id", client_id);
     }
-    match exchange::post(upstream, &settings.url, settings.body, &fields).await {
+    match exchange::post_within(TIMEOUT, upstream, &settings.url, settings.body, &fields).await {
         Ok(answer) if answer.status.is_success() => Revoked::Yes,
         Ok(answer) if answer.status.is_server_error() || matches!(answer.status.as_u16(), 408 | 429) => {
             Revoked::NotNow(reply::retry_after(&answer.headers))

@@ -275,7 +275,9 @@ impl Signer {
 }
 
 fn changed(mut value: Value, changes: &[Change]) -> Value {
-    changes.iter().for_each(|change| change(&mut value));
+    for change in changes {
+        change(&mut value);
+    }
     value
 }
 
