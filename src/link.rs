@@ -89,7 +89,7 @@ impl Linker {
         };
         let endpoints = discovery::endpoints(&self.upstream, profile, flow).await;
         let endpoints = endpoints.map_err(|error| Problem::discovery(&error.0))?;
-        let bound = Bound::new(account.name().clone(), profile, endpoints, account.view().client_id);
+        let bound = Bound::new(account.name().clone(), profile, flow, endpoints, account.view().client_id);
         let (attempt, polls) = match flow {
             Flow::AuthorizationCode => (self.begin_in_browser(account, bound).await?, None),
             Flow::DeviceCode => {

@@ -197,10 +197,17 @@ impl Attempt {
 
 impl Bound {
     /// What an attempt that begins now is bound to. `known_client` was issued at an earlier link of this account.
-    pub fn new(account: AccountName, profile: &Profile, endpoints: Endpoints, known_client: Option<String>) -> Self {
+    pub fn new(
+        account: AccountName,
+        profile: &Profile,
+        flow: Flow,
+        endpoints: Endpoints,
+        known_client: Option<String>,
+    ) -> Self {
         let known_client = known_client.filter(|_| profile.link.client_id_from_callback);
         let client_is_known = known_client.is_some();
-        let nonce = wants_nonce(profile).then(|| Secret::random(16));
+        // A device authorization request has no place for one (RFC 8628 §3.1).
+        let nonce = (flow == Flow::AuthorizationCode && wants_nonce(profile)).then(|| Secret::random(16));
         let client_id = known_client.or_else(|| profile.link.client_id.clone());
         Self { id: random_id(), account, endpoints, client_id, client_is_known, nonce }
     }

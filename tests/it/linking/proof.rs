@@ -26,6 +26,10 @@ async fn paste(pixy: &Pixy, begun: &Value, text: &str) -> (u16, Value) {
     pixy.api(Method::POST, &format!("/api/attempts/{id}/paste"), json!({ "text": text })).await
 }
 
+async fn stage_of(pixy: &Pixy) -> String {
+    pixy.shown("a").await["attempt"]["stage"].as_str().unwrap_or_default().to_owned()
+}
+
 async fn until_revoked(provider: &OpenId) {
     let revoked = async {
         while provider.asked("/revoke").is_empty() {
@@ -79,6 +83,27 @@ async fn attack_61_an_id_token_that_proves_nothing_links_nothing() {
         until_revoked(&provider).await; // the login is given back
         assert_eq!(provider.asked("/token").len(), 1, "{what}");
     }
+}
+
+#[tokio::test]
+async fn the_id_token_of_a_device_is_verified_without_a_nonce() {
+    let provider = OpenId::start().await;
+    let (pixy, _upstream) = at(&provider).await;
+    for (stage, lies) in [("to_confirm", false), ("failed", true)] {
+        if lies {
+            provider.claim(|claims| claims["aud"] = json!("other"));
+        }
+        let begun = pixy.post("/api/accounts/a/attempts", json!({ "flow": "device_code" })).await;
+        assert_eq!(begun["user_code"], "ABCD", "the endpoint was discovered");
+        within(async {
+            while !["to_confirm", "failed"].contains(&stage_of(&pixy).await.as_str()) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+        assert_eq!(pixy.shown("a").await["attempt"]["stage"], stage);
+    }
+    assert_eq!(problem(&pixy.shown("a").await["attempt"]["error"]), "id_token_refused");
 }
 
 #[tokio::test]

@@ -189,6 +189,11 @@ impl State {
                 Err(error) => Reply::json(400, &json!({ "error": error })),
             },
             ("POST", "/revoke") => Reply::new(200),
+            ("POST", "/device") => Reply::json(
+                200,
+                &json!({ "device_code": "marked-device", "user_code": "ABCD", "verification_uri": self.issuer,
+                         "expires_in": 60, "interval": 1 }),
+            ),
             _ => Reply::new(404),
         }
     }
@@ -197,7 +202,7 @@ impl State {
         let at = |path: &str| format!("{}{path}", self.issuer);
         let metadata = json!({
             "issuer": self.issuer, "authorization_endpoint": at("/authorize"), "token_endpoint": at("/token"),
-            "revocation_endpoint": at("/revoke"), "jwks_uri": at("/jwks"),
+            "revocation_endpoint": at("/revoke"), "jwks_uri": at("/jwks"), "device_authorization_endpoint": at("/device"),
             "authorization_response_iss_parameter_supported": true,
         });
         changed(metadata, &self.metadata)
@@ -218,6 +223,7 @@ impl State {
                 }
                 asked.get("nonce").cloned()
             }
+            "urn:ietf:params:oauth:grant-type:device_code" if field("device_code") == "marked-device" => None,
             "refresh_token" => {
                 let grant = self.refresh_tokens.remove(field("refresh_token")).ok_or("invalid_grant")?;
                 if grant.client_id != client_id || now() < grant.earliest {

@@ -1,7 +1,7 @@
 // A certified authorization server on loopback: PKCE required, refresh tokens rotate and a reuse ends the grant,
 // access tokens live for seconds. It counts what it is asked and remembers every secret that it gave out.
 
-import { generateKeyPairSync, randomUUID } from 'node:crypto';
+import { createSign, generateKeyPairSync, randomUUID } from 'node:crypto';
 import { listen } from './net.mjs';
 
 const PERSON = { sub: 'anna', email: 'anna@example.com', email_verified: true, name: 'Anna' };
@@ -28,11 +28,17 @@ export async function startAuthorizationServer({ accessTokenSeconds = 5 } = {}) 
     secrets: new Set(), // every code, access, refresh and id token ever issued
     latest: {}, // the last token reply, as the client saw it
     person: { ...PERSON }, // who logs in; a story may name them otherwise
+    lie: undefined, // changes the header and the claims of every id_token, which is then signed again with `signer`
+    signer: undefined, // the private key of lies, if not the server's own
+    keys: undefined, // answers a request for the keys in place of the server: (its answer, how often it was asked) => answer
+    keysAsked: 0,
     isActive: shared(async (token) => token !== undefined && introspect(issuer, token)),
     letGo: () => { server.holding = false; server.held.splice(0).forEach((goOn) => goOn()); },
   };
 
-  const provider = await makeProvider(server, accessTokenSeconds);
+  const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
+  server.signer = privateKey;
+  const provider = await makeProvider(server, accessTokenSeconds, privateKey);
   provider.use((context, next) => watch(server, context, next));
   provider.on('grant.revoked', (context) => { if (context.oidc.route === 'token') server.reuses += 1; });
   provider.on('authorization_code.saved', (code) => server.secrets.add(code.jti));
@@ -55,18 +61,17 @@ export async function startAuthorizationServer({ accessTokenSeconds = 5 } = {}) 
   return server;
 }
 
-async function makeProvider(server, accessTokenSeconds) {
+async function makeProvider(server, accessTokenSeconds, privateKey) {
   const { issuer } = server;
   const { Provider } = await quietly(() => import('oidc-provider'));
-  const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
   return quietly(() => new Provider(issuer, {
     clients: [
       {
         client_id: 'pixy',
         application_type: 'native', // any loopback port will do (RFC 8252 §7.3)
         token_endpoint_auth_method: 'none',
-        redirect_uris: [`${issuer}/paste`, 'http://127.0.0.1/callback'],
-        grant_types: ['authorization_code', 'refresh_token'],
+        redirect_uris: [`${issuer}/paste`, 'http://127.0.0.1/callback', 'http://localhost/auth/callback'],
+        grant_types: ['authorization_code', 'refresh_token', 'urn:ietf:params:oauth:grant-type:device_code'],
         response_types: ['code'],
       },
       {
@@ -86,11 +91,17 @@ async function makeProvider(server, accessTokenSeconds) {
     pkce: { required: () => true },
     rotateRefreshToken: true,
     ttl: {
-      AccessToken: accessTokenSeconds, AuthorizationCode: 60, IdToken: 3600, RefreshToken: 86400,
+      AccessToken: accessTokenSeconds, AuthorizationCode: 60, DeviceCode: 60, IdToken: 3600, RefreshToken: 86400,
       Grant: 86400, Interaction: 600, Session: 86400,
     },
     features: {
       devInteractions: { enabled: false },
+      deviceFlow: {
+        enabled: true,
+        userCodeInputSource: (context, form) => { context.body = form; },
+        userCodeConfirmSource: (context, form) => { context.body = form; },
+        successSource: (context) => { context.body = 'Sign-in Success'; },
+      },
       introspection: { enabled: true, allowedPolicy: (_, client) => client.clientId === 'llm-api' },
       revocation: { enabled: true, allowedPolicy: (_, client, token) => client.clientId === token.clientId },
     },
@@ -105,12 +116,23 @@ async function watch(server, context, next) {
   const kind = route === 'token' ? params?.grant_type : route;
   if (kind in server.calls) server.calls[kind] += 1;
   if (context.status >= 400) server.errors.push({ route, error: body?.error });
+  if (route === 'jwks' && server.keys) context.body = server.keys(body, (server.keysAsked += 1));
+  if (route === 'token' && body?.id_token && server.lie) context.body = { ...body, id_token: lied(body.id_token, server) };
   if (route !== 'token' || context.status !== 200) return;
   server.latest = { ...body };
   if (kind === 'refresh_token') server.renewals.push({ at: Date.now(), token: body.access_token });
   for (const field of ['access_token', 'refresh_token', 'id_token']) {
     if (body[field]) server.secrets.add(body[field]);
   }
+}
+
+/** The id_token, with what the lie made of it. */
+function lied(idToken, { lie, signer }) {
+  const [header, claims] = idToken.split('.').slice(0, 2).map((part) => JSON.parse(Buffer.from(part, 'base64url')));
+  lie(claims, header);
+  const message = [header, claims].map((part) => Buffer.from(JSON.stringify(part)).toString('base64url')).join('.');
+  const signature = header.alg === 'none' ? '' : createSign('sha256').update(message).sign(signer, 'base64url');
+  return `${message}.${signature}`;
 }
 
 /** The person logs in and allows everything that is asked. */

@@ -19,6 +19,34 @@ export async function logIn(address) {
   throw new Error('the login went round in circles');
 }
 
+/** Opens the page of a device login and presses `press` (`confirm` or `abort`) where it asks; answers what it says at the end. */
+export async function answerOnDevice(address, press = 'confirm') {
+  const jar = new Map();
+  let next = { url: new URL(address) };
+  for (let steps = 0; steps < 16; steps += 1) {
+    const { url, body } = next;
+    const cookie = [...jar].map((pair) => pair.join('=')).join('; ');
+    const response = await fetch(url, { method: body ? 'POST' : 'GET', body, redirect: 'manual', headers: { cookie } });
+    for (const line of response.headers.getSetCookie()) {
+      const [, name, value] = /^([^=]+)=([^;]*)/.exec(line);
+      jar.set(name, value);
+    }
+    const page = await response.text();
+    const location = response.headers.get('location');
+    const [, action] = /<form[^>]* action="([^"]*)"/.exec(page) ?? [];
+    if (location) {
+      next = { url: new URL(location, url) };
+    } else if (action && !page.includes('type="text"')) { // nothing to type: a browser sends it, or a button does
+      const fields = new Map([...page.matchAll(/<input type="hidden" name="([^"]*)" value="([^"]*)"/g)].map(([, name, value]) => [name, value]));
+      if (fields.delete('confirm')) fields.set(press, 'yes');
+      next = { url: new URL(action, url), body: new URLSearchParams([...fields]) };
+    } else {
+      return page;
+    }
+  }
+  throw new Error('the device login went round in circles');
+}
+
 /** What the paste page shows for an address that {@link logIn} returned. */
 export async function shownCode(redirected) {
   const response = await fetch(redirected);
