@@ -41,7 +41,7 @@ impl Found {
 /// From the agent's place, with this home. Every way leads to loopback.
 fn as_agent(home: &Path, environment: &[(&str, &str)], more: &[&str]) -> Found {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("pixy"));
-    command.env_clear().env("HOME", home).envs(environment.iter().copied()).timeout(std::time::Duration::from_secs(60));
+    command.env_clear().env("HOME", home).envs(environment.iter().copied()).timeout(std::time::Duration::from_mins(1));
     command.args(["doctor", "--as-agent", "--json", "--provider", "http://127.0.0.1:1"]).args(more);
     let output = command.output().unwrap();
     for (name, value) in environment {
@@ -54,7 +54,7 @@ fn as_agent(home: &Path, environment: &[(&str, &str)], more: &[&str]) -> Found {
 fn in_the_sidecar(config: &Path) -> Found {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("pixy"));
     command.env_clear().args(["doctor", "--json", "--config"]).arg(config);
-    Found::read(&command.timeout(std::time::Duration::from_secs(60)).output().unwrap())
+    Found::read(&command.timeout(std::time::Duration::from_mins(1)).output().unwrap())
 }
 
 #[test]

@@ -85,7 +85,7 @@ async fn base_url_works(
     let mut root = account;
     let mut greeting = call::get(place, &root, None).await;
     if greeting.as_ref().is_ok_and(|answer| answer.code() == Some("path_not_allowed")) {
-        root = "/".to_owned(); // a listener of one account: the first segment belongs to the provider's path
+        "/".clone_into(&mut root); // a listener of one account: the first segment belongs to the provider's path
         greeting = call::get(place, &root, None).await;
     }
     let is_refused = |answer: &Result<Answer, String>| {
@@ -160,7 +160,7 @@ async fn another_user(place: &Place, report: &mut Report) {
         }
         Some(uid) => report.good("separate users", format!("Pixy is user {uid}, the agent is user {own}")),
         None => {
-            report.good("separate users", "Pixy's socket is not of this machine or container, so neither is its user")
+            report.good("separate users", "Pixy's socket is not of this machine or container, so neither is its user");
         }
     }
 }

@@ -39,10 +39,10 @@ pub(super) async fn look(home: Option<&Path>, more: &[PathBuf], agent_key: Optio
         }
         match recognise(&path, agent_key) {
             Some(Found::Record) => {
-                report.bad("vault", format!("the agent can read a record of the vault: {}", path.display()))
+                report.bad("vault", format!("the agent can read a record of the vault: {}", path.display()));
             }
             Some(Found::Export) => {
-                report.bad("vault", format!("the agent can read an export of all logins: {}", path.display()))
+                report.bad("vault", format!("the agent can read an export of all logins: {}", path.display()));
             }
             Some(Found::Key) => report.bad("key", format!("the agent can read the vault's key: {}", path.display())),
             Some(Found::MaybeKey) => {

@@ -42,7 +42,9 @@ pub(super) async fn look(config: &Config) -> Report {
             Vec::new()
         }
     };
-    accounts.iter().for_each(|shown| account(shown, &mut report));
+    for shown in &accounts {
+        account(shown, &mut report);
+    }
     let is_linked = |name: &str| {
         let linked = |shown: &Value| shown["state"] != "unlinked" && shown["state"] != "needs_terms";
         accounts.iter().any(|shown| shown["name"] == name && linked(shown))
@@ -86,7 +88,7 @@ fn files(config: &Config, running: bool, report: &mut Report) {
     } else if key.exists() {
         match Vault::open(&config.vault) {
             Ok(_) => {
-                report.else_good("vault", format!("{} is closed to others, and the key opens it", directory.display()))
+                report.else_good("vault", format!("{} is closed to others, and the key opens it", directory.display()));
             }
             Err(error) => report.bad("vault", error.to_string()),
         }

@@ -61,7 +61,7 @@ pub(super) fn look(candidates: &[Candidate], agent_key: Option<&Secret>, report:
                 ),
             ),
             Shape::Other => {
-                report.warn("environment", format!("{name} may hold a credential; look whether the agent needs it."))
+                report.warn("environment", format!("{name} may hold a credential; look whether the agent needs it."));
             }
         }
     }
