@@ -171,7 +171,7 @@ async fn polls_end_with_the_codes_and_with_the_attempt() {
 }
 
 #[tokio::test]
-async fn attack_63_an_attempt_that_was_replaced_gives_its_login_back() {
+async fn attack_63_an_attempt_that_was_replaced_asks_no_more() {
     // The person allows the first attempt while the second one is open already.
     let pending = Arc::new(Mutex::new(true));
     let waits = Arc::clone(&pending);
