@@ -146,8 +146,9 @@ async fn another_user(place: &Place, report: &mut Report) {
             here.into_iter().find(|listening| listening.port == *port).map(|listening| listening.uid)
         }
         Place::Unix(socket) => {
-            let peer = UnixStream::connect(socket).await.and_then(|stream| stream.peer_cred());
-            peer.ok().map(|peer| peer.uid())
+            // Who is not let in has heard it of the base URL.
+            let Ok(peer) = UnixStream::connect(socket).await.and_then(|stream| stream.peer_cred()) else { return };
+            Some(peer.uid())
         }
     };
     let own = rustix::process::geteuid().as_raw();
