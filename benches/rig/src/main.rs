@@ -1,0 +1,228 @@
+//! Measures Pixy beside its peers; see `benches/compare`.
+
+mod api;
+mod client;
+mod load;
+mod peers;
+mod process;
+mod report;
+mod tls;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use load::{Job, Size};
+use peers::{Peer, Place, Programs};
+use report::Report;
+use tokio::time::Instant;
+
+/// Anything that went wrong is told, and ends the run.
+pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+const USAGE: &str = "usage: pixy-rig [--quick|--smoke] [--only JOB]… [--peer NAME]… [--rounds N] [--note TEXT]… [--out FILE] [--keep DIRECTORY]\n       \
+                     [--pixy PATH] [--nginx PATH] [--haproxy PATH] [--envoy PATH] [--litellm PATH]";
+
+static START: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
+
+/// Nanoseconds since the rig began: the API stand-in and the load generator are one process, so they have one clock.
+pub fn now() -> u64 {
+    START.elapsed().as_nanos() as u64
+}
+
+/// How much is measured.
+struct Plan {
+    size: Size,
+    rounds: usize,
+    /// Streams that are open at once while memory is looked at.
+    streams: Vec<usize>,
+    memory_rounds: usize,
+    /// How long memory may take to be given back.
+    patience: Duration,
+    /// These alone; all, if there are none.
+    jobs: Vec<Job>,
+    peers: Vec<String>,
+    kind: &'static str,
+}
+
+fn main() -> ExitCode {
+    LazyLock::force(&START);
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    let (mut programs, mut out, mut kept) = (Programs::default(), None, None);
+    let mut plan = Plan::full();
+    let (mut jobs, mut names, mut notes, mut rounds) = (Vec::new(), Vec::new(), Vec::new(), None);
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        let mut value = || arguments.next().ok_or(USAGE);
+        match argument.as_str() {
+            "--quick" => plan = Plan::quick(),
+            "--smoke" => plan = Plan::smoke(),
+            "--only" => {
+                let name = value()?;
+                jobs.push(Job::ALL.into_iter().find(|job| job.name() == name).ok_or(USAGE)?);
+            }
+            "--peer" => names.push(value()?),
+            "--note" => notes.push(value()?),
+            "--rounds" => rounds = Some(value()?.parse()?),
+            "--out" => out = Some(PathBuf::from(value()?)),
+            "--keep" => kept = Some(PathBuf::from(value()?)),
+            "--pixy" => programs.pixy = Some(value()?.into()),
+            "--nginx" => programs.nginx = Some(value()?.into()),
+            "--haproxy" => programs.haproxy = Some(value()?.into()),
+            "--envoy" => programs.envoy = Some(value()?.into()),
+            "--litellm" => programs.litellm = Some(value()?.into()),
+            _ => return Err(USAGE.into()),
+        }
+    }
+    (plan.jobs, plan.peers, plan.rounds) = (jobs, names, rounds.unwrap_or(plan.rounds));
+    let scratch = tempfile::Builder::new().prefix("pixy-rig-").tempdir()?;
+    let directory = kept.as_deref().unwrap_or(scratch.path());
+    std::fs::create_dir_all(directory)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let report = runtime.block_on(measure(&plan, programs, directory))?;
+    let text = report.markdown(plan.kind, plan.rounds, &notes);
+    match out {
+        Some(file) => std::fs::write(file, text)?,
+        None => print!("{text}"),
+    }
+    Ok(())
+}
+
+async fn measure(plan: &Plan, programs: Programs, directory: &Path) -> Result<Report> {
+    let authority = tls::Authority::new()?;
+    let ca = directory.join("ca.pem");
+    std::fs::write(&ca, authority.pem())?;
+    let api = api::start(&authority)?;
+    let place = Place { directory, api, ca, connector: authority.connector()? };
+    let mut peers = place.peers(programs).await?;
+    peers.retain(|peer| plan.peers.is_empty() || plan.peers.iter().any(|name| name == peer.name));
+    let mut report = Report::new(&peers);
+    for round in 0..plan.rounds {
+        // Whoever was first is last in the next round: what changes in the machine hits all.
+        for index in 0..peers.len() {
+            let peer = &peers[(index + round) % peers.len()];
+            if peer.name != "litellm" || round == 0 {
+                eprintln!("round {} of {}: {}", round + 1, plan.rounds, peer.name);
+                loads(plan, peer, round, &mut report).await?;
+            }
+        }
+    }
+    if plan.jobs.is_empty() {
+        for round in 0..plan.memory_rounds {
+            for peer in &peers {
+                if peer.name != "direct" && peer.name != "litellm" {
+                    eprintln!("memory, {} of {}: {}", round + 1, plan.memory_rounds, peer.name);
+                    memory(plan, peer, round, &mut report).await?;
+                }
+            }
+        }
+    }
+    Ok(report)
+}
+
+/// All jobs, on a peer that was started for them.
+async fn loads(plan: &Plan, peer: &Peer, round: usize, report: &mut Report) -> Result<()> {
+    let started = peer.start().await?;
+    if let Some((_, time)) = &started {
+        report.add(peer.name, "start", round, *time);
+    }
+    let running = started.as_ref().map(|(running, _)| running);
+    let size = if peer.name == "litellm" {
+        Size { requests: 320, seconds: 1, bursts: 1, uploads: 3, messages: 0 }
+    } else {
+        plan.size
+    };
+    for job in Job::ALL {
+        if !plan.jobs.is_empty() && !plan.jobs.contains(&job) {
+            continue;
+        }
+        let limit = Duration::from_secs(120);
+        let sample = match tokio::time::timeout(limit, job.run(&peer.target, running, size)).await {
+            Ok(Ok(sample)) => sample,
+            Ok(Err(error)) => {
+                report.fault(peer.name, job.name(), &error.to_string());
+                continue;
+            }
+            Err(_) => {
+                report.fault(peer.name, job.name(), "it did not end");
+                continue;
+            }
+        };
+        let mut add = |what: &str, value| report.add(peer.name, &format!("{}.{what}", job.name()), round, value);
+        if running.is_some() {
+            add("cpu", sample.cpu);
+            add("growth", sample.growth / 1024.0);
+        }
+        add("p50", sample.quantile(0.5));
+        add("p99", sample.quantile(0.99));
+        add("rate", sample.rate);
+    }
+    Ok(())
+}
+
+/// How much memory streams take, and how much of it is given back.
+async fn memory(plan: &Plan, peer: &Peer, round: usize, report: &mut Report) -> Result<()> {
+    let Some((running, _)) = peer.start().await? else { return Ok(()) };
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let idle = running.memory();
+    report.add(peer.name, "idle", round, idle / 1024.0);
+    for &count in &plan.streams {
+        let clients = load::held(&peer.target, count).await?;
+        report.add(peer.name, &format!("stream.{count}"), round, (running.memory() - idle) / count as f64);
+        drop(clients);
+        let until = Instant::now() + plan.patience;
+        while running.memory() - idle > 1024.0 && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        report.add(peer.name, &format!("after.{count}"), round, (running.memory() - idle) / 1024.0);
+    }
+    Ok(())
+}
+
+impl Plan {
+    fn full() -> Self {
+        Self {
+            size: Size { requests: 16_000, seconds: 8, bursts: 40, uploads: 100, messages: 2000 },
+            rounds: 5,
+            streams: vec![1000, 5000],
+            memory_rounds: 3,
+            kind: "full",
+            ..Self::quick()
+        }
+    }
+
+    fn quick() -> Self {
+        Self {
+            size: Size { requests: 6400, seconds: 2, bursts: 15, uploads: 40, messages: 400 },
+            rounds: 3,
+            streams: vec![1000],
+            memory_rounds: 1,
+            patience: Duration::from_secs(10),
+            jobs: Vec::new(),
+            peers: Vec::new(),
+            kind: "quick",
+        }
+    }
+
+    /// Whether everything works; the figures mean nothing.
+    fn smoke() -> Self {
+        Self {
+            size: Size { requests: 64, seconds: 1, bursts: 1, uploads: 2, messages: 10 },
+            rounds: 1,
+            streams: vec![20],
+            patience: Duration::from_millis(500),
+            kind: "smoke",
+            ..Self::quick()
+        }
+    }
+}
