@@ -84,7 +84,7 @@ async fn serve(acceptor: TlsAcceptor, listener: std::net::TcpListener) -> Result
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 async fn answer(mut request: Request<Incoming>) -> Response<Body> {
-    let keys: Vec<_> = request.headers().get_all(AUTHORIZATION).iter().map(|value| value.as_bytes()).collect();
+    let keys: Vec<_> = request.headers().get_all(AUTHORIZATION).iter().map(hyper::header::HeaderValue::as_bytes).collect();
     if keys != [format!("Bearer {REAL_KEY}").as_bytes()] {
         return whole(StatusCode::UNAUTHORIZED, "{\"error\":{\"message\":\"the real key, once, is needed\"}}".into());
     }

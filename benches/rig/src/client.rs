@@ -153,13 +153,12 @@ impl Client {
                     }
                 }
                 Rest::Size => match httparse::parse_chunk_size(&self.buffer).map_err(|_| "no chunk size")? {
-                    httparse::Status::Partial => return Ok(false),
                     // No peer sends trailers: an empty line is left.
                     httparse::Status::Complete((length, 0)) if self.buffer.len() >= length + 2 => {
                         self.buffer.advance(length + 2);
                         self.rest = Rest::Nothing;
                     }
-                    httparse::Status::Complete((_, 0)) => return Ok(false),
+                    httparse::Status::Partial | httparse::Status::Complete((_, 0)) => return Ok(false),
                     httparse::Status::Complete((length, size)) => {
                         self.buffer.advance(length);
                         self.rest = Rest::Chunk(size);

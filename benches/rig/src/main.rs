@@ -21,7 +21,7 @@ use tokio::time::Instant;
 /// Anything that went wrong is told, and ends the run.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-const USAGE: &str = "usage: pixy-rig [--quick|--smoke] [--only JOB]… [--peer NAME]… [--rounds N] [--note TEXT]… [--out FILE] [--keep DIRECTORY]\n       \
+const USAGE: &str = "usage: pixy-rig [--quick|--smoke] [--only JOB|memory]… [--peer NAME]… [--rounds N] [--streams N]… [--note TEXT]… [--out FILE] [--keep DIRECTORY]\n       \
                      [--pixy PATH] [--nginx PATH] [--haproxy PATH] [--envoy PATH] [--litellm PATH]";
 
 static START: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
@@ -40,8 +40,9 @@ struct Plan {
     memory_rounds: usize,
     /// How long memory may take to be given back.
     patience: Duration,
-    /// These alone; all, if there are none.
     jobs: Vec<Job>,
+    memory: bool,
+    /// These alone; all, if there are none.
     peers: Vec<String>,
     kind: &'static str,
 }
@@ -60,18 +61,17 @@ fn main() -> ExitCode {
 fn run() -> Result<()> {
     let (mut programs, mut out, mut kept) = (Programs::default(), None, None);
     let mut plan = Plan::full();
-    let (mut jobs, mut names, mut notes, mut rounds) = (Vec::new(), Vec::new(), Vec::new(), None);
+    let (mut only, mut names, mut notes) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut rounds, mut streams) = (None, Vec::new());
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or(USAGE);
         match argument.as_str() {
             "--quick" => plan = Plan::quick(),
             "--smoke" => plan = Plan::smoke(),
-            "--only" => {
-                let name = value()?;
-                jobs.push(Job::ALL.into_iter().find(|job| job.name() == name).ok_or(USAGE)?);
-            }
+            "--only" => only.push(value()?),
             "--peer" => names.push(value()?),
+            "--streams" => streams.push(value()?.parse()?),
             "--note" => notes.push(value()?),
             "--rounds" => rounds = Some(value()?.parse()?),
             "--out" => out = Some(PathBuf::from(value()?)),
@@ -84,7 +84,13 @@ fn run() -> Result<()> {
             _ => return Err(USAGE.into()),
         }
     }
-    (plan.jobs, plan.peers, plan.rounds) = (jobs, names, rounds.unwrap_or(plan.rounds));
+    let is_asked = |name: &str| only.is_empty() || only.iter().any(|asked| asked == name);
+    plan.jobs.retain(|job| is_asked(job.name()));
+    plan.memory = is_asked("memory");
+    (plan.peers, plan.rounds) = (names, rounds.unwrap_or(plan.rounds));
+    if !streams.is_empty() {
+        plan.streams = streams;
+    }
     let scratch = tempfile::Builder::new().prefix("pixy-rig-").tempdir()?;
     let directory = kept.as_deref().unwrap_or(scratch.path());
     std::fs::create_dir_all(directory)?;
@@ -111,13 +117,13 @@ async fn measure(plan: &Plan, programs: Programs, directory: &Path) -> Result<Re
         // Whoever was first is last in the next round: what changes in the machine hits all.
         for index in 0..peers.len() {
             let peer = &peers[(index + round) % peers.len()];
-            if peer.name != "litellm" || round == 0 {
+            if !plan.jobs.is_empty() && (peer.name != "litellm" || round == 0) {
                 eprintln!("round {} of {}: {}", round + 1, plan.rounds, peer.name);
                 loads(plan, peer, round, &mut report).await?;
             }
         }
     }
-    if plan.jobs.is_empty() {
+    if plan.memory {
         for round in 0..plan.memory_rounds {
             for peer in &peers {
                 if peer.name != "direct" && peer.name != "litellm" {
@@ -142,11 +148,8 @@ async fn loads(plan: &Plan, peer: &Peer, round: usize, report: &mut Report) -> R
     } else {
         plan.size
     };
-    for job in Job::ALL {
-        if !plan.jobs.is_empty() && !plan.jobs.contains(&job) {
-            continue;
-        }
-        let limit = Duration::from_secs(120);
+    for &job in &plan.jobs {
+        let limit = Duration::from_mins(2);
         let sample = match tokio::time::timeout(limit, job.run(&peer.target, running, size)).await {
             Ok(Ok(sample)) => sample,
             Ok(Err(error)) => {
@@ -208,7 +211,8 @@ impl Plan {
             streams: vec![1000],
             memory_rounds: 1,
             patience: Duration::from_secs(10),
-            jobs: Vec::new(),
+            jobs: Job::ALL.to_vec(),
+            memory: true,
             peers: Vec::new(),
             kind: "quick",
         }
