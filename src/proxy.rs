@@ -10,6 +10,7 @@ mod forward;
 mod frames;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;
+mod gather;
 mod replay;
 mod reply;
 mod route;

@@ -1,4 +1,5 @@
-//! The body of an answer on its way to the agent: bytes leave as they come, but for what may be the start of a secret.
+//! The body of an answer on its way to the agent: bytes leave as they come, those that came together in one piece, but for what
+//! may be the start of a secret.
 
 use std::future::Future as _;
 use std::pin::Pin;
@@ -11,6 +12,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use super::agent::Grant;
+use super::gather::{Gather, Piece};
 use super::scrub::Scrub;
 use crate::account::Spending;
 use crate::metrics::OpenStream;
@@ -28,15 +30,22 @@ pub enum ReplyBody {
 /// The upstream's body, with what must live exactly as long: dropping it, because the agent hung up, ends the upstream's
 /// stream and frees the agent's limits.
 pub struct Streaming {
+    source: Source,
+    /// Before the scrubber and the counter: they, too, cost less for one piece than for many.
+    gather: Gather<BoxError>,
+    scrub: Scrub,
+    counter: Option<TokenCounter>,
+    spending: Spending,
+    grant: Grant,
+    _open: OpenStream,
+}
+
+/// The upstream's body, which may be silent only for so long.
+struct Source {
     body: Incoming,
     idle_timeout: Duration,
     last_activity: Instant,
     timer: Pin<Box<Sleep>>,
-    grant: Grant,
-    scrub: Scrub,
-    counter: Option<TokenCounter>,
-    spending: Spending,
-    _open: OpenStream,
 }
 
 impl ReplyBody {
@@ -57,17 +66,9 @@ impl ReplyBody {
         let timer = Box::pin(tokio::time::sleep(idle_timeout));
         let last_activity = Instant::now();
         let counter = grant.counts_tokens().then(TokenCounter::default);
-        Self::Streaming(Box::new(Streaming {
-            body,
-            idle_timeout,
-            last_activity,
-            timer,
-            grant,
-            scrub,
-            counter,
-            spending,
-            _open: open,
-        }))
+        let source = Source { body, idle_timeout, last_activity, timer };
+        let gather = Gather::new();
+        Self::Streaming(Box::new(Streaming { source, gather, scrub, counter, spending, grant, _open: open }))
     }
 }
 
@@ -85,7 +86,7 @@ impl Body for ReplyBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Fixed(body) => body.is_end_stream(),
-            Self::Streaming(streaming) => streaming.scrub.held() == 0 && streaming.body.is_end_stream(),
+            Self::Streaming(streaming) => streaming.held() == 0 && streaming.source.body.is_end_stream(),
         }
     }
 
@@ -108,44 +109,62 @@ impl Drop for Streaming {
 
 impl Streaming {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let Self { source, gather, scrub, counter, spending, .. } = self;
         loop {
-            match Pin::new(&mut self.body).poll_frame(context) {
-                Poll::Ready(Some(Ok(frame))) => {
-                    self.last_activity = Instant::now();
-                    // Trailers could carry what headers may not (RFC 9110 §6.5.1): none is on a list, so none passes.
-                    let Ok(piece) = frame.into_data() else { return self.rest() };
-                    if let Some(counter) = &mut self.counter {
+            let passing = match ready!(gather.poll(context, |context| source.poll(context))) {
+                Some(Ok(piece)) => {
+                    if let Some(counter) = counter {
                         counter.feed(&piece);
                     }
-                    self.spending.feed(&piece);
-                    let passing = self.scrub.piece(piece, self.body.is_end_stream());
-                    if !passing.is_empty() {
-                        return Poll::Ready(Some(Ok(Frame::data(passing))));
+                    spending.feed(&piece);
+                    let last = gather.len() == 0 && source.body.is_end_stream();
+                    let passing = scrub.piece(piece, last);
+                    if passing.is_empty() {
+                        continue;
                     }
+                    passing
                 }
                 // What is held back stays: it may be the larger part of a secret, and the answer is broken anyway.
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
-                Poll::Ready(None) => return self.rest(),
-                Poll::Pending => return self.poll_silence(context),
-            }
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => {
+                    let rest = scrub.piece(Bytes::new(), true);
+                    if rest.is_empty() {
+                        return Poll::Ready(None);
+                    }
+                    rest
+                }
+            };
+            return Poll::Ready(Some(Ok(Frame::data(passing))));
         }
     }
 
-    /// At the end: what was held back until then.
-    fn rest(&mut self) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let rest = self.scrub.piece(Bytes::new(), true);
-        Poll::Ready((!rest.is_empty()).then(|| Ok(Frame::data(rest))))
+    /// So many bytes have come and not left.
+    fn held(&self) -> usize {
+        self.scrub.held() + self.gather.len()
     }
 
     /// What is held back is still to come.
     fn size_hint(&self) -> SizeHint {
-        let (hint, held) = (self.body.size_hint(), self.scrub.held() as u64);
+        let (hint, held) = (self.source.body.size_hint(), self.held() as u64);
         let mut whole = SizeHint::new();
         if let Some(upper) = hint.upper() {
             whole.set_upper(upper.saturating_add(held));
         }
         whole.set_lower(hint.lower().saturating_add(held));
         whole
+    }
+}
+
+impl Source {
+    /// The next piece. Trailers could carry what headers may not (RFC 9110 §6.5.1): none is on a list, so none passes.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Piece, BoxError>>> {
+        let frame = match Pin::new(&mut self.body).poll_frame(context) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => return self.poll_silence(context),
+        };
+        self.last_activity = Instant::now();
+        let piece = frame.and_then(|frame| frame.map(Frame::into_data).map(Result::ok).transpose());
+        Poll::Ready(piece.map(|piece| piece.map(|piece| (piece, self.body.is_end_stream()))))
     }
 
     /// The timer is moved only when it fires, not with every chunk.

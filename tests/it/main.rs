@@ -29,3 +29,4 @@ mod tokens; // the life of a login: refreshes, failures, crashes
 mod upstream; // the way out: full, dead and hostile servers
 mod usage; // what a person is told of an account's use
 mod vault; // sealed files: swapped, damaged, rolled back, full disks, key rotation, moving house
+mod writes; // what came together leaves together
