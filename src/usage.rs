@@ -42,10 +42,21 @@ pub struct TokenCounter {
 impl TokenCounter {
     /// Looks at the next piece of the answer.
     pub fn feed(&mut self, piece: &[u8]) {
-        self.carry.extend_from_slice(piece);
-        self.tokens = self.tokens.larger(Tokens::told_in(&self.carry));
-        let done = self.carry.len().saturating_sub(CARRY);
-        self.carry.drain(..done);
+        if !self.carry.is_empty() {
+            // What is cut by the border between two pieces.
+            self.carry.extend_from_slice(&piece[..piece.len().min(CARRY)]);
+            self.tokens = self.tokens.larger(Tokens::told_in(&self.carry));
+        }
+        self.tokens = self.tokens.larger(Tokens::told_in(piece));
+        if piece.len() >= CARRY {
+            self.carry.clear();
+            self.carry.extend_from_slice(&piece[piece.len() - CARRY..]);
+        } else if self.carry.is_empty() {
+            self.carry.extend_from_slice(piece);
+        } else {
+            let done = self.carry.len().saturating_sub(CARRY);
+            self.carry.drain(..done);
+        }
     }
 
     /// In and out together.
