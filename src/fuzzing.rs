@@ -1,5 +1,6 @@
 //! The door for `fuzz/`, which sees only what is public: one function a target, and every one asserts what must stay true
-//! whatever the bytes are. Compiled with `--cfg fuzzing` alone.
+//! whatever the bytes are. Compiled with `--cfg fuzzing`, or for `benches/` with the feature
+//! `doors`, alone.
 //!
 //! The steps themselves stay private; what looks into them is beside them (`proxy/fuzzing.rs`, `link/fuzzing.rs`,
 //! `vault/fuzzing.rs`, `scrub/fuzzing.rs`).
@@ -98,15 +99,15 @@ pub fn configuration(data: &[u8]) {
 }
 
 /// One account with a token that no input can know.
-struct World {
-    account: Arc<Account>,
-    bearer: Arc<Bearer>,
+pub(crate) struct World {
+    pub(crate) account: Arc<Account>,
+    pub(crate) bearer: Arc<Bearer>,
     profiles: Vec<Arc<Profile>>,
     /// The account's tasks.
     _runtime: tokio::runtime::Runtime,
 }
 
-static WORLD: LazyLock<World> = LazyLock::new(|| {
+pub(crate) static WORLD: LazyLock<World> = LazyLock::new(|| {
     let Config { accounts, mut vault, upstream, .. } =
         config::parse(CONFIGURATION, None, &env()).unwrap_or_else(|faults| panic!("{faults}"));
     let directory = tempfile::Builder::new().prefix("pixy-fuzz-").tempdir().expect("there is room").keep();

@@ -48,7 +48,9 @@
 //! - No failure empties the store, and no client's disconnect cancels a refresh.
 //! - No stream is buffered.
 
-#[cfg(fuzzing)]
+#[cfg(feature = "doors")]
+pub mod benching;
+#[cfg(any(fuzzing, feature = "doors"))]
 pub mod fuzzing;
 pub mod cli;
 pub mod app;

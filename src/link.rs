@@ -9,7 +9,7 @@ mod attempt;
 mod callback;
 mod device;
 mod exchange;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, feature = "doors"))]
 pub(crate) mod fuzzing;
 mod gauges;
 pub mod guard;

@@ -6,9 +6,11 @@
 
 pub mod agent;
 mod attach;
+#[cfg(feature = "doors")]
+pub(crate) mod benching;
 mod forward;
 mod frames;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, feature = "doors"))]
 pub(crate) mod fuzzing;
 mod gather;
 mod replay;

@@ -23,7 +23,9 @@ mod error;
 mod export;
 mod fields;
 mod file;
-#[cfg(fuzzing)]
+#[cfg(feature = "doors")]
+pub(crate) mod benching;
+#[cfg(any(fuzzing, feature = "doors"))]
 pub(crate) mod fuzzing;
 mod key;
 mod marks;
