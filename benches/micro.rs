@@ -22,9 +22,16 @@ fn main() -> ExitCode {
         [name, count] => {
             let found = steps.iter_mut().find(|(known, _)| known == name);
             let (Some((_, step)), Ok(count)) = (found, count.parse::<u32>()) else { return ExitCode::from(64) };
-            (0..count).for_each(|_| step());
+            step(); // what is made ready once does not count
+            repeat(step, count);
         }
         _ => return ExitCode::from(64),
     }
     ExitCode::SUCCESS
+}
+
+/// What is counted.
+#[inline(never)]
+fn repeat(step: &mut benching::Step, count: u32) {
+    (0..count).for_each(|_| step());
 }

@@ -9,9 +9,10 @@ use http_body_util::{BodyExt as _, Empty};
 use super::agent::Agents;
 use super::{attach, route, strip};
 use crate::account::{Account, Bearer};
-use crate::benching::Step;
 use crate::clock::Clock;
 use crate::upstream::Body;
+
+type Step = Box<dyn FnMut()>;
 
 /// `route`, `strip` (with a copy of the headers, which it consumes) and `attach`.
 pub(crate) fn steps(account: &'static Arc<Account>, bearer: &'static Arc<Bearer>) -> Vec<(&'static str, Step)> {

@@ -3,7 +3,8 @@
 use std::hint::black_box;
 
 use super::seal::{Place, RecordKey, StoreId, open, seal};
-use crate::benching::Step;
+
+type Step = Box<dyn FnMut()>;
 
 /// `seal` and `open`, of 2 KiB.
 pub(crate) fn steps() -> Vec<(&'static str, Step)> {
