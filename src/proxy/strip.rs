@@ -1,6 +1,8 @@
 //! Takes out of a request everything that must not reach the upstream. The new header list is built from what may pass;
 //! nothing is patched in place.
 
+use std::borrow::Cow;
+
 use http::header::{CONNECTION, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -87,22 +89,26 @@ const KEY_PARAMETERS: [&str; 4] = ["key", "api_key", "access_token", "token"];
 
 /// Takes out what must not pass. `headers` is consumed: nothing can be read from it past this point.
 pub fn strip(headers: HeaderMap, route: &Route) -> Stripped {
-    let attach = route.account().profile().api.attach.header.as_str().to_owned();
+    let attach = route.account().profile().api.attach.header.as_str();
     let named = connection_named(&headers);
     let mut presented = Vec::new();
     let mut passing = Vec::with_capacity(headers.len());
     let mut current: Option<HeaderName> = None;
     for (name, value) in headers {
         let Some(name) = name.or_else(|| current.clone()) else { continue };
-        current = Some(name.clone());
         // Some servers read `_` as `-`, and a name with either at an end as the name without. HeaderName is lower case already.
-        let plain = name.as_str().replace('_', "-").trim_matches('-').to_owned();
-        if KEY_FIELDS.contains(&plain.as_str()) || plain == attach {
+        let dashed = if name.as_str().contains('_') {
+            Cow::Owned(name.as_str().replace('_', "-"))
+        } else {
+            Cow::Borrowed(name.as_str())
+        };
+        let plain = dashed.trim_matches('-');
+        if KEY_FIELDS.contains(&plain) || plain == attach {
             presented.extend(key_of(&value));
         }
-        let drop = HOP_BY_HOP.contains(&plain.as_str())
-            || CREDENTIALS.contains(&plain.as_str())
-            || MISLEADING.contains(&plain.as_str())
+        let drop = HOP_BY_HOP.contains(&plain)
+            || CREDENTIALS.contains(&plain)
+            || MISLEADING.contains(&plain)
             || plain == attach
             || plain.starts_with("sec-")
             || plain.starts_with("proxy-")
@@ -110,8 +116,9 @@ pub fn strip(headers: HeaderMap, route: &Route) -> Stripped {
             || plain.starts_with("x-pixy-")
             || named.iter().any(|field| *field == name.as_str() || *field == plain);
         if !drop {
-            passing.push((name, value));
+            passing.push((name.clone(), value));
         }
+        current = Some(name);
     }
     let query = route.query().and_then(|query| strip_query(query, &mut presented));
     Stripped { headers: passing, query, presented }
