@@ -31,7 +31,7 @@ pub(crate) fn steps(account: &'static Arc<Account>, bearer: &'static Arc<Bearer>
         .unwrap_or_else(|_| panic!("no keys, no questions"));
     let attach = move || {
         let body: Body = Empty::new().map_err(|never| match never {}).boxed_unsync();
-        black_box(attach::attach(&grant, &routed, &stripped, bearer, Method::POST, body).is_ok());
+        black_box(attach::attach(&grant, &routed, &stripped, bearer, Method::POST, body, None).is_ok());
     };
     let route = move || {
         black_box(find());

@@ -54,14 +54,14 @@ fn pieces(text: &[u8], seed: u8) -> Vec<u8> {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let size = if seed == 0 { left.len() } else { (state >> 24) as usize % 64 + 1 };
         let (piece, rest) = left.split_at(size.min(left.len()));
-        let last = rest.is_empty() && seed % 2 == 0;
+        let last = rest.is_empty() && seed.is_multiple_of(2);
         let piece = Bytes::copy_from_slice(piece);
         out.extend_from_slice(&if last { scrubber.finish_with(piece) } else { scrubber.feed(piece) });
         // Nothing waits but what may be the start of a secret, told from its head and its length.
         let held = &text[out.len()..text.len() - rest.len()];
         assert_eq!(held.len(), scrubber.held());
-        let head = &held[..held.len().min(HEAD)];
-        let may_be = |spelling: &Zeroizing<Vec<u8>>| spelling.len() > held.len() && spelling.starts_with(head);
+        let start = &held[..held.len().min(HEAD)];
+        let may_be = |spelling: &Zeroizing<Vec<u8>>| spelling.len() > held.len() && spelling.starts_with(start);
         assert!(held.is_empty() || SPELLINGS.iter().any(may_be), "held back for nothing");
         left = rest;
     }
@@ -73,18 +73,15 @@ fn pieces(text: &[u8], seed: u8) -> Vec<u8> {
 fn written(data: &[u8]) -> Vec<u8> {
     let (mut text, mut left) = (Vec::new(), data);
     while let Some((&byte, rest)) = left.split_first() {
-        left = match (byte, rest) {
-            (0xF8.., &[which, much, ref more @ ..]) => {
-                let spelling = &SPELLINGS[(usize::from(byte) * 256 + usize::from(which)) % SPELLINGS.len()];
-                let length = usize::from(much % 128).min(spelling.len());
-                let part = if much < 128 { &spelling[..length] } else { &spelling[spelling.len() - length..] };
-                text.extend_from_slice(if much % 4 == 0 { spelling } else { part });
-                more
-            }
-            _ => {
-                text.push(byte);
-                rest
-            }
+        left = if let (0xF8.., &[which, much, ref more @ ..]) = (byte, rest) {
+            let spelling = &SPELLINGS[(usize::from(byte) * 256 + usize::from(which)) % SPELLINGS.len()];
+            let length = usize::from(much % 128).min(spelling.len());
+            let part = if much < 128 { &spelling[..length] } else { &spelling[spelling.len() - length..] };
+            text.extend_from_slice(if much.is_multiple_of(4) { spelling } else { part });
+            more
+        } else {
+            text.push(byte);
+            rest
         };
     }
     text
