@@ -1,6 +1,7 @@
 // A small LLM API on loopback that speaks both dialects, streams, asks the authorization server about every token, and
 // remembers each request's headers as they stood on the wire.
 
+import { WebSocketServer } from 'ws';
 import { listen } from './net.mjs';
 
 const WORDS = ['Hello', ' from', ' the', ' small', ' API.'];
@@ -30,7 +31,7 @@ export async function startLlmApi({ isActive }) {
     to: (path) => api.seen.filter((request) => request.path === path),
     forget: () => { api.seen.length = 0; },
   };
-  const { url, close } = await listen(async (request, response) => {
+  const { url, close, server } = await listen(async (request, response) => {
     const seen = await read(request).catch(() => undefined);
     if (!seen) return; // the request ended before its end
     api.seen.push(seen);
@@ -44,7 +45,31 @@ export async function startLlmApi({ isActive }) {
       await (route ? route(seen.json, reply) : reply.json(404, { error: { message: 'no such path' } }));
     }
   });
+  speakWebSocket(server, api, isActive);
   return Object.assign(api, { url, close });
+}
+
+/** `GET /v1/responses` as a WebSocket: `response.create` is answered by the events of `POST`, everything else comes back. */
+function speakWebSocket(server, api, isActive) {
+  const sockets = new WebSocketServer({ noServer: true, perMessageDeflate: true });
+  server.on('upgrade', async (request, socket, head) => {
+    const seen = await read(request);
+    api.seen.push(seen);
+    const bearer = /^Bearer (.+)$/.exec(request.headers.authorization ?? '')?.[1];
+    if (bearer) api.bearers.add(bearer);
+    seen.status = api.distrusts(seen) || !(await isActive(bearer)) ? 401 : seen.path === '/v1/responses' ? 101 : 404;
+    if (seen.status !== 101) return socket.end(`HTTP/1.1 ${seen.status} No\r\ncontent-length: 0\r\n\r\n`);
+    sockets.handleUpgrade(request, socket, head, (client) => {
+      client.on('message', async (data, isBinary) => {
+        let body;
+        try { body = JSON.parse(data); } catch { /* what is no JSON comes back */ }
+        if (body?.type !== 'response.create') return client.send(data, { binary: isBinary });
+        seen.json = body;
+        for (const event of responseEvents(body)) client.send(JSON.stringify(event));
+      });
+      client.on('close', (code) => { seen.closed = code; });
+    });
+  });
 }
 
 async function read(request) {
@@ -127,6 +152,10 @@ function chatCompletions(body, reply) {
 }
 
 function responses(body, reply) {
+  return body.stream ? reply.events(responseEvents(body)) : reply.json(200, responseEvents(body).at(-1).response);
+}
+
+function responseEvents(body) {
   const part = (text) => ({ type: 'output_text', text, annotations: [] });
   const item = (status, content) => ({ id: 'msg_1', type: 'message', role: 'assistant', status, content });
   const usage = {
@@ -138,7 +167,6 @@ function responses(body, reply) {
     instructions: null, metadata: {}, parallel_tool_calls: true, temperature: 1, tool_choice: 'auto', tools: [], top_p: 1, ...more,
   });
   const done = whole('completed', [item('completed', [part(ANSWER)])], { usage });
-  if (!body.stream) return reply.json(200, done);
   const place = { item_id: 'msg_1', output_index: 0, content_index: 0 };
   const events = [
     { type: 'response.created', response: whole('in_progress', []) },
@@ -151,5 +179,5 @@ function responses(body, reply) {
     { type: 'response.output_item.done', output_index: 0, item: item('completed', [part(ANSWER)]) },
     { type: 'response.completed', response: done },
   ];
-  return reply.events(events.map((event, sequence_number) => ({ ...event, sequence_number })));
+  return events.map((event, sequence_number) => ({ ...event, sequence_number }));
 }

@@ -8,7 +8,7 @@ export async function listen(handler) {
   const server = http.createServer(handler);
   await new Promise((resolve, reject) => server.once('error', reject).listen(0, '127.0.0.1', resolve));
   const close = () => new Promise((resolve) => { server.close(resolve); server.closeAllConnections(); });
-  return { url: `http://127.0.0.1:${server.address().port}`, close };
+  return { url: `http://127.0.0.1:${server.address().port}`, close, server };
 }
 
 /** Ports that were free a moment ago, all different. */

@@ -71,6 +71,7 @@ function linkable(server, api) {
         api: {
           base_url: api.url,
           allow: ['POST /v1/chat/completions', 'POST /v1/responses', 'GET /v1/models'],
+          websocket: ['/v1/responses'],
           errors: 'openai',
         },
       },
