@@ -7,8 +7,9 @@
 //! # The two journeys
 //!
 //! **A request** ([`proxy`], `Proxy::pass`): route → strip → agent → token → attach → forward → scrub → stream; a 401 before
-//! the token's end takes token, attach and forward once more (`replay`). Each step is a file of its name, and each hands on a
-//! type that it alone can make, so that a forgotten check does not compile.
+//! the token's end takes token, attach and forward once more (`replay`), and a WebSocket goes on as frames after its 101
+//! (`upgrade`). Each step is a file of its name, and each hands on a type that it alone can make, so that a forgotten check
+//! does not compile.
 //!
 //! **A link** ([`link`], `Linker::begin`, `paste`, `confirm`): begin makes verifier, challenge and state; paste reads what came
 //! back and spends the code, once; the person sees whose account it is; confirm seals, stores and announces it.
@@ -28,7 +29,7 @@
 //! | [`vault`] | one sealed record an account: envelope, key, files |
 //! | [`upstream`] | the way out: connections (`pool`), TLS, timeouts, no redirects |
 //! | [`hardening`] | what the process takes from itself before it holds a secret, and who else is on the machine |
-//! | [`server`] | the way in: listeners, limits, drain |
+//! | [`server`] | the way in: listeners, limits, who makes room (`crowd`), drain |
 //! | [`scrub`] | an account's secrets in every spelling, found in what an upstream sends; below `account`, which makes the needles, because `proxy` uses them |
 //! | [`usage`] | tokens of the model, counted in passing; requests by the hour; the quota as the provider tells it |
 //! | [`metrics`], [`name`], [`secret`], [`clock`] | what everything may use |
