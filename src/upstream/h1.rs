@@ -41,16 +41,25 @@ type Connection = http1::Connection<Stream, Outbound>;
 
 /// Begins HTTP/1.1 on a stream, for the pool.
 pub(super) async fn open(origin: &Arc<Origin>, stream: Stream) -> Result<Http1, BoxError> {
-    let (sender, connection) = http1::handshake(stream).await?;
+    let (sender, connection) = builder().handshake(stream).await?;
     let (driver, words) = mpsc::unbounded_channel();
     let (id, keep, origin) = (origin.number(), origin.tuning.idle, Arc::downgrade(origin));
     tokio::spawn(drive(connection, words, keep, Weak::clone(&origin), id));
     Ok(Http1 { sender, id, reused: false, last: false, keep, origin, driver })
 }
 
+fn builder() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(BUFFER);
+    builder
+}
+
+/// A head fits in, and so much of an answer is read ahead for an agent that does not take it: hyper would read 400 KiB.
+const BUFFER: usize = 64 * 1024;
+
 /// Sends a request on a connection of its own that may become another protocol (RFC 9110 §7.8).
 pub(super) async fn upgrade(stream: Stream, request: Request<Body>) -> Result<Response<Incoming>, BoxError> {
-    let (mut sender, connection) = http1::handshake(stream).await?;
+    let (mut sender, connection) = builder().handshake(stream).await?;
     let (held, mut let_go) = oneshot::channel::<()>();
     tokio::spawn(async move {
         let mut connection = std::pin::pin!(connection.with_upgrades());
