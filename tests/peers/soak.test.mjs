@@ -3,8 +3,10 @@
 
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import { readdir } from 'node:fs/promises';
 import { test } from 'node:test';
+import WebSocket from 'ws';
 import { memory } from './lib/abuse.mjs';
 import { ANSWER } from './lib/llm-api.mjs';
 import { until } from './lib/net.mjs';
@@ -12,7 +14,7 @@ import { peers } from './lib/peers.mjs';
 
 const LONG = process.env.PIXY_LONG === '1';
 const SECONDS = LONG ? 600 : 20;
-const WORKERS = 6;
+const WORKERS = 8;
 const MOST_GROWTH = 16 * 1024; // KiB: what an allocator keeps
 const MOST_DESCRIPTORS = 8; // connections that wait to be used again
 const REPAIRS_APART = 31_000; // ms: Pixy leaves half a minute between two
@@ -57,7 +59,6 @@ test(`${SECONDS} s of everything`, { timeout: (SECONDS + 120) * 1000 }, async (c
   assert.match(metrics, new RegExp(`^pixy_repairs_total\\{.*outcome="sent_again".*\\} ${distrusted}$`, 'm'));
 });
 
-// ---- WebSocket: a kind of its own belongs here once Pixy passes one (`GET /<account>/v1/responses` with Upgrade). ----
 const KINDS = [
   ['an answer', async (pixy) => {
     const response = await post(pixy, '/claude/v1/messages/count_tokens', '{}');
@@ -84,6 +85,25 @@ const KINDS = [
     expect(response, Buffer.from(value).toString(), 'message_start');
     hangUp.abort();
     await reader.read().catch(() => {});
+  }],
+  ['a WebSocket', async (pixy) => {
+    const socket = new WebSocket(`ws://127.0.0.1:${pixy.ports.agent}/gpt/v1/responses`);
+    await once(socket, 'open');
+    for (const text of ['one', 'two', 'x'.repeat(100_000)]) {
+      socket.send(text);
+      const [heard] = await once(socket, 'message');
+      assert.equal(heard.toString(), text);
+    }
+    socket.close(1000);
+    const [code] = await once(socket, 'close');
+    assert.equal(code, 1000);
+  }],
+  ['a WebSocket that the agent leaves', async (pixy) => {
+    const socket = new WebSocket(`ws://127.0.0.1:${pixy.ports.agent}/gpt/v1/responses`);
+    await once(socket, 'open');
+    socket.send(JSON.stringify({ type: 'response.create', model: 'small', input: 'hi' }));
+    await once(socket, 'message');
+    socket.terminate();
   }],
   ['an upload that the agent leaves', async (pixy) => {
     const hangUp = new AbortController();
