@@ -244,9 +244,9 @@ impl fmt::Display for NotIt {
                 "That is not all of it: the address also holds a client id, which Pixy needs. Paste the whole address that the browser shows.",
             ),
             Self::OtherClient => f.write_str("This answer is for another registration than the one that asked. It was not used."),
-            Self::Denied(Some("access_denied")) => f.write_str("Access was denied at the provider. Start again if that was a mistake."),
-            Self::Denied(Some(code)) => write!(f, "The provider refused ({code}). Start again; if it stays so, the profile may be wrong."),
-            Self::Denied(None) => f.write_str("The provider refused. Start again; if it stays so, the profile may be wrong."),
+            Self::Denied(Some("access_denied")) => f.write_str("Access was denied at the provider."),
+            Self::Denied(Some(code)) => write!(f, "The provider refused ({code})."),
+            Self::Denied(None) => f.write_str("The provider refused."),
         }
     }
 }

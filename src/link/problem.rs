@@ -198,7 +198,22 @@ impl Problem {
 
     /// The pasted text was not the answer.
     pub fn paste(not_it: &NotIt) -> Self {
-        let detail = if not_it.ends_the_attempt() { "Start again." } else { "The attempt goes on: paste again." };
+        let detail = match not_it {
+            NotIt::Denied(Some("access_denied")) => "Start again if that was a mistake.",
+            NotIt::Denied(_) => "Start again; if it stays so, the profile may be wrong.",
+            NotIt::OtherClient => {
+                "The attempt goes on. If every answer is like this, unlink the account and link it again: the provider then registers Pixy anew."
+            }
+            NotIt::Empty
+            | NotIt::TooLong
+            | NotIt::Rubbish
+            | NotIt::ForeignHost(_)
+            | NotIt::NoState
+            | NotIt::OtherAttempt
+            | NotIt::Twice(_)
+            | NotIt::OtherIssuer
+            | NotIt::NoClientId => "The attempt goes on: paste again.",
+        };
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, not_it.code(), not_it.to_string(), detail)
     }
 

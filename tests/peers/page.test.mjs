@@ -7,11 +7,11 @@ import { after, afterEach, before, describe, test } from 'node:test';
 import { logIn, shownCode } from './lib/browser.mjs';
 import { listen } from './lib/net.mjs';
 import { peers } from './lib/peers.mjs';
+import { openProvider, personAt, press, SIZES, setupAddress } from './lib/person.mjs';
 import { EVIL, installed, startChromium, startEvilSite, startFirefox, violations } from './lib/real-browsers.mjs';
 import { ENV, HOSTILE, STATES } from './lib/states.mjs';
 
 const PICTURES = process.env.PIXY_SCREENSHOTS;
-const SIZES = { phone: { width: 360, height: 740 }, wide: { width: 1280, height: 800 } };
 const CALLS = [
   ['GET', '/'], ['POST', '/api/session'], ['GET', '/api/accounts'], ['POST', '/api/accounts/claude/attempts'],
   ['POST', '/api/accounts/claude/key'], ['POST', '/api/accounts/claude/refresh'], ['DELETE', '/api/accounts/claude'],
@@ -20,13 +20,6 @@ const CALLS = [
 
 const stage = peers({ accessTokenSeconds: 3600 }); // what renews a login here is an attack
 const address = () => `http://127.0.0.1:${stage.pixy.ports.link}`;
-
-/** The address that `pixy url` prints. */
-async function setupAddress() {
-  const { code, output, all } = await stage.pixy.command(['url']);
-  assert.equal(code, 0, all);
-  return /http:\S+/.exec(output)[0];
-}
 
 afterEach(async () => {
   stage.server.down = false;
@@ -42,27 +35,7 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
   before(async () => { browser = await startChromium(); });
   after(() => browser?.close());
 
-  /** A new person's window; what goes wrong in it fails the story at its end. */
-  async function person(story, options = {}) {
-    const context = await browser.newContext({ viewport: SIZES.wide, reducedMotion: 'reduce', ...options });
-    context.setDefaultTimeout(10_000);
-    const page = await context.newPage();
-    const faults = [];
-    page.on('pageerror', (error) => faults.push(error.message));
-    story.after(() => context.close());
-    story.after(() => assert.deepEqual(faults, []));
-    await page.goto(await setupAddress());
-    return { page, context, card: (name) => page.locator(`#of-${name}-card`), says: (text) => page.getByText(text).first().waitFor() };
-  }
-
-  const press = (where, name) => where.getByRole('button', { name, exact: true }).click();
-
-  /** Follows the link of step 1 into its new tab; answers the tab once it has arrived. */
-  async function openProvider({ card, context }, name) {
-    const [tab] = await Promise.all([context.waitForEvent('page'), card(name).getByRole('link', { name: /^Open / }).click()]);
-    await tab.waitForLoadState();
-    return tab;
-  }
+  const person = (story, options) => personAt(stage.pixy, browser, story, options);
 
   test('a person links an account by pasting, from the setup code to an agent that works', async (story) => {
     const me = await person(story);
@@ -207,7 +180,7 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     await says('Pixy does not answer');
     await stage.pixy.start();
     await says('Your session here has ended');
-    await page.getByRole('textbox').fill(await setupAddress());
+    await page.getByRole('textbox').fill(await setupAddress(stage.pixy));
     await press(page, 'Open');
     await says('No account is linked yet');
   });
@@ -368,6 +341,11 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
         '/api/accounts': () => ({ json: accounts() }),
         '/api/events': () => ({ contentType: 'text/event-stream', body: `data: ${JSON.stringify(accounts())}\n\n` }),
       };
+      // As if the port of this page were forwarded to Pixy's.
+      if (state.forwarded) await page.route(`${address()}/`, async (route) => {
+        const response = await route.fetch();
+        await route.fulfill({ response, body: (await response.text()).replace(/data-port="\d+"/, 'data-port="8701"') });
+      });
       await page.route('**/api/**', (route) => {
         const { pathname } = new URL(route.request().url());
         return route.fulfill(answers[pathname]?.() ?? { json: ENV });
@@ -405,7 +383,7 @@ describe('Firefox', { skip: !installed('firefox-esr') && 'firefox-esr is not ins
   }, name);
 
   test('a person links an account by pasting', async (story) => {
-    const { page } = await open(story, await setupAddress());
+    const { page } = await open(story, await setupAddress(stage.pixy));
     await says(page, 'No account is linked yet');
     await press(page, 'Link');
     const link = await page.waitForSelector('#of-claude-open');

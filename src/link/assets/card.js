@@ -17,7 +17,9 @@ export function update(account) {
   node.ariaBusy = !!busy;
   fill(top, facts, () => part("head", { ...facts, sign: signOf(facts), told: facts.error && told(facts.error),
     lines: `accounts:\n  ${name}:\n    accept_terms: true` }));
-  fill(notice, [problem, own.end], () => (problem ? told(problem) : pick("ends", `[data-end=${own.end}]`)));
+  // What the attempt itself says is said once.
+  const news = problem?.title !== attempt?.error?.title && problem;
+  fill(notice, [news, own.end], () => (news ? told(news) : pick("ends", `[data-end=${own.end}]`)));
   fill(link, [attempt, begun, form], () => (attempt ? flow(facts, attempt) : form && secret(facts)));
   fill(gauges, [limits, day], () => [limits?.map(quota), day && usage(day)].flat());
   fill(acts, [facts, use, form], () => !attempt && !form && actions(facts, use));

@@ -17,7 +17,7 @@ export function flow(account, attempt) {
     await call("DELETE", path);
   });
   const { redirect, ...known } = expected(attempt), { verification_url_complete: whole, verification_url: page } = attempt;
-  const facts = { ...account, ...attempt, ...known, cancel, link: () => begin(name) }, to = web(whole ?? page ?? attempt.authorize_url);
+  const facts = { ...account, ...attempt, ...known, cancel, link: () => begin(name), lacks: inWords(attempt.missing_scopes) }, to = web(whole ?? page ?? attempt.authorize_url);
   if (now === "to_confirm") return check(facts, path);
   if (now === "failed") return part("failed", { ...facts, told: told(attempt.error) });
   if (now === "exchanging") return part("exchanging", facts);
@@ -32,8 +32,8 @@ function paste(name, attempt, path) {
     return hint === "good";
   };
   const send = () => act(name, async () => {
-    await call("POST", `${path}/paste`, { text: field.value });
     focusOn(name, "check");
+    await call("POST", `${path}/paste`, { text: field.value });
   });
   const clip = async () => {
     field.focus();
@@ -51,9 +51,9 @@ function paste(name, attempt, path) {
 
 function check(facts, path) {
   const { name, scopes: asked, granted, identity, replaces: before } = facts;
-  const missing = asked.filter((scope) => !granted.includes(scope)), surplus = granted.filter((scope) => !asked.includes(scope));
+  const surplus = granted.filter((scope) => !asked.includes(scope));
   return part("check", {
-    ...facts, words: inWords(granted), missing, lacks: inWords(missing), surplus,
+    ...facts, words: inWords(granted), surplus,
     before: before && (before.length ? before : ["another login"]), same: before && String(before) === String(identity),
     confirm: () => act(name, async (own) => {
       await call("POST", `${path}/confirm`, {});

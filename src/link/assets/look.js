@@ -5,15 +5,15 @@ import { at, web } from "./dom.js";
 export function expected({ authorize_url, redirect: kind }) {
   const query = web(authorize_url)?.searchParams;
   const redirect = web(query?.get("redirect_uri") ?? query?.get("callback_url"));
-  const isLocal = kind != "paste" && /^(127\.|localhost$|\[::1])/.test(redirect?.hostname);
+  const isLocal = kind === "loopback", { port } = at("cards").dataset;
   return {
     redirect,
     isLocal,
     state: query?.get("state") ?? redirect?.searchParams.get("state"),
-    // What comes to this page's own port needs no hands.
-    comesBack: isLocal && redirect.port === location.port,
-    // Pixy listens there, but not for this browser.
-    ours: redirect?.port === at("cards").dataset.port,
+    // Pixy waits there: on this browser's machine too, if it sees Pixy's own port.
+    comesBack: isLocal && location.port === port,
+    away: isLocal && location.port !== redirect?.port,
+    ours: redirect?.port === port,
   };
 }
 

@@ -38,7 +38,7 @@ const attempt = (more = {}) => ({
   authorize_url: 'https://claude.ai/oauth/authorize?code=true&state=st4te-of-this-attempt&redirect_uri='
     + encodeURIComponent('https://platform.claude.com/oauth/code/callback'),
   redirect: 'paste', exchanged: false, stage: 'waiting', identity: null, granted: null, replaces: null, missing_scopes: [],
-  user_code: null, verification_url: null, verification_url_complete: null, error: null, ...more,
+  notice: null, user_code: null, verification_url: null, verification_url_complete: null, error: null, ...more,
 });
 const loopback = (address, more) => attempt({
   host: 'auth.openai.com', redirect: 'loopback', scopes: ['openid', 'profile', 'email', 'offline_access'],
@@ -56,6 +56,8 @@ const openrouter = (more) => account('openrouter', { provider: 'openrouter', tit
 const face = (more) => account('face', { provider: 'huggingface', title: 'Hugging Face', terms: OPEN, flow: 'device_code', redirect: 'none', ...more });
 const key = (more) => account('api', { provider: 'anthropic', title: 'Claude API key', terms: OPEN, flow: 'api_key', redirect: 'none', ...more });
 
+const HELD = 'Port 1455 of this machine, where the provider sends the browser back to, is held by another program, and Pixy takes no port away from '
+  + 'anybody. Allow it at the provider, then copy the whole address that the browser ends at and paste it here.';
 const ENDED = { title: 'The provider ended the login: invalid_grant.', detail: 'Link it again; until then agents are told so.' };
 const LATE = { title: 'The provider does not answer: connection refused.', detail: 'Nothing to do: Pixy goes on trying, and the current token serves until it ends.' };
 
@@ -92,8 +94,14 @@ export const STATES = {
   'link-paste-wrong': { accounts: () => [account('claude', { attempt: attempt() })], type: 'https://news.example/story?id=7' },
   'link-paste-older': { accounts: () => [account('claude', { attempt: attempt() })], type: 'c0de-from-yesterday#st4te-of-another-one' },
   'link-comes-back': { accounts: (port) => [codex({ attempt: loopback(`http://127.0.0.1:${port}/auth/callback`) })] },
-  'link-elsewhere': { accounts: () => [codex({ attempt: loopback('http://localhost:1455/auth/callback') })] },
+  'link-own-port': { accounts: () => [codex({ attempt: loopback('http://localhost:1455/auth/callback') })] },
+  'link-elsewhere': { accounts: () => [codex({ attempt: loopback('http://localhost:8701/auth/callback') })], forwarded: true },
+  'link-port-held': { accounts: () => [codex({ attempt: loopback('http://localhost:1455/auth/callback', { redirect: 'paste', notice: HELD }) })] },
   'link-device': { accounts: () => [face({ attempt: device() })] },
+  'link-device-typed': { accounts: () => [face({ attempt: device({ verification_url_complete: null }) }), openrouter()] },
+  'link-device-anew': { accounts: () => [linked('claude', { attempt: device({ replaces: ['anna@example.com', 'Acme', 'Max'] }) })] },
+  'link-device-exchanging': { accounts: () => [face({ attempt: device({ stage: 'exchanging' }) })] },
+  'link-device-is-this-you': { accounts: () => [face({ attempt: device(answered({ identity: ['anna'], granted: ['openid', 'profile', 'inference-api'] })) })] },
   'link-exchanging': { accounts: () => [account('claude', { attempt: attempt({ stage: 'exchanging' }) })] },
   'link-failed': {
     accounts: () => [account('claude', { attempt: attempt({ stage: 'failed', error: {
@@ -102,7 +110,21 @@ export const STATES = {
   },
   'link-denied': {
     accounts: () => [face({ attempt: device({ stage: 'failed', error: {
-      type: 'urn:pixy:problem:denied', title: 'It was not allowed at huggingface.co.', detail: 'If that was a slip, start again.' } }) })],
+      type: 'urn:pixy:problem:consent_denied', title: 'Access was denied at the provider.', detail: 'Start again if that was a mistake.' } }) })],
+  },
+  'link-too-late': {
+    accounts: () => [face({ attempt: device({ stage: 'failed', error: {
+      type: 'urn:pixy:problem:device_code_expired', title: 'The code was not typed in time.', detail: 'Start again for a fresh one.' } }) })],
+  },
+  'link-scope-missing': {
+    accounts: () => [linked('claude', { attempt: attempt({ stage: 'failed', missing_scopes: ['user:inference'], replaces: ['anna@example.com', 'Acme', 'Max'], error: {
+      type: 'urn:pixy:problem:scope_missing', title: 'The provider did not grant user:inference, without which the account cannot be used.',
+      detail: "Start again and allow it, or ask whoever runs the provider's side." } }) })],
+  },
+  'link-unproven': {
+    accounts: () => [account('work', { title: 'Login at login.example.com', terms: OPEN, attempt: attempt({ stage: 'failed', error: {
+      type: 'urn:pixy:problem:id_token_refused', title: "The provider's proof of who this is was not believed: it has expired, or this machine's clock is wrong.",
+      detail: 'The login was given back and nothing was stored. Start again; if it stays so, check `issuer` and the client id in Pixy\'s configuration.' } }) })],
   },
   'is-this-you': { accounts: () => [account('claude', { attempt: attempt(answered({ granted: ['user:profile', 'user:inference'] })) }), openrouter()] },
   'somebody-else': {

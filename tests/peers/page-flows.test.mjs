@@ -1,0 +1,140 @@
+// The page where a login does not come back to it: a code typed on a device, and a port that the provider insists on.
+
+import assert from 'node:assert/strict';
+import { after, afterEach, before, describe, test } from 'node:test';
+import { startAuthorizationServer } from './lib/authorization-server.mjs';
+import { answerOnDevice } from './lib/browser.mjs';
+import { startLlmApi } from './lib/llm-api.mjs';
+import { freePorts, listen } from './lib/net.mjs';
+import { openProvider, personAt, press } from './lib/person.mjs';
+import { startPixy } from './lib/pixy.mjs';
+import { installed, startChromium, violations } from './lib/real-browsers.mjs';
+
+const ASKED_EVERY = 20_000; // a device login is asked after every five seconds
+
+const stage = {};
+
+describe('Chromium', { skip: !installed('chromium') && 'chromium is not installed' }, () => {
+  before(async () => {
+    stage.server = await startAuthorizationServer({ accessTokenSeconds: 600 });
+    stage.api = await startLlmApi({ isActive: stage.server.isActive });
+    stage.other = await listen((_, response) => response.end('Another program'));
+    const { server, api, other } = stage;
+    const [free] = await freePorts(1);
+    const account = (more) => ({
+      provider: 'oauth',
+      profile: {
+        link: { issuer: server.issuer, client_id: 'pixy', scopes: server.scopes, authorize_params: { prompt: 'consent' }, ...more },
+        api: { base_url: api.url, allow: ['GET /v1/models'] },
+      },
+    });
+    const at = (port) => account({ redirect: { loopback: { host: 'localhost', ports: [Number(port)], path: '/auth/callback' } } });
+    const accounts = { device: account({ flow: 'device_code' }), free: at(free), held: at(new URL(other.url).port) };
+    stage.pixy = await startPixy({ server, api, accounts });
+    stage.browser = await startChromium();
+  });
+
+  afterEach(async () => {
+    stage.server.lie = undefined;
+    for (const name of ['device', 'free', 'held']) {
+      const { attempt } = await stage.pixy.account(name);
+      if (attempt) await stage.pixy.call('DELETE', `/api/attempts/${attempt.attempt}`);
+      await stage.pixy.call('DELETE', `/api/accounts/${name}`);
+    }
+  });
+
+  after(async () => {
+    for (const name of ['browser', 'pixy', 'other', 'api', 'server']) await stage[name]?.close();
+  });
+
+  const person = (story) => personAt(stage.pixy, stage.browser, story);
+  const href = (page, name) => page.locator(`#of-${name}-open`).getAttribute('href');
+
+  async function confirm({ card, says }, name) {
+    await card(name).getByText('anna@example.com · Anna').waitFor({ timeout: ASKED_EVERY });
+    assert.equal((await stage.pixy.account(name)).state, 'unlinked', 'nothing is stored before the person confirms');
+    await press(card(name), 'Confirm');
+    await says("Linked. In the agent's environment:");
+    assert.equal((await stage.pixy.ask(`/${name}/v1/models`)).status, 200);
+  }
+
+  test('a person types a code on a device, and the page goes on by itself', async (story) => {
+    const me = await person(story);
+    const { page, card, says } = me;
+    await press(card('device'), 'Link');
+    await says('Waiting for the provider…');
+    const code = await card('device').locator('.user-code').innerText();
+    assert.match(code, /^[A-Z]{4}-[A-Z]{4}$/);
+    const { attempt } = await stage.pixy.account('device');
+    assert.deepEqual([code, await href(page, 'device')], [attempt.user_code, attempt.verification_url_complete]);
+    await says('only because you started this here yourself');
+    assert.equal(await card('device').getByRole('textbox').count(), 0, 'there is nothing to paste');
+    assert.deepEqual(await violations(page), []);
+    const tab = await openProvider(me, 'device');
+    assert.equal(new URL(tab.url()).origin, stage.server.issuer);
+    await tab.close();
+
+    assert.match(await answerOnDevice(await href(page, 'device')), /Sign-in Success/);
+    await card('device').getByText('Is this you?').first().waitFor({ timeout: ASKED_EVERY });
+    assert.equal(await page.locator('.filled').count(), 1, 'Confirm is the one filled button');
+    await confirm(me, 'device');
+  });
+
+  test('a code that the person refuses on the device leads to a fresh one', async (story) => {
+    const me = await person(story);
+    const { page, card } = me;
+    await press(card('device'), 'Link');
+    const refused = await href(page, 'device');
+    await answerOnDevice(refused, 'abort');
+    await card('device').getByText('Access was denied at the provider.').waitFor({ timeout: ASKED_EVERY });
+    assert.equal(await page.locator('h1').innerText(), 'device was not linked');
+    await press(card('device'), 'Start again');
+    await page.waitForFunction((before) => ![undefined, before].includes(document.querySelector('#of-device-open')?.href), refused);
+    await answerOnDevice(await href(page, 'device'));
+    await confirm(me, 'device');
+  });
+
+  test('a port that the provider insists on is opened, and the browser comes back to it', async (story) => {
+    const me = await person(story);
+    await press(me.card('free'), 'Link');
+    await me.says('Waiting for the provider…');
+    const tab = await openProvider(me, 'free');
+    assert.equal(await tab.innerText('h1'), 'The provider has answered for free');
+    assert.deepEqual(await violations(tab), []);
+    await tab.close();
+    await confirm(me, 'free');
+  });
+
+  test('where another program holds that port, the page says so and takes the address by hand', async (story) => {
+    const me = await person(story);
+    await press(me.card('held'), 'Link');
+    await me.card('held').getByText(/is held by another program/).waitFor();
+    assert.equal(await me.card('held').getByText('Waiting for the provider…').count(), 0);
+    const tab = await openProvider(me, 'held');
+    assert.equal(await tab.innerText('body'), 'Another program');
+    await me.card('held').getByRole('textbox').fill(tab.url());
+    await me.says('Looks like the answer to this attempt.');
+    await press(me.card('held'), 'Go on');
+    await confirm(me, 'held');
+  });
+
+  test('an answer that proves nothing is told of once, and leads to another try', async (story) => {
+    const me = await person(story);
+    stage.server.lie = (claims) => { claims.nonce = 'another'; };
+    await press(me.card('held'), 'Link');
+    const again = async () => {
+      const tab = await openProvider(me, 'held');
+      await me.card('held').getByRole('textbox').fill(tab.url());
+      await press(me.card('held'), 'Go on');
+      await tab.close();
+    };
+    await again();
+    await me.card('held').getByText(/was not believed: it is of another attempt/).waitFor();
+    assert.equal(await me.card('held').getByText(/was not believed/).count(), 1);
+    assert.equal(await me.page.evaluate(() => document.activeElement.id), 'of-held-check', 'the focus is where it is said');
+    stage.server.lie = undefined;
+    await press(me.card('held'), 'Start again');
+    await again();
+    await confirm(me, 'held');
+  });
+});
