@@ -165,13 +165,13 @@ impl Problem {
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "id_token_refused",
                 format!("The provider's proof of who this is was not believed: {fault}."),
-                "The login was given back and nothing was stored. Start again; if it stays so, check `issuer` and the client id in Pixy's configuration.",
+                "The login was given back. Start again; if it stays so, check `issuer` and the client id in Pixy's configuration.",
             ),
             Unproven::NoKeys(what) => Self::new(
                 StatusCode::BAD_GATEWAY,
                 "provider_down",
                 format!("The keys that prove who this is could not be had: {what}."),
-                "The login was given back and nothing was stored. Try again in a minute.",
+                "The login was given back. Try again in a minute.",
             ),
         }
     }
@@ -182,7 +182,7 @@ impl Problem {
             StatusCode::UNPROCESSABLE_ENTITY,
             "id_token_missing",
             "The provider gave no proof of who this is.",
-            "The login was given back and nothing was stored. If this server has no id_tokens, take `openid` out of the scopes.",
+            "The login was given back. If this server has no id_tokens, take `openid` out of the scopes.",
         )
     }
 
@@ -192,7 +192,7 @@ impl Problem {
             StatusCode::CONFLICT,
             "no_endpoint",
             "It is not known where the keys are that prove who this is.",
-            "The login was given back and nothing was stored. Set `jwks_url` beside `issuer` in Pixy's configuration.",
+            "The login was given back. Set `jwks_url` beside `issuer` in Pixy's configuration.",
         )
     }
 
@@ -279,5 +279,35 @@ impl Problem {
     /// A body that is not what the call wants.
     pub fn bad_body(what: &str) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", what, "The request was not understood and nothing was done.")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_pasted_the_wrong_thing_is_told_once_how_to_go_on() {
+        for not_it in [
+            NotIt::Empty,
+            NotIt::TooLong,
+            NotIt::Rubbish,
+            NotIt::ForeignHost("news.example".into()),
+            NotIt::NoState,
+            NotIt::OtherAttempt,
+            NotIt::Twice("code"),
+            NotIt::OtherIssuer,
+            NotIt::NoClientId,
+            NotIt::OtherClient,
+            NotIt::Denied(None),
+            NotIt::Denied(Some("access_denied")),
+            NotIt::Denied(Some("server_error")),
+        ] {
+            let Problem { title, detail, .. } = Problem::paste(&not_it);
+            let is_over = not_it.ends_the_attempt();
+            assert_ne!(detail.starts_with("The attempt goes on"), is_over, "{title} {detail}");
+            let again = format!("{title} {detail}").matches("Start again").count();
+            assert_eq!(again, usize::from(is_over), "{title} {detail}");
+        }
     }
 }

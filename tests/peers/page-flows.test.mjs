@@ -67,7 +67,7 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     assert.match(code, /^[A-Z]{4}-[A-Z]{4}$/);
     const { attempt } = await stage.pixy.account('device');
     assert.deepEqual([code, await href(page, 'device')], [attempt.user_code, attempt.verification_url_complete]);
-    await says('only because you started this here yourself');
+    await says('only if you started this here yourself');
     assert.equal(await card('device').getByRole('textbox').count(), 0, 'there is nothing to paste');
     assert.deepEqual(await violations(page), []);
     const tab = await openProvider(me, 'device');
@@ -87,7 +87,7 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     const refused = await href(page, 'device');
     await answerOnDevice(refused, 'abort');
     await card('device').getByText('Access was denied at the provider.').waitFor({ timeout: ASKED_EVERY });
-    assert.equal(await page.locator('h1').innerText(), 'device was not linked');
+    assert.equal(await page.locator('h1').innerText(), 'device was not linked this time');
     await press(card('device'), 'Start again');
     await page.waitForFunction((before) => ![undefined, before].includes(document.querySelector('#of-device-open')?.href), refused);
     await answerOnDevice(await href(page, 'device'));

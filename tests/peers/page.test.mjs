@@ -298,6 +298,7 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
           await page.goto(`${address()}/#a-setup-code`);
           await page.waitForFunction(() => document.querySelector('h1').textContent !== 'One moment…');
           if (state.press) await page.getByRole('button', { name: state.press }).first().click();
+          if (state.unfold) await page.evaluate(() => document.querySelectorAll('.flow details').forEach((details) => { details.open = true; }));
           if (state.type) await page.getByRole('textbox').last().fill(state.type);
           if (state.press === 'Use it') await page.locator('.use pre').waitFor();
           await look(page, name, scheme, size);

@@ -95,7 +95,8 @@ export const STATES = {
   'link-paste-older': { accounts: () => [account('claude', { attempt: attempt() })], type: 'c0de-from-yesterday#st4te-of-another-one' },
   'link-comes-back': { accounts: (port) => [codex({ attempt: loopback(`http://127.0.0.1:${port}/auth/callback`) })] },
   'link-own-port': { accounts: () => [codex({ attempt: loopback('http://localhost:1455/auth/callback') })] },
-  'link-elsewhere': { accounts: () => [codex({ attempt: loopback('http://localhost:8701/auth/callback') })], forwarded: true },
+  'link-own-port-help': { accounts: () => [codex({ attempt: loopback('http://localhost:1455/auth/callback') })], unfold: true },
+  'link-elsewhere': { accounts: () => [codex({ attempt: loopback('http://localhost:8701/auth/callback') })], forwarded: true, unfold: true },
   'link-port-held': { accounts: () => [codex({ attempt: loopback('http://localhost:1455/auth/callback', { redirect: 'paste', notice: HELD }) })] },
   'link-device': { accounts: () => [face({ attempt: device() })] },
   'link-device-typed': { accounts: () => [face({ attempt: device({ verification_url_complete: null }) }), openrouter()] },
@@ -124,7 +125,7 @@ export const STATES = {
   'link-unproven': {
     accounts: () => [account('work', { title: 'Login at login.example.com', terms: OPEN, attempt: attempt({ stage: 'failed', error: {
       type: 'urn:pixy:problem:id_token_refused', title: "The provider's proof of who this is was not believed: it has expired, or this machine's clock is wrong.",
-      detail: 'The login was given back and nothing was stored. Start again; if it stays so, check `issuer` and the client id in Pixy\'s configuration.' } }) })],
+      detail: 'The login was given back. Start again; if it stays so, check `issuer` and the client id in Pixy\'s configuration.' } }) })],
   },
   'is-this-you': { accounts: () => [account('claude', { attempt: attempt(answered({ granted: ['user:profile', 'user:inference'] })) }), openrouter()] },
   'somebody-else': {
