@@ -80,7 +80,7 @@ describe('slow readers', { skip: !hasSlowhttptest && 'slowhttptest is missing' }
 
 // What each must at least have come to, so that it was an attack: connections that Pixy ended, or bytes.
 const OVER_HTTP2 = [
-  ['rapid_reset', '/claude/v1/models', ({ ended }) => ended > 1],
+  ['rapid_reset', '/claude/v1/models', ({ ended, goaways }) => ended > 1 || goaways[11] > 1], // ENHANCE_YOUR_CALM
   ['continuation', '/claude/v1/models', ({ ended }) => ended > 1],
   ['empty_continuation', '/claude/v1/models', ({ ended }) => ended > 1],
   ['settings', '/claude/v1/models', ({ bytes }) => bytes > 100_000],
