@@ -9,8 +9,10 @@ mod doctor;
 mod house;
 mod inspect;
 mod link;
+mod screen;
 mod serve;
 mod show;
+mod status;
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
@@ -83,11 +85,17 @@ enum Command {
         /// Take the older copy of the login that was put back into the vault, instead of linking anew
         #[arg(long, conflicts_with = "yes")]
         older_copy: bool,
+        /// For programs: every step is a line of JSON; what is to be typed is still read, line by line
+        #[arg(long)]
+        json: bool,
     },
     /// Unlink an account: ends the login at the provider, then forgets it
     Unlink {
         /// The account's name in the configuration
         name: String,
+        /// For programs
+        #[arg(long)]
+        json: bool,
     },
     /// Show every account and what it needs
     Status {
@@ -96,7 +104,11 @@ enum Command {
         json: bool,
     },
     /// Print the address of the page, with a fresh setup code
-    Url,
+    Url {
+        /// For programs
+        #[arg(long)]
+        json: bool,
+    },
     /// Print the lines that an agent needs to use an account
     Env {
         /// The account's name in the configuration
@@ -104,6 +116,9 @@ enum Command {
         /// The kind of agent: claude-code, anthropic, openai, codex, opencode, gemini, curl
         #[arg(long = "for", value_name = "CLIENT")]
         client: Option<String>,
+        /// For programs
+        #[arg(long)]
+        json: bool,
     },
     /// Make a key for the vault, or put a new one in the place of the old
     Key {
@@ -165,11 +180,11 @@ pub fn main() -> ExitCode {
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Usage(text)) => {
-            eprintln!("{}", text.trim_end());
+            screen::complain(text.trim_end());
             ExitCode::from(64)
         }
         Err(Failure::Runtime(text)) => {
-            eprintln!("pixy: {}", text.trim_end());
+            screen::complain(&format!("pixy: {}", text.trim_end()));
             ExitCode::FAILURE
         }
     }
@@ -203,12 +218,12 @@ fn run(cli: Cli) -> Result<(), Failure> {
             }
             Err(text) => Err(Failure::Usage(format!("pixy: {text}"))),
         },
-        Command::Link { name, older_copy: true, .. } => link::take_older_copy(&load()?, &name),
-        Command::Link { name, yes, .. } => link::link(&load()?, &name, yes),
-        Command::Unlink { name } => show::unlink(&load()?, &name),
-        Command::Status { json } => show::status(&load()?, json),
-        Command::Url => show::url(&load()?),
-        Command::Env { name, client } => show::env(&load()?, &name, client.as_deref()),
+        Command::Link { name, older_copy: true, json, .. } => link::take_older_copy(&load()?, &name, json),
+        Command::Link { name, yes, json, .. } => link::link(&load()?, &name, yes, json),
+        Command::Unlink { name, json } => show::unlink(&load()?, &name, json),
+        Command::Status { json } => status::status(&load()?, json),
+        Command::Url { json } => show::url(&load()?, json),
+        Command::Env { name, client, json } => show::env(&load()?, &name, client.as_deref(), json),
         Command::Key { what: KeyCommand::New } => {
             println!("{}", crate::vault::new_key().expose());
             Ok(())

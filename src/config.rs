@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-pub use env::{Env, variables};
+pub use env::{Env, variable, variables};
 pub use fault::{Fault, Faults};
 
 use fault::Source;

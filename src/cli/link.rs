@@ -1,45 +1,69 @@
 //! `pixy link NAME`: the whole of linking, in a terminal or a pipe.
 
-use std::fmt::Write as _;
+mod qr;
+mod words;
+
 use std::time::Duration;
 
 use http::Method;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines, Stdin};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::control::{Control, Refused};
+use super::screen::{Place, Screen, ask, complain, say, say_step};
 use super::{Failure, is_terminal, runtime, told};
 use crate::config::Config;
 
-/// How often it is looked whether a loopback redirect has come back.
+/// How often it is looked how far the attempt is.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// What a person types, line by line.
 type Typed = Lines<BufReader<Stdin>>;
 
-pub(super) fn link(config: &Config, name: &str, yes: bool) -> Result<(), Failure> {
-    let control = Control::of(config);
+/// One account that is being linked, and how it is told of.
+struct Session<'a> {
+    control: Control,
+    name: &'a str,
+    screen: Screen,
+    as_json: bool,
+}
+
+/// Why nothing was linked.
+enum Ended {
+    /// Pixy or the provider says why.
+    Told { kind: String, title: String, detail: String },
+    /// The person went away from it: the attempt is given up.
+    Left(&'static str),
+    /// Pixy was not reached, or something like it.
+    Failure(Failure),
+}
+
+pub(super) fn link(config: &Config, name: &str, yes: bool, as_json: bool) -> Result<(), Failure> {
+    let session = Session { control: Control::of(config), name, screen: Screen::of_stdout(), as_json };
     let runtime = runtime()?;
     let outcome = runtime.block_on(async {
-        let account = account(&control, name).await?;
+        let mut stop = Stop::listen()?;
+        let account = account(&session.control, name).await?;
         let mut typed = BufReader::new(tokio::io::stdin()).lines();
         match account["flow"].as_str() {
-            Some("api_key" | "client_credentials") => key(&control, name, &account, &mut typed).await?,
-            _ => login(&control, name, yes, &mut typed).await?,
+            Some("api_key" | "client_credentials") => session.key(&account, &mut typed, &mut stop).await?,
+            _ => session.login(&account, yes, &mut typed, &mut stop).await?,
         }
-        linked(&control, name).await
+        session.linked().await
     });
     runtime.shutdown_background(); // a read of standard input that nobody answers would hold the process
-    outcome
+    outcome.map_err(|ended| session.failure(ended))
 }
 
 /// An older copy of the vault was put back on purpose.
-pub(super) fn take_older_copy(config: &Config, name: &str) -> Result<(), Failure> {
-    let control = Control::of(config);
-    runtime()?.block_on(async {
-        control.call(Method::POST, &format!("/api/accounts/{name}/older-copy"), None).await?;
-        linked(&control, name).await
-    })
+pub(super) fn take_older_copy(config: &Config, name: &str, as_json: bool) -> Result<(), Failure> {
+    let session = Session { control: Control::of(config), name, screen: Screen::of_stdout(), as_json };
+    let outcome = runtime()?.block_on(async {
+        session.control.call(Method::POST, &format!("/api/accounts/{name}/older-copy"), None).await?;
+        session.linked().await
+    });
+    outcome.map_err(|ended| session.failure(ended))
 }
 
 /// An account as `GET /api/accounts` tells it.
@@ -53,150 +77,193 @@ pub(super) async fn account(control: &Control, name: &str) -> Result<Value, Fail
     })
 }
 
-async fn key(control: &Control, name: &str, account: &Value, typed: &mut Typed) -> Result<(), Failure> {
-    let what = if account["flow"] == "api_key" { "key" } else { "client secret" };
-    let title = account["title"].as_str().unwrap_or(name);
-    if is_terminal() {
-        eprint!("Paste the {what} of {title} (it is not shown): ");
-    }
-    let key = {
-        let _quiet = Quiet::begin();
-        typed.next_line().await.ok().flatten().unwrap_or_default()
-    };
-    if is_terminal() {
-        eprintln!();
-    }
-    control.call(Method::POST, &format!("/api/accounts/{name}/key"), Some(&json!({ "key": key }))).await?;
-    Ok(())
-}
-
-async fn login(control: &Control, name: &str, yes: bool, typed: &mut Typed) -> Result<(), Failure> {
-    let begun = control.call(Method::POST, &format!("/api/accounts/{name}/attempts"), None).await?;
-    let id = begun["attempt"].as_str().unwrap_or_default().to_owned();
-    let comes_back = begun["redirect"] == "loopback";
-    println!("1. Open this address in your browser, and allow what it asks:\n");
-    println!("   {}\n", begun["authorize_url"].as_str().unwrap_or_default());
-    if comes_back {
-        println!(
-            "2. Come back here: Pixy goes on by itself. If the browser shows an error instead (it is on another machine),"
-        );
-        println!("   paste the address that it could not open, and press Enter.");
-    } else {
-        println!(
-            "2. Paste the code that it shows (or the whole address, if the page cannot be opened), and press Enter:"
-        );
-    }
-    let identified = match identify(control, name, &id, comes_back, typed).await {
-        Ok(Some(identified)) => identified,
-        Ok(None) => {
-            cancel(control, &id).await;
-            return Err(Failure::Runtime("nothing was pasted, so nothing was linked".to_owned()));
+impl Session<'_> {
+    async fn key(&self, account: &Value, typed: &mut Typed, stop: &mut Stop) -> Result<(), Ended> {
+        let what = if account["flow"] == "api_key" { "key" } else { "client secret" };
+        let title = account["title"].as_str().unwrap_or(self.name);
+        if is_terminal() {
+            ask(&format!("Paste the {what} of {title} (it is not shown), and press Enter: "));
         }
-        Err(failure) => return Err(failure),
-    };
-    println!("\n{}", who(&identified));
-    if !yes && !confirmed(typed).await {
-        cancel(control, &id).await;
-        return Err(Failure::Runtime("not confirmed, so nothing was linked, and the login was given back".to_owned()));
+        let key = {
+            let _quiet = Quiet::begin();
+            tokio::select! {
+                line = typed.next_line() => Ok(line.ok().flatten().unwrap_or_default()),
+                () = stop.asked() => Err(Ended::Left("stopped, so nothing was linked")),
+            }
+        };
+        if is_terminal() {
+            complain("");
+        }
+        let path = format!("/api/accounts/{}/key", self.name);
+        self.control.call(Method::POST, &path, Some(&json!({ "key": key? }))).await?;
+        Ok(())
     }
-    control.call(Method::POST, &format!("/api/attempts/{id}/confirm"), None).await?;
-    Ok(())
-}
 
-/// Until the code has come, by the browser or by hand. `None` when the input ended first.
-async fn identify(
-    control: &Control,
-    name: &str,
-    id: &str,
-    comes_back: bool,
-    typed: &mut Typed,
-) -> Result<Option<Value>, Failure> {
-    let mut listening = true;
-    loop {
-        tokio::select! {
-            line = typed.next_line(), if listening => match line.ok().flatten() {
-                Some(line) if line.trim().is_empty() => {}
-                Some(line) => match paste(control, id, &line).await? {
-                    Ok(identified) => return Ok(Some(identified)),
-                    Err(sentence) => eprintln!("   {sentence}"),
+    async fn login(&self, account: &Value, yes: bool, typed: &mut Typed, stop: &mut Stop) -> Result<(), Ended> {
+        let begun = self.control.call(Method::POST, &format!("/api/accounts/{}/attempts", self.name), None).await?;
+        let id = begun["attempt"].as_str().unwrap_or_default();
+        let title = account["title"].as_str().unwrap_or(self.name);
+        self.tell("begun", &begun, || words::begun(&begun, title, self.screen, Place::find()));
+        let decided = tokio::select! {
+            decided = self.decide(&begun, id, yes, typed) => decided,
+            () = stop.asked() => {
+                complain("");
+                Err(Ended::Left("stopped: the attempt is cancelled and nothing was linked"))
+            }
+        };
+        if let Err(Ended::Left(_)) = decided {
+            // If Pixy is gone, so is the attempt.
+            let _ = self.control.call(Method::DELETE, &format!("/api/attempts/{id}"), None).await;
+        }
+        decided?;
+        // Not stopped from here on: it would not be known whether it is linked.
+        self.control.call(Method::POST, &format!("/api/attempts/{id}/confirm"), None).await?;
+        Ok(())
+    }
+
+    /// Until the person has said that it is them.
+    async fn decide(&self, begun: &Value, id: &str, yes: bool, typed: &mut Typed) -> Result<(), Ended> {
+        let found = self.identify(begun, id, typed).await?;
+        self.tell("identified", &found, || format!("\n{}", words::identified(&found, self.screen)));
+        if yes || self.confirmed(typed).await {
+            return Ok(());
+        }
+        Err(Ended::Left("not confirmed, so nothing was linked, and the login was given back"))
+    }
+
+    /// Until the code has come, by the browser or by hand, or was typed elsewhere.
+    async fn identify(&self, begun: &Value, id: &str, typed: &mut Typed) -> Result<Value, Ended> {
+        let on_device = begun["flow"] == "device_code";
+        let takes_nothing = on_device || begun["redirect"] == "loopback";
+        // What is piped in while a device is waited for is the answer to the question that comes later.
+        let mut listening = !on_device || is_terminal();
+        loop {
+            tokio::select! {
+                line = typed.next_line(), if listening => match line.ok().flatten() {
+                    Some(line) if line.trim().is_empty() => {}
+                    Some(_) if on_device => complain("   There is nothing to type here: the code goes into the page."),
+                    Some(line) => match self.paste(id, &line).await? {
+                        Ok(identified) => return Ok(identified),
+                        Err(sentence) => complain(&format!("   {sentence}")),
+                    },
+                    None if takes_nothing => listening = false,
+                    None => return Err(Ended::Left("nothing was pasted, so nothing was linked")),
                 },
-                None if comes_back => listening = false,
-                None => return Ok(None),
-            },
-            () = tokio::time::sleep(LOOK_AGAIN), if comes_back => {
-                let attempt = account(control, name).await?["attempt"].take();
-                if attempt["attempt"] != id {
-                    return Err(Failure::Runtime("this attempt is over: it took too long, was refused, or a newer one took its place".to_owned()));
-                }
-                if attempt["exchanged"] == true {
-                    return Ok(Some(attempt));
+                () = tokio::time::sleep(LOOK_AGAIN) => if let Some(found) = self.look(id).await? {
+                    return Ok(found);
                 }
             }
         }
     }
-}
 
-/// The inner error is a typo: the attempt goes on.
-async fn paste(control: &Control, id: &str, line: &str) -> Result<Result<Value, String>, Failure> {
-    let body = json!({ "text": line });
-    match control.call(Method::POST, &format!("/api/attempts/{id}/paste"), Some(&body)).await {
-        Ok(identified) => Ok(Ok(identified)),
-        Err(Refused::Problem(problem)) if problem.kind.starts_with("urn:pixy:problem:paste_") => {
-            Ok(Err(told(&problem)))
+    /// How far it is; `None` while it waits.
+    async fn look(&self, id: &str) -> Result<Option<Value>, Ended> {
+        let attempt = account(&self.control, self.name).await?["attempt"].take();
+        if attempt["attempt"] != id {
+            return Err(Ended::Failure(Failure::Runtime(
+                "this attempt is over: it was confirmed or cancelled on the page, took too long, or a newer one took its place. \
+                 `pixy status` says what is linked"
+                    .to_owned(),
+            )));
         }
-        Err(refused) => Err(refused.into()),
+        match attempt["stage"].as_str() {
+            Some("to_confirm") => Ok(Some(attempt)),
+            Some("failed") => {
+                let text = |name: &str| attempt["error"][name].as_str().unwrap_or_default().to_owned();
+                Err(Ended::Told { kind: text("type"), title: text("title"), detail: text("detail") })
+            }
+            _ => Ok(None),
+        }
     }
-}
 
-fn who(identified: &Value) -> String {
-    let list = |value: &Value| {
-        let texts = value.as_array().into_iter().flatten().filter_map(Value::as_str);
-        texts.collect::<Vec<_>>().join(" · ")
-    };
-    let identity = list(&identified["identity"]);
-    let mut text = if identity.is_empty() {
-        "The provider does not say whose account this is.".to_owned()
-    } else {
-        format!("This is {identity}.")
-    };
-    let scopes = list(&identified["scopes"]);
-    if !scopes.is_empty() {
-        let _ = write!(text, "\nGranted: {scopes}"); // a String takes it
+    /// The inner error is a typo: the attempt goes on.
+    async fn paste(&self, id: &str, line: &str) -> Result<Result<Value, String>, Ended> {
+        let body = json!({ "text": line });
+        match self.control.call(Method::POST, &format!("/api/attempts/{id}/paste"), Some(&body)).await {
+            Ok(identified) => Ok(Ok(identified)),
+            // `code_used`: the browser was faster, and what comes of it is seen by looking.
+            Err(Refused::Problem(problem))
+                if problem.kind.starts_with("urn:pixy:problem:paste_")
+                    || problem.kind == "urn:pixy:problem:code_used" =>
+            {
+                Ok(Err(told(&problem)))
+            }
+            Err(refused) => Err(refused.into()),
+        }
     }
-    let missing = list(&identified["missing_scopes"]);
-    if !missing.is_empty() {
-        let _ = write!(text, "\nAsked for and not granted: {missing}");
+
+    async fn confirmed(&self, typed: &mut Typed) -> bool {
+        if !self.as_json {
+            ask("Link it? [y/N] ");
+        }
+        let answer = typed.next_line().await.ok().flatten().unwrap_or_default();
+        matches!(answer.trim(), "y" | "Y" | "yes")
     }
-    if identified["replaces"].is_array() {
-        let replaced = list(&identified["replaces"]);
-        let whom = if replaced.is_empty() {
-            "the login that is there now".to_owned()
+
+    async fn linked(&self) -> Result<(), Ended> {
+        let recipes = self.control.call(Method::GET, &format!("/api/accounts/{}/env", self.name), None).await?;
+        let told = json!({ "account": self.name, "env": recipes });
+        self.tell("linked", &told, || words::linked(self.name, &recipes, self.screen));
+        Ok(())
+    }
+
+    fn tell(&self, step: &str, told: &Value, words: impl FnOnce() -> String) {
+        if self.as_json {
+            say_step(step, told);
         } else {
-            format!("the login of {replaced}")
-        };
-        let _ = write!(text, "\nIt replaces {whom}, which is ended at the provider.");
+            say(&words());
+        }
     }
-    text
+
+    fn failure(&self, ended: Ended) -> Failure {
+        let (kind, title, detail) = match ended {
+            Ended::Told { kind, title, detail } => (Some(kind), title, Some(detail)),
+            Ended::Left(title) => (None, title.to_owned(), None),
+            Ended::Failure(Failure::Runtime(title)) => (None, title, None),
+            Ended::Failure(usage @ Failure::Usage(_)) => return usage,
+        };
+        if self.as_json {
+            say_step("failed", &json!({ "error": { "type": kind, "title": title, "detail": detail } }));
+        }
+        Failure::Runtime(detail.map_or(title.clone(), |detail| format!("{title}\n      {detail}")))
+    }
 }
 
-async fn confirmed(typed: &mut Typed) -> bool {
-    eprint!("Link it? [y/N] ");
-    let answer = typed.next_line().await.ok().flatten().unwrap_or_default();
-    matches!(answer.trim(), "y" | "Y" | "yes")
+impl From<Refused> for Ended {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Problem(problem) => {
+                Self::Told { kind: problem.kind, title: problem.title, detail: problem.detail }
+            }
+            Refused::Failure(failure) => Self::Failure(failure),
+        }
+    }
 }
 
-async fn cancel(control: &Control, id: &str) {
-    // If Pixy is gone, so is the attempt.
-    let _ = control.call(Method::DELETE, &format!("/api/attempts/{id}"), None).await;
+impl From<Failure> for Ended {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
 }
 
-async fn linked(control: &Control, name: &str) -> Result<(), Failure> {
-    let recipes = control.call(Method::GET, &format!("/api/accounts/{name}/env"), None).await?;
-    println!("Linked. In the agent's environment:\n");
-    let lines = recipes[0]["lines"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    lines.for_each(|line| println!("   {line}"));
-    println!("\nFor another kind of agent: pixy env {name} --for CLIENT");
-    Ok(())
+/// Ctrl-C, a closed terminal, or an end that is asked for: what was begun is cancelled first.
+struct Stop([Signal; 3]);
+
+impl Stop {
+    fn listen() -> Result<Self, Failure> {
+        let listen =
+            |kind| signal(kind).map_err(|error| Failure::Runtime(format!("no signals can be heard ({error})")));
+        Ok(Self([listen(SignalKind::interrupt())?, listen(SignalKind::hangup())?, listen(SignalKind::terminate())?]))
+    }
+
+    async fn asked(&mut self) {
+        let [interrupt, hangup, terminate] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = hangup.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    }
 }
 
 /// Typing is not shown while this lives.

@@ -1,19 +1,19 @@
-//! The short commands: `status`, `unlink`, `url`, `env`, `run`.
+//! The short commands: `unlink`, `health`, `url`, `env`, `run`.
 
 use std::os::unix::process::CommandExt as _;
 
 use http::Method;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::control::Control;
+use super::screen::say;
 use super::{Failure, runtime};
-use crate::clock::Clock;
 use crate::config::Config;
 use crate::link::Variable;
 
 /// A recipe as the API tells it.
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 struct Recipe {
     client: String,
     title: String,
@@ -21,66 +21,13 @@ struct Recipe {
     variables: Vec<Variable>,
 }
 
-pub(super) fn status(config: &Config, as_json: bool) -> Result<(), Failure> {
-    let control = Control::of(config);
-    let accounts = runtime()?.block_on(control.call(Method::GET, "/api/accounts", None))?;
-    if as_json {
-        println!("{accounts:#}");
-        return Ok(());
-    }
-    let rows: Vec<[String; 4]> = accounts.as_array().into_iter().flatten().map(row).collect();
-    let heads = ["ACCOUNT", "STATE", "WHO", "TOKEN"].map(str::to_owned);
-    let width =
-        |column: usize| rows.iter().chain([&heads]).map(|row| row[column].chars().count()).max().unwrap_or_default();
-    let widths = [width(0), width(1), width(2)];
-    for row in [&heads].into_iter().chain(&rows) {
-        let [name, state, who, token] = row;
-        println!("{name:0$}  {state:1$}  {who:2$}  {token}", widths[0], widths[1], widths[2]);
-    }
-    for account in accounts.as_array().into_iter().flatten() {
-        if let Some(title) = account["error"]["title"].as_str() {
-            println!("\n{}: {title}", account["name"].as_str().unwrap_or_default());
-            println!("    {}", account["error"]["detail"].as_str().unwrap_or_default());
-        }
-    }
-    Ok(())
-}
-
-fn row(account: &Value) -> [String; 4] {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let state = match account["state"].as_str().unwrap_or_default() {
-        "unlinked" => "not linked",
-        "needs_terms" => "needs accept_terms",
-        "linked" => "working",
-        "refreshing" => "renewing",
-        "uncertain" => "checking",
-        "relink_required" => "needs you",
-        other => other,
-    };
-    let identity = account["identity"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    let who = identity.collect::<Vec<_>>().join(" · ");
-    let token = match (state, account["expires_at"].as_str()) {
-        ("not linked" | "needs accept_terms", _) => String::new(),
-        (_, Some(at)) => ends(at),
-        (_, None) => "does not end".to_owned(),
-    };
-    [text(&account["name"]), state.to_owned(), if who.is_empty() { "-".to_owned() } else { who }, token]
-}
-
-fn ends(at: &str) -> String {
-    let Ok(moment) = at.parse::<jiff::Timestamp>() else { return at.to_owned() };
-    let seconds = moment.as_second() - Clock::default().wall().as_seconds();
-    let span = |seconds: i64| match seconds {
-        0..=119 => format!("{seconds} s"),
-        120..=7199 => format!("{} min", seconds / 60),
-        _ => format!("{} h", seconds / 3600),
-    };
-    if seconds >= 0 { format!("ends in {}", span(seconds)) } else { format!("ended {} ago", span(-seconds)) }
-}
-
-pub(super) fn unlink(config: &Config, name: &str) -> Result<(), Failure> {
+pub(super) fn unlink(config: &Config, name: &str, as_json: bool) -> Result<(), Failure> {
     let control = Control::of(config);
     let answer = runtime()?.block_on(control.call(Method::DELETE, &format!("/api/accounts/{name}"), None))?;
+    if as_json {
+        say(&answer.to_string());
+        return Ok(());
+    }
     match &answer["revoked"] {
         Value::Bool(true) => println!("Unlinked: the provider has ended the login, and Pixy has forgotten it."),
         Value::Bool(false) => {
@@ -115,28 +62,40 @@ pub(super) fn health(config: &Config) -> Result<(), Failure> {
     Err(Failure::Runtime(format!("these accounts need a person: {}", dead.join(", "))))
 }
 
-pub(super) fn url(config: &Config) -> Result<(), Failure> {
+pub(super) fn url(config: &Config, as_json: bool) -> Result<(), Failure> {
     let control = Control::of(config);
     let answer = runtime()?.block_on(control.call(Method::POST, "/api/setup", None))?;
-    println!("{}", answer["url"].as_str().unwrap_or_default());
+    if as_json {
+        say(&answer.to_string());
+    } else {
+        say(answer["url"].as_str().unwrap_or_default());
+    }
     Ok(())
 }
 
-pub(super) fn env(config: &Config, name: &str, client: Option<&str>) -> Result<(), Failure> {
-    let recipes = recipes(config, name)?;
-    let Some(client) = client else {
-        for recipe in &recipes {
-            println!("# {} (--for {})", recipe.title, recipe.client);
-            recipe.lines.iter().for_each(|line| println!("{line}"));
-            println!();
+pub(super) fn env(config: &Config, name: &str, client: Option<&str>, as_json: bool) -> Result<(), Failure> {
+    let mut recipes = recipes(config, name)?;
+    if let Some(client) = client {
+        let known: Vec<_> = recipes.iter().map(|recipe| recipe.client.clone()).collect();
+        recipes.retain(|recipe| recipe.client == client);
+        if recipes.is_empty() {
+            return Err(Failure::Usage(format!(
+                "pixy: account \"{name}\" is of no use to \"{client}\"; it serves {}",
+                known.join(", ")
+            )));
         }
+    }
+    if as_json {
+        say(&format!("{:#}", serde_json::json!(recipes)));
         return Ok(());
-    };
-    let recipe = recipes.iter().find(|recipe| recipe.client == client).ok_or_else(|| {
-        let known: Vec<_> = recipes.iter().map(|recipe| recipe.client.as_str()).collect();
-        Failure::Usage(format!("pixy: account \"{name}\" is of no use to \"{client}\"; it serves {}", known.join(", ")))
-    })?;
-    recipe.lines.iter().for_each(|line| println!("{line}"));
+    }
+    for recipe in &recipes {
+        if client.is_some() {
+            recipe.lines.iter().for_each(|line| say(line));
+        } else {
+            say(&format!("# {} (--for {})\n{}\n", recipe.title, recipe.client, recipe.lines.join("\n")));
+        }
+    }
     Ok(())
 }
 

@@ -42,3 +42,9 @@ pub fn variables() -> Vec<(String, Secret)> {
     let text = |value: std::ffi::OsString| value.to_string_lossy().into_owned();
     std::env::vars_os().map(|(name, value)| (text(name), Secret::new(text(value)))).collect()
 }
+
+/// One variable, if it is set to anything: for what a terminal is shown, which depends on where it is.
+pub fn variable(name: &str) -> Option<String> {
+    let value = std::env::var_os(name).filter(|value| !value.is_empty())?;
+    Some(value.to_string_lossy().into_owned())
+}

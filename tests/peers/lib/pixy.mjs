@@ -100,6 +100,9 @@ class Pixy {
 
   get pid() { return this.child.pid; }
 
+  /** The program itself, for a person who types. */
+  get program() { return PROGRAM; }
+
   /** Starts the program (again) and waits until it is alive. */
   async start() {
     this.child = spawn(PROGRAM, ['--config', this.config, '--log-format', 'json', '--log', this.log, 'serve'], {
