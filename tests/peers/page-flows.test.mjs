@@ -6,46 +6,51 @@ import { startAuthorizationServer } from './lib/authorization-server.mjs';
 import { answerOnDevice } from './lib/browser.mjs';
 import { startLlmApi } from './lib/llm-api.mjs';
 import { freePorts, listen } from './lib/net.mjs';
-import { openProvider, personAt, press } from './lib/person.mjs';
+import { openProvider, personAt, press, setupAddress } from './lib/person.mjs';
 import { startPixy } from './lib/pixy.mjs';
-import { installed, startChromium, violations } from './lib/real-browsers.mjs';
+import { installed, startChromium, startFirefox, violations } from './lib/real-browsers.mjs';
 
 const ASKED_EVERY = 20_000; // a device login is asked after every five seconds
 
 const stage = {};
 
+async function prepare(startBrowser) {
+  stage.server = await startAuthorizationServer({ accessTokenSeconds: 600 });
+  stage.api = await startLlmApi({ isActive: stage.server.isActive });
+  stage.other = await listen((_, response) => response.end('Another program'));
+  const { server, api, other } = stage;
+  const [free] = await freePorts(1);
+  const account = (more) => ({
+    provider: 'oauth',
+    profile: {
+      link: { issuer: server.issuer, client_id: 'pixy', scopes: server.scopes, authorize_params: { prompt: 'consent' }, ...more },
+      api: { base_url: api.url, allow: ['GET /v1/models'] },
+    },
+  });
+  const at = (port) => account({ redirect: { loopback: { host: 'localhost', ports: [Number(port)], path: '/auth/callback' } } });
+  const accounts = { device: account({ flow: 'device_code' }), free: at(free), held: at(new URL(other.url).port) };
+  stage.pixy = await startPixy({ server, api, accounts });
+  stage.browser = await startBrowser();
+}
+
+/** As it was before a story. */
+async function leave() {
+  stage.server.lie = undefined;
+  for (const name of ['device', 'free', 'held']) {
+    const { attempt } = await stage.pixy.account(name);
+    if (attempt) await stage.pixy.call('DELETE', `/api/attempts/${attempt.attempt}`);
+    await stage.pixy.call('DELETE', `/api/accounts/${name}`);
+  }
+}
+
+async function close() {
+  for (const name of ['browser', 'pixy', 'other', 'api', 'server']) await stage[name]?.close();
+}
+
 describe('Chromium', { skip: !installed('chromium') && 'chromium is not installed' }, () => {
-  before(async () => {
-    stage.server = await startAuthorizationServer({ accessTokenSeconds: 600 });
-    stage.api = await startLlmApi({ isActive: stage.server.isActive });
-    stage.other = await listen((_, response) => response.end('Another program'));
-    const { server, api, other } = stage;
-    const [free] = await freePorts(1);
-    const account = (more) => ({
-      provider: 'oauth',
-      profile: {
-        link: { issuer: server.issuer, client_id: 'pixy', scopes: server.scopes, authorize_params: { prompt: 'consent' }, ...more },
-        api: { base_url: api.url, allow: ['GET /v1/models'] },
-      },
-    });
-    const at = (port) => account({ redirect: { loopback: { host: 'localhost', ports: [Number(port)], path: '/auth/callback' } } });
-    const accounts = { device: account({ flow: 'device_code' }), free: at(free), held: at(new URL(other.url).port) };
-    stage.pixy = await startPixy({ server, api, accounts });
-    stage.browser = await startChromium();
-  });
-
-  afterEach(async () => {
-    stage.server.lie = undefined;
-    for (const name of ['device', 'free', 'held']) {
-      const { attempt } = await stage.pixy.account(name);
-      if (attempt) await stage.pixy.call('DELETE', `/api/attempts/${attempt.attempt}`);
-      await stage.pixy.call('DELETE', `/api/accounts/${name}`);
-    }
-  });
-
-  after(async () => {
-    for (const name of ['browser', 'pixy', 'other', 'api', 'server']) await stage[name]?.close();
-  });
+  before(() => prepare(startChromium));
+  afterEach(leave);
+  after(close);
 
   const person = (story) => personAt(stage.pixy, stage.browser, story);
   const href = (page, name) => page.locator(`#of-${name}-open`).getAttribute('href');
@@ -136,5 +141,50 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     await press(me.card('held'), 'Start again');
     await again();
     await confirm(me, 'held');
+  });
+});
+
+describe('Firefox', { skip: !installed('firefox-esr') && 'firefox-esr is not installed' }, () => {
+  before(() => prepare(startFirefox));
+  afterEach(leave);
+  after(close);
+
+  async function open(story, url) {
+    const page = await stage.browser.newPage();
+    page.setDefaultTimeout(ASKED_EVERY);
+    story.after(() => page.close());
+    await page.goto(url);
+    return page;
+  }
+
+  const says = (page, text) => page.waitForFunction((text) => document.body.innerText.includes(text), {}, text);
+  const pressOn = (page, name, label) => page.evaluate((name, label) => {
+    [...document.querySelectorAll(`#of-${name}-card button`)].find((button) => button.textContent === label).click();
+  }, name, label);
+
+  async function confirmed(page, name) {
+    await says(page, 'anna@example.com · Anna');
+    await pressOn(page, name, 'Confirm');
+    await says(page, "Linked. In the agent's environment:");
+    assert.equal((await stage.pixy.ask(`/${name}/v1/models`)).status, 200);
+  }
+
+  test('a login comes back by itself to the port that the provider insists on', async (story) => {
+    const page = await open(story, await setupAddress(stage.pixy));
+    await says(page, 'No account is linked yet');
+    await pressOn(page, 'free', 'Link');
+    const link = await page.waitForSelector('#of-free-open');
+    await open(story, await link.evaluate((link) => link.href)); // the provider allows, and sends the browser back
+    await confirmed(page, 'free');
+  });
+
+  test('a code is typed on a device, and the page goes on by itself', async (story) => {
+    const page = await open(story, await setupAddress(stage.pixy));
+    await says(page, 'No account is linked yet');
+    await pressOn(page, 'device', 'Link');
+    await page.waitForSelector('#of-device-card .user-code');
+    const { attempt } = await stage.pixy.account('device');
+    await answerOnDevice(attempt.verification_url_complete);
+    await confirmed(page, 'device');
   });
 });
