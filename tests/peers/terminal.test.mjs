@@ -211,7 +211,7 @@ describe('a terminal', { skip: !hasTmux && 'tmux is missing' }, () => {
       const account = await pixy.account('device');
       return account.attempt && account;
     });
-    await answerOnDevice(attempt.verification_url_complete);
+    assert.match(await answerOnDevice(attempt.verification_url_complete), /Sign-in Success/);
     const { code, output, all } = await piped;
     assert.equal(code, 0, all);
     const steps = output.trim().split('\n').map((line) => JSON.parse(line));
