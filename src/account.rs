@@ -5,6 +5,7 @@
 //! to the account's own task (`refresh`), never to a request: a caller that leaves cancels nothing.
 
 mod book;
+mod configured;
 mod ended;
 mod guarded;
 #[cfg(test)]
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use arc_swap::{ArcSwapOption, Guard};
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use tokio::sync::{Mutex, Notify, oneshot, watch};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
@@ -34,7 +35,8 @@ use crate::usage::Ledger;
 use crate::vault::Vault;
 
 pub use crate::vault::VaultError;
-pub use book::Book;
+pub use book::{Book, Wanted};
+use configured::Configured;
 use guarded::Guarded;
 pub use spending::Spending;
 pub use state::{Login, Renewal};
@@ -47,8 +49,7 @@ pub const LONGEST_WAIT: Duration = Duration::from_secs(45);
 /// One account: its profile, its login and the task that keeps it fresh.
 pub struct Account {
     name: AccountName,
-    profile: Arc<Profile>,
-    terms_accepted: bool,
+    configured: ArcSwap<Configured>,
     parts: Parts,
     /// The published token: durable, and the only one that a request may get.
     live: ArcSwapOption<Bearer>,
@@ -87,7 +88,10 @@ pub struct Parts {
 }
 
 /// A token that may be sent now.
+#[derive(Clone)]
 pub struct Bearer {
+    /// Where it may be sent.
+    profile: Arc<Profile>,
     token: Secret,
     serial: u64,
     usable_until: Option<Tick>,
@@ -121,6 +125,10 @@ pub enum Unlinked {
 }
 
 struct Inner {
+    /// What was configured when anything here was decided last.
+    follows: Arc<Configured>,
+    /// By what the login is renewed: a configuration that changes does not send its refresh token elsewhere.
+    renewed_by: Arc<Profile>,
     record: Option<Record>,
     generation: u64,
     /// Of the published token, by serial: decided once, so that a step of the wall clock changes nothing.
@@ -143,14 +151,17 @@ struct Inner {
 impl Account {
     /// An account that has yet to be read from the vault.
     pub fn new(name: AccountName, profile: Arc<Profile>, terms_accepted: bool, parts: Parts) -> Arc<Self> {
+        let renewed_by = Arc::clone(&profile);
+        let configured = Arc::new(Configured { profile, terms_accepted, served: true });
         Arc::new(Self {
             name,
-            profile,
-            terms_accepted,
+            configured: ArcSwap::new(Arc::clone(&configured)),
             parts,
             live: ArcSwapOption::empty(),
             view: watch::Sender::new(View::empty(State::Starting)),
             inner: Mutex::new(Inner {
+                follows: configured,
+                renewed_by,
                 record: None,
                 generation: 0,
                 timing: None,
@@ -172,16 +183,6 @@ impl Account {
     /// Its name.
     pub fn name(&self) -> &AccountName {
         &self.name
-    }
-
-    /// Its provider.
-    pub fn profile(&self) -> &Arc<Profile> {
-        &self.profile
-    }
-
-    /// Whether it may be linked at all: the provider's terms are open or accepted.
-    pub fn terms_accepted(&self) -> bool {
-        self.terms_accepted
     }
 
     /// A token that is durable and not expired; waits while one is being got, at most until `until`.
@@ -260,7 +261,7 @@ impl Account {
 
     fn usable(&self) -> Option<Arc<Bearer>> {
         let live: Guard<_> = self.live.load();
-        let bearer = live.as_ref()?;
+        let bearer = live.as_ref().filter(|bearer| Arc::ptr_eq(&bearer.profile, &self.configured.load().profile))?;
         match bearer.usable_until {
             Some(until) if self.parts.clock.tick() >= until => None,
             _ => Some(Arc::clone(bearer)),
@@ -268,7 +269,8 @@ impl Account {
     }
 
     async fn adopt_now(self: Arc<Self>, login: Login) -> Result<(), VaultError> {
-        let mut inner = self.inner.lock().await;
+        let mut inner = self.hold().await;
+        Self::must_be_served(&inner)?;
         // Also past a record that did not open, and one that was removed: an older copy put back is noticed.
         inner.generation = self.parts.vault.next_generation(&self.name).await?.saturating_sub(1);
         let replaced = inner.record.take();
@@ -283,6 +285,7 @@ impl Account {
             return Err(error);
         }
         (inner.failed_in_a_row, inner.held_until) = (0, None);
+        inner.renewed_by = Arc::clone(&inner.follows.profile);
         self.ledger.forget_quota();
         self.publish(&mut inner);
         tracing::info!(account = %self.name, "linked");
@@ -293,7 +296,8 @@ impl Account {
     }
 
     async fn unlink_now(self: Arc<Self>) -> Result<Unlinked, VaultError> {
-        let mut inner = self.inner.lock().await;
+        let mut inner = self.hold().await;
+        Self::must_be_served(&inner)?;
         let Some(record) = inner.record.clone() else {
             // Nothing usable, but perhaps a record that does not open: forgetting it is what was asked.
             self.parts.vault.remove(&self.name).await?;
@@ -332,7 +336,7 @@ impl Account {
     async fn store(&self, inner: &mut Inner, record: Record) -> Result<(), VaultError> {
         let plaintext = Zeroizing::new(serde_json::to_vec(&record).expect("a record has string keys only"));
         let generation = inner.generation + 1;
-        self.parts.vault.write(&self.name, &self.profile.provider, generation, plaintext).await?;
+        self.parts.vault.write(&self.name, &inner.follows.profile.provider, generation, plaintext).await?;
         inner.generation = generation;
         inner.record = Some(record);
         Ok(())
@@ -347,11 +351,12 @@ impl Account {
             let login = &record.login;
             let timing = match inner.timing {
                 Some((serial, timing)) if serial == login.serial => timing,
-                _ => record.timing(self.profile.token.refresh_lead, random_fraction(), wall, tick),
+                _ => record.timing(inner.renewed_by.token.refresh_lead, random_fraction(), wall, tick),
             };
             inner.timing = Some((login.serial, timing));
             inner.refresh_at = timing.refresh_at.filter(|_| record.is_renewable());
             self.live.store(Some(Arc::new(Bearer {
+                profile: Arc::clone(&inner.follows.profile),
                 token: login.access_token.clone(),
                 serial: login.serial,
                 usable_until: timing.usable_until,

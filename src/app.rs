@@ -1,23 +1,27 @@
 //! Puts a running Pixy together from its configuration, and takes it down again. The one place that knows all parts.
 
+mod reload;
+
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tower::ServiceExt as _;
 
-use crate::account::{self, Account, Book};
+use crate::account::{self, Account, Book, Wanted};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{AccountConfig, Config};
 use crate::hardening::{Neighbours, Places};
 use crate::link::api::{self, LinkApi, Surface};
 use crate::link::guard::Guard;
 use crate::link::{Door, Facts, Key, Linker};
 use crate::metrics::Metrics;
+use crate::name::AccountName;
 use crate::oauth::profile::TermsStatus;
 use crate::ops::Ops;
 use crate::proxy::agent::Agents;
@@ -25,6 +29,9 @@ use crate::proxy::{self, Proxy};
 use crate::server::{self, Access, Address, Capacity, Listener, Peer, Share};
 use crate::upstream::{RootsError, Upstream};
 use crate::vault::{self, Vault, VaultError};
+
+use reload::Reloading;
+pub use reload::Watched;
 
 /// Of the page, the control socket and the probes: calls that take milliseconds.
 const BRIEF_DRAIN: Duration = Duration::from_secs(1);
@@ -70,6 +77,8 @@ pub struct Running {
     surfaces: JoinSet<()>,
     keepers: JoinSet<()>,
     shutdown: watch::Sender<bool>,
+    going_down: watch::Receiver<bool>,
+    reloading: Reloading,
     /// Locked for as long as this Pixy runs, accounts or none.
     _vault: Vault,
 }
@@ -141,32 +150,28 @@ pub async fn start_beside(config: Config, neighbours: Neighbours) -> Result<Runn
         metrics: Arc::clone(&metrics),
         changes: changes.clone(),
     };
-    let accounts = config.accounts.iter().map(|account| {
-        let terms_accepted = account.accept_terms || account.profile.terms.status == TermsStatus::Open;
-        Account::new(account.name.clone(), Arc::clone(&account.profile), terms_accepted, shared.clone())
-    });
-    let book = Book::new(accounts.collect());
-    let keepers = book.keep(&going_down);
+    let book = Book::default();
+    let mut keepers = JoinSet::new();
+    book.serve(config.accounts.iter().map(wanted).collect(), &shared, &mut keepers, &going_down);
 
     let linker = Linker::new(book.clone(), upstream.clone(), clock.clone(), page.clone(), changes);
+    let keys = Arc::new(ArcSwap::from_pointee(door_keys(&config)));
+    let (problem, problem_seen) = watch::channel(None);
     let link_parts = Arc::new(api::Parts {
         linker: Arc::new(linker),
         guard: Guard::new(clock.clone()),
-        door: Box::new(doors(&config, &agents)),
+        door: Box::new(doors(&config, &agents, Arc::clone(&keys))),
         facts: facts(&config, &agents, page.as_ref()),
         page: page.clone(),
         changes: seen,
+        problem: problem_seen,
     });
     let proxy_parts = Arc::new(proxy::Parts {
         book: book.clone(),
-        agents: Agents::new(config.agent_keys, clock.clone()),
+        agents: Agents::new(config.agent_keys.clone(), clock.clone()),
         upstream,
         metrics: Arc::clone(&metrics),
-        limits: proxy::Limits {
-            body_bytes: config.body_bytes,
-            replay_bytes: config.replay_bytes,
-            idle_time: config.limits.idle_time,
-        },
+        limits: ArcSwap::from_pointee(proxy_limits(&config)),
     });
 
     let neighbours = Arc::new(neighbours);
@@ -196,9 +201,10 @@ pub async fn start_beside(config: Config, neighbours: Neighbours) -> Result<Runn
     let control_api = LinkApi::new(link_parts, Surface::Control);
     surfaces.spawn(server::serve(control_listener, brief, own(), control_api, going_down.clone()));
     let probes = Ops { book: book.clone(), metrics, clock, shutdown: going_down.clone() };
-    surfaces.spawn(server::serve(ops_listener, brief, own(), probes, going_down));
+    surfaces.spawn(server::serve(ops_listener, brief, own(), probes, going_down.clone()));
+    let reloading = Reloading { config, shared, proxy: proxy_parts, keys, problem };
 
-    Ok(Running { agents, page, ops, control, book, surfaces, keepers, shutdown, _vault: vault })
+    Ok(Running { agents, page, ops, control, book, surfaces, keepers, shutdown, going_down, reloading, _vault: vault })
 }
 
 impl Running {
@@ -253,16 +259,40 @@ fn directory(file: &Path) -> Option<PathBuf> {
     Some(if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.to_owned() })
 }
 
+/// What agents' keys open, and the files that they are in.
+type DoorKeys = Vec<(Vec<AccountName>, Option<PathBuf>)>;
+
+fn door_keys(config: &Config) -> DoorKeys {
+    config.agent_keys.iter().map(|key| (key.accounts.clone(), key.key_file.clone())).collect()
+}
+
+fn proxy_limits(config: &Config) -> proxy::Limits {
+    proxy::Limits {
+        body_bytes: config.body_bytes,
+        replay_bytes: config.replay_bytes,
+        idle_time: config.limits.idle_time,
+    }
+}
+
+fn wanted(account: &AccountConfig) -> Wanted {
+    let terms_accepted = account.accept_terms || account.profile.terms.status == TermsStatus::Open;
+    Wanted { name: account.name.clone(), profile: Arc::clone(&account.profile), terms_accepted }
+}
+
 /// Where each account's agents connect: a listener bound to the account first, then one for all.
-fn doors(config: &Config, agents: &[Address]) -> impl Fn(&Account) -> Door + Send + Sync + use<> {
+fn doors(
+    config: &Config,
+    agents: &[Address],
+    keys: Arc<ArcSwap<DoorKeys>>,
+) -> impl Fn(&Account) -> Door + Send + Sync + use<> {
     let listeners: Vec<_> =
         config.agent_listeners.iter().map(|listener| listener.account.clone()).zip(agents.iter().cloned()).collect();
-    let keys: Vec<_> = config.agent_keys.iter().map(|key| (key.accounts.clone(), key.key_file.clone())).collect();
     move |account| {
         let bound = listeners.iter().find(|(bound, _)| bound.as_ref() == Some(account.name()));
         let open = || listeners.iter().find(|(bound, _)| bound.is_none());
         let fallback = || Address::Tcp(([127, 0, 0, 1], 8700).into());
         let address = bound.or_else(open).map_or_else(fallback, |(_, address)| address.clone());
+        let keys = keys.load();
         let key = match keys.iter().find(|(accounts, _)| accounts.contains(account.name())) {
             None => Key::Any,
             Some((_, Some(file))) => Key::File(file.clone()),

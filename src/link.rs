@@ -87,13 +87,13 @@ impl Linker {
             (Some(Some(asked)), _) => asked,
             (None, usual) => usual,
         };
-        let endpoints = discovery::endpoints(&self.upstream, profile, flow).await;
+        let endpoints = discovery::endpoints(&self.upstream, &profile, flow).await;
         let endpoints = endpoints.map_err(|error| Problem::discovery(&error.0))?;
-        let bound = Bound::new(account.name().clone(), profile, flow, endpoints, account.view().client_id);
+        let bound = Bound::new(account.name().clone(), &profile, flow, endpoints, account.view().client_id);
         let (attempt, polls) = match flow {
-            Flow::AuthorizationCode => (self.begin_in_browser(account, bound).await?, None),
+            Flow::AuthorizationCode => (self.begin_in_browser(&account, bound).await?, None),
             Flow::DeviceCode => {
-                let (attempt, polls) = self.begin_on_device(account, bound).await?;
+                let (attempt, polls) = self.begin_on_device(&account, bound).await?;
                 (attempt, Some(polls))
             }
             Flow::ClientCredentials | Flow::ApiKey => return Err(Problem::other_flow(profile.link.flow)),
@@ -155,11 +155,11 @@ impl Linker {
         &self.book
     }
 
-    fn account(&self, name: &str) -> Result<&Arc<Account>, Problem> {
+    fn account(&self, name: &str) -> Result<Arc<Account>, Problem> {
         self.book.find(name).ok_or_else(|| Problem::no_account(name))
     }
 
-    fn linkable(&self, name: &str) -> Result<&Arc<Account>, Problem> {
+    fn linkable(&self, name: &str) -> Result<Arc<Account>, Problem> {
         let account = self.account(name)?;
         if account.terms_accepted() { Ok(account) } else { Err(Problem::terms(name, &account.profile().terms)) }
     }
@@ -167,7 +167,7 @@ impl Linker {
     async fn begin_in_browser(self: &Arc<Self>, account: &Account, bound: Bound) -> Result<Attempt, Problem> {
         let landing = self.landing(&account.profile().link.redirect).await?;
         let installation = account.parts().vault.installation();
-        let browser = Browser::new(account.profile(), &bound, landing, &installation)?;
+        let browser = Browser::new(&account.profile(), &bound, landing, &installation)?;
         Ok(Attempt::new(bound, Way::Browser(Box::new(browser)), attempt::LIFETIME, &self.clock))
     }
 
@@ -224,7 +224,7 @@ impl Linker {
         if let Stage::Exchanged(login) = attempt.stage
             && let Ok(account) = self.account(attempt.bound.account.as_str())
         {
-            Self::give_back(account, *login);
+            Self::give_back(&account, *login);
         }
     }
 

@@ -23,6 +23,9 @@ pub struct Metrics {
     open_streams: Gauge,
     agent_same_uid: Gauge,
     rotation_window: Histogram,
+    reloads: Family<ReloadLabels, Counter>,
+    reload_successful: Gauge,
+    reload_success_time: Gauge,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -30,6 +33,11 @@ struct RequestLabels {
     account: String,
     status: u16,
     code: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReloadLabels {
+    outcome: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -64,6 +72,9 @@ impl Metrics {
             open_streams: Gauge::default(),
             agent_same_uid: Gauge::default(),
             rotation_window: Histogram::new(WINDOW_SECONDS),
+            reloads: Family::default(),
+            reload_successful: Gauge::default(),
+            reload_success_time: Gauge::default(),
             registry: Registry::default(),
         };
         registry.register(
@@ -101,6 +112,23 @@ impl Metrics {
             Unit::Seconds,
             metrics.rotation_window.clone(),
         );
+        registry.register(
+            "config_reloads",
+            "Readings of the configuration while running: taken_up, bad_file, or restart when what is changed needs one",
+            metrics.reloads.clone(),
+        );
+        registry.register(
+            "config_last_reload_successful",
+            "0 when the configuration was read last and not taken up: the one before serves",
+            metrics.reload_successful.clone(),
+        );
+        registry.register_with_unit(
+            "config_last_reload_success_timestamp",
+            "When the configuration was taken up last while running; 0 is never",
+            Unit::Seconds,
+            metrics.reload_success_time.clone(),
+        );
+        metrics.reload_successful.set(1);
         Self { registry, ..metrics }
     }
 
@@ -155,6 +183,22 @@ impl Metrics {
             None => {
                 self.expiry.remove(&labels);
             }
+        }
+    }
+
+    /// An account is not served any more.
+    pub fn forget_account(&self, name: &AccountName) {
+        let labels = AccountLabels { account: name.as_str().to_owned() };
+        self.usable.remove(&labels);
+        self.expiry.remove(&labels);
+    }
+
+    /// The configuration was read again; `taken_up_at` in seconds since 1970, if it was taken up.
+    pub fn reloaded(&self, outcome: &'static str, taken_up_at: Option<i64>) {
+        self.reloads.get_or_create(&ReloadLabels { outcome }).inc();
+        self.reload_successful.set(i64::from(taken_up_at.is_some()));
+        if let Some(at) = taken_up_at {
+            self.reload_success_time.set(at);
         }
     }
 

@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -65,7 +66,7 @@ pub struct Parts {
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// How much of a request is taken.
-    pub limits: Limits,
+    pub limits: ArcSwap<Limits>,
 }
 
 /// How much of a request is taken.
@@ -111,7 +112,7 @@ impl Proxy {
     /// Passes a request on, or says why not.
     async fn handle(self, request: Request<Incoming>) -> Response<ReplyBody> {
         let refused = request.extensions().get::<Refused>().copied();
-        let account = route::account(&self.parts.book, self.bound.as_ref(), request.uri()).cloned();
+        let account = route::account(&self.parts.book, self.bound.as_ref(), request.uri());
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let name = account.as_ref().map(|account| account.name().clone());
         let asks_for_socket = upgrade::is_asked(request.headers());
@@ -149,7 +150,7 @@ impl Proxy {
             return Ok(Response::new(ReplyBody::fixed("")));
         }
         let until = Instant::now() + LONGEST_WAIT;
-        let limits = self.parts.limits;
+        let limits = **self.parts.limits.load();
         let body = replay::keep(Patient::new(body, limits.idle_time), limits)?;
         let checked = Checked { grant, route, stripped, method: head.method, body, handshake };
         let bearer = account.bearer(until).await.map_err(Refusal::Token)?;

@@ -40,7 +40,7 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;
 
 /// How connections to providers are made.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Further trusted roots, PEM (a company's gateway).
     pub extra_ca_file: Option<PathBuf>,

@@ -46,7 +46,7 @@ use marks::Marks;
 use seal::StoreId;
 
 /// Where records are kept and what opens them.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Where records are.
     pub store: StoreSettings,

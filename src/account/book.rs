@@ -1,38 +1,87 @@
 //! All accounts of a running Pixy.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::Account;
+use super::{Account, Parts};
 use crate::name::AccountName;
+use crate::oauth::profile::Profile;
 use crate::secret::Secret;
 use crate::vault::{Existing, RotationReport, Vault, VaultError};
 
-/// The accounts, in the order of the configuration.
+/// The accounts, in the order of the configuration. Clones share it.
 #[derive(Clone, Default)]
-pub struct Book(Arc<[Arc<Account>]>);
+pub struct Book(Arc<Pages>);
+
+#[derive(Default)]
+struct Pages {
+    served: ArcSwap<Vec<Arc<Account>>>,
+    /// Every account that was ever served, each with its keeper: one that comes back is the same one.
+    known: Mutex<Vec<Arc<Account>>>,
+}
+
+/// An account as the configuration wants it.
+pub struct Wanted {
+    /// Its name.
+    pub name: AccountName,
+    /// Its provider.
+    pub profile: Arc<Profile>,
+    /// It may be linked.
+    pub terms_accepted: bool,
+}
 
 impl Book {
-    /// A book of these accounts.
-    pub fn new(accounts: Vec<Arc<Account>>) -> Self {
-        Self(accounts.into())
-    }
-
     /// The account of that name.
-    pub fn find(&self, name: &str) -> Option<&Arc<Account>> {
-        self.0.iter().find(|account| account.name().as_str() == name)
+    pub fn find(&self, name: &str) -> Option<Arc<Account>> {
+        self.0.served.load().iter().find(|account| account.name().as_str() == name).cloned()
     }
 
-    /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Account>> {
-        self.0.iter()
+    /// All of them, as they are now.
+    pub fn iter(&self) -> impl Iterator<Item = Arc<Account>> + use<> {
+        Vec::clone(&self.0.served.load()).into_iter()
     }
 
-    /// Their names.
-    pub fn names(&self) -> impl Iterator<Item = &AccountName> {
-        self.0.iter().map(|account| account.name())
+    /// The account of that name, also if it is not served any more.
+    pub fn known(&self, name: &AccountName) -> Option<Arc<Account>> {
+        self.all().iter().find(|account| account.name() == name).cloned()
+    }
+
+    /// Serves these from now on, and no others. An account that is known goes on, its login untouched; its provider must be
+    /// the same as before. Those that are new have `parts`, and a keeper among `keepers` that ends after `shutdown` becomes
+    /// true, when its refresh, if one is under way, is over and durable.
+    pub fn serve(
+        &self,
+        wanted: Vec<Wanted>,
+        parts: &Parts,
+        keepers: &mut JoinSet<()>,
+        shutdown: &watch::Receiver<bool>,
+    ) {
+        let served: Vec<Arc<Account>> = wanted
+            .into_iter()
+            .map(|Wanted { name, profile, terms_accepted }| {
+                if let Some(account) = self.known(&name) {
+                    account.configure(profile, terms_accepted);
+                    return account;
+                }
+                let account = Account::new(name, profile, terms_accepted, parts.clone());
+                keepers.spawn(Arc::clone(&account).keep(shutdown.clone()));
+                self.all().push(Arc::clone(&account));
+                account
+            })
+            .collect();
+        let before = self.0.served.swap(Arc::new(served.clone()));
+        for gone in before.iter().filter(|account| !served.iter().any(|other| Arc::ptr_eq(account, other))) {
+            gone.put_aside();
+        }
+        parts.changes.send_modify(|count| *count += 1);
+    }
+
+    /// A panic elsewhere leaves a list that is still a list.
+    fn all(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Account>>> {
+        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes a new vault key and seals every login with it, while running.
@@ -71,17 +120,8 @@ impl Book {
     }
 
     /// All accounts share one.
-    fn vault(&self) -> Result<&Vault, VaultError> {
-        let first = self
-            .0
-            .first()
-            .ok_or(VaultError::Unsupported("the configuration has no accounts, so there are no logins"))?;
-        Ok(&first.parts().vault)
-    }
-
-    /// Starts each account's keeper. They end after `shutdown` becomes true, each when its refresh, if one is under way, is
-    /// over and durable.
-    pub fn keep(&self, shutdown: &watch::Receiver<bool>) -> JoinSet<()> {
-        self.iter().map(|account| Arc::clone(account).keep(shutdown.clone())).collect()
+    fn vault(&self) -> Result<Vault, VaultError> {
+        let first = self.all().first().map(|account| account.parts().vault.clone());
+        first.ok_or(VaultError::Unsupported("the configuration has no accounts, so there are no logins"))
     }
 }

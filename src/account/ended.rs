@@ -44,14 +44,14 @@ impl Ended {
 impl Account {
     /// What the provider must hear of a login that is over; `None` where it takes no such word.
     pub(super) fn owed(&self, login: &Login) -> Option<Ended> {
-        let told_where = self.profile.revoke.is_some() || login.revoke_url.is_some();
+        let told_where = self.profile().revoke.is_some() || login.revoke_url.is_some();
         Ended::of(login, self.parts.clock.wall()).filter(|_| told_where)
     }
 
     /// Tells the provider, once.
     pub(super) async fn tell(&self, ended: &Ended) -> (Unlinked, Option<Duration>) {
         let discovered = ended.revoke_url.clone().map(|url| Revoke { url, body: BodyKind::Form });
-        let Some(settings) = self.profile.revoke.clone().or(discovered) else { return (Unlinked::NotRevoked, None) };
+        let Some(settings) = self.profile().revoke.clone().or(discovered) else { return (Unlinked::NotRevoked, None) };
         match revoke(&self.parts.upstream, &settings, ended.client_id.as_deref(), &ended.token, ended.hint).await {
             Revoked::Yes => (Unlinked::Revoked, None),
             Revoked::Refused => (Unlinked::NotRevoked, None),

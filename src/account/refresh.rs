@@ -21,6 +21,7 @@ use super::{Account, Ask, Bearer, Inner, State, View, random_fraction};
 use crate::clock::Tick;
 use crate::oauth::discovery;
 use crate::oauth::exchange::{self, Grant};
+use crate::oauth::profile::Profile;
 use crate::oauth::reply::{Failure, FailureKind, Tokens};
 use crate::vault::VaultError;
 
@@ -84,13 +85,16 @@ impl Account {
     }
 
     async fn load(&self) {
-        self.take_up(&mut *self.inner.lock().await).await;
+        let mut inner = self.hold().await;
+        if inner.follows.served {
+            self.take_up(&mut inner).await;
+        }
     }
 
     /// Takes up what the vault holds.
-    async fn take_up(&self, inner: &mut Inner) {
+    pub(super) async fn take_up(&self, inner: &mut Inner) {
         (inner.record, inner.timing) = (None, None);
-        let opened = self.parts.vault.read(&self.name, &self.profile.provider).await;
+        let opened = self.parts.vault.read(&self.name, &inner.follows.profile.provider).await;
         let problem = match opened {
             Ok(None) => None,
             Ok(Some(opened)) => match serde_json::from_slice::<Record>(&opened.plaintext) {
@@ -113,7 +117,7 @@ impl Account {
 
     /// Does what is due and says how long nothing will be.
     async fn look(&self) -> Duration {
-        let mut inner = self.inner.lock().await;
+        let mut inner = self.hold().await;
         let asked = std::mem::take(&mut *self.asks()); // answered when dropped, at the end of this look
         let pause = self.look_at_token(&mut inner, &asked).await;
         self.tell_when_due(&mut inner).await;
@@ -154,7 +158,7 @@ impl Account {
             return self.hold_back(inner, pause, &format!("Nothing was renewed, to lose nothing: {error}"));
         }
         self.show(|view| view.state = State::Refreshing);
-        let answer = self.call(&intending).await;
+        let answer = self.call(&intending, &inner.renewed_by).await;
         let heard = Instant::now();
         let (next, failure) = match answer {
             Ok(tokens) => (intending.renewed(tokens, clock.wall()), None),
@@ -171,24 +175,24 @@ impl Account {
         self.store(inner, intending).await
     }
 
-    async fn call(&self, record: &Record) -> Result<Tokens, Failure> {
+    async fn call(&self, record: &Record, profile: &Profile) -> Result<Tokens, Failure> {
         let login = &record.login;
-        let token_url = match self.profile.token.url.clone().or_else(|| login.token_url.clone()) {
+        let token_url = match profile.token.url.clone().or_else(|| login.token_url.clone()) {
             Some(url) => url,
-            None => self.discover().await?,
+            None => self.discover(profile).await?,
         };
         let grant = match &login.renewal {
             Renewal::RefreshToken { token } => Grant::Refresh(token),
             Renewal::ClientSecret { secret } => Grant::ClientSecret(secret),
             Renewal::None => return Err(Failure::nothing_to_renew_with()),
         };
-        let Account { parts, profile, .. } = self;
+        let parts = &self.parts;
         exchange::call(&parts.upstream, profile, &token_url, login.client_id.as_deref(), grant, parts.clock.wall())
             .await
     }
 
-    async fn discover(&self) -> Result<url::Url, Failure> {
-        let endpoints = discovery::endpoints(&self.parts.upstream, &self.profile, self.profile.link.flow).await;
+    async fn discover(&self, profile: &Profile) -> Result<url::Url, Failure> {
+        let endpoints = discovery::endpoints(&self.parts.upstream, profile, profile.link.flow).await;
         endpoints.ok().and_then(|endpoints| endpoints.token).ok_or_else(Failure::not_discovered)
     }
 

@@ -21,7 +21,7 @@ pub struct Spending {
 impl Account {
     /// The upstream has begun to answer: the request counts, and what the head says of the quota is remembered.
     pub fn answered(self: &Arc<Self>, headers: &HeaderMap) -> Spending {
-        self.ledger.answered(&self.profile.api.quota_headers, headers, self.parts.clock.wall());
+        self.ledger.answered(&self.profile().api.quota_headers, headers, self.parts.clock.wall());
         self.tell_of_usage();
         Spending { account: Arc::clone(self), glance: Glance::default() }
     }

@@ -6,7 +6,7 @@ use tracing_subscriber::EnvFilter;
 use super::{Failure, LogFormat, LogLevel, LogOptions, runtime};
 use crate::account::State;
 use crate::app::{self, Running};
-use crate::config::Config;
+use crate::config::{Config, Env};
 use crate::hardening::{Guards, Neighbours};
 
 /// Serves until SIGTERM or SIGINT.
@@ -14,18 +14,28 @@ pub(super) fn serve(config: Config, log: &LogOptions, mut guards: Guards) -> Res
     start_log(log);
     let neighbours = Neighbours::new();
     guards.confine(&app::places(&config)); // the runtime, and so every thread, comes after it
-    let file = config.file.clone();
+    let (file, env) = (config.file.clone(), Env::read());
     let runtime = runtime()?;
     let outcome = runtime.block_on(async {
         let failed = |error: &dyn std::fmt::Display| Failure::Runtime(error.to_string());
         let mut terminate = signal(SignalKind::terminate()).map_err(|error| failed(&error))?;
+        let mut hangup = signal(SignalKind::hangup()).map_err(|error| failed(&error))?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| failed(&error))?;
-        let running = app::start_beside(config, neighbours).await.map_err(|error| failed(&error))?;
+        let mut running = app::start_beside(config, neighbours).await.map_err(|error| failed(&error))?;
         let origin = file.map_or("the built-in configuration".to_owned(), |file| file.display().to_string());
         announce(&running, &origin, &guards).await;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+        let mut watched = running.watched();
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hangup.recv() => {}
+                () = watched.changed() => {}
+            }
+            let before = running.watched();
+            // What is wrong is told by `reload` itself; the configuration before serves on.
+            let _ = running.reload(&env).await;
+            watched = running.watched().since(&before);
         }
         tracing::info!("going down: open streams may finish");
         running.stop().await.map_err(|what| failed(&what))
@@ -45,8 +55,8 @@ async fn announce(running: &Running, origin: &str, guards: &Guards) {
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
     }
-    let linked: Vec<&str> = names(running, |state| state != State::Unlinked);
-    let unlinked: Vec<&str> = names(running, |state| state == State::Unlinked);
+    let linked: Vec<String> = names(running, |state| state != State::Unlinked);
+    let unlinked: Vec<String> = names(running, |state| state == State::Unlinked);
     let agents = running.agents.iter().map(|address| format!("http://{address}/<account>/…")).collect::<Vec<_>>();
     eprintln!("Pixy {} serves, on {origin}.", env!("CARGO_PKG_VERSION"));
     eprintln!("  agents   {}", agents.join(", ").replace("http://unix:", "unix:"));
@@ -81,12 +91,12 @@ async fn announce(running: &Running, origin: &str, guards: &Guards) {
     tracing::info!(linked = linked.len(), accounts = linked.len() + unlinked.len(), "serving");
 }
 
-fn names(running: &Running, wanted: impl Fn(State) -> bool) -> Vec<&str> {
+fn names(running: &Running, wanted: impl Fn(State) -> bool) -> Vec<String> {
     let accounts = running.book.iter().filter(|account| wanted(account.view().state));
-    accounts.map(|account| account.name().as_str()).collect()
+    accounts.map(|account| account.name().to_string()).collect()
 }
 
-fn or_none(names: &[&str]) -> String {
+fn or_none(names: &[String]) -> String {
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 

@@ -22,7 +22,12 @@ const NARROWEST_WHO: usize = 16;
 
 pub(super) fn status(config: &Config, as_json: bool) -> Result<(), Failure> {
     let control = Control::of(config);
-    let accounts = runtime()?.block_on(control.call(Method::GET, "/api/accounts", None))?;
+    let runtime = runtime()?;
+    let accounts = runtime.block_on(control.call(Method::GET, "/api/accounts", None))?;
+    let configuration = runtime.block_on(control.call(Method::GET, "/api/configuration", None))?;
+    if let Some(problem) = configuration["problem"].as_str() {
+        eprintln!("The configuration was changed and not taken up; the one before serves on.\n{problem}\n");
+    }
     if as_json {
         say(&format!("{accounts:#}"));
     } else {

@@ -66,6 +66,8 @@ pub struct Parts {
     pub page: Option<Address>,
     /// Goes up with every change that a person could see.
     pub changes: watch::Receiver<u64>,
+    /// What was wrong with the configuration when it was read last, if it was not taken up.
+    pub problem: watch::Receiver<Option<String>>,
 }
 
 /// The two faces.
@@ -151,7 +153,7 @@ impl LinkApi {
             ("GET", ["api", "events"]) => return Ok(self.events()),
             ("GET", ["api", "accounts", name, "env"]) => {
                 let account = linker.account(name)?;
-                json!(recipe::recipes(account, &(self.parts.door)(account)))
+                json!(recipe::recipes(&account, &(self.parts.door)(&account)))
             }
             ("POST", ["api", "accounts", name, "attempts"]) => self.begin(name, request).await?,
             ("POST", ["api", "attempts", id, "paste"]) => {
@@ -182,6 +184,9 @@ impl LinkApi {
                 let accepted = account.accept_older_copy().await;
                 accepted.map_err(|error| Problem::not_stored(&error.to_string()))?;
                 json!({ "state": account.view().state.as_str() })
+            }
+            ("GET", ["api", "configuration"]) if self.surface == Surface::Control => {
+                json!({ "problem": *self.parts.problem.borrow() })
             }
             ("POST", ["api", "setup"]) if self.surface == Surface::Control => self.setup()?,
             ("POST", ["api", "vault", call]) if self.surface == Surface::Control => self.vault(call, request).await?,

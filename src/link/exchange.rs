@@ -43,7 +43,7 @@ impl Linker {
                     state: spending.state.as_ref(),
                 };
                 let now = self.clock.wall();
-                exchange::call(&self.upstream, profile, token_url, exchange.client_id.as_deref(), grant, now)
+                exchange::call(&self.upstream, &profile, token_url, exchange.client_id.as_deref(), grant, now)
                     .await
                     .map_err(|failure| Problem::exchange(token_url.host_str().unwrap_or(&profile.title), &failure))
             }
@@ -62,16 +62,16 @@ impl Linker {
         let failed = match tokens {
             Ok(tokens) => {
                 let proven = self.prove(&exchange, &tokens).await;
-                let login = self.login(profile, exchange.client_id.clone(), Some(&exchange.bound.endpoints), tokens);
+                let login = self.login(&profile, exchange.client_id.clone(), Some(&exchange.bound.endpoints), tokens);
                 let lacking = missing(&profile.link.required_scopes, &login.scopes);
                 let failed = match proven {
                     Err(problem) => Failed::because(problem),
                     Ok(()) if lacking.is_empty() => {
-                        return self.keep_for_confirming(account, &exchange.bound.id, login);
+                        return self.keep_for_confirming(&account, &exchange.bound.id, login);
                     }
                     Ok(()) => Failed { problem: Problem::missing_scopes(&lacking), missing_scopes: lacking },
                 };
-                Self::give_back(account, login);
+                Self::give_back(&account, login);
                 failed
             }
             Err(problem) => Failed::because(problem),

@@ -96,7 +96,7 @@ const BEGUN: [&str; 10] = [
 impl Linker {
     /// Every account, in the order of the configuration.
     pub fn accounts(&self, door: impl Fn(&Account) -> Door) -> Vec<AccountJson> {
-        self.book.iter().map(|account| self.account_json(account, &door(account))).collect()
+        self.book.iter().map(|account| self.account_json(&account, &door(&account))).collect()
     }
 
     fn account_json(&self, account: &Account, door: &Door) -> AccountJson {
@@ -134,7 +134,7 @@ impl Linker {
     /// An attempt that was begun just now; `None` when a newer one took its place in the meantime.
     pub(super) fn begun_json(&self, name: &str, id: &str) -> Option<Value> {
         let account = self.book.find(name)?;
-        let attempt = self.attempt_json(account, None).filter(|attempt| attempt.attempt == id)?;
+        let attempt = self.attempt_json(&account, None).filter(|attempt| attempt.attempt == id)?;
         let mut all = serde_json::to_value(attempt).ok()?;
         let members = all.as_object_mut()?;
         members.retain(|name, _| BEGUN.contains(&name.as_str()));
@@ -155,7 +155,8 @@ impl Linker {
                 Stage::Failed(failed) => Some(failed),
                 Stage::Waiting | Stage::Exchanging | Stage::Exchanged(_) => None,
             };
-            let asked = &account.profile().link.scopes;
+            let profile = account.profile();
+            let asked = &profile.link.scopes;
             let opened =
                 browser.map(|browser| &browser.authorize_url).or(device.map(|device| &device.verification_url));
             AttemptJson {

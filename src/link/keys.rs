@@ -21,8 +21,8 @@ impl Linker {
         }
         let key = Secret::new(key.to_owned());
         let login = match account.profile().link.flow {
-            Flow::ApiKey => self.login(account.profile(), None, None, static_tokens(key)),
-            Flow::ClientCredentials => self.client_login(account, key).await?,
+            Flow::ApiKey => self.login(&account.profile(), None, None, static_tokens(key)),
+            Flow::ClientCredentials => self.client_login(&account, key).await?,
             flow @ (Flow::AuthorizationCode | Flow::DeviceCode) => return Err(Problem::other_flow(flow)),
         };
         account.adopt(login).await.map_err(|error| Problem::not_stored(&error.to_string()))
@@ -30,16 +30,16 @@ impl Linker {
 
     async fn client_login(&self, account: &Arc<Account>, secret: Secret) -> Result<Login, Problem> {
         let profile = account.profile();
-        let endpoints = discovery::endpoints(&self.upstream, profile, Flow::ClientCredentials).await;
+        let endpoints = discovery::endpoints(&self.upstream, &profile, Flow::ClientCredentials).await;
         let endpoints = endpoints.map_err(|error| Problem::discovery(&error.0))?;
         let token_url = endpoints.token.clone().ok_or_else(|| Problem::no_endpoint("token"))?;
         let client_id = profile.link.client_id.clone();
         let grant = Grant::ClientSecret(&secret);
         let now = self.clock.wall();
-        let tokens = exchange::call(&self.upstream, profile, &token_url, client_id.as_deref(), grant, now)
+        let tokens = exchange::call(&self.upstream, &profile, &token_url, client_id.as_deref(), grant, now)
             .await
             .map_err(|failure| Problem::exchange(token_url.host_str().unwrap_or(&profile.title), &failure))?;
-        let login = self.login(profile, client_id, Some(&endpoints), tokens);
+        let login = self.login(&profile, client_id, Some(&endpoints), tokens);
         Ok(Login { renewal: Renewal::ClientSecret { secret }, ..login })
     }
 }

@@ -60,12 +60,12 @@ pub fn recipes(account: &Account, door: &Door) -> Vec<Recipe> {
     let profile = account.profile();
     let root = root(account, door);
     let mut recipes = Vec::new();
-    if let Some(prefix) = prefix_of(profile, "/v1/messages") {
+    if let Some(prefix) = prefix_of(&profile, "/v1/messages") {
         let base = format!("{root}{prefix}");
         recipes.push(anthropic("claude-code", "Claude Code", &base, &door.key));
         recipes.push(anthropic("anthropic", "Anthropic SDKs", &base, &door.key));
     }
-    let openai = prefix_of(profile, "/chat/completions").or_else(|| prefix_of(profile, "/responses"));
+    let openai = prefix_of(&profile, "/chat/completions").or_else(|| prefix_of(&profile, "/responses"));
     if let Some(prefix) = openai {
         let base = format!("{root}{prefix}");
         recipes.push(variables(
@@ -77,10 +77,10 @@ pub fn recipes(account: &Account, door: &Door) -> Vec<Recipe> {
         ));
         recipes.push(opencode(account, &base, &door.key));
     }
-    if let Some(prefix) = prefix_of(profile, "/responses") {
+    if let Some(prefix) = prefix_of(&profile, "/responses") {
         recipes.push(codex(account, &format!("{root}{prefix}"), &door.key));
     }
-    if prefix_of(profile, "/v1beta/models").is_some() {
+    if prefix_of(&profile, "/v1beta/models").is_some() {
         recipes.push(variables(
             "gemini",
             "Gemini CLI and SDKs",
@@ -89,7 +89,7 @@ pub fn recipes(account: &Account, door: &Door) -> Vec<Recipe> {
             &door.key,
         ));
     }
-    recipes.push(curl(profile, &root, &door.key));
+    recipes.push(curl(&profile, &root, &door.key));
     recipes
 }
 
@@ -166,8 +166,8 @@ fn opencode(account: &Account, base: &str, key: &Key) -> Recipe {
 }
 
 fn curl(profile: &Profile, root: &str, key: &Key) -> Recipe {
-    let messages = prefix_of(profile, "/v1/messages").map(|prefix| format!("{prefix}/v1/messages"));
-    let chat = prefix_of(profile, "/chat/completions").map(|prefix| format!("{prefix}/chat/completions"));
+    let messages = prefix_of(&profile, "/v1/messages").map(|prefix| format!("{prefix}/v1/messages"));
+    let chat = prefix_of(&profile, "/chat/completions").map(|prefix| format!("{prefix}/chat/completions"));
     let (path, body) = match (profile.api.errors, messages, chat) {
         (ErrorShape::Anthropic, Some(path), _) | (ErrorShape::OpenAi, Some(path), None) => (
             path,

@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, Method};
 use url::Url;
 
 /// One provider as one account sees it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Profile {
     /// The profile's name, bound into the vault record: `claude`, `oauth`, …
     pub provider: String,
@@ -30,7 +30,7 @@ pub struct Profile {
 }
 
 /// Whether the provider lets a program like this use a person's login.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Terms {
     /// Anything but [`TermsStatus::Open`] links only after `accept_terms: true`.
     pub status: TermsStatus,
@@ -52,7 +52,7 @@ pub enum TermsStatus {
 }
 
 /// How a person links an account.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
     /// Which grant it is.
     pub flow: Flow,
@@ -120,7 +120,7 @@ pub enum Ports {
 }
 
 /// Device authorization endpoints.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
     /// Where the device code is asked for.
     pub url: Url,
@@ -132,7 +132,7 @@ pub struct Device {
 }
 
 /// Where a device's authorization code is asked for.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HandedCode {
     /// Answers 403 or 404 until the person has decided.
     pub url: Url,
@@ -141,7 +141,7 @@ pub struct HandedCode {
 }
 
 /// How tokens are exchanged and refreshed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
     /// The token endpoint (RFC 6749 §3.2); absent when discovered or not needed.
     pub url: Option<Url>,
@@ -206,7 +206,7 @@ pub enum FieldSource {
 }
 
 /// Revocation (RFC 7009).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revoke {
     /// The revocation endpoint.
     pub url: Url,
@@ -215,7 +215,7 @@ pub struct Revoke {
 }
 
 /// Where requests go and what may be asked there.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Api {
     /// Scheme, host, port and a path prefix; nothing in a request changes them.
     pub base_url: Url,
@@ -243,7 +243,7 @@ pub struct Attach {
 }
 
 /// Headers of requests to the provider.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Headers {
     /// Added when the agent sent none.
     pub default: Vec<(HeaderName, HeaderValue)>,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use http::HeaderMap;
 use http::header::ORIGIN;
 use sha2::{Digest as _, Sha256};
@@ -43,7 +44,7 @@ pub struct Limits {
 
 /// All agents that may ask.
 pub struct Agents {
-    known: Vec<Known>,
+    known: ArcSwap<Vec<Known>>,
     clock: Clock,
 }
 
@@ -95,32 +96,36 @@ impl Agents {
     /// With no keys, every local program is an agent; `app` sees to it that this happens on local addresses alone.
     pub fn new(keys: Vec<AgentKey>, clock: Clock) -> Self {
         let known = keys.into_iter().map(|key| Known { key, usage: Arc::default() }).collect();
-        Self { known, clock }
+        Self { known: ArcSwap::from_pointee(known), clock }
+    }
+
+    /// Knows these from now on, and no others. What an agent of the same name has used up stays used up, and what it was
+    /// granted before goes on to its end.
+    pub fn replace(&self, keys: Vec<AgentKey>) {
+        let before = self.known.load();
+        let usage = |name: &AgentName| before.iter().find(|known| known.key.name == *name).map(|known| &known.usage);
+        let known = keys.into_iter().map(|key| Known { usage: usage(&key.name).cloned().unwrap_or_default(), key });
+        self.known.store(Arc::new(known.collect()));
     }
 
     /// Whether what the agent presented lets it use the account now.
     pub fn authorize(&self, stripped: &Stripped, account: &AccountName) -> Result<Grant, Refusal> {
-        if self.known.is_empty() {
+        let known = self.known.load();
+        if known.is_empty() {
             return Ok(Grant { agent: None, usage: None, counts_tokens: false });
         }
         if stripped.presented().is_empty() {
             return Err(Refusal::AgentKeyMissing);
         }
-        let known =
-            stripped.presented().iter().find_map(|key| self.holder_of(key.expose())).ok_or(Refusal::AgentKeyWrong)?;
+        let known = stripped
+            .presented()
+            .iter()
+            .find_map(|key| holder_of(&known, key.expose()))
+            .ok_or(Refusal::AgentKeyWrong)?;
         if !known.key.accounts.contains(account) {
             return Err(Refusal::AccountNotGranted(known.key.name.clone()));
         }
         self.admit(known)
-    }
-
-    /// Compares with every key, so that the time taken tells nothing of which one matched.
-    fn holder_of(&self, presented: &str) -> Option<&Known> {
-        let digest = Sha256::digest(presented);
-        self.known.iter().fold(None, |found, known| {
-            let same: bool = digest.as_slice().ct_eq(&known.key.sha256).into();
-            if same { Some(known) } else { found }
-        })
     }
 
     fn admit(&self, known: &Known) -> Result<Grant, Refusal> {
@@ -156,6 +161,15 @@ impl Agents {
             counts_tokens: limits.tokens_per_day.is_some(),
         })
     }
+}
+
+/// Compares with every key, so that the time taken tells nothing of which one matched.
+fn holder_of<'a>(all: &'a [Known], presented: &str) -> Option<&'a Known> {
+    let digest = Sha256::digest(presented);
+    all.iter().fold(None, |found, known| {
+        let same: bool = digest.as_slice().ct_eq(&known.key.sha256).into();
+        if same { Some(known) } else { found }
+    })
 }
 
 impl Grant {

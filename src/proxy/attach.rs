@@ -1,5 +1,8 @@
 //! The only place where a token becomes a header.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use http::header::ACCEPT_ENCODING;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 
@@ -8,7 +11,7 @@ use super::reply::Refusal;
 use super::route::Route;
 use super::strip::Stripped;
 use super::upgrade::Handshake;
-use crate::account::Bearer;
+use crate::account::{Bearer, Unusable};
 use crate::oauth::profile::{Api, Attach};
 use crate::upstream::Body;
 
@@ -44,7 +47,11 @@ pub fn attach(
     body: Body,
     handshake: Option<&Handshake>,
 ) -> Result<Outgoing, Refusal> {
-    let api = &route.account().profile().api;
+    if !Arc::ptr_eq(bearer.profile(), route.profile()) {
+        // The configuration has changed since the request was checked: its token may be for another place.
+        return Err(Refusal::Token(Unusable::Unavailable { retry_after: Duration::from_secs(1) }));
+    }
+    let api = &route.profile().api;
     let mut request = Request::new(body);
     *request.method_mut() = method;
     *request.uri_mut() = target(api, route.path(), stripped.query())?;

@@ -51,7 +51,7 @@ pub(crate) fn target_and_path(account: &Arc<Account>, bearer: &Bearer, data: &[u
         assert!(!matches!(segment, b"" | b"." | b".."), "{}", route.path());
         assert!(segment.iter().all(|byte| !b"\\;?#%".contains(byte) && !byte.is_ascii_control()), "{}", route.path());
     }
-    let rules = &account.profile().api.allow;
+    let rules = &route.profile().api.allow;
     assert!(rules.iter().any(|rule| rule.method == method && rule.path.matches(route.path())));
 }
 

@@ -7,10 +7,12 @@ use http::{Method, Uri};
 use super::reply::Refusal;
 use crate::account::{Account, Book};
 use crate::name::AccountName;
+use crate::oauth::profile::Profile;
 
 /// A request that an account's profile allows. Made by [`find`] alone.
 pub struct Route {
     account: Arc<Account>,
+    profile: Arc<Profile>,
     path: String,
     query: Option<String>,
     purpose: Purpose,
@@ -32,6 +34,11 @@ impl Route {
         &self.account
     }
 
+    /// The profile that it was checked against: what is configured later is for later requests.
+    pub fn profile(&self) -> &Arc<Profile> {
+        &self.profile
+    }
+
     /// The path below the account's base URL: the very string that was checked.
     pub fn path(&self) -> &str {
         &self.path
@@ -49,7 +56,7 @@ impl Route {
 }
 
 /// The account that a path names: what a refusal is worded for, before anything is allowed.
-pub fn account<'a>(book: &'a Book, bound: Option<&AccountName>, uri: &Uri) -> Option<&'a Arc<Account>> {
+pub fn account(book: &Book, bound: Option<&AccountName>, uri: &Uri) -> Option<Arc<Account>> {
     match bound {
         Some(name) => book.find(name.as_str()),
         None => book.find(uri.path().strip_prefix('/')?.split('/').next()?),
@@ -60,13 +67,17 @@ pub fn account<'a>(book: &'a Book, bound: Option<&AccountName>, uri: &Uri) -> Op
 pub fn find(account: &Arc<Account>, bound: bool, method: &Method, uri: &Uri) -> Result<Route, Refusal> {
     let path = below_account(uri, bound)?;
     let query = uri.query().map(str::to_owned);
-    let route = |path: &str, purpose| Route { account: Arc::clone(account), path: path.to_owned(), query, purpose };
+    let profile = account.profile();
+    let rules = &profile.api.allow;
+    let route = |path: &str, purpose| {
+        let (account, profile) = (Arc::clone(account), Arc::clone(&profile));
+        Route { account, profile, path: path.to_owned(), query, purpose }
+    };
     let is_hello = matches!((method, path), (&Method::GET | &Method::HEAD, "" | "/") | (&Method::HEAD, "/api/hello"));
     if is_hello {
         return Ok(route("/", Purpose::Hello));
     }
     check_path(path).map_err(Refusal::BadRequest)?;
-    let rules = &account.profile().api.allow;
     let mut methods = rules.iter().filter(|rule| rule.path.matches(path)).map(|rule| &rule.method).peekable();
     if methods.peek().is_none() {
         return Err(Refusal::PathNotAllowed);
@@ -83,12 +94,13 @@ pub fn find(account: &Arc<Account>, bound: bool, method: &Method, uri: &Uri) -> 
 pub fn find_socket(account: &Arc<Account>, bound: bool, method: &Method, uri: &Uri) -> Result<Route, Refusal> {
     let path = below_account(uri, bound)?;
     check_path(path).map_err(Refusal::BadRequest)?;
-    let is_listed = account.profile().api.websocket.iter().any(|pattern| pattern.matches(path));
+    let profile = account.profile();
+    let is_listed = profile.api.websocket.iter().any(|pattern| pattern.matches(path));
     if !is_listed || method != Method::GET {
         return Err(Refusal::NoWebSocket);
     }
     let query = uri.query().map(str::to_owned);
-    Ok(Route { account: Arc::clone(account), path: path.to_owned(), query, purpose: Purpose::Call })
+    Ok(Route { account: Arc::clone(account), profile, path: path.to_owned(), query, purpose: Purpose::Call })
 }
 
 fn below_account(uri: &Uri, bound: bool) -> Result<&str, Refusal> {

@@ -89,7 +89,7 @@ const KEY_PARAMETERS: [&str; 4] = ["key", "api_key", "access_token", "token"];
 
 /// Takes out what must not pass. `headers` is consumed: nothing can be read from it past this point.
 pub fn strip(headers: HeaderMap, route: &Route) -> Stripped {
-    let attach = route.account().profile().api.attach.header.as_str();
+    let attach = route.profile().api.attach.header.as_str();
     let named = connection_named(&headers);
     let mut presented = Vec::new();
     let mut passing = Vec::with_capacity(headers.len());

@@ -37,6 +37,7 @@ const CALLS: &[(&str, &str, Who)] = &[
     ("POST", "/api/attempts/{id}/confirm", Who::Session),
     ("DELETE", "/api/attempts/{id}", Who::Session),
     ("POST", "/api/accounts/{name}/older-copy", Who::Socket),
+    ("GET", "/api/configuration", Who::Socket),
     ("POST", "/api/setup", Who::Socket),
     ("POST", "/api/vault/{call}", Who::Socket),
 ];

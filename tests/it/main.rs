@@ -20,6 +20,7 @@ mod linking; // a link's way: what a person does, and what an attacker would hav
 mod listening; // sockets: who may connect, and how many wait
 mod profiles; // what each provider's profile says, and what none of them allows
 mod program; // the binary, as a person runs it
+mod reload; // the configuration changes while Pixy runs
 mod repair; // an upstream's 401 before its time: one refresh, the same request once more
 mod scrub; // what an upstream sends back of Pixy's secrets: found in every spelling, however it is cut
 mod sockets; // WebSockets: what passes, what does not, and how they end

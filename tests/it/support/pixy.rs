@@ -82,6 +82,18 @@ impl Pixy {
         within(self.running.stop()).await
     }
 
+    /// Reads the file again after it was written anew with these accounts and top-level keys.
+    pub(crate) async fn reload(&mut self, accounts: &Value, more: &Value) -> Result<(), String> {
+        self.scratch.config_with(accounts, more);
+        within(self.running.reload(&Env::default())).await
+    }
+
+    /// The same with a file of this text.
+    pub(crate) async fn reload_text(&mut self, text: &str) -> Result<(), String> {
+        self.scratch.write("pixy.yaml", text);
+        within(self.running.reload(&Env::default())).await
+    }
+
     /// Where agents connect.
     pub(crate) fn agents(&self) -> SocketAddr {
         tcp(&self.running.agents[0])
@@ -99,7 +111,7 @@ impl Pixy {
 
     /// The account of that name.
     pub(crate) fn account(&self, name: &str) -> Arc<Account> {
-        Arc::clone(self.running.book.find(name).expect("it is configured"))
+        self.running.book.find(name).expect("it is configured")
     }
 
     /// One call of the JSON API over the control socket: status and answer.

@@ -1,0 +1,181 @@
+//! The configuration changes while Pixy runs: what is under way goes on, what comes next is served by the new one.
+
+use std::os::unix::fs::symlink;
+use std::time::Duration;
+
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::support::{Pixy, Program, RawClient, Reply, Scratch, TokenEndpoint, Upstream, oauth_account, within};
+
+/// SHA-256 of `secret-key`.
+const DIGEST: &str = "85dbe15d75ef9308c7ae0f33c7a324cc6f4bf519a2ed2f3027bd33c140a4f9aa";
+
+fn keys(keys: &Value) -> Value {
+    json!({ "agent": { "listen": "127.0.0.1:0", "keys": keys } })
+}
+
+fn get(fields: &str) -> String {
+    format!("GET /a/v1/models HTTP/1.1\r\nHost: 127.0.0.1:8700\r\n{fields}Connection: close\r\n\r\n")
+}
+
+async fn metrics(pixy: &Pixy) -> String {
+    let request = "GET /metrics HTTP/1.1\r\nHost: pixy\r\nConnection: close\r\n\r\n";
+    RawClient::once(pixy.ops(), request).await.unwrap().text()
+}
+
+#[tokio::test]
+async fn a_stream_that_is_open_over_a_reload_goes_on_to_its_end() {
+    let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
+    let accounts = json!({ "a": oauth_account(&endpoint, &upstream) });
+    let coder = json!([{ "name": "coder", "sha256": DIGEST, "accounts": ["a"] }]);
+    let mut pixy = Pixy::with(&accounts, &keys(&coder)).await;
+    pixy.link(&endpoint).await;
+    let (reply, chunks) = Reply::stream(200);
+    upstream.answer(reply.header("content-type", "text/event-stream"));
+    let mut agent = RawClient::connect(pixy.agents()).await;
+    agent.send(get("X-Api-Key: secret-key\r\n")).await;
+    assert_eq!(agent.head().await.unwrap().status, 200);
+    chunks.send("data: first\n\n");
+    // Its key and its account go.
+    let other = json!([{ "name": "other", "sha256": DIGEST.replace("85", "86"), "accounts": ["b"] }]);
+    let accounts = json!({ "b": oauth_account(&endpoint, &upstream) });
+    pixy.reload(&accounts, &keys(&other)).await.unwrap();
+    chunks.send("data: last\n\n");
+    chunks.finish();
+    let rest = String::from_utf8_lossy(&within(agent.rest()).await).into_owned();
+    assert!(
+        rest.contains("data: first\n\n") && rest.contains("data: last\n\n") && rest.ends_with("0\r\n\r\n"),
+        "{rest}"
+    );
+}
+
+#[tokio::test]
+async fn a_key_that_is_removed_is_refused_at_once_and_one_that_stays_keeps_its_count() {
+    let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
+    let accounts = json!({ "a": oauth_account(&endpoint, &upstream) });
+    let coder = |most: u32| json!({ "name": "coder", "sha256": DIGEST, "accounts": ["a"], "limits": { "requests_per_minute": most } });
+    let other = json!({ "name": "other", "sha256": DIGEST.replace("85", "86"), "accounts": ["a"] });
+    let mut pixy = Pixy::with(&accounts, &keys(&json!([coder(5), other]))).await;
+    pixy.link(&endpoint).await;
+    let ask = get("X-Api-Key: secret-key\r\n");
+    for _ in 0..2 {
+        assert_eq!(pixy.send(&ask).await.status, 200);
+    }
+    pixy.reload(&accounts, &keys(&json!([coder(2), other]))).await.unwrap();
+    assert_eq!(pixy.send(&ask).await.status, 429, "two were asked before the reload");
+    pixy.reload(&accounts, &keys(&json!([coder(3), other]))).await.unwrap();
+    assert_eq!(pixy.send(&ask).await.status, 200);
+    pixy.reload(&accounts, &keys(&json!([other]))).await.unwrap();
+    let refused = pixy.send(&ask).await;
+    assert_eq!((refused.status, refused.header("x-pixy-error")), (401, vec!["agent_key_wrong"]));
+}
+
+#[tokio::test]
+async fn a_bad_file_changes_nothing_and_is_told_with_its_places() {
+    let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
+    let mut pixy = Pixy::linked(&endpoint, &upstream).await;
+    let told = pixy.reload_text("agent: { lissten: x }\nopps: {}\n").await.unwrap_err();
+    assert!(told.contains(":1:10: unknown key `lissten`") && told.contains(":2:1: unknown key `opps`"), "{told}");
+    let (_, shown) = pixy.api(Method::GET, "/api/configuration", Value::Null).await;
+    assert_eq!(shown["problem"], told);
+    let counted = metrics(&pixy).await;
+    assert!(counted.contains("pixy_config_reloads_total{outcome=\"bad_file\"} 1"), "{counted}");
+    assert!(counted.contains("pixy_config_last_reload_successful 0"), "{counted}");
+    assert_eq!(pixy.get("/a/v1/models").await.status, 200);
+
+    pixy.reload(&json!({ "a": oauth_account(&endpoint, &upstream) }), &json!({})).await.unwrap();
+    let (_, shown) = pixy.api(Method::GET, "/api/configuration", Value::Null).await;
+    assert_eq!(shown["problem"], Value::Null);
+    assert!(metrics(&pixy).await.contains("pixy_config_last_reload_successful 1"));
+}
+
+#[tokio::test]
+async fn what_cannot_change_while_running_asks_for_a_restart_and_nothing_else_is_taken_up() {
+    let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
+    let mut pixy = Pixy::linked(&endpoint, &upstream).await;
+    let elsewhere = json!({ "state_dir": pixy.scratch.path("elsewhere") });
+    let told = pixy.reload(&json!({}), &elsewhere).await.unwrap_err();
+    assert!(told.contains("restart") && told.contains("`state_dir`") && !told.contains("`vault`,"), "{told}");
+    assert_eq!(pixy.get("/a/v1/models").await.status, 200, "the account is still there");
+}
+
+#[tokio::test]
+async fn a_removed_account_keeps_its_record_and_is_there_again_after_it_is_put_back() {
+    let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
+    let with = json!({ "a": oauth_account(&endpoint, &upstream), "b": oauth_account(&endpoint, &upstream) });
+    let without = json!({ "b": oauth_account(&endpoint, &upstream) });
+    let mut pixy = Pixy::start(&with).await;
+    pixy.link(&endpoint).await;
+    let calls = endpoint.calls().len();
+    let account = pixy.account("a");
+    pixy.reload(&without, &json!({})).await.unwrap();
+    assert_eq!(pixy.get("/a/v1/models").await.status, 404);
+    assert!(!metrics(&pixy).await.contains("pixy_account_usable{account=\"a\"}"));
+    let forgotten = async {
+        while account.is_usable() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    within(forgotten).await;
+    pixy.reload(&with, &json!({})).await.unwrap();
+    assert_eq!(
+        within(async {
+            loop {
+                let status = pixy.get("/a/v1/models").await.status;
+                if status == 200 {
+                    break status;
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        })
+        .await,
+        200
+    );
+    assert_eq!(endpoint.calls().len(), calls, "no login was touched");
+}
+
+#[tokio::test]
+async fn a_changed_profile_serves_the_same_login() {
+    let (endpoint, first, second) = (TokenEndpoint::start().await, Upstream::start().await, Upstream::start().await);
+    let mut pixy = Pixy::linked(&endpoint, &first).await;
+    let calls = endpoint.calls().len();
+    pixy.reload(&json!({ "a": oauth_account(&endpoint, &second) }), &json!({})).await.unwrap();
+    assert_eq!(pixy.get("/a/v1/models").await.status, 200);
+    assert_eq!((first.requests().len(), second.requests().len()), (0, 1));
+    assert_eq!(endpoint.calls().len(), calls, "no login was touched");
+}
+
+#[tokio::test]
+async fn a_turned_link_and_a_signal_are_noticed() {
+    let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
+    let scratch = Scratch::new();
+    let written = scratch.config(&json!({ "a": oauth_account(&endpoint, &upstream) }));
+    // As a kubelet lays a ConfigMap out.
+    let mount = scratch.path("mount");
+    for (version, name) in [("..1", "a"), ("..2", "b")] {
+        std::fs::create_dir_all(mount.join(version)).unwrap();
+        let text = std::fs::read_to_string(&written).unwrap().replace("\"a\": {", &format!("\"{name}\": {{"));
+        std::fs::write(mount.join(version).join("pixy.yaml"), text).unwrap();
+    }
+    symlink("..1", mount.join("..data")).unwrap();
+    symlink("..data/pixy.yaml", mount.join("pixy.yaml")).unwrap();
+    let program = Program::start(&scratch, &mount.join("pixy.yaml")).await;
+    let becomes = async |name: &str| {
+        within(async {
+            while program.shown().await["name"] != name {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+    };
+    becomes("a").await;
+    symlink("..2", mount.join("..new")).unwrap();
+    std::fs::rename(mount.join("..new"), mount.join("..data")).unwrap();
+    becomes("b").await;
+    symlink("..1", mount.join("..new")).unwrap();
+    std::fs::rename(mount.join("..new"), mount.join("..data")).unwrap();
+    let id = rustix::process::Pid::from_raw(i32::try_from(program.id()).unwrap()).unwrap();
+    rustix::process::kill_process(id, rustix::process::Signal::HUP).unwrap();
+    becomes("a").await;
+}
