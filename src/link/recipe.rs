@@ -166,8 +166,8 @@ fn opencode(account: &Account, base: &str, key: &Key) -> Recipe {
 }
 
 fn curl(profile: &Profile, root: &str, key: &Key) -> Recipe {
-    let messages = prefix_of(&profile, "/v1/messages").map(|prefix| format!("{prefix}/v1/messages"));
-    let chat = prefix_of(&profile, "/chat/completions").map(|prefix| format!("{prefix}/chat/completions"));
+    let messages = prefix_of(profile, "/v1/messages").map(|prefix| format!("{prefix}/v1/messages"));
+    let chat = prefix_of(profile, "/chat/completions").map(|prefix| format!("{prefix}/chat/completions"));
     let (path, body) = match (profile.api.errors, messages, chat) {
         (ErrorShape::Anthropic, Some(path), _) | (ErrorShape::OpenAi, Some(path), None) => (
             path,
