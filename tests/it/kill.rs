@@ -196,7 +196,11 @@ impl House {
         let calls = self.endpoint.calls();
         let calls: Vec<_> =
             calls.iter().filter(|call| call.field("grant_type") == "refresh_token").skip(before).collect();
-        assert_eq!(calls.len(), spent_before + 1, "{point:?}");
+        // On a slow machine what was interrupted is over before the asking, which then means the next one.
+        let since = &calls[spent_before..];
+        assert!(matches!(since.len(), 1 | 2), "{point:?}: {} calls", since.len());
+        let again = since.get(1).is_some_and(|call| call.field("refresh_token") == since[0].field("refresh_token"));
+        assert!(!again, "{point:?}: one token, spent twice");
         let (committed, is_old) = (spent_before == 1, calls[spent_before].field("refresh_token") == self.refresh_token);
         assert!(is_old || committed, "{point:?}: the token came from nowhere");
         if is_old {
