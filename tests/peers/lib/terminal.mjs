@@ -5,11 +5,14 @@ import { join } from 'node:path';
 import { run } from './agents.mjs';
 import { until } from './net.mjs';
 
+let opened = 0;
+
 export const hasTmux = spawnSync('tmux', ['-V']).error === undefined;
 
 /** A terminal whose shell runs `pixy …` of this Pixy. Its server ends with `close`. */
 export async function openTerminal(pixy, { columns = 100, rows = 50, env = {} } = {}) {
-  const tmux = (...parameters) => run('tmux', ['-S', join(pixy.directory, 'tmux.sock'), '-f', '/dev/null', ...parameters], {
+  const socket = join(pixy.directory, `tmux-${(opened += 1)}.sock`); // a server that is ending would take the next terminal along
+  const tmux = (...parameters) => run('tmux', ['-S', socket, '-f', '/dev/null', ...parameters], {
     env: { PATH: process.env.PATH, HOME: pixy.directory, LANG: 'C.UTF-8', SHELL: '/bin/sh' },
   });
   const variables = Object.entries({ PS1: 'ready$ ', DISPLAY: ':0', ...env }).map(([name, value]) => `${name}=${value}`);
