@@ -127,7 +127,7 @@ async function traffic(seconds) {
     for (let turn = number; Date.now() < end; turn += 1) {
       const [kind, ask] = KINDS[turn % KINDS.length];
       try {
-        await ask(stage.pixy);
+        await Promise.race([ask(stage.pixy), never(kind)]);
         done[kind] += 1;
       } catch (error) {
         faults.push(`${kind}: ${error.message} ${error.cause?.message ?? ''}`);
@@ -138,6 +138,11 @@ async function traffic(seconds) {
   };
   await Promise.all(Array.from({ length: WORKERS }, (_, number) => work(number)));
   return { done, faults };
+}
+
+/** A turn that hangs is a fault with a name, and does not hold up the others. */
+function never(kind) {
+  return new Promise((_, reject) => { setTimeout(() => reject(new Error(`${kind} did not end within 30 s`)), 30_000).unref(); });
 }
 
 function post(pixy, path, body) {
