@@ -143,7 +143,7 @@ impl Proxy {
         let asks_for_socket = upgrade::is_asked(&head.headers);
         let find = if asks_for_socket { route::find_socket } else { route::find };
         let route = find(account, self.bound.is_some(), &head.method, &head.uri)?;
-        let handshake = asks_for_socket.then(|| Handshake::take(&mut head)).transpose()?;
+        let handshake = asks_for_socket.then(|| Handshake::take(&mut head, &body)).transpose()?;
         let stripped = strip::strip(head.headers, &route);
         let grant = self.parts.agents.authorize(&stripped, account.name())?;
         if route.purpose() == Purpose::Hello {

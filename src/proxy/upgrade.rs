@@ -12,6 +12,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL};
 use http::header::{SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, request};
+use hyper::body::Body;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -138,14 +139,16 @@ fn is_key(value: &[u8]) -> bool {
 
 impl Handshake {
     /// Takes the handshake out of a request (RFC 6455 §4.2.1).
-    pub fn take(head: &mut request::Parts) -> Result<Self, Refusal> {
+    pub fn take(head: &mut request::Parts, body: &impl Body) -> Result<Self, Refusal> {
         let headers = &head.headers;
         let one = |name| {
             let mut values = headers.get_all(name).iter();
             values.next().filter(|_| values.next().is_none()).cloned()
         };
         let key = one(SEC_WEBSOCKET_KEY).filter(|key| is_key(key.as_bytes()));
-        let is_whole = members(headers, &CONNECTION).any(|option| option == "upgrade")
+        // An upstream that switches before it has read a body would take it for frames, sent before its 101.
+        let is_whole = body.is_end_stream()
+            && members(headers, &CONNECTION).any(|option| option == "upgrade")
             && one(SEC_WEBSOCKET_VERSION).is_some_and(|version| version == "13");
         let (Some(key), true) = (key, is_whole) else {
             return Err(Refusal::BadRequest("this is no handshake of a WebSocket (RFC 6455, section 4.2.1)"));

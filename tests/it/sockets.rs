@@ -206,6 +206,8 @@ async fn elsewhere_a_client_hears_426_and_goes_on_without() {
         ("/a/v1/models", "Upgrade: h2c\r\nUpgrade: WebSocket\r\n", 426, "no_websocket"),
         ("/a/v1/%2e%2e/responses", HANDSHAKE, 400, "bad_request"),
         ("/a/v1/responses", "Connection: Upgrade\r\nUpgrade: websocket\r\n", 400, "bad_request"),
+        ("/a/v1/responses", &format!("{HANDSHAKE}Content-Length: 5\r\n"), 400, "bad_request"),
+        ("/a/v1/responses", &format!("{HANDSHAKE}Transfer-Encoding: chunked\r\n"), 400, "bad_request"),
         ("/a/v1/responses", &HANDSHAKE.replace("13", "8"), 400, "bad_request"),
         ("/a/v1/responses", &HANDSHAKE.replace("==", "="), 400, "bad_request"),
         ("/a/v1/responses", &HANDSHAKE.replace(", Upgrade", ""), 400, "bad_request"),
