@@ -4,11 +4,13 @@
 //! the next, and in between the other side, finding nothing, writes what it has. So a burst of events that came in one packet
 //! would leave in as many packets as it has events, each with its own system call. Here, when nothing more is ready, the other
 //! tasks that are ready run first, and then another look decides. Nothing waits for anything that is not there yet: no timer
-//! and no read lies between a lone piece and its way out.
+//! and no read lies between a lone piece and its way out. And a piece that comes after a silence is most likely alone: it leaves
+//! at once, without another look.
 
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
+use tokio::time::{Duration, Instant};
 
 /// What was gathered so far.
 pub struct Gather<E> {
@@ -16,6 +18,8 @@ pub struct Gather<E> {
     first: Bytes,
     more: BytesMut,
     looks: u8,
+    /// When the last of it left.
+    left: Option<Instant>,
     end: End<E>,
 }
 
@@ -38,9 +42,12 @@ const ENOUGH: usize = 16 * 1024;
 /// taken, has made the next one when our task runs again; but hyper asks a body twice each time that it runs, hence two.
 const LOOKS: u8 = 2;
 
+/// What comes sooner than this after the last that left is part of a burst.
+const SILENCE: Duration = Duration::from_millis(1);
+
 impl<E> Gather<E> {
     pub fn new() -> Self {
-        Self { first: Bytes::new(), more: BytesMut::new(), looks: 0, end: End::None }
+        Self { first: Bytes::new(), more: BytesMut::new(), looks: 0, left: None, end: End::None }
     }
 
     /// So many bytes are here and have not left.
@@ -67,7 +74,7 @@ impl<E> Gather<E> {
         loop {
             match next(context) {
                 Poll::Ready(Some(Ok((piece, last)))) => {
-                    self.looks = 0;
+                    self.looks = if self.len() == 0 && self.was_silent() { LOOKS } else { 0 };
                     self.add(piece);
                     if last || self.len() >= ENOUGH {
                         return Poll::Ready(Some(Ok(self.take())));
@@ -90,6 +97,10 @@ impl<E> Gather<E> {
         }
     }
 
+    fn was_silent(&self) -> bool {
+        self.left.is_none_or(|left| left.elapsed() > SILENCE)
+    }
+
     fn add(&mut self, piece: Bytes) {
         if self.len() == 0 {
             self.first = piece;
@@ -103,7 +114,7 @@ impl<E> Gather<E> {
     }
 
     fn take(&mut self) -> Bytes {
-        self.looks = 0;
+        self.left = Some(Instant::now());
         if self.more.is_empty() { std::mem::take(&mut self.first) } else { std::mem::take(&mut self.more).freeze() }
     }
 }
@@ -136,13 +147,19 @@ mod tests {
         }
     }
 
-    /// What leaves, looked at again for as long as a look was asked for; "-" where there is nothing for now.
+    /// What leaves in the middle of a burst.
     fn leaves(stream: impl IntoIterator<Item = Gives>) -> Vec<String> {
+        let mut gather = Gather::new();
+        gather.left = Some(Instant::now());
+        leaves_from(gather, stream)
+    }
+
+    /// What leaves, looked at again for as long as a look was asked for; "-" where there is nothing for now.
+    fn leaves_from(mut gather: Gather<&'static str>, stream: impl IntoIterator<Item = Gives>) -> Vec<String> {
         let mut stream: VecDeque<_> = stream.into_iter().collect();
         let count = Arc::new(Wakes::default());
         let waker = Arc::clone(&count).into();
         let mut context = Context::from_waker(&waker);
-        let mut gather = Gather::new();
         let mut left = Vec::new();
         let mut seen = 0;
         loop {
@@ -171,32 +188,42 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_is_ready_leaves_together_also_when_the_reader_needs_a_turn_for_each() {
+    #[tokio::test(start_paused = true)]
+    async fn what_is_ready_leaves_together_also_when_the_reader_needs_a_turn_for_each() {
         assert_eq!(leaves([Piece("a"), Piece("b"), Piece("c")]), ["abc", "-"]);
         assert_eq!(leaves([Piece("a"), Nothing, Nothing, Piece("b"), Nothing, Piece("c"), Nothing]), ["abc", "-"]);
     }
 
-    #[test]
-    fn a_lone_piece_leaves_after_two_looks_and_wakes_nobody_later() {
+    #[tokio::test(start_paused = true)]
+    async fn a_lone_piece_of_a_burst_leaves_after_two_looks_and_wakes_nobody_later() {
         assert_eq!(leaves([Piece("a"), Nothing, Nothing, Nothing, Nothing]), ["a", "-"]);
         assert_eq!(leaves([Nothing]), ["-"]);
     }
 
-    #[test]
-    fn the_last_piece_waits_for_no_look() {
+    #[tokio::test(start_paused = true)]
+    async fn after_a_silence_a_lone_piece_leaves_without_another_look() {
+        let first =
+            || leaves_from(Gather::new(), [Piece("a"), Nothing, Piece("b"), Nothing, Piece("c"), Nothing, Nothing]);
+        assert_eq!(first(), ["a", "bc", "-"], "b comes at once: a burst has begun");
+        let later = || Gather { left: Instant::now().checked_sub(2 * SILENCE), ..Gather::new() };
+        assert_eq!(leaves_from(later(), [Piece("a"), Nothing, Nothing]), ["a", "-"]);
+        assert_eq!(leaves_from(later(), [Piece("a"), Piece("b"), Nothing, Piece("c")]), ["abc", "-"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_piece_waits_for_no_look() {
         assert_eq!(leaves([Piece("a"), Last("b"), End]), ["ab", "(end)"]);
     }
 
-    #[test]
-    fn what_came_before_the_end_leaves_before_it() {
+    #[tokio::test(start_paused = true)]
+    async fn what_came_before_the_end_leaves_before_it() {
         assert_eq!(leaves([Piece("a"), Nothing, Piece("b"), End]), ["ab", "(end)"]);
         assert_eq!(leaves([Piece("a"), Broken]), ["a", "(broken)"]); // with a look between them, see `End`
         assert_eq!(leaves([Broken]), ["(broken)"]);
     }
 
-    #[test]
-    fn a_long_run_leaves_in_parts_and_a_large_piece_uncopied() {
+    #[tokio::test(start_paused = true)]
+    async fn a_long_run_leaves_in_parts_and_a_large_piece_uncopied() {
         let text: &'static str = "x".repeat(1000).leak();
         let left = leaves((0..40).map(|_| Piece(text)));
         assert_eq!(left.iter().map(String::len).collect::<Vec<_>>(), [17_000, 17_000, 6000, 1]);
