@@ -176,6 +176,8 @@ impl Metrics {
     pub fn account(&self, name: &AccountName, usable: bool, expires_in: Option<i64>) {
         let labels = AccountLabels { account: name.as_str().to_owned() };
         self.usable.get_or_create(&labels).set(i64::from(usable));
+        // Told as 0 before the first: a counter that begins with 1 has increased for nobody.
+        drop(self.redactions.get_or_create(&labels));
         match expires_in {
             Some(seconds) => {
                 self.expiry.get_or_create(&labels).set(seconds);
