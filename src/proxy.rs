@@ -15,6 +15,7 @@ pub(crate) mod fuzzing;
 mod gather;
 mod replay;
 mod reply;
+mod request_id;
 mod route;
 mod scrub;
 mod stream;
@@ -41,6 +42,7 @@ use crate::upstream::{self, Upstream};
 use agent::{Agents, Grant};
 use replay::Kept;
 use reply::Refusal;
+use request_id::RequestId;
 use route::{Purpose, Route};
 use scrub::Scrub;
 pub use stream::ReplyBody;
@@ -82,6 +84,7 @@ pub struct Limits {
 
 /// A request that passed every check, to be sent with whatever token is fresh.
 struct Checked {
+    id: RequestId,
     grant: Grant,
     route: Route,
     stripped: Stripped,
@@ -111,6 +114,7 @@ impl Proxy {
 
     /// Passes a request on, or says why not.
     async fn handle(self, request: Request<Incoming>) -> Response<ReplyBody> {
+        let id = RequestId::next();
         let refused = request.extensions().get::<Refused>().copied();
         let account = route::account(&self.parts.book, self.bound.as_ref(), request.uri());
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
@@ -118,23 +122,29 @@ impl Proxy {
         let asks_for_socket = upgrade::is_asked(request.headers());
         let result = match (refused, &account) {
             (Some(refused), _) => Err(Refusal::Unread(refused)),
-            (None, Some(account)) => self.pass(account, request).await,
+            (None, Some(account)) => self.pass(id, account, request).await,
             (None, None) => Err(Refusal::NoRoute),
         };
         let result = result.map_err(|refusal| if asks_for_socket { upgrade::as_heard(refusal) } else { refusal });
         let code = result.as_ref().err().map_or("", Refusal::code);
-        let response = result.unwrap_or_else(|refusal| {
+        let mut response = result.unwrap_or_else(|refusal| {
             let shape = account.as_ref().map_or(ErrorShape::OpenAi, |account| account.profile().api.errors);
-            refusal.into_response(shape, name.as_ref())
+            refusal.into_response(shape, name.as_ref(), id)
         });
+        response.headers_mut().insert(request_id::FIELD, id.to_value());
         self.parts.metrics.request(name.as_ref(), response.status().as_u16(), code);
         // The query may hold a key, so it is not shown; neither are headers and bodies.
-        tracing::info!(%method, path, account = name.as_ref().map(AccountName::as_str), status = response.status().as_u16(), code, "request");
+        tracing::info!(request_id = %id, %method, path, account = name.as_ref().map(AccountName::as_str), status = response.status().as_u16(), code, "request");
         response
     }
 
     /// The journey.
-    async fn pass(&self, account: &Arc<Account>, request: Request<Incoming>) -> Result<Response<ReplyBody>, Refusal> {
+    async fn pass(
+        &self,
+        id: RequestId,
+        account: &Arc<Account>,
+        request: Request<Incoming>,
+    ) -> Result<Response<ReplyBody>, Refusal> {
         let (mut head, body) = request.into_parts();
         if !strip::has_one_host(&head.headers) {
             return Err(Refusal::BadRequest("a request must carry exactly one Host"));
@@ -152,7 +162,7 @@ impl Proxy {
         let until = Instant::now() + LONGEST_WAIT;
         let limits = **self.parts.limits.load();
         let body = replay::keep(Patient::new(body, limits.idle_time), limits)?;
-        let checked = Checked { grant, route, stripped, method: head.method, body, handshake };
+        let checked = Checked { id, grant, route, stripped, method: head.method, body, handshake };
         let bearer = account.bearer(until).await.map_err(Refusal::Token)?;
         let open = self.parts.metrics.open_stream();
         let mut answer = self.send(&checked, &bearer).await?;
@@ -165,7 +175,7 @@ impl Proxy {
         match checked.handshake {
             Some(handshake) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 let account = account.name().clone();
-                let tunnel = Tunnel { account, grant: checked.grant, scrub, spending, idle, open };
+                let tunnel = Tunnel { id, account, grant: checked.grant, scrub, spending, idle, open };
                 Ok(handshake.complete(response, tunnel))
             }
             Some(_) if response.status() == StatusCode::UNAUTHORIZED => Err(Refusal::NoWebSocket),
@@ -175,13 +185,13 @@ impl Proxy {
 
     /// One attempt.
     async fn send(&self, checked: &Checked, bearer: &Bearer) -> Result<Answer, Refusal> {
-        let Checked { grant, route, stripped, method, body, handshake } = checked;
+        let Checked { id, grant, route, stripped, method, body, handshake } = checked;
         // The token is good, the request cannot be sent again: the agent can.
         let again = Unusable::Unavailable { retry_after: Duration::from_secs(1) };
         let attempt = body.attempt().ok_or(Refusal::Token(again))?;
         let outgoing = attach::attach(grant, route, stripped, bearer, method.clone(), attempt, handshake.as_ref())?;
-        let mut scrub = Scrub::new(bearer, route.account().name(), &self.parts.metrics);
-        let sent = forward::forward(&self.parts.upstream, outgoing, &mut scrub).await;
+        let mut scrub = Scrub::new(*id, bearer, route.account().name(), &self.parts.metrics);
+        let sent = forward::forward(*id, &self.parts.upstream, outgoing, &mut scrub).await;
         let response = sent.map_err(|refusal| body.too_large().unwrap_or(refusal))?;
         Ok(Answer { response, scrub })
     }

@@ -6,6 +6,7 @@ use hyper::body::Body as _;
 
 use super::attach::Outgoing;
 use super::reply::Refusal;
+use super::request_id::RequestId;
 use super::scrub::Scrub;
 use super::upgrade;
 use crate::upstream::{Incoming, SendError, Upstream};
@@ -52,6 +53,7 @@ const STAYING_BEGINNINGS: [&str; 3] = ["proxy-", "access-control-", "x-pixy-"];
 
 /// Sends; follows nothing. A redirect is not passed on either: clients would send the prompt again, to whomever it names.
 pub async fn forward(
+    id: RequestId,
     upstream: &Upstream,
     outgoing: Outgoing,
     scrub: &mut Scrub,
@@ -63,7 +65,7 @@ pub async fn forward(
         upstream.send(outgoing.into_request()).await
     };
     let mut response = sent.map_err(|error| {
-        tracing::warn!(%error, "the upstream did not answer");
+        tracing::warn!(request_id = %id, %error, "the upstream did not answer");
         match error {
             SendError::Timeout => Refusal::UpstreamTimeout,
             SendError::Unreachable(_) | SendError::Broken(_) | SendError::TooLarge => Refusal::UpstreamUnreachable,

@@ -7,6 +7,7 @@ use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::json;
 
+use super::request_id::RequestId;
 use super::stream::ReplyBody;
 use crate::account::Unusable;
 use crate::name::{AccountName, AgentName};
@@ -89,7 +90,7 @@ impl Refusal {
     }
 
     /// The answer. `account` is the one that was asked for, as far as it is known.
-    pub fn into_response(self, shape: ErrorShape, account: Option<&AccountName>) -> Response<ReplyBody> {
+    pub fn into_response(self, shape: ErrorShape, account: Option<&AccountName>, id: RequestId) -> Response<ReplyBody> {
         let told = self.told(account);
         // The `code` within the body is one that SDKs know to be final: with it they show the message instead of trying on.
         let code = if told.status == StatusCode::UNAUTHORIZED { "invalid_api_key" } else { told.code };
@@ -97,7 +98,7 @@ impl Refusal {
             ErrorShape::Anthropic | ErrorShape::OpenAi => json!({
                 "type": "error",
                 "error": { "type": told.kind, "message": told.message, "code": code, "param": null },
-                "request_id": null,
+                "request_id": id.to_string(), // agents show it
             }),
         };
         let mut response = Response::new(ReplyBody::fixed(body.to_string()));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 
+use super::request_id::RequestId;
 use crate::account::Bearer;
 use crate::metrics::Metrics;
 use crate::name::AccountName;
@@ -12,6 +13,7 @@ use crate::scrub::{Needles, Scrubber};
 
 /// Watches one answer to a request that carried the account's token.
 pub struct Scrub {
+    id: RequestId,
     needles: Arc<Needles>,
     body: Scrubber,
     account: AccountName,
@@ -21,10 +23,10 @@ pub struct Scrub {
 
 impl Scrub {
     /// For the answer to a request that carries this token.
-    pub fn new(bearer: &Bearer, account: &AccountName, metrics: &Arc<Metrics>) -> Self {
+    pub fn new(id: RequestId, bearer: &Bearer, account: &AccountName, metrics: &Arc<Metrics>) -> Self {
         let needles = Arc::clone(bearer.needles());
         let body = Scrubber::new(Arc::clone(&needles));
-        Self { needles, body, account: account.clone(), metrics: Arc::clone(metrics), told: false }
+        Self { id, needles, body, account: account.clone(), metrics: Arc::clone(metrics), told: false }
     }
 
     /// Replaces in values; a field whose very name holds a secret goes.
@@ -74,7 +76,7 @@ impl Scrub {
         }
         self.metrics.redactions(&self.account, found);
         if !std::mem::replace(&mut self.told, true) {
-            tracing::warn!(account = %self.account, place, "the upstream sent a secret of the account back; it was replaced");
+            tracing::warn!(request_id = %self.id, account = %self.account, place, "the upstream sent a secret of the account back; it was replaced");
         }
     }
 }

@@ -22,6 +22,7 @@ use super::agent::Grant;
 use super::forward::members;
 use super::frames::{Frames, NotFrames, Part};
 use super::reply::Refusal;
+use super::request_id::RequestId;
 use super::scrub::Scrub;
 use super::stream::ReplyBody;
 use crate::account::Spending;
@@ -41,6 +42,8 @@ pub struct Handshake {
 
 /// What lives as long as a WebSocket does.
 pub struct Tunnel {
+    /// The request that opened it.
+    pub id: RequestId,
     /// Whose login opened it.
     pub account: AccountName,
     /// The agent's leave.
@@ -193,7 +196,7 @@ impl Handshake {
 
 impl Tunnel {
     async fn run<S: AsyncRead + AsyncWrite>(self, agent: S, upstream: S, mut switched: Switched) {
-        let Self { account, grant, mut scrub, mut spending, idle, open } = self;
+        let Self { id, account, grant, mut scrub, mut spending, idle, open } = self;
         let (mut agent_says, mut to_agent) = tokio::io::split(agent);
         let (mut upstream_says, mut to_upstream) = tokio::io::split(upstream);
         let mut counter = grant.counts_tokens().then(TokenCounter::default);
@@ -218,7 +221,7 @@ impl Tunnel {
             () = activity.silent(idle) => Ended::Silent,
             () = async { switched.going_down().await; activity.silent(QUIET).await } => Ended::GoingDown,
         };
-        tracing::info!(%account, reason = ended.reason(), "a WebSocket ended");
+        tracing::info!(request_id = %id, %account, reason = ended.reason(), "a WebSocket ended");
         if let Some(code) = ended.close_code() {
             let [high, low] = code.to_be_bytes();
             if down.is_between() {

@@ -23,6 +23,7 @@ mod profiles; // what each provider's profile says, and what none of them allows
 mod program; // the binary, as a person runs it
 mod reload; // the configuration changes while Pixy runs
 mod repair; // an upstream's 401 before its time: one refresh, the same request once more
+mod request_ids; // one name a request, for the agent and the log
 mod scrub; // what an upstream sends back of Pixy's secrets: found in every spelling, however it is cut
 mod sockets; // WebSockets: what passes, what does not, and how they end
 mod support; // what the tests talk to: fakes of a provider and of a client, and a whole Pixy
