@@ -308,7 +308,7 @@ fn facts(config: &Config, agents: &[Address], page: Option<&Address>) -> Facts {
         vault::StoreSettings::Postgres { .. } => "PostgreSQL".to_owned(),
     };
     Facts {
-        version: env!("CARGO_PKG_VERSION"),
+        version: crate::VERSION,
         agent_addresses: agents.iter().map(ToString::to_string).collect(),
         store,
         port: page.and_then(|address| match address {

@@ -26,7 +26,7 @@ use crate::link::Problem;
 
 /// A sidecar proxy that holds your LLM logins, so that the agent beside it never does.
 #[derive(Parser)]
-#[command(name = "pixy", version, max_term_width = 100)]
+#[command(name = "pixy", version = crate::VERSION, max_term_width = 100)]
 struct Cli {
     /// The configuration; else $PIXY_CONFIG, ~/.config/pixy/pixy.yaml, /etc/pixy/pixy.yaml, or the one that is built in
     #[arg(long, global = true, value_name = "FILE")]

@@ -71,3 +71,9 @@ pub mod metrics;
 pub mod name;
 pub mod secret;
 pub mod clock;
+
+/// What `pixy --version` says after the name: the version, and the commit if the build knew it (`build.rs`).
+pub const VERSION: &str = match option_env!("PIXY_VERSION") {
+    Some(version) => version,
+    None => env!("CARGO_PKG_VERSION"),
+};

@@ -58,7 +58,7 @@ async fn announce(running: &Running, origin: &str, guards: &Guards) {
     let linked: Vec<String> = names(running, |state| state != State::Unlinked);
     let unlinked: Vec<String> = names(running, |state| state == State::Unlinked);
     let agents = running.agents.iter().map(|address| format!("http://{address}/<account>/…")).collect::<Vec<_>>();
-    eprintln!("Pixy {} serves, on {origin}.", env!("CARGO_PKG_VERSION"));
+    eprintln!("Pixy {} serves, on {origin}.", crate::VERSION);
     eprintln!("  agents   {}", agents.join(", ").replace("http://unix:", "unix:"));
     match &running.page {
         Some(page) => {

@@ -31,5 +31,6 @@ mod told; // what metrics and logs say
 mod tokens; // the life of a login: refreshes, failures, crashes
 mod upstream; // the way out: full, dead and hostile servers
 mod usage; // what a person is told of an account's use
+mod version; // the commit in `pixy --version`
 mod vault; // sealed files: swapped, damaged, rolled back, full disks, key rotation, moving house
 mod writes; // what came together leaves together
