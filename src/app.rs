@@ -27,6 +27,7 @@ use crate::ops::Ops;
 use crate::proxy::agent::Agents;
 use crate::proxy::{self, Proxy};
 use crate::server::{self, Access, Address, Capacity, Listener, Peer, Share};
+use crate::traces::Traces;
 use crate::upstream::{RootsError, Upstream};
 use crate::vault::{self, Vault, VaultError};
 
@@ -79,6 +80,7 @@ pub struct Running {
     shutdown: watch::Sender<bool>,
     going_down: watch::Receiver<bool>,
     reloading: Reloading,
+    traces: Traces,
     /// Locked for as long as this Pixy runs, accounts or none.
     _vault: Vault,
 }
@@ -124,6 +126,7 @@ pub async fn start_beside(config: Config, neighbours: Neighbours) -> Result<Runn
     let upstream = Upstream::new(&config.upstream).map_err(StartError::Roots)?;
     upstream.warm_up();
     let (clock, metrics) = (Clock::default(), Arc::new(Metrics::new()));
+    let traces = Traces::start(&config.traces, &upstream, &metrics);
     let (shutdown, going_down) = watch::channel(false);
     let (changes, seen) = watch::channel(0);
 
@@ -171,6 +174,7 @@ pub async fn start_beside(config: Config, neighbours: Neighbours) -> Result<Runn
         agents: Agents::new(config.agent_keys.clone(), clock.clone()),
         upstream,
         metrics: Arc::clone(&metrics),
+        traces: traces.clone(),
         limits: ArcSwap::from_pointee(proxy_limits(&config)),
     });
 
@@ -204,7 +208,20 @@ pub async fn start_beside(config: Config, neighbours: Neighbours) -> Result<Runn
     surfaces.spawn(server::serve(ops_listener, brief, own(), probes, going_down.clone()));
     let reloading = Reloading { config, shared, proxy: proxy_parts, keys, problem };
 
-    Ok(Running { agents, page, ops, control, book, surfaces, keepers, shutdown, going_down, reloading, _vault: vault })
+    Ok(Running {
+        agents,
+        page,
+        ops,
+        control,
+        book,
+        surfaces,
+        keepers,
+        shutdown,
+        going_down,
+        reloading,
+        traces,
+        _vault: vault,
+    })
 }
 
 impl Running {
@@ -216,7 +233,9 @@ impl Running {
             let all = async { while self.keepers.join_next().await.is_some() {} };
             tokio::time::timeout(LAST_REFRESH, all).await
         };
-        match tokio::join!(surfaces, keepers) {
+        let ended = tokio::join!(surfaces, keepers);
+        self.traces.finish().await;
+        match ended {
             ((), Ok(())) => Ok(()),
             ((), Err(_)) => Err("a refresh did not end in time: at the next start its token is tried once more"),
         }

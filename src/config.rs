@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-pub use env::{Env, variable, variables};
+pub use env::{Env, traces, variable, variables};
 pub use fault::{Fault, Faults};
 
 use fault::Source;
@@ -185,6 +185,8 @@ pub struct Config {
     pub body_bytes: u64,
     /// How much of a body is kept for a second try; 0: there is none, of any request.
     pub replay_bytes: usize,
+    /// Where traces go; not of the file but of [`traces()`], which who serves asks.
+    pub traces: crate::traces::Settings,
 }
 
 /// Where agents connect.

@@ -26,6 +26,8 @@ pub struct Metrics {
     reloads: Family<ReloadLabels, Counter>,
     reload_successful: Gauge,
     reload_success_time: Gauge,
+    #[cfg(feature = "otlp")]
+    spans: Family<ReloadLabels, Counter>,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -75,6 +77,8 @@ impl Metrics {
             reloads: Family::default(),
             reload_successful: Gauge::default(),
             reload_success_time: Gauge::default(),
+            #[cfg(feature = "otlp")]
+            spans: Family::default(),
             registry: Registry::default(),
         };
         registry.register(
@@ -127,6 +131,12 @@ impl Metrics {
             "When the configuration was taken up last while running; 0 is never",
             Unit::Seconds,
             metrics.reload_success_time.clone(),
+        );
+        #[cfg(feature = "otlp")]
+        registry.register(
+            "spans",
+            "Spans of requests: exported, or dropped when they were too many or the collector did not take them",
+            metrics.spans.clone(),
         );
         metrics.reload_successful.set(1);
         Self { registry, ..metrics }
@@ -202,6 +212,12 @@ impl Metrics {
         if let Some(at) = taken_up_at {
             self.reload_success_time.set(at);
         }
+    }
+
+    /// Spans that are done with.
+    #[cfg(feature = "otlp")]
+    pub fn spans(&self, outcome: &'static str, count: u64) {
+        self.spans.get_or_create(&ReloadLabels { outcome }).inc_by(count);
     }
 
     /// As OpenMetrics text.

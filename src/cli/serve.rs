@@ -6,12 +6,13 @@ use tracing_subscriber::EnvFilter;
 use super::{Failure, LogFormat, LogLevel, LogOptions, runtime};
 use crate::account::State;
 use crate::app::{self, Running};
-use crate::config::{Config, Env};
+use crate::config::{self, Config, Env};
 use crate::hardening::{Guards, Neighbours};
 
 /// Serves until SIGTERM or SIGINT.
-pub(super) fn serve(config: Config, log: &LogOptions, mut guards: Guards) -> Result<(), Failure> {
+pub(super) fn serve(mut config: Config, log: &LogOptions, mut guards: Guards) -> Result<(), Failure> {
     start_log(log);
+    config.traces = config::traces();
     let neighbours = Neighbours::new();
     guards.confine(&app::places(&config)); // the runtime, and so every thread, comes after it
     let (file, env) = (config.file.clone(), Env::read());

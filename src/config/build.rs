@@ -63,6 +63,7 @@ pub(super) fn config(raw: raw::File, file: Option<PathBuf>, here: &Scope, root: 
         limits: limits.0?,
         body_bytes: limits.1,
         replay_bytes: limits.2?,
+        traces: crate::traces::Settings::default(),
     })
 }
 

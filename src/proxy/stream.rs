@@ -16,6 +16,7 @@ use super::gather::{Gather, Piece};
 use super::scrub::Scrub;
 use crate::account::Spending;
 use crate::metrics::OpenStream;
+use crate::traces::Span;
 use crate::upstream::{BoxError, Incoming};
 use crate::usage::TokenCounter;
 
@@ -38,6 +39,8 @@ pub struct Streaming {
     spending: Spending,
     grant: Grant,
     _open: OpenStream,
+    /// Over when the stream is.
+    span: Option<Span>,
 }
 
 /// The upstream's body, which may be silent only for so long.
@@ -68,7 +71,23 @@ impl ReplyBody {
         let counter = grant.counts_tokens().then(TokenCounter::default);
         let source = Source { body, idle_timeout, last_activity, timer };
         let gather = Gather::new();
-        Self::Streaming(Box::new(Streaming { source, gather, scrub, counter, spending, grant, _open: open }))
+        Self::Streaming(Box::new(Streaming {
+            source,
+            gather,
+            scrub,
+            counter,
+            spending,
+            grant,
+            _open: open,
+            span: None,
+        }))
+    }
+
+    /// The span of the request ends with this body.
+    pub fn ends(&mut self, span: Span) {
+        if let Self::Streaming(streaming) = self {
+            streaming.span = Some(span);
+        }
     }
 }
 

@@ -131,10 +131,10 @@ async fn attack_53_what_an_agent_calls_its_request_is_not_in_the_log_or_in_the_a
     let (log, _guard) = logged();
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
     let pixy = Pixy::linked(&endpoint, &upstream).await;
-    let long = "forged".repeat(1000);
+    let endless = "forged".repeat(1000);
     for fields in [
         "X-Pixy-Request-Id: forged\r\nx_pixy_request_id: forged\r\n".to_owned(),
-        format!("X-Pixy-Request-Id: {long}\r\nX-Request-Id: {long}\r\nRequest-Id: forged\"}}\r\n"),
+        format!("X-Pixy-Request-Id: {endless}\r\nX-Request-Id: {endless}\r\nRequest-Id: forged\"}}\r\n"),
     ] {
         upstream.answer(Reply::new(200).header("x-pixy-request-id", "forged").header("request-id", "the provider's"));
         let response = within(pixy.send(&get("/a/v1/models", &fields))).await;
