@@ -38,6 +38,11 @@ struct RequestLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct BuildLabels {
+    version: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ReloadLabels {
     outcome: &'static str,
 }
@@ -138,6 +143,9 @@ impl Metrics {
             "Spans of requests: exported, or dropped when they were too many or the collector did not take them",
             metrics.spans.clone(),
         );
+        let build = Family::<BuildLabels, Gauge>::default();
+        build.get_or_create(&BuildLabels { version: crate::VERSION }).set(1);
+        registry.register("build_info", "Always 1; which Pixy this is", build);
         metrics.reload_successful.set(1);
         Self { registry, ..metrics }
     }

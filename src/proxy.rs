@@ -139,7 +139,7 @@ impl Proxy {
         self.parts.metrics.request(name.as_ref(), response.status().as_u16(), code);
         // The query may hold a key, so it is not shown; neither are headers and bodies.
         tracing::info!(request_id = %id, %method, path, account = name.as_ref().map(AccountName::as_str), status = response.status().as_u16(), code, "request");
-        span.answered(response.status(), code, id);
+        span.answered(name.as_ref(), response.status(), code, id);
         response.body_mut().ends(span);
         response
     }
@@ -160,7 +160,7 @@ impl Proxy {
         let asks_for_socket = upgrade::is_asked(&head.headers);
         let find = if asks_for_socket { route::find_socket } else { route::find };
         let route = find(account, self.bound.is_some(), &head.method, &head.uri)?;
-        span.routed(|| Routed { account: account.name().to_string(), shape: route.shape(), host: route.host() });
+        span.routed(|| Routed { shape: route.shape(), host: route.host() });
         let handshake = asks_for_socket.then(|| Handshake::take(&mut head, &body)).transpose()?;
         let stripped = strip::strip(head.headers, &route);
         let grant = self.parts.agents.authorize(&stripped, account.name())?;

@@ -40,8 +40,6 @@ pub struct Settings {
 /// What is known of a request once it has a route.
 #[derive(Debug, Clone)]
 pub struct Routed {
-    /// The account's name.
-    pub account: String,
     /// The path as the account's list has it, like `/claude/v1/models/*`.
     pub shape: String,
     /// The host that it goes to.

@@ -25,17 +25,17 @@ pub(super) fn batch(spans: &[Record], service: &str) -> String {
 }
 
 fn span(record: &Record) -> Value {
-    let Record { trace, id, parent, start, end, method, routed, status, code, request_id } = record;
+    let Record { trace, id, parent, start, end, method, routed, account, status, code, request_id } = record;
     let mut attributes = vec![text("http.request.method", method), text("pixy.request_id", request_id)];
     // What the conventions call a method that they do not know, in a name.
     let mut name = if *method == "_OTHER" { "HTTP".to_owned() } else { (*method).to_owned() };
     if let Some(routed) = routed {
         name = format!("{name} {}", routed.shape);
         attributes.push(text("http.route", &routed.shape));
-        attributes.push(text("pixy.account", &routed.account));
         // The server behind the intermediary, as the conventions say: the upstream's.
         attributes.push(text("server.address", &routed.host));
     }
+    attributes.extend(account.iter().map(|account| text("pixy.account", account)));
     let failed = *status >= 500;
     if *status != 0 {
         attributes.push(json!({ "key": "http.response.status_code", "value": { "intValue": status.to_string() } }));

@@ -7,6 +7,7 @@ use http::{HeaderMap, Method, StatusCode};
 
 use super::{Routed, Settings};
 use crate::metrics::Metrics;
+use crate::name::AccountName;
 use crate::upstream::Upstream;
 
 /// No traces.
@@ -41,5 +42,5 @@ impl Span {
     pub fn routed(&mut self, _: impl FnOnce() -> Routed) {}
 
     /// Not told.
-    pub fn answered(&mut self, _: StatusCode, _: &'static str, _: impl Display) {}
+    pub fn answered(&mut self, _: Option<&AccountName>, _: StatusCode, _: &'static str, _: impl Display) {}
 }

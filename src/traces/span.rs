@@ -9,6 +9,7 @@ use http::{HeaderMap, Method, StatusCode};
 use super::Routed;
 use super::context::Context;
 use super::export::Outbox;
+use crate::name::AccountName;
 
 /// A request under way; dropping it ends the span. A WebSocket's is over with its handshake.
 pub struct Span(Option<Box<Open>>);
@@ -32,6 +33,7 @@ pub(super) struct Record {
     /// One of the known methods, or `_OTHER`.
     pub method: &'static str,
     pub routed: Option<Routed>,
+    pub account: Option<String>,
     pub status: u16,
     /// Pixy's own code, or empty.
     pub code: &'static str,
@@ -53,6 +55,7 @@ impl Span {
             end: 0,
             method: known(method),
             routed: None,
+            account: None,
             status: 0,
             code: "",
             request_id: String::new(),
@@ -72,8 +75,15 @@ impl Span {
     }
 
     /// The answer's head is known: `code` is Pixy's own error code, or empty.
-    pub fn answered(&mut self, status: StatusCode, code: &'static str, request_id: impl Display) {
+    pub fn answered(
+        &mut self,
+        account: Option<&AccountName>,
+        status: StatusCode,
+        code: &'static str,
+        request_id: impl Display,
+    ) {
         if let Some(open) = &mut self.0 {
+            open.record.account = account.map(AccountName::to_string);
             (open.record.status, open.record.code) = (status.as_u16(), code);
             open.record.request_id = request_id.to_string();
         }

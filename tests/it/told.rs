@@ -50,7 +50,7 @@ async fn attack_53_no_label_is_an_agents_or_a_persons_word() {
             };
         }
     }
-    assert_eq!(names.into_iter().collect::<Vec<_>>(), ["account", "code", "le", "outcome", "status"]);
+    assert_eq!(names.into_iter().collect::<Vec<_>>(), ["account", "code", "le", "outcome", "status", "version"]);
     assert_eq!(accounts.into_iter().collect::<Vec<_>>(), ["\"\"", "\"a\""], "those of the configuration, and none");
     assert_eq!(
         codes.into_iter().collect::<Vec<_>>(),
