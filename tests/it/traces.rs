@@ -98,7 +98,7 @@ mod exported {
     const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
     #[tokio::test]
-    async fn a_request_is_a_span_below_the_agents_and_holds_nothing_of_it() {
+    async fn attack_53_a_request_is_a_span_below_the_agents_and_holds_nothing_of_it() {
         let collector = Upstream::answering(|_| Reply::json(200, &json!({}))).await;
         let url = collector.url();
         let stage = Stage::new(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &url), ("OTEL_SERVICE_NAME", "named")]).await;
