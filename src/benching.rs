@@ -1,6 +1,8 @@
 //! The door for `benches/micro.rs`: the steps of a request's way and of the vault, one by one, to be counted. Compiled with the
 //! feature `doors` alone, which no build that serves has.
 
+mod request;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -32,6 +34,7 @@ pub fn steps() -> Vec<(&'static str, Step)> {
     };
     steps.push(("usage", Box::new(usage)));
     steps.extend(crate::vault::benching::steps());
+    steps.extend(request::steps());
     steps
 }
 

@@ -126,21 +126,7 @@ pub(crate) static WORLD: LazyLock<World> = LazyLock::new(|| {
     let account = Account::new(first.name.clone(), Arc::clone(&first.profile), true, parts);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("there are threads");
     let bearer = runtime.block_on(async {
-        let login = Login {
-            access_token: Secret::random(32),
-            renewal: Renewal::None,
-            obtained_at: Timestamp::from_seconds(1_795_000_000),
-            lifetime: None,
-            not_before: None,
-            serial: 1,
-            client_id: None,
-            token_url: None,
-            revoke_url: None,
-            scopes: Vec::new(),
-            identity: Vec::new(),
-            claim_headers: vec![("x-account".to_owned(), "ours".to_owned())],
-        };
-        account.adopt(login).await.unwrap_or_else(|error| panic!("{error}"));
+        account.adopt(login()).await.unwrap_or_else(|error| panic!("{error}"));
         account
             .bearer(tokio::time::Instant::now() + crate::account::LONGEST_WAIT)
             .await
@@ -150,7 +136,25 @@ pub(crate) static WORLD: LazyLock<World> = LazyLock::new(|| {
     World { account, bearer, profiles, _runtime: runtime }
 });
 
-fn env() -> Env {
+/// With a token that is made anew each time.
+pub(crate) fn login() -> Login {
+    Login {
+        access_token: Secret::random(32),
+        renewal: Renewal::None,
+        obtained_at: Timestamp::from_seconds(1_795_000_000),
+        lifetime: None,
+        not_before: None,
+        serial: 1,
+        client_id: None,
+        token_url: None,
+        revoke_url: None,
+        scopes: Vec::new(),
+        identity: Vec::new(),
+        claim_headers: vec![("x-account".to_owned(), "ours".to_owned())],
+    }
+}
+
+pub(crate) fn env() -> Env {
     Env { home: Some("/home/fuzz".into()), ..Env::default() }
 }
 
