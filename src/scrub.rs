@@ -71,6 +71,7 @@ struct Search {
     families: Vec<Family>,
     /// Bytes that may follow a head within a needle.
     characters: Box<[bool; 256]>,
+    shortest: usize,
     longest: usize,
 }
 
@@ -92,7 +93,8 @@ impl Needles {
 
     /// A short text that is there as a whole, a header's value, without its secrets; and how many there were. `None`: none.
     pub fn scrub(&self, text: &[u8]) -> Option<(Vec<u8>, u64)> {
-        let (found, _) = self.search.as_ref()?.scan(text, true);
+        // Most names and values are shorter than any needle.
+        let (found, _) = self.search.as_ref().filter(|search| text.len() >= search.shortest)?.scan(text, true);
         if found.is_empty() {
             return None;
         }
@@ -157,7 +159,8 @@ impl Scrubber {
 
 impl Search {
     fn new(needles: Vec<Zeroizing<Vec<u8>>>) -> Option<Self> {
-        let longest = needles.iter().map(|needle| needle.len()).max()?;
+        let lengths = || needles.iter().map(|needle| needle.len());
+        let (shortest, longest) = (lengths().min()?, lengths().max()?);
         let mut characters = Box::new([false; 256]);
         let alphanumeric = (0..=u8::MAX).filter(u8::is_ascii_alphanumeric);
         let ours = needles.iter().flat_map(|needle| needle.iter().copied());
@@ -179,7 +182,7 @@ impl Search {
             .match_kind(MatchKind::LeftmostFirst)
             .build(families.iter().map(|family| family.head))
             .expect("a few heads of four bytes are far below the limits of an automaton");
-        Some(Self { heads, families, characters, longest })
+        Some(Self { heads, families, characters, shortest, longest })
     }
 
     /// Where needles stand in `text`, in order and apart from each other, and where the end begins that must wait for what
@@ -200,9 +203,12 @@ impl Search {
                 found.push(head.start()..at);
             }
         }
+        if last {
+            return (found, text.len());
+        }
         let begins_head = |start: &usize| self.families.iter().any(|family| family.head.starts_with(&text[*start..]));
         let undecided = (at.max(text.len().saturating_sub(HEAD - 1))..text.len()).find(begins_head);
-        (found, undecided.filter(|_| !last).unwrap_or(text.len()))
+        (found, undecided.unwrap_or(text.len()))
     }
 
     /// Where the last run of bytes begins that a needle could end in, as far as it matters.

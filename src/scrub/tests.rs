@@ -193,6 +193,14 @@ fn a_headers_value_is_scrubbed_as_a_whole() {
     assert_eq!(text, format!("[pixy:redacted]{},[pixy:redacted]**********", "*".repeat(TOKEN.len() - 15)).as_bytes());
 }
 
+#[test]
+fn a_value_that_is_nothing_but_the_shortest_secret_is_scrubbed() {
+    let secret = "0123456789abcdef";
+    assert_eq!(secret.len(), SHORTEST);
+    let scrubbed = needles(&[TOKEN, secret]).scrub(secret.as_bytes());
+    assert_eq!(scrubbed, Some((b"[pixy:redacted]*".to_vec(), 1)));
+}
+
 /// What leftmost-longest replacement makes of a whole text, the slow way.
 fn by_hand(text: &[u8], needles: &[Zeroizing<Vec<u8>>]) -> Vec<u8> {
     let mut out = text.to_vec();
