@@ -17,6 +17,14 @@ pub struct Stripped {
     presented: Vec<Secret>,
 }
 
+/// What becomes of a field, whatever its values are.
+#[derive(Clone, Copy)]
+struct Fate {
+    /// Its values may be the agent's key to Pixy.
+    is_key: bool,
+    passes: bool,
+}
+
 impl Stripped {
     /// What passes, in the order it came.
     pub fn headers(&self) -> &[(HeaderName, HeaderValue)] {
@@ -36,53 +44,60 @@ impl Stripped {
 
 /// Fields of one connection (RFC 9110 §7.6.1), compared with `_` read as `-`. The last one went with an upgrade to HTTP/2, which
 /// has ended (RFC 9113 §3.1), but not everywhere: its sender had to name it in `Connection` (RFC 7540 §3.2.1), and may not have.
-const HOP_BY_HOP: [&str; 9] = [
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "proxy-authenticate",
-    "http2-settings",
-];
+///
+/// These lists are patterns and not tables: a pattern is compiled to a look at the length first, and they are asked about every
+/// field of every request.
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "proxy-authenticate"
+            | "http2-settings"
+    )
+}
 
 /// Fields that carry credentials, of any provider.
-const CREDENTIALS: [&str; 9] = [
-    "authorization",
-    "proxy-authorization",
-    "x-api-key",
-    "api-key",
-    "x-goog-api-key",
-    "x-auth-token",
-    "x-amz-security-token",
-    "x-forwarded-access-token",
-    "cookie",
-];
+fn is_credential(name: &str) -> bool {
+    is_key(name)
+        || matches!(
+            name,
+            "proxy-authorization" | "x-auth-token" | "x-amz-security-token" | "x-forwarded-access-token" | "cookie"
+        )
+}
 
 /// Credentials that may be the agent's key to Pixy.
-const KEY_FIELDS: [&str; 4] = ["authorization", "x-api-key", "api-key", "x-goog-api-key"];
+fn is_key(name: &str) -> bool {
+    matches!(name, "authorization" | "x-api-key" | "api-key" | "x-goog-api-key")
+}
 
 /// Fields that tell where a request came from, or ask for another meaning than method and path have.
-const MISLEADING: [&str; 16] = [
-    "host",
-    "content-length", // written anew from the body's true length
-    "expect",
-    "forwarded",
-    "via",
-    "origin",
-    "referer",
-    "x-real-ip",
-    "x-original-url",
-    "x-original-uri",
-    "x-original-method",
-    "x-rewrite-url",
-    "x-http-method",
-    "x-http-method-override",
-    "x-method-override",
-    "max-forwards",
-];
+fn is_misleading(name: &str) -> bool {
+    matches!(
+        name,
+        "host"
+            | "content-length" // written anew from the body's true length
+            | "expect"
+            | "forwarded"
+            | "via"
+            | "origin"
+            | "referer"
+            | "x-real-ip"
+            | "x-original-url"
+            | "x-original-uri"
+            | "x-original-method"
+            | "x-rewrite-url"
+            | "x-http-method"
+            | "x-http-method-override"
+            | "x-method-override"
+            | "max-forwards"
+    )
+}
 
 /// Query parameters that carry credentials.
 const KEY_PARAMETERS: [&str; 4] = ["key", "api_key", "access_token", "token"];
@@ -92,36 +107,47 @@ pub fn strip(headers: HeaderMap, route: &Route) -> Stripped {
     let attach = route.profile().api.attach.header.as_str();
     let named = connection_named(&headers);
     let mut presented = Vec::new();
-    let mut passing = Vec::with_capacity(headers.len());
-    let mut current: Option<HeaderName> = None;
+    let mut passing: Vec<(HeaderName, HeaderValue)> = Vec::with_capacity(headers.len());
+    let mut fate = Fate { is_key: false, passes: false };
     for (name, value) in headers {
-        let Some(name) = name.or_else(|| current.clone()) else { continue };
-        // Some servers read `_` as `-`, and a name with either at an end as the name without. HeaderName is lower case already.
-        let dashed = if name.as_str().contains('_') {
-            Cow::Owned(name.as_str().replace('_', "-"))
-        } else {
-            Cow::Borrowed(name.as_str())
-        };
-        let plain = dashed.trim_matches('-');
-        if KEY_FIELDS.contains(&plain) || plain == attach {
+        // Of a field that comes several times, the name stands with the first value only.
+        if let Some(name) = &name {
+            fate = decide(name.as_str(), attach, &named);
+        }
+        if fate.is_key {
             presented.extend(key_of(&value));
         }
-        let drop = HOP_BY_HOP.contains(&plain)
-            || CREDENTIALS.contains(&plain)
-            || MISLEADING.contains(&plain)
-            || plain == attach
-            || plain.starts_with("sec-")
-            || plain.starts_with("proxy-")
-            || plain.starts_with("x-forwarded-")
-            || plain.starts_with("x-pixy-")
-            || named.iter().any(|field| *field == name.as_str() || *field == plain);
-        if !drop {
-            passing.push((name.clone(), value));
+        if fate.passes
+            && let Some(name) = name.or_else(|| passing.last().map(|(name, _)| name.clone()))
+        {
+            passing.push((name, value));
         }
-        current = Some(name);
     }
     let query = route.query().and_then(|query| strip_query(query, &mut presented));
     Stripped { headers: passing, query, presented }
+}
+
+/// Decides by the name alone, which is in lower case.
+fn decide(name: &str, attach: &str, named: &[String]) -> Fate {
+    // Some servers read `_` as `-`, and a name with either at an end as the name without.
+    let dashed =
+        if name.bytes().any(|byte| byte == b'_') { Cow::Owned(name.replace('_', "-")) } else { Cow::Borrowed(name) };
+    let plain = dashed.trim_matches('-');
+    let stays = is_hop_by_hop(plain)
+        || is_credential(plain)
+        || is_misleading(plain)
+        || plain == attach
+        || begins(plain, b"sec-")
+        || begins(plain, b"proxy-")
+        || begins(plain, b"x-forwarded-")
+        || begins(plain, b"x-pixy-")
+        || named.iter().any(|field| *field == name || *field == plain);
+    Fate { is_key: is_key(plain) || plain == attach, passes: !stays }
+}
+
+/// As `starts_with`, with a length that the compiler knows.
+pub(super) fn begins<const LENGTH: usize>(name: &str, with: &[u8; LENGTH]) -> bool {
+    name.as_bytes().first_chunk() == Some(with)
 }
 
 /// The one Host of a request (RFC 9112 §3.2): none or several is not a request that means one thing.
