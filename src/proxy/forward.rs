@@ -8,48 +8,32 @@ use super::attach::Outgoing;
 use super::reply::Refusal;
 use super::request_id::RequestId;
 use super::scrub::Scrub;
+use super::strip::begins;
 use super::upgrade;
 use crate::upstream::{Incoming, SendError, Upstream};
 
 /// Fields that stay behind: those of one connection, and those that would act on the agent's side or on a program between it
 /// and Pixy. All others cross, scrubbed.
-const STAYING: [&str; 26] = [
-    // Of one connection (RFC 9110 §7.6.1).
-    "connection",
-    "keep-alive",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    // They name where to go instead: past Pixy, with the agent's own key.
-    "location",
-    "content-location",
-    "refresh",
-    "link",
-    "alt-svc",
-    // A client would keep them and apply them to Pixy's host, with everything else that is there.
-    "set-cookie",
-    "set-cookie2",
-    "clear-site-data",
-    "strict-transport-security",
-    "public-key-pins",
-    "public-key-pins-report-only",
-    "service-worker-allowed",
-    // A browser would send reports about its person there, or show a page what is timed.
-    "nel",
-    "report-to",
-    "reporting-endpoints",
-    "timing-allow-origin",
-    // They are about the credential, which is not the agent's: no client is to answer a challenge with what it has.
-    "www-authenticate",
-    "authentication-info",
-    // A web server between the agent and Pixy would send the file that they name.
-    "x-accel-redirect",
-    "x-sendfile",
-];
-
-/// The same, by how they begin: of proxies, what opens an origin to web pages (Fetch standard), and what Pixy alone says.
-const STAYING_BEGINNINGS: [&str; 3] = ["proxy-", "access-control-", "x-pixy-"];
+fn stays(name: &str) -> bool {
+    matches!(
+        name,
+        // Of one connection (RFC 9110 §7.6.1).
+        "connection" | "keep-alive" | "te" | "trailer" | "transfer-encoding" | "upgrade"
+        // They name where to go instead: past Pixy, with the agent's own key.
+        | "location" | "content-location" | "refresh" | "link" | "alt-svc"
+        // A client would keep them and apply them to Pixy's host, with everything else that is there.
+        | "set-cookie" | "set-cookie2" | "clear-site-data" | "strict-transport-security" | "public-key-pins"
+        | "public-key-pins-report-only" | "service-worker-allowed"
+        // A browser would send reports about its person there, or show a page what is timed.
+        | "nel" | "report-to" | "reporting-endpoints" | "timing-allow-origin"
+        // They are about the credential, which is not the agent's: no client is to answer a challenge with what it has.
+        | "www-authenticate" | "authentication-info"
+        // A web server between the agent and Pixy would send the file that they name.
+        | "x-accel-redirect" | "x-sendfile"
+    )
+    // Of proxies, what opens an origin to web pages (Fetch standard), and what Pixy alone says.
+    || begins(name, b"proxy-") || begins(name, b"access-control-") || begins(name, b"x-pixy-")
+}
 
 /// Sends; follows nothing. A redirect is not passed on either: clients would send the prompt again, to whomever it names.
 pub async fn forward(
@@ -111,21 +95,16 @@ fn is_encoded(headers: &HeaderMap) -> bool {
     members(headers, &CONTENT_ENCODING).any(|coding| !coding.is_empty() && coding != "identity")
 }
 
-fn crossing(headers: HeaderMap) -> HeaderMap {
+/// Taken out of what came, which may change the order of the fields: it has no meaning (RFC 9110 §5.3). That of the values of one
+/// field stays.
+fn crossing(mut headers: HeaderMap) -> HeaderMap {
     let named: Vec<String> = members(&headers, &CONNECTION).collect();
-    let mut crossing = HeaderMap::with_capacity(headers.len());
-    let mut current: Option<HeaderName> = None;
-    for (name, value) in headers {
-        current = name.or(current);
-        let Some(name) = &current else { continue };
-        let stays = STAYING.contains(&name.as_str())
-            || STAYING_BEGINNINGS.iter().any(|beginning| name.as_str().starts_with(beginning))
-            || named.iter().any(|named| named == name.as_str());
-        if !stays {
-            crossing.append(name, value);
-        }
+    let stays = |name: &HeaderName| stays(name.as_str()) || named.iter().any(|named| named == name.as_str());
+    let staying: Vec<HeaderName> = headers.keys().filter(|name| stays(name)).cloned().collect();
+    for name in staying {
+        headers.remove(name);
     }
-    crossing
+    headers
 }
 
 /// The members of a comma list, in lower case. One that is no text hides none beside it.
