@@ -75,13 +75,13 @@ fn target(api: &Api, path: &str, query: Option<&str>) -> Result<Uri, Refusal> {
         target.push('?');
         target.push_str(query);
     }
-    target.parse().map_err(|_| Refusal::BadRequest("the request target is not one"))
+    Uri::try_from(target).map_err(|_| Refusal::BadRequest("the request target is not one"))
 }
 
 fn headers(api: &Api, passing: &[(HeaderName, HeaderValue)], bearer: &Bearer) -> Result<HeaderMap, Refusal> {
     let mut headers = HeaderMap::with_capacity(passing.len() + 4);
     for (name, value) in passing {
-        headers.append(name.clone(), value.clone());
+        headers.append(name, value.clone());
     }
     for (name, value) in &api.headers.default {
         headers.entry(name.clone()).or_insert_with(|| value.clone());
@@ -109,7 +109,7 @@ fn headers(api: &Api, passing: &[(HeaderName, HeaderValue)], bearer: &Bearer) ->
 fn credential(attach: &Attach, bearer: &Bearer) -> Result<(HeaderName, HeaderValue), Refusal> {
     let token = bearer.token().expose();
     let value = match &attach.scheme {
-        Some(scheme) => HeaderValue::try_from(format!("{scheme} {token}")),
+        Some(scheme) => HeaderValue::try_from([scheme, " ", token].concat()),
         None => HeaderValue::from_str(token),
     };
     // A token with other bytes is refused when it arrives, so this is not reached; if it were, nothing is sent.
@@ -120,17 +120,15 @@ fn credential(attach: &Attach, bearer: &Bearer) -> Result<(HeaderName, HeaderVal
 
 /// Adds members to a comma list that the agent may have sent, each once, the agent's first.
 fn merge(headers: &mut HeaderMap, name: &HeaderName, members: &[String]) {
-    let sent: Vec<String> = headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(|member| member.trim().to_owned())
-        .filter(|member| !member.is_empty())
-        .collect();
-    let missing = members.iter().filter(|member| !sent.contains(member)).cloned();
-    let list = sent.iter().cloned().chain(missing).collect::<Vec<_>>().join(",");
-    if let Ok(value) = HeaderValue::from_str(&list) {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    let sent = values.flat_map(|value| value.split(',')).map(str::trim).filter(|member| !member.is_empty());
+    let mut list: Vec<&str> = sent.collect();
+    for member in members {
+        if !list.contains(&member.as_str()) {
+            list.push(member);
+        }
+    }
+    if let Ok(value) = HeaderValue::try_from(list.join(",")) {
         headers.insert(name.clone(), value);
     }
 }
