@@ -296,9 +296,14 @@ impl PathPattern {
 
     /// Whether `path` (starting with `/`, no query, already checked to be free of encoded separators) is meant.
     pub fn matches(&self, path: &str) -> bool {
-        let Some(path) = path.strip_prefix('/') else { return false };
-        let mut given = path.split('/');
-        self.0.iter().all(|segment| given.next().is_some_and(|text| segment.matches(text))) && given.next().is_none()
+        let mut rest = path;
+        let all_match = self.0.iter().all(|segment| {
+            let Some(below) = rest.strip_prefix('/') else { return false };
+            let end = below.bytes().position(|byte| byte == b'/').unwrap_or(below.len());
+            rest = &below[end..];
+            segment.matches(&below[..end])
+        });
+        all_match && rest.is_empty()
     }
 
     /// The pattern as it is written in a profile.

@@ -91,16 +91,12 @@ pub fn find(account: &Arc<Account>, bound: bool, method: &Method, uri: &Uri) -> 
         return Ok(route("/", Purpose::Hello));
     }
     check_path(path).map_err(Refusal::BadRequest)?;
-    let mut methods = rules.iter().filter(|rule| rule.path.matches(path)).map(|rule| &rule.method).peekable();
-    if methods.peek().is_none() {
-        return Err(Refusal::PathNotAllowed);
+    if rules.iter().any(|rule| rule.method == *method && rule.path.matches(path)) {
+        return Ok(route(path, Purpose::Call));
     }
-    let methods: Vec<&Method> = methods.collect();
-    if !methods.contains(&method) {
-        let allow = methods.iter().map(|method| method.as_str()).collect::<Vec<_>>().join(", ");
-        return Err(Refusal::MethodNotAllowed { allow });
-    }
-    Ok(route(path, Purpose::Call))
+    let others = rules.iter().filter(|rule| rule.path.matches(path)).map(|rule| rule.method.as_str());
+    let allow = others.collect::<Vec<_>>().join(", ");
+    Err(if allow.is_empty() { Refusal::PathNotAllowed } else { Refusal::MethodNotAllowed { allow } })
 }
 
 /// The same for a request that asks for a WebSocket, which has a list of its own.
@@ -157,7 +153,9 @@ fn check_segment(segment: &str) -> Result<(), &'static str> {
             // An escape may stand for nothing that has a meaning in a path, here or after a second decoding.
             b'%' => !character.is_ascii_control() && !matches!(character, '/' | '\\' | '.' | '%' | ';' | '?' | '#'),
             // RFC 3986 §3.3 pchar, without ';' (path parameters).
-            _ => character.is_ascii_alphanumeric() || "-._~!$&'()*+,=:@".contains(character),
+            _ => matches!(character,
+                'a'..='z' | 'A'..='Z' | '0'..='9' | '-' | '.' | '_' | '~'
+                | '!' | '$' | '&' | '\'' | '(' | ')' | '*' | '+' | ',' | '=' | ':' | '@'),
         });
         if !fine {
             return Err("the path holds an encoded or unsafe character");
