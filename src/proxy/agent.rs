@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::HeaderMap;
 use http::header::ORIGIN;
+use http::{HeaderMap, HeaderName};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
@@ -86,7 +86,8 @@ const MINUTE: Duration = Duration::from_mins(1);
 /// A page in a browser says where it comes from (Fetch standard): nothing else sends `Origin` or `Sec-Fetch-Site`. Node's
 /// fetch sends `Sec-Fetch-Mode`, which is therefore no sign.
 pub fn refuse_browser(headers: &HeaderMap) -> Result<(), Refusal> {
-    if headers.contains_key(ORIGIN) || headers.contains_key("sec-fetch-site") {
+    static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+    if headers.contains_key(ORIGIN) || headers.contains_key(&SEC_FETCH_SITE) {
         return Err(Refusal::BrowserRefused);
     }
     Ok(())
