@@ -63,10 +63,12 @@ pub(super) fn check_expectation(value: &[u8]) -> Result<(), Refused> {
 
 /// RFC 3986 §3.3: `pchar`, and the slash. Percent signs are looked at where the path is given its meaning.
 fn is_path(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:@".contains(&byte)
+    matches!(byte,
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$' | b'&' | b'\''
+        | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' | b':' | b'@')
 }
 
 /// RFC 3986 §3.4, and brackets, braces, bars and carets, which clients do not escape in a query and nobody reads otherwise.
 fn is_query(byte: u8) -> bool {
-    is_path(byte) || b"?[]{}|^".contains(&byte)
+    is_path(byte) || matches!(byte, b'?' | b'[' | b']' | b'{' | b'}' | b'|' | b'^')
 }
