@@ -8,6 +8,8 @@ mod glance;
 mod ledger;
 mod quota;
 
+use std::sync::LazyLock;
+
 use memchr::memmem;
 
 pub use glance::Glance;
@@ -15,7 +17,7 @@ pub use ledger::{Hour, Ledger};
 pub use quota::Quota;
 
 /// Every member that holds a count has this in its name, in every dialect: one search finds them all.
-const COMMON: &[u8] = b"oken";
+static COMMON: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new("oken"));
 
 /// Longer than what stands before [`COMMON`] in any of the names, and than what stands behind it.
 const NAME: usize = 20;
@@ -69,7 +71,7 @@ impl Tokens {
     /// The largest counts that stand in a text.
     fn told_in(text: &[u8]) -> Self {
         let mut told = Self::default();
-        for at in memmem::find_iter(text, COMMON) {
+        for at in COMMON.find_iter(text) {
             let Some((name, behind)) = member(text, at) else { continue };
             let count = match name {
                 b"input_tokens" | b"prompt_tokens" | b"promptTokenCount" => &mut told.input,

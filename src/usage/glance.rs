@@ -31,7 +31,9 @@ impl Glance {
 
     /// What the answer has told of tokens by now.
     pub fn tokens(&mut self) -> Tokens {
-        Tokens::told_in(&self.first).larger(Tokens::told_in(self.last.make_contiguous()))
+        let last = Tokens::told_in(self.last.make_contiguous());
+        // A short answer is whole in its end.
+        if self.first.len() < FIRST { last } else { last.larger(Tokens::told_in(&self.first)) }
     }
 }
 
