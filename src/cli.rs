@@ -9,6 +9,7 @@ mod doctor;
 mod house;
 mod inspect;
 mod link;
+mod log;
 mod screen;
 mod serve;
 mod show;

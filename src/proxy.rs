@@ -175,7 +175,8 @@ impl Proxy {
         let open = self.parts.metrics.open_stream();
         let mut answer = self.send(&checked, &bearer).await?;
         if answer.response.status() == StatusCode::UNAUTHORIZED {
-            answer = self.repair(answer, &checked, &bearer, until).await?;
+            // Boxed, for it is rare and would make every request's future larger.
+            answer = Box::pin(self.repair(answer, &checked, &bearer, until)).await?;
         }
         let idle = self.parts.upstream.idle_timeout();
         let Answer { response, scrub } = answer;

@@ -150,22 +150,20 @@ pub async fn serve<S, B>(
             _ = &mut down => break,
         };
         let (surface, exchanges) = (surface.clone(), Arc::clone(&capacity.exchanges));
-        let connection = connection(stream, peer, limits, pulse, exchanges, surface, shutdown.clone());
-        connections.spawn(async move {
-            connection.await;
-            drop(place);
-        });
+        connections.spawn(connection(stream, peer, limits, pulse, place, exchanges, surface, shutdown.clone()));
     }
     drop(listener);
     let drained = async { while connections.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(limits.drain_time, drained).await;
 }
 
+#[expect(clippy::too_many_arguments, reason = "one task, and every future around it would have its room twice")]
 async fn connection<S, B>(
     stream: Box<dyn Stream>,
     peer: Peer,
     limits: Limits,
     pulse: Arc<Pulse>,
+    _place: Place,
     exchanges: Arc<Crowd>,
     surface: S,
     mut shutdown: watch::Receiver<bool>,
@@ -190,7 +188,7 @@ async fn connection<S, B>(
         Protocol::Http1 => {
             {
                 let connection = http1(&limits).serve_connection(TokioIo::new(stream), entry).with_upgrades();
-                tokio::pin!(connection);
+                let mut connection = std::pin::pin!(connection);
                 let down = tokio::select! {
                     result = &mut connection => {
                         finished(&result);
@@ -208,8 +206,8 @@ async fn connection<S, B>(
             pulse.left().await;
         }
         Protocol::Http2 => {
-            let connection = http2::builder(&limits).serve_connection(TokioIo::new(stream), entry);
-            tokio::pin!(connection);
+            // Boxed, for it would make the future of every connection larger.
+            let mut connection = Box::pin(http2::builder(&limits).serve_connection(TokioIo::new(stream), entry));
             let farewell = tokio::select! {
                 result = &mut connection => return finished(&result),
                 _ = shutdown.wait_for(|&down| down) => None,

@@ -169,9 +169,8 @@ impl Upstream {
     }
 
     async fn exchange(&self, mut request: Request<Body>, unclear: Unclear) -> Result<Response<Incoming>, SendError> {
-        check(&request)?;
         let deadline = Instant::now() + self.head_timeout;
-        let origin = self.pool.origin(request.uri()).ok_or_else(|| SendError::Unreachable("no host".into()))?;
+        let origin = self.pool.origin(request.uri())?;
         loop {
             let late = |_| SendError::Unreachable("no connection was free in time".into());
             let lease = timeout_at(deadline, origin.lease()).await.map_err(late)??;
@@ -195,7 +194,7 @@ impl Upstream {
     /// the head of its answer. After a 101 `hyper::upgrade::on(response)` gives the stream; any other answer is one like
     /// those of [`Upstream::send`].
     pub async fn upgrade(&self, request: Request<Body>) -> Result<Response<Incoming>, SendError> {
-        check(&request)?;
+        dial::check(request.uri())?;
         let deadline = Instant::now() + self.head_timeout;
         let stream = self.dialler.dial_http1(request.uri()).await.map_err(SendError::Unreachable)?;
         match timeout_at(deadline, h1::upgrade(stream, request)).await {
@@ -254,14 +253,6 @@ pub fn is_loopback_host(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost")
         || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-fn check(request: &Request<Body>) -> Result<(), SendError> {
-    if dial::may_be_dialled(request.uri()) {
-        Ok(())
-    } else {
-        Err(SendError::Unreachable("plain http is for loopback hosts alone, and some addresses are for nobody".into()))
-    }
 }
 
 fn innermost<'a>(mut error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {

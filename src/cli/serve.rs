@@ -1,20 +1,23 @@
 //! `pixy serve`.
 
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
-use super::{Failure, LogFormat, LogLevel, LogOptions, runtime};
+use super::{Failure, LogOptions, log, runtime};
 use crate::account::State;
 use crate::app::{self, Running};
 use crate::config::{self, Config, Env};
 use crate::hardening::{Guards, Neighbours};
 
 /// Serves until SIGTERM or SIGINT.
-pub(super) fn serve(mut config: Config, log: &LogOptions, mut guards: Guards) -> Result<(), Failure> {
-    start_log(log);
+pub(super) fn serve(mut config: Config, options: &LogOptions, mut guards: Guards) -> Result<(), Failure> {
+    log::start(options);
     config.traces = config::traces();
     let neighbours = Neighbours::new();
     guards.confine(&app::places(&config)); // the runtime, and so every thread, comes after it
+    // The allocator's own thread, too: it gives back what streams have let go of when no request comes that would.
+    if let Err(error) = tikv_jemalloc_ctl::background_thread::write(true) {
+        tracing::debug!(%error, "memory is given back by later requests alone");
+    }
     let (file, env) = (config.file.clone(), Env::read());
     let runtime = runtime()?;
     let outcome = runtime.block_on(async {
@@ -99,24 +102,4 @@ fn names(running: &Running, wanted: impl Fn(State) -> bool) -> Vec<String> {
 
 fn or_none(names: &[String]) -> String {
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
-}
-
-/// Logs to standard error. The level is Pixy's own: what libraries say at `trace` may hold what they carry, so they are kept
-/// at `info` whatever is asked for.
-fn start_log(options: &LogOptions) {
-    let level = match options.log {
-        LogLevel::Error => "error",
-        LogLevel::Warn => "warn",
-        LogLevel::Info => "info",
-        LogLevel::Debug => "debug",
-        LogLevel::Trace => "trace",
-    };
-    let others = if matches!(options.log, LogLevel::Error | LogLevel::Warn) { level } else { "info" };
-    let filter = EnvFilter::new(format!("{others},pixy={level}"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    // A second logger in one process (tests) is not worth dying for.
-    let _ = match options.log_format {
-        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-    };
 }

@@ -44,7 +44,7 @@ pub async fn forward(
 ) -> Result<Response<Incoming>, Refusal> {
     let asked = outgoing.asks_for_socket();
     let sent = if asked {
-        upstream.upgrade(outgoing.into_request()).await
+        Box::pin(upstream.upgrade(outgoing.into_request())).await // boxed, for it is rare and large
     } else {
         upstream.send(outgoing.into_request()).await
     };

@@ -65,13 +65,13 @@ where
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let begun = self.pulse.begin();
         let closes = self.prepare(&mut request).is_some() && self.protocol == Protocol::Http1;
-        let (surface, exchanges) = (self.surface.clone(), Arc::clone(&self.exchanges));
+        let (mut surface, exchanges) = (self.surface.clone(), Arc::clone(&self.exchanges));
         let waits = Arc::clone(self.pulse.waits());
         Box::pin(async move {
             // Over HTTP/1, what the exchange waits for is what the connection waits for.
             let waits = STREAM.try_with(Arc::clone).unwrap_or(waits);
             let place = exchanges.room(None).await.map(|room| room.taken_by(waits));
-            let mut response = surface.oneshot(request).await?;
+            let mut response = surface.ready().await?.call(request).await?;
             if closes {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tower::Service as _;
 
 use super::resolve::Resolver;
-use super::{BoxError, resolve};
+use super::{BoxError, SendError, resolve};
 
 /// Plain to this machine, TLS to everything else.
 pub(super) type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
@@ -60,9 +60,18 @@ impl Dialler {
     }
 }
 
+/// Refuses what [`may_be_dialled`] does not allow.
+pub(super) fn check(uri: &Uri) -> Result<(), SendError> {
+    if may_be_dialled(uri) {
+        Ok(())
+    } else {
+        Err(SendError::Unreachable("plain http is for loopback hosts alone, and some addresses are for nobody".into()))
+    }
+}
+
 /// Plain HTTP is for this machine alone, and an address in a URL has to be one that a provider may have: names are
 /// judged when they are looked up.
-pub(super) fn may_be_dialled(uri: &Uri) -> bool {
+fn may_be_dialled(uri: &Uri) -> bool {
     let Some(host) = uri.host() else { return false };
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     let fits = bare.parse().map_or(true, |address| resolve::may_be_dialled(host, address));

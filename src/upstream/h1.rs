@@ -1,5 +1,6 @@
 //! HTTP/1.1: one request at a time, and the connection goes on only after a clean end of both messages.
 
+use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ pub(super) struct Http1 {
 /// What the holder of a connection tells the task that drives it.
 enum Word {
     /// It is given back, but its request has not ended yet.
-    Back(Http1),
+    Back(Box<Http1>), // boxed, for a channel has room for many words at once
     /// From now on it may lie unused for so long.
     Keep(Duration),
 }
@@ -44,7 +45,8 @@ pub(super) async fn open(origin: &Arc<Origin>, stream: Stream) -> Result<Http1, 
     let (sender, connection) = builder().handshake(stream).await?;
     let (driver, words) = mpsc::unbounded_channel();
     let (id, keep, origin) = (origin.number(), origin.tuning.idle, Arc::downgrade(origin));
-    tokio::spawn(drive(connection, words, keep, Weak::clone(&origin), id));
+    // Boxed, for what is handed to an async function has its room twice.
+    tokio::spawn(drive(Box::pin(connection), words, keep, Weak::clone(&origin), id));
     Ok(Http1 { sender, id, reused: false, last: false, keep, origin, driver })
 }
 
@@ -160,20 +162,19 @@ impl Http1 {
         } else {
             let driver = self.driver.clone();
             // When the driver is gone, so is the connection.
-            let _ = driver.send(Word::Back(self));
+            let _ = driver.send(Word::Back(Box::new(self)));
         }
     }
 }
 
 /// Moves the bytes of a connection for as long as it lives.
 async fn drive(
-    connection: Connection,
+    mut connection: Pin<Box<Connection>>,
     mut words: mpsc::UnboundedReceiver<Word>,
     mut keep: Duration,
     origin: Weak<Origin>,
     id: u64,
 ) {
-    let mut connection = std::pin::pin!(connection);
     let mut look = std::pin::pin!(tokio::time::sleep(keep));
     loop {
         tokio::select! {
@@ -198,7 +199,7 @@ async fn drive(
                     }
                 };
                 match (tokio::time::timeout(ENDING, ready).await, origin.upgrade()) {
-                    (Ok(true), Some(origin)) => origin.park(held),
+                    (Ok(true), Some(origin)) => origin.park(*held),
                     _ => break,
                 }
             }

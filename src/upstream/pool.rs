@@ -4,27 +4,28 @@
 //! becomes free goes to whoever waits longest; connections are made for as many as wait, not for each. So 300 requests
 //! at once open three connections that carry 100 streams each, or 300 that carry one each.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use http::Uri;
-use http::uri::{Authority, PathAndQuery, Scheme};
+use http::uri::{PathAndQuery, Scheme};
 use hyper::client::conn::http2;
 use hyper_util::client::legacy::connect::Connection as _;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::body::Outbound;
-use super::dial::Dialler;
+use super::dial::{self, Dialler};
 use super::h1::{self, Http1};
 use super::h2::{self, Http2, Slot};
 use super::{BoxError, SendError, Tuning};
 
 /// All origins.
 pub(super) struct Pool {
-    origins: Mutex<HashMap<(Scheme, Authority), Arc<Origin>>>,
+    /// A handful: one for each host of a provider.
+    origins: Mutex<Vec<Arc<Origin>>>,
     dialler: Arc<Dialler>,
     tuning: Tuning,
 }
@@ -71,19 +72,25 @@ impl Pool {
         Self { origins: Mutex::default(), dialler, tuning }
     }
 
-    /// The origin of a URI; `None` when it is not absolute.
-    pub(super) fn origin(&self, uri: &Uri) -> Option<Arc<Origin>> {
-        let (scheme, authority) = (uri.scheme()?.clone(), uri.authority()?.clone());
+    /// The origin of a URI, if it may be dialled: that is judged once, when it is first asked for.
+    pub(super) fn origin(&self, uri: &Uri) -> Result<Arc<Origin>, SendError> {
+        let no_host = || SendError::Unreachable("no host".into());
+        let (scheme, authority) = (uri.scheme().ok_or_else(no_host)?, uri.authority().ok_or_else(no_host)?);
         let mut origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = origins.entry((scheme, authority)).or_insert_with_key(|(scheme, authority)| {
-            let mut parts = http::uri::Parts::default();
-            parts.scheme = Some(scheme.clone());
-            parts.authority = Some(authority.clone());
-            parts.path_and_query = Some(PathAndQuery::from_static("/"));
-            let uri = Uri::from_parts(parts).expect("scheme, authority and path are there");
-            Origin::new(uri, Arc::clone(&self.dialler), self.tuning.clone())
-        });
-        Some(Arc::clone(found))
+        let is_it =
+            |origin: &&Arc<Origin>| origin.uri.authority() == Some(authority) && origin.uri.scheme() == Some(scheme);
+        if let Some(known) = origins.iter().find(is_it) {
+            return Ok(Arc::clone(known));
+        }
+        dial::check(uri)?;
+        let mut parts = http::uri::Parts::default();
+        parts.scheme = Some(scheme.clone());
+        parts.authority = Some(authority.clone());
+        parts.path_and_query = Some(PathAndQuery::from_static("/"));
+        let uri = Uri::from_parts(parts).expect("scheme, authority and path are there");
+        let new = Origin::new(uri, Arc::clone(&self.dialler), self.tuning.clone());
+        origins.push(Arc::clone(&new));
+        Ok(new)
     }
 }
 
