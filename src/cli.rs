@@ -24,6 +24,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::config::{self, Config};
 use crate::hardening;
 use crate::link::Problem;
+use control::Control;
 
 /// A sidecar proxy that holds your LLM logins, so that the agent beside it never does.
 #[derive(Parser)]
@@ -195,6 +196,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
     let load = || -> Result<Config, Failure> {
         config::load(cli.config.as_deref()).map_err(|faults| Failure::Usage(faults.to_string()))
     };
+    let running = || Control::find(cli.config.as_deref());
     match cli.command.unwrap_or(Command::Serve) {
         Command::Serve => {
             let guards = hardening::begin();
@@ -219,22 +221,22 @@ fn run(cli: Cli) -> Result<(), Failure> {
             }
             Err(text) => Err(Failure::Usage(format!("pixy: {text}"))),
         },
-        Command::Link { name, older_copy: true, json, .. } => link::take_older_copy(&load()?, &name, json),
-        Command::Link { name, yes, json, .. } => link::link(&load()?, &name, yes, json),
-        Command::Unlink { name, json } => show::unlink(&load()?, &name, json),
-        Command::Status { json } => status::status(&load()?, json),
-        Command::Url { json } => show::url(&load()?, json),
-        Command::Env { name, client, json } => show::env(&load()?, &name, client.as_deref(), json),
+        Command::Link { name, older_copy: true, json, .. } => link::take_older_copy(running()?, &name, json),
+        Command::Link { name, yes, json, .. } => link::link(running()?, &name, yes, json),
+        Command::Unlink { name, json } => show::unlink(&running()?, &name, json),
+        Command::Status { json } => status::status(&running()?, json),
+        Command::Url { json } => show::url(&running()?, json),
+        Command::Env { name, client, json } => show::env(&running()?, &name, client.as_deref(), json),
         Command::Key { what: KeyCommand::New } => {
             println!("{}", crate::vault::new_key().expose());
             Ok(())
         }
-        Command::Key { what: KeyCommand::Rotate } => house::rotate(&load()?),
-        Command::Export { file } => house::export(&load()?, &file),
-        Command::Import { file, replace } => house::import(&load()?, &file, replace),
+        Command::Key { what: KeyCommand::Rotate } => house::rotate(&running()?),
+        Command::Export { file } => house::export(&running()?, &file),
+        Command::Import { file, replace } => house::import(&running()?, &file, replace),
         Command::Doctor(options) => doctor::doctor(&options, || config::load(cli.config.as_deref())),
-        Command::Health => show::health(&load()?),
-        Command::Run { name, command } => show::run(&load()?, &name, &command),
+        Command::Health => show::health(&running()?),
+        Command::Run { name, command } => show::run(&running()?, &name, &command),
     }
 }
 

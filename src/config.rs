@@ -11,6 +11,7 @@ mod check;
 mod env;
 mod fault;
 mod node;
+mod place;
 mod profile;
 mod raw;
 mod scope;
@@ -48,16 +49,27 @@ pub fn load(explicit: Option<&Path>) -> Result<Config, Faults> {
 
 /// As [`load`], with an environment that was read before.
 pub fn load_with(explicit: Option<&Path>, env: &Env) -> Result<Config, Faults> {
-    if let Some(file) = explicit.or(env.config.as_deref()) {
-        return parse(&read(file)?, Some(file.to_path_buf()), env);
-    }
-    let own = env.home.as_ref().map(|home| home.join(".config/pixy/pixy.yaml"));
-    let found =
-        own.into_iter().chain([PathBuf::from("/etc/pixy/pixy.yaml")]).find(|file| file.symlink_metadata().is_ok());
-    match found {
+    match find(explicit, env) {
         Some(file) => parse(&read(&file)?, Some(file), env),
         None => parse(shipped::CONFIGURATION, None, env),
     }
+}
+
+/// `state_dir` of a configuration that has faults, or that cannot be read: as far as it can be told, else its default. There the
+/// Pixy is found that took up an earlier version of the file. `None`: the default needs `HOME`, which is not set.
+pub fn state_dir(explicit: Option<&Path>) -> Option<PathBuf> {
+    let env = Env::read();
+    let written = find(explicit, &env).and_then(|file| place::state_dir(&read(&file).ok()?));
+    let path = |text: &str| value::path(text, env.home()).ok();
+    written.and_then(|text| path(&text)).or_else(|| path(build::STATE_DIR))
+}
+
+fn find(explicit: Option<&Path>, env: &Env) -> Option<PathBuf> {
+    if let Some(file) = explicit.or(env.config.as_deref()) {
+        return Some(file.to_path_buf());
+    }
+    let own = env.home.as_ref().map(|home| home.join(".config/pixy/pixy.yaml"));
+    own.into_iter().chain([PathBuf::from("/etc/pixy/pixy.yaml")]).find(|file| file.symlink_metadata().is_ok())
 }
 
 /// Reads a configuration from its text; `file` is where the text came from, for messages and [`Config::file`].
@@ -187,6 +199,17 @@ pub struct Config {
     pub replay_bytes: usize,
     /// Where traces go; not of the file but of [`traces()`], which who serves asks.
     pub traces: crate::traces::Settings,
+}
+
+impl Config {
+    /// A fault that shows itself only when the configuration is put to use, told as those are that reading finds: with its place.
+    /// `path` is the key, outermost first, and may go on where nothing is written any more.
+    pub fn fault(&self, path: &[String], predicate: &str) -> Faults {
+        let file = self.file.as_deref();
+        let text = file.map_or_else(|| Ok(shipped::CONFIGURATION.to_owned()), read).unwrap_or_default();
+        let name = file.map_or_else(|| shipped::CONFIGURATION_NAME.to_owned(), |file| file.display().to_string());
+        place::fault(name, text, path, predicate)
+    }
 }
 
 /// Where agents connect.

@@ -1,6 +1,6 @@
 //! Speaks to the running Pixy over its control socket.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST};
@@ -11,12 +11,14 @@ use serde_json::Value;
 use tokio::net::UnixStream;
 
 use super::{Failure, told};
-use crate::config::Config;
+use crate::config::{self, Config, Faults};
 use crate::link::Problem;
 
 /// The running Pixy.
 pub(super) struct Control {
     socket: PathBuf,
+    /// What is wrong with the file that says where it is.
+    faults: Option<Faults>,
 }
 
 /// An answer that is not what was asked for.
@@ -33,7 +35,25 @@ const LARGEST: usize = 4 << 20;
 impl Control {
     /// The Pixy of this configuration.
     pub(super) fn of(config: &Config) -> Self {
-        Self { socket: config.state_dir.join("control.sock") }
+        Self { socket: config.state_dir.join("control.sock"), faults: None }
+    }
+
+    /// The Pixy of this file (else of where a configuration is looked for). A file with faults is no reason not to find it: it
+    /// serves on by what it took up before.
+    pub(super) fn find(file: Option<&Path>) -> Result<Self, Failure> {
+        let faults = match config::load(file) {
+            Ok(config) => return Ok(Self::of(&config)),
+            Err(faults) => faults,
+        };
+        match config::state_dir(file) {
+            Some(state_dir) => Ok(Self { socket: state_dir.join("control.sock"), faults: Some(faults) }),
+            None => Err(Failure::Usage(faults.to_string())),
+        }
+    }
+
+    /// What is wrong with the file, as it is now.
+    pub(super) fn faults(&self) -> Option<&Faults> {
+        self.faults.as_ref()
     }
 
     /// One call of the JSON API.
@@ -72,6 +92,11 @@ impl Control {
 
     fn not_running(&self, error: &std::io::Error) -> Refused {
         let socket = self.socket.display();
+        if let Some(faults) = &self.faults {
+            let consequence =
+                format!("and no Pixy was reached that serves by an earlier version (on {socket}: {error})");
+            return Refused::Failure(Failure::Usage(faults.told(&consequence)));
+        }
         let text = match error.kind() {
             std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {
                 format!(

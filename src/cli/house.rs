@@ -14,14 +14,13 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use super::control::Control;
 use super::link::Quiet;
 use super::{Failure, is_terminal, runtime};
-use crate::config::Config;
 use crate::secret::Secret;
 
 /// A shorter passphrase is guessed offline.
 const SHORTEST: usize = 12;
 
-pub(super) fn rotate(config: &Config) -> Result<(), Failure> {
-    let answer = call(config, "rotate", &Value::Null)?;
+pub(super) fn rotate(control: &Control) -> Result<(), Failure> {
+    let answer = call(control, "rotate", &Value::Null)?;
     println!("Every login is sealed with the new key: {}.", answer["resealed"]);
     for name in names(&answer["untouched"]) {
         println!("  {name} does not open with any key and was left as it is.");
@@ -29,14 +28,14 @@ pub(super) fn rotate(config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(super) fn export(config: &Config, file: &Path) -> Result<(), Failure> {
+pub(super) fn export(control: &Control, file: &Path) -> Result<(), Failure> {
     let passphrase = passphrase("A passphrase to seal the logins with: ")?;
     if passphrase.expose().chars().count() < SHORTEST {
         return Err(Failure::Usage(format!(
             "pixy: a passphrase has at least {SHORTEST} characters; whoever gets the file can try as many as they like"
         )));
     }
-    let answer = call(config, "export", &json!({ "passphrase": passphrase.expose() }))?;
+    let answer = call(control, "export", &json!({ "passphrase": passphrase.expose() }))?;
     let sealed = URL_SAFE_NO_PAD.decode(answer["sealed"].as_str().unwrap_or_default());
     let sealed = sealed.map_err(|_| Failure::Runtime("the running Pixy is of another version".to_owned()))?;
     let written = OpenOptions::new()
@@ -53,19 +52,18 @@ pub(super) fn export(config: &Config, file: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(super) fn import(config: &Config, file: &Path, replace: bool) -> Result<(), Failure> {
+pub(super) fn import(control: &Control, file: &Path, replace: bool) -> Result<(), Failure> {
     let sealed =
         fs::read(file).map_err(|error| Failure::Runtime(format!("{} cannot be read ({error})", file.display())))?;
     let passphrase = passphrase("The passphrase that it was sealed with: ")?;
     let body =
         json!({ "sealed": URL_SAFE_NO_PAD.encode(sealed), "passphrase": passphrase.expose(), "replace": replace });
-    let answer = call(config, "import", &body)?;
+    let answer = call(control, "import", &body)?;
     println!("Taken in: {}.", names(&answer).collect::<Vec<_>>().join(", "));
     Ok(())
 }
 
-fn call(config: &Config, what: &str, body: &Value) -> Result<Value, Failure> {
-    let control = Control::of(config);
+fn call(control: &Control, what: &str, body: &Value) -> Result<Value, Failure> {
     Ok(runtime()?.block_on(control.call(Method::POST, &format!("/api/vault/{what}"), Some(body)))?)
 }
 

@@ -13,7 +13,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::control::{Control, Refused};
 use super::screen::{Place, Screen, ask, complain, say, say_step};
 use super::{Failure, is_terminal, runtime, told};
-use crate::config::Config;
 
 /// How often it is looked how far the attempt is.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
@@ -39,8 +38,8 @@ enum Ended {
     Failure(Failure),
 }
 
-pub(super) fn link(config: &Config, name: &str, yes: bool, as_json: bool) -> Result<(), Failure> {
-    let session = Session { control: Control::of(config), name, screen: Screen::of_stdout(), as_json };
+pub(super) fn link(control: Control, name: &str, yes: bool, as_json: bool) -> Result<(), Failure> {
+    let session = Session { control, name, screen: Screen::of_stdout(), as_json };
     let runtime = runtime()?;
     let outcome = runtime.block_on(async {
         let mut stop = Stop::listen()?;
@@ -57,8 +56,8 @@ pub(super) fn link(config: &Config, name: &str, yes: bool, as_json: bool) -> Res
 }
 
 /// An older copy of the vault was put back on purpose.
-pub(super) fn take_older_copy(config: &Config, name: &str, as_json: bool) -> Result<(), Failure> {
-    let session = Session { control: Control::of(config), name, screen: Screen::of_stdout(), as_json };
+pub(super) fn take_older_copy(control: Control, name: &str, as_json: bool) -> Result<(), Failure> {
+    let session = Session { control, name, screen: Screen::of_stdout(), as_json };
     let outcome = runtime()?.block_on(async {
         session.control.call(Method::POST, &format!("/api/accounts/{name}/older-copy"), None).await?;
         session.linked().await

@@ -9,7 +9,6 @@ use serde_json::Value;
 use super::control::Control;
 use super::screen::say;
 use super::{Failure, runtime};
-use crate::config::Config;
 use crate::link::Variable;
 
 /// A recipe as the API tells it.
@@ -21,8 +20,7 @@ struct Recipe {
     variables: Vec<Variable>,
 }
 
-pub(super) fn unlink(config: &Config, name: &str, as_json: bool) -> Result<(), Failure> {
-    let control = Control::of(config);
+pub(super) fn unlink(control: &Control, name: &str, as_json: bool) -> Result<(), Failure> {
     let answer = runtime()?.block_on(control.call(Method::DELETE, &format!("/api/accounts/{name}"), None))?;
     if as_json {
         say(&answer.to_string());
@@ -45,8 +43,7 @@ pub(super) fn unlink(config: &Config, name: &str, as_json: bool) -> Result<(), F
 }
 
 /// Asks the running Pixy itself, so that no port and no client is needed in the image.
-pub(super) fn health(config: &Config) -> Result<(), Failure> {
-    let control = Control::of(config);
+pub(super) fn health(control: &Control) -> Result<(), Failure> {
     let accounts = runtime()?.block_on(control.call(Method::GET, "/api/accounts", None))?;
     let is = |account: &Value, state: &str| account["state"] == state;
     let all = accounts.as_array().cloned().unwrap_or_default();
@@ -62,8 +59,7 @@ pub(super) fn health(config: &Config) -> Result<(), Failure> {
     Err(Failure::Runtime(format!("these accounts need a person: {}", dead.join(", "))))
 }
 
-pub(super) fn url(config: &Config, as_json: bool) -> Result<(), Failure> {
-    let control = Control::of(config);
+pub(super) fn url(control: &Control, as_json: bool) -> Result<(), Failure> {
     let answer = runtime()?.block_on(control.call(Method::POST, "/api/setup", None))?;
     if as_json {
         say(&answer.to_string());
@@ -73,8 +69,8 @@ pub(super) fn url(config: &Config, as_json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(super) fn env(config: &Config, name: &str, client: Option<&str>, as_json: bool) -> Result<(), Failure> {
-    let mut recipes = recipes(config, name)?;
+pub(super) fn env(control: &Control, name: &str, client: Option<&str>, as_json: bool) -> Result<(), Failure> {
+    let mut recipes = recipes(control, name)?;
     if let Some(client) = client {
         let known: Vec<_> = recipes.iter().map(|recipe| recipe.client.clone()).collect();
         recipes.retain(|recipe| recipe.client == client);
@@ -99,13 +95,13 @@ pub(super) fn env(config: &Config, name: &str, client: Option<&str>, as_json: bo
     Ok(())
 }
 
-pub(super) fn run(config: &Config, name: &str, command: &[String]) -> Result<(), Failure> {
+pub(super) fn run(control: &Control, name: &str, command: &[String]) -> Result<(), Failure> {
     let [program, arguments @ ..] = command else {
         return Err(Failure::Usage("pixy: run takes a command after `--`".to_owned()));
     };
     let mut process = std::process::Command::new(program);
     process.args(arguments);
-    for variable in recipes(config, name)?.into_iter().flat_map(|recipe| recipe.variables) {
+    for variable in recipes(control, name)?.into_iter().flat_map(|recipe| recipe.variables) {
         let value = match &variable.file {
             None => variable.value,
             Some(file) => std::fs::read_to_string(file).map(|text| text.trim().to_owned()).map_err(|error| {
@@ -118,8 +114,7 @@ pub(super) fn run(config: &Config, name: &str, command: &[String]) -> Result<(),
     Err(Failure::Runtime(format!("{program} cannot be started: {error}")))
 }
 
-fn recipes(config: &Config, name: &str) -> Result<Vec<Recipe>, Failure> {
-    let control = Control::of(config);
+fn recipes(control: &Control, name: &str) -> Result<Vec<Recipe>, Failure> {
     let recipes = runtime()?.block_on(control.call(Method::GET, &format!("/api/accounts/{name}/env"), None))?;
     serde_json::from_value(recipes)
         .map_err(|error| Failure::Runtime(format!("the running Pixy is of another version ({error})")))

@@ -9,7 +9,6 @@ use super::control::Control;
 use super::screen::{Mark, Screen, say};
 use super::{Failure, runtime};
 use crate::clock::Clock;
-use crate::config::Config;
 
 /// The columns; the one that may be cut is [`WHO`].
 const HEADS: [&str; 6] = ["ACCOUNT", "PROVIDER", "STATE", "WHO", "TOKEN ENDS", "NEXT RENEWAL"];
@@ -20,13 +19,15 @@ const WHO: usize = 3;
 /// Less of a person's address says nothing.
 const NARROWEST_WHO: usize = 16;
 
-pub(super) fn status(config: &Config, as_json: bool) -> Result<(), Failure> {
-    let control = Control::of(config);
+/// Whatever the file says by now: the state is the running Pixy's.
+pub(super) fn status(control: &Control, as_json: bool) -> Result<(), Failure> {
     let runtime = runtime()?;
     let accounts = runtime.block_on(control.call(Method::GET, "/api/accounts", None))?;
     let configuration = runtime.block_on(control.call(Method::GET, "/api/configuration", None))?;
-    if let Some(problem) = configuration["problem"].as_str() {
-        eprintln!("The configuration was changed and not taken up; the one before serves on.\n{problem}\n");
+    // What Pixy says itself comes first: it may know more, and it has not always looked yet.
+    let own = || control.faults().map(|faults| faults.told("the configuration before stays in force"));
+    if let Some(problem) = configuration["problem"].as_str().map(str::to_owned).or_else(own) {
+        eprintln!("The configuration was changed and not taken up.\n{problem}\n");
     }
     if as_json {
         say(&format!("{accounts:#}"));

@@ -17,6 +17,9 @@ use crate::server::{Access, Address};
 use crate::vault::{KeySettings, StoreSettings};
 use crate::{proxy, server, upstream, vault};
 
+/// `state_dir`, where none is given.
+pub(super) const STATE_DIR: &str = "~/.local/state/pixy";
+
 /// `None` only after a fault was told.
 pub(super) fn config(raw: raw::File, file: Option<PathBuf>, here: &Scope, root: &Node, env: &Env) -> Option<Config> {
     let accounts_here = here.at("accounts");
@@ -46,7 +49,7 @@ pub(super) fn config(raw: raw::File, file: Option<PathBuf>, here: &Scope, root: 
     let ops_listen = listen(raw.ops.and_then(|ops| ops.listen), "127.0.0.1:8702", &ops_here);
     tell_collisions(agent_listeners.as_deref(), link_listen.as_ref(), ops_listen.as_ref(), here);
 
-    let state_dir = path_or(raw.state_dir, "~/.local/state/pixy", &here.at("state_dir"), env);
+    let state_dir = path_or(raw.state_dir, STATE_DIR, &here.at("state_dir"), env);
     let vault = vault(raw.vault.unwrap_or_default(), state_dir.clone(), &here.at("vault"), env);
     let upstream = upstream(raw.upstream.unwrap_or_default(), &here.at("upstream"), env);
     let limits = limits(raw.limits.unwrap_or_default(), &here.at("limits"));

@@ -59,17 +59,21 @@ impl Faults {
     pub fn iter(&self) -> impl Iterator<Item = &Fault> {
         self.0.iter()
     }
+
+    /// All of them, and what comes of them. As they stand they are told to whoever starts Pixy: nothing was started.
+    pub fn told(&self, consequence: &str) -> String {
+        let mut parts: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        parts.push(match self.0.len() {
+            1 => format!("1 fault; {consequence}"),
+            count => format!("{count} faults; {consequence}"),
+        });
+        parts.join("\n")
+    }
 }
 
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for fault in &self.0 {
-            writeln!(f, "{fault}")?;
-        }
-        match self.0.len() {
-            1 => f.write_str("1 fault; nothing was started"),
-            count => write!(f, "{count} faults; nothing was started"),
-        }
+        f.write_str(&self.told("nothing was started"))
     }
 }
 
