@@ -1,6 +1,8 @@
 //! Puts a running Pixy together from its configuration, and takes it down again. The one place that knows all parts.
 
+mod listeners;
 mod reload;
+mod signs;
 
 use std::fmt;
 use std::io;
@@ -11,34 +13,28 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tower::ServiceExt as _;
 
-use crate::account::{self, Account, Book, Wanted};
+use crate::account::{self, Book, Wanted};
 use crate::clock::Clock;
 use crate::config::{AccountConfig, Config};
 use crate::hardening::{Neighbours, Places};
-use crate::link::api::{self, LinkApi, Surface};
+use crate::link::Linker;
+use crate::link::api;
 use crate::link::guard::Guard;
-use crate::link::{Door, Facts, Key, Linker};
 use crate::metrics::Metrics;
-use crate::name::AccountName;
 use crate::oauth::profile::TermsStatus;
 use crate::ops::Ops;
+use crate::proxy;
 use crate::proxy::agent::Agents;
-use crate::proxy::{self, Proxy};
-use crate::server::{self, Access, Address, Capacity, Listener, Peer, Share};
+use crate::server::{self, Address};
 use crate::traces::Traces;
 use crate::upstream::{RootsError, Upstream};
 use crate::vault::{self, Vault, VaultError};
 
+use listeners::{Listeners, Prepared, Services};
 use reload::Reloading;
 pub use reload::Watched;
-
-/// Of the page, the control socket and the probes: calls that take milliseconds.
-const BRIEF_DRAIN: Duration = Duration::from_secs(1);
-
-/// Connections of each surface but the agents'.
-const OTHER_CONNECTIONS: usize = 64;
+use signs::Signs;
 
 /// A refresh under way is waited for this long: longer than the token endpoint may take.
 const LAST_REFRESH: Duration = Duration::from_secs(35);
@@ -75,7 +71,7 @@ pub struct Running {
     pub control: PathBuf,
     /// The accounts.
     pub book: Book,
-    surfaces: JoinSet<()>,
+    listeners: Listeners,
     keepers: JoinSet<()>,
     shutdown: watch::Sender<bool>,
     going_down: watch::Receiver<bool>,
@@ -130,21 +126,8 @@ pub async fn start_beside(config: Config, neighbours: Neighbours) -> Result<Runn
     let (shutdown, going_down) = watch::channel(false);
     let (changes, seen) = watch::channel(0);
 
-    let control = config.state_dir.join("control.sock");
-    let control_listener = bind("the control socket", &Address::Unix(control.clone())).await?;
-    let mut agent_listeners = Vec::new();
-    for listener in &config.agent_listeners {
-        let socket = bind_for("agents", &listener.address, listener.access).await?;
-        agent_listeners.push((socket, listener.account.clone()));
-    }
-    let page_listener = match &config.link_listen {
-        Some(address) => Some(bind("the page", address).await?),
-        None => None,
-    };
-    let ops_listener = bind("probes and metrics", &config.ops_listen).await?;
-    let agents: Vec<Address> = agent_listeners.iter().map(|(listener, _)| listener.address().clone()).collect();
-    let page = page_listener.as_ref().map(|listener| listener.address().clone());
-    let ops = ops_listener.address().clone();
+    let prepared = listeners::prepare(&[], &config).await.map_err(|unbound| unbound.error)?;
+    let signs = Signs::new(&config, &prepared);
 
     let shared = account::Parts {
         vault: vault.clone(),
@@ -157,15 +140,16 @@ pub async fn start_beside(config: Config, neighbours: Neighbours) -> Result<Runn
     let mut keepers = JoinSet::new();
     book.serve(config.accounts.iter().map(wanted).collect(), &shared, &mut keepers, &going_down);
 
-    let linker = Linker::new(book.clone(), upstream.clone(), clock.clone(), page.clone(), changes);
-    let keys = Arc::new(ArcSwap::from_pointee(door_keys(&config)));
+    let page = Arc::clone(&signs.page);
+    let linker = Linker::new(book.clone(), upstream.clone(), clock.clone(), Arc::clone(&page), changes);
     let (problem, problem_seen) = watch::channel(None);
-    let link_parts = Arc::new(api::Parts {
+    let door = signs.clone();
+    let link = Arc::new(api::Parts {
         linker: Arc::new(linker),
         guard: Guard::new(clock.clone()),
-        door: Box::new(doors(&config, &agents, Arc::clone(&keys))),
-        facts: facts(&config, &agents, page.as_ref()),
-        page: page.clone(),
+        door: Box::new(move |account| door.door(account)),
+        facts: Arc::clone(&signs.facts),
+        page,
         changes: seen,
         problem: problem_seen,
     });
@@ -178,57 +162,37 @@ pub async fn start_beside(config: Config, neighbours: Neighbours) -> Result<Runn
         limits: ArcSwap::from_pointee(proxy_limits(&config)),
     });
 
-    let neighbours = Arc::new(neighbours);
-    let mut surfaces = JoinSet::new();
-    let share = share(config.limits.connections);
-    let (limits, agents_capacity) = (config.limits, Capacity::new(share.agents));
-    let brief = server::Limits { drain_time: limits.drain_time.min(BRIEF_DRAIN), ..limits };
-    let own = || Capacity::new(share.others);
-    for (listener, bound) in agent_listeners {
-        let proxy = Proxy::new(Arc::clone(&proxy_parts), bound);
-        let (neighbours, metrics) = (Arc::clone(&neighbours), Arc::clone(&metrics));
-        let proxy = tower::service_fn(move |request: http::Request<_>| {
-            let (proxy, neighbours, metrics) = (proxy.clone(), Arc::clone(&neighbours), Arc::clone(&metrics));
-            async move {
-                if let Some(&peer) = request.extensions().get::<Peer>() {
-                    neighbours.look(peer, &metrics).await;
-                }
-                proxy.oneshot(request).await
-            }
-        });
-        surfaces.spawn(server::serve(listener, limits, agents_capacity.clone(), proxy, going_down.clone()));
-    }
-    if let Some(listener) = page_listener {
-        let page = LinkApi::new(Arc::clone(&link_parts), Surface::Page);
-        surfaces.spawn(server::serve(listener, brief, own(), page, going_down.clone()));
-    }
-    let control_api = LinkApi::new(link_parts, Surface::Control);
-    surfaces.spawn(server::serve(control_listener, brief, own(), control_api, going_down.clone()));
-    let probes = Ops { book: book.clone(), metrics, clock, shutdown: going_down.clone() };
-    surfaces.spawn(server::serve(ops_listener, brief, own(), probes, going_down.clone()));
-    let reloading = Reloading { config, shared, proxy: proxy_parts, keys, problem };
-
-    Ok(Running {
-        agents,
-        page,
-        ops,
-        control,
+    let services = Services {
+        proxy: Arc::clone(&proxy_parts),
+        link,
+        ops: Ops { book: book.clone(), metrics: Arc::clone(&metrics), clock, shutdown: going_down.clone() },
+        neighbours: Arc::new(neighbours),
+        metrics,
+    };
+    let mut running = Running {
+        agents: Vec::new(),
+        page: None,
+        ops: config.ops_listen.clone(),
+        control: config.state_dir.join("control.sock"),
         book,
-        surfaces,
+        listeners: Listeners::new(services, config.limits),
         keepers,
         shutdown,
         going_down,
-        reloading,
+        reloading: Reloading { config, shared, proxy: proxy_parts, signs, problem },
         traces,
         _vault: vault,
-    })
+    };
+    let limits = running.reloading.config.limits;
+    running.listen(prepared, limits).await;
+    Ok(running)
 }
 
 impl Running {
     /// Stops accepting, lets streams and a refresh under way finish, and says if a refresh could not.
     pub async fn stop(mut self) -> Result<(), &'static str> {
         self.shutdown.send_replace(true);
-        let surfaces = async { while self.surfaces.join_next().await.is_some() {} };
+        let surfaces = self.listeners.go_down();
         let keepers = async {
             let all = async { while self.keepers.join_next().await.is_some() {} };
             tokio::time::timeout(LAST_REFRESH, all).await
@@ -240,28 +204,15 @@ impl Running {
             ((), Err(_)) => Err("a refresh did not end in time: at the next start its token is tried once more"),
         }
     }
-}
 
-async fn bind(surface: &'static str, address: &Address) -> Result<Listener, StartError> {
-    bind_for(surface, address, Access::Owner).await
-}
-
-async fn bind_for(surface: &'static str, address: &Address, access: Access) -> Result<Listener, StartError> {
-    let fault = |source| StartError::Bind { surface, address: address.clone(), source };
-    Listener::bind_for(address, access).await.map_err(fault)
-}
-
-/// How many connections each surface may have, with a word when that is less than was asked for.
-fn share(connections: usize) -> Share {
-    let share = server::share(connections, OTHER_CONNECTIONS);
-    if share.agents < connections {
-        tracing::warn!(
-            configured = connections,
-            connections = share.agents,
-            "fewer connections than `limits.connections`: the system's limit of open files (ulimit -n) allows no more"
-        );
+    async fn listen(&mut self, prepared: Prepared, limits: server::Limits) {
+        self.agents = prepared.agents().map(|(_, address)| address.clone()).collect();
+        self.page = prepared.page().cloned();
+        if let Some(ops) = prepared.ops() {
+            self.ops = ops.clone();
+        }
+        self.listeners.take_up(prepared, limits).await;
     }
-    share
 }
 
 fn make_state_dir(path: &Path) -> Result<(), StartError> {
@@ -278,13 +229,6 @@ fn directory(file: &Path) -> Option<PathBuf> {
     Some(if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.to_owned() })
 }
 
-/// What agents' keys open, and the files that they are in.
-type DoorKeys = Vec<(Vec<AccountName>, Option<PathBuf>)>;
-
-fn door_keys(config: &Config) -> DoorKeys {
-    config.agent_keys.iter().map(|key| (key.accounts.clone(), key.key_file.clone())).collect()
-}
-
 fn proxy_limits(config: &Config) -> proxy::Limits {
     proxy::Limits {
         body_bytes: config.body_bytes,
@@ -296,45 +240,6 @@ fn proxy_limits(config: &Config) -> proxy::Limits {
 fn wanted(account: &AccountConfig) -> Wanted {
     let terms_accepted = account.accept_terms || account.profile.terms.status == TermsStatus::Open;
     Wanted { name: account.name.clone(), profile: Arc::clone(&account.profile), terms_accepted }
-}
-
-/// Where each account's agents connect: a listener bound to the account first, then one for all.
-fn doors(
-    config: &Config,
-    agents: &[Address],
-    keys: Arc<ArcSwap<DoorKeys>>,
-) -> impl Fn(&Account) -> Door + Send + Sync + use<> {
-    let listeners: Vec<_> =
-        config.agent_listeners.iter().map(|listener| listener.account.clone()).zip(agents.iter().cloned()).collect();
-    move |account| {
-        let bound = listeners.iter().find(|(bound, _)| bound.as_ref() == Some(account.name()));
-        let open = || listeners.iter().find(|(bound, _)| bound.is_none());
-        let fallback = || Address::Tcp(([127, 0, 0, 1], 8700).into());
-        let address = bound.or_else(open).map_or_else(fallback, |(_, address)| address.clone());
-        let keys = keys.load();
-        let key = match keys.iter().find(|(accounts, _)| accounts.contains(account.name())) {
-            None => Key::Any,
-            Some((_, Some(file))) => Key::File(file.clone()),
-            Some((_, None)) => Key::Known,
-        };
-        Door { address, bound: bound.is_some(), key }
-    }
-}
-
-fn facts(config: &Config, agents: &[Address], page: Option<&Address>) -> Facts {
-    let store = match &config.vault.store {
-        vault::StoreSettings::Files(path) => path.display().to_string(),
-        vault::StoreSettings::Postgres { .. } => "PostgreSQL".to_owned(),
-    };
-    Facts {
-        version: crate::VERSION,
-        agent_addresses: agents.iter().map(ToString::to_string).collect(),
-        store,
-        port: page.and_then(|address| match address {
-            Address::Tcp(address) => Some(address.port()),
-            Address::Unix(_) => None,
-        }),
-    }
 }
 
 impl fmt::Display for StartError {

@@ -25,6 +25,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
+
 use crate::account::{Account, Book, Unlinked};
 use crate::clock::Clock;
 use crate::name::AccountName;
@@ -45,7 +47,7 @@ pub struct Linker {
     book: Book,
     upstream: Upstream,
     clock: Clock,
-    link_port: Option<Address>,
+    link_port: Arc<ArcSwapOption<Address>>,
     attempts: Mutex<HashMap<AccountName, Attempt>>,
     doors: Doors,
     changes: tokio::sync::watch::Sender<u64>,
@@ -65,12 +67,12 @@ pub struct Identified {
 }
 
 impl Linker {
-    /// A linker; `link_port` is where loopback redirects come back to, if the page is on.
+    /// A linker; `link_port` is where loopback redirects come back to, while the page is on.
     pub fn new(
         book: Book,
         upstream: Upstream,
         clock: Clock,
-        link_port: Option<Address>,
+        link_port: Arc<ArcSwapOption<Address>>,
         changes: tokio::sync::watch::Sender<u64>,
     ) -> Self {
         let (attempts, doors) = (Mutex::default(), Doors::default());

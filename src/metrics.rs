@@ -123,7 +123,7 @@ impl Metrics {
         );
         registry.register(
             "config_reloads",
-            "Readings of the configuration while running: taken_up, bad_file, or restart when what is changed needs one",
+            "Readings of the configuration while running: taken_up, bad_file, not_bound when a new listener cannot be had, or restart when what is changed needs one",
             metrics.reloads.clone(),
         );
         registry.register(

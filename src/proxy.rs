@@ -56,6 +56,8 @@ pub struct Proxy {
     parts: Arc<Parts>,
     /// The account that the listener is bound to; then paths have no account prefix.
     bound: Option<AccountName>,
+    /// Only this machine, or Pixy's own user and group, reach it.
+    local: bool,
 }
 
 /// What all agent listeners share.
@@ -110,9 +112,10 @@ impl Default for Limits {
 }
 
 impl Proxy {
-    /// A surface for one listener.
-    pub fn new(parts: Arc<Parts>, bound: Option<AccountName>) -> Self {
-        Self { parts, bound }
+    /// A surface for one listener. Where it is not `local`, nobody is served without a key, also while there is none: the
+    /// connections of a listener that was closed outlive the keys that it came with.
+    pub fn new(parts: Arc<Parts>, bound: Option<AccountName>, local: bool) -> Self {
+        Self { parts, bound, local }
     }
 
     /// Passes a request on, or says why not.
@@ -164,6 +167,9 @@ impl Proxy {
         let handshake = asks_for_socket.then(|| Handshake::take(&mut head, &body)).transpose()?;
         let stripped = strip::strip(head.headers, &route);
         let grant = self.parts.agents.authorize(&stripped, account.name())?;
+        if grant.agent().is_none() && !self.local {
+            return Err(Refusal::AgentKeyMissing);
+        }
         if route.purpose() == Purpose::Hello {
             return Ok(Response::new(ReplyBody::fixed("")));
         }

@@ -4,6 +4,8 @@
 //! reaches a surface as [`Refused`], whatever else the request may look like.
 //!
 //! Places are bounded (`Limits::connections`), and nobody keeps all of them by being slow: see `crowd`.
+//!
+//! A listener may end before Pixy does ([`Shutdown`]). Its limits may change too: for the connections from then on.
 
 mod chunked;
 mod crowd;
@@ -38,6 +40,7 @@ use entry::Entry;
 use listener::Stream;
 use pulse::Pulse;
 use strict::{Protocol, Strict};
+use waits::Waits;
 
 pub use descriptors::{Share, share};
 pub use listener::{Access, Address, Listener, Peer};
@@ -76,6 +79,19 @@ pub struct Limits {
     pub drain_time: Duration,
 }
 
+/// How far a listener is on its way to its end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Shutdown {
+    /// It accepts.
+    #[default]
+    No,
+    /// It accepts no more. What it has accepted goes on to its own end, however long that takes: a request that is under way, or
+    /// the first one of a connection that is new, is answered. Then the connection ends.
+    Closed,
+    /// Pixy goes down: open streams may go on for [`Limits::drain_time`].
+    GoingDown,
+}
+
 /// How many connections, and requests under way, several listeners may have together. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Capacity {
@@ -104,6 +120,12 @@ impl Capacity {
         Self { connections: Crowd::new(most), exchanges: Crowd::new(most) }
     }
 
+    /// So many from now on. Who is too much by that stays for as long as nobody else needs the place.
+    pub fn resize(&self, most: usize) {
+        self.connections.resize(most);
+        self.exchanges.resize(most);
+    }
+
     /// A place for a connection that was accepted. One of those goes whose client is waited for: an idle connection, or a
     /// stream, after which its connection is idle.
     async fn place(&self, pulse: impl FnOnce() -> Arc<Pulse>) -> Option<(Arc<Pulse>, Place)> {
@@ -114,13 +136,14 @@ impl Capacity {
     }
 }
 
-/// Accepts until `shutdown` becomes true, then lets open streams go on for `limits.drain_time`.
+/// Accepts until `shutdown` says otherwise, then lets open streams go on as that says. A connection keeps the limits with which
+/// it came. Of several that serve one listener, one accepts at a time.
 pub async fn serve<S, B>(
-    listener: Listener,
-    limits: Limits,
+    listener: Arc<Listener>,
+    limits: watch::Receiver<Limits>,
     capacity: Capacity,
     surface: S,
-    shutdown: watch::Receiver<bool>,
+    shutdown: watch::Receiver<Shutdown>,
 ) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
@@ -129,13 +152,30 @@ pub async fn serve<S, B>(
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let mut connections = JoinSet::new();
-    let mut down = shutdown.clone();
-    let mut down = std::pin::pin!(down.wait_for(|&down| down));
+    let attend = {
+        let (limits, exchanges, shutdown) = (limits.clone(), Arc::clone(&capacity.exchanges), shutdown.clone());
+        move |stream, peer, (pulse, place)| {
+            let limits = *limits.borrow();
+            connection(stream, peer, limits, pulse, place, Arc::clone(&exchanges), surface.clone(), shutdown.clone())
+        }
+    };
+    // Whose place is still to be had.
+    let queue = |stream, peer| {
+        let (capacity, attend) = (capacity.clone(), attend.clone());
+        async move {
+            if let Some(place) = capacity.place(Pulse::new).await {
+                Box::pin(attend(stream, peer, place)).await;
+            }
+        }
+    };
+    let mut ends = shutdown.clone();
+    let turn = listener.turn().await;
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            biased;
+            () = ended(&mut ends) => break,
             Some(_) = connections.join_next() => continue,
-            _ = &mut down => break,
+            accepted = listener.accept() => accepted,
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
@@ -145,16 +185,53 @@ pub async fn serve<S, B>(
                 continue;
             }
         };
-        let (pulse, place) = tokio::select! {
-            Some(place) = capacity.place(Pulse::new) => place,
-            _ = &mut down => break,
+        let place = tokio::select! {
+            place = capacity.place(Pulse::new) => place,
+            () = ended(&mut ends) => None,
         };
-        let (surface, exchanges) = (surface.clone(), Arc::clone(&capacity.exchanges));
-        connections.spawn(connection(stream, peer, limits, pulse, place, exchanges, surface, shutdown.clone()));
+        match place {
+            Some(place) => connections.spawn(attend(stream, peer, place)),
+            None => connections.spawn(queue(stream, peer)),
+        };
     }
+    if *shutdown.borrow() == Shutdown::Closed {
+        // Who is in the kernel's queue has been let in already; what is closed now would be reset.
+        for _ in 0..listener::WAITING {
+            let Ok((stream, peer)) = listener.take_waiting() else { break };
+            connections.spawn(queue(stream, peer));
+        }
+    }
+    drop(turn);
     drop(listener);
     let drained = async { while connections.join_next().await.is_some() {} };
-    let _ = tokio::time::timeout(limits.drain_time, drained).await;
+    let too_long = async {
+        going_down(&mut ends).await;
+        let time = limits.borrow().drain_time;
+        tokio::time::sleep(time).await;
+    };
+    tokio::select! {
+        () = drained => {}
+        () = too_long => {}
+    }
+}
+
+/// Resolves when no more is to be accepted. Whoever could say so is gone: as if it had been said.
+async fn ended(shutdown: &mut watch::Receiver<Shutdown>) {
+    let _ = shutdown.wait_for(|shutdown| *shutdown != Shutdown::No).await;
+}
+
+/// Resolves when a connection is to end: one that is new may ask first.
+async fn is_to_end(shutdown: &mut watch::Receiver<Shutdown>, waits: &Waits) {
+    ended(shutdown).await;
+    tokio::select! {
+        () = going_down(shutdown) => {}
+        () = waits.begun() => {}
+    }
+}
+
+/// Resolves when Pixy goes down.
+async fn going_down(shutdown: &mut watch::Receiver<Shutdown>) {
+    let _ = shutdown.wait_for(|shutdown| *shutdown == Shutdown::GoingDown).await;
 }
 
 #[expect(clippy::too_many_arguments, reason = "one task, and every future around it would have its room twice")]
@@ -166,7 +243,7 @@ async fn connection<S, B>(
     _place: Place,
     exchanges: Arc<Crowd>,
     surface: S,
-    mut shutdown: watch::Receiver<bool>,
+    mut shutdown: watch::Receiver<Shutdown>,
 ) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
@@ -179,7 +256,7 @@ async fn connection<S, B>(
     let protocol = tokio::select! {
         protocol = stream.protocol() => protocol,
         () = waits.gone() => return,
-        _ = shutdown.wait_for(|&down| down) => return,
+        () = going_down(&mut shutdown) => return,
     };
     let Ok(protocol) = protocol else { return }; // it said nothing, or too little
     let entry =
@@ -195,11 +272,14 @@ async fn connection<S, B>(
                         false
                     }
                     () = waits.gone() => return gone(),
-                    _ = shutdown.wait_for(|&down| down) => true,
+                    () = is_to_end(&mut shutdown, &waits) => true,
                 };
                 if down {
                     connection.as_mut().graceful_shutdown();
-                    finished(&connection.await);
+                    tokio::select! {
+                        result = &mut connection => finished(&result),
+                        () = waits.gone() => return gone(),
+                    }
                 }
             }
             // Another protocol may go on on the same socket, in the hands of whoever began it.
@@ -210,15 +290,19 @@ async fn connection<S, B>(
             let mut connection = Box::pin(http2::builder(&limits).serve_connection(TokioIo::new(stream), entry));
             let farewell = tokio::select! {
                 result = &mut connection => return finished(&result),
-                _ = shutdown.wait_for(|&down| down) => None,
+                () = is_to_end(&mut shutdown, &waits) => None,
                 () = waits.idle(limits.idle_time) => Some(limits.header_time),
                 () = waits.gone() => Some(FAREWELL),
             };
             connection.as_mut().graceful_shutdown();
-            match farewell {
+            if let Some(time) = farewell {
                 // Nothing is under way; a client that does not even take our farewell is not waited for.
-                Some(time) => drop(tokio::time::timeout(time, connection).await),
-                None => finished(&connection.await),
+                drop(tokio::time::timeout(time, connection).await);
+                return;
+            }
+            tokio::select! {
+                result = &mut connection => finished(&result),
+                () = waits.gone() => gone(),
             }
         }
     }

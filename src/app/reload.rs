@@ -1,21 +1,24 @@
 //! A configuration that changes while Pixy runs: all of it is taken up, or nothing.
 //!
-//! Agents' keys and limits, accounts and the sizes of requests are taken up for requests from then on; what is under way goes on
-//! as it began. Whatever needs a socket, a lock or a place that the process may have closed to itself needs a restart.
+//! Agents' keys and accounts are taken up for requests from then on, limits for connections from then on, and listeners as
+//! `listeners` says; what is under way goes on as it began. What is made of a setting once, or needs a lock or a place that the
+//! process has closed to itself, needs a restart.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
-use super::{DoorKeys, Running, door_keys, proxy_limits, wanted};
+use super::listeners::{Prepared, Unbound};
+use super::signs::Signs;
+use super::{Running, StartError, proxy_limits, wanted};
 use crate::account;
 use crate::config::{self, Config, Env};
 use crate::proxy;
+use crate::server::Address;
 
 /// The content of the file is looked at this often. Looked at rather than waited for (inotify): a mounted directory is changed
 /// by turning a link, on file systems that tell nobody.
@@ -26,7 +29,7 @@ pub(super) struct Reloading {
     pub(super) config: Config,
     pub(super) shared: account::Parts,
     pub(super) proxy: Arc<proxy::Parts>,
-    pub(super) keys: Arc<ArcSwap<DoorKeys>>,
+    pub(super) signs: Signs,
     /// What was wrong with the file when it was read last.
     pub(super) problem: watch::Sender<Option<String>>,
 }
@@ -54,7 +57,7 @@ impl Running {
             }
             Err((word, problem)) => {
                 metrics.reloaded(word, None);
-                tracing::error!("the configuration was read again and not taken up, the one before stays: {problem}");
+                tracing::error!("the configuration was read again and not taken up: {problem}");
             }
         }
         let outcome = outcome.map_err(|(_, problem)| problem);
@@ -79,19 +82,20 @@ impl Running {
         let config = match read {
             Ok(Ok(config)) => config,
             Ok(Err(faults)) => return Err(("bad_file", bad_file(&faults))),
-            Err(error) => return Err(("bad_file", format!("The configuration could not be read: {error}."))),
+            Err(error) => return Err(("bad_file", format!("The configuration could not be read: {error}. {STAYS}"))),
         };
         let needing = self.what_needs_a_restart(&config);
         if !needing.is_empty() {
             let changes = needing.join(", ");
-            return Err(("restart", format!("What is changed needs a restart of Pixy: {changes}.")));
+            return Err(("restart", format!("What is changed needs a restart of Pixy: {changes}. {STAYS}")));
         }
-        self.take_up(config);
+        let prepared = self.listeners.prepare(&config).await.map_err(|unbound| not_bound(&config, &unbound))?;
+        self.take_up(config, prepared).await;
         Ok(())
     }
 
     /// From here on nothing fails.
-    fn take_up(&mut self, config: Config) {
+    async fn take_up(&mut self, config: Config, prepared: Prepared) {
         let Self { reloading, book, keepers, going_down, .. } = self;
         let gone =
             reloading.config.accounts.iter().filter(|old| config.accounts.iter().all(|new| new.name != old.name));
@@ -99,29 +103,23 @@ impl Running {
         // Who may ask is changed first: a key that lost an account must not meet one that is new.
         reloading.proxy.agents.replace(config.agent_keys.clone());
         reloading.proxy.limits.store(Arc::new(proxy_limits(&config)));
-        reloading.keys.store(Arc::new(door_keys(&config)));
+        reloading.signs.change(&config, &prepared);
         book.serve(config.accounts.iter().map(wanted).collect(), &reloading.shared, keepers, going_down);
         for name in &gone {
             reloading.shared.metrics.forget_account(name);
         }
+        let limits = config.limits;
         reloading.config = config;
+        self.listen(prepared, limits).await;
     }
 
     /// In the words of the file.
     fn what_needs_a_restart(&self, new: &Config) -> Vec<String> {
         let old = &self.reloading.config;
-        let listeners = |config: &Config| -> Vec<_> {
-            let each = config.agent_listeners.iter();
-            each.map(|one| (one.address.clone(), one.account.clone(), one.access)).collect()
-        };
         let parts = [
-            ("where agents connect (`agent`)", listeners(old) != listeners(new)),
-            ("`link.listen`", old.link_listen != new.link_listen),
-            ("`ops.listen`", old.ops_listen != new.ops_listen),
             ("`state_dir`", old.state_dir != new.state_dir),
             ("`vault`", old.vault != new.vault),
             ("`upstream`", old.upstream != new.upstream),
-            ("the limits of connections (`limits`)", old.limits != new.limits),
         ];
         let mut needing: Vec<String> =
             parts.iter().filter(|(_, differs)| *differs).map(|(what, _)| (*what).to_owned()).collect();
@@ -136,8 +134,26 @@ impl Running {
     }
 }
 
+/// A listener that cannot be had.
+fn not_bound(config: &Config, unbound: &Unbound) -> (&'static str, String) {
+    let Unbound { key, error, overlaps } = unbound;
+    if let (StartError::Bind { address, .. }, Some(own)) = (error, overlaps) {
+        let said = format!("needs a restart of Pixy: it holds {own} itself, and {address} cannot be had beside that");
+        return ("restart", config.fault(key, &said).told(STAYS_IN_FORCE));
+    }
+    let mut text = config.fault(key, &format!("cannot be taken up: {error}")).told(STAYS_IN_FORCE);
+    if let StartError::Bind { address: Address::Unix(_), source, .. } = error
+        && source.kind() == std::io::ErrorKind::PermissionDenied
+    {
+        text.push_str(
+            "\nA socket in a directory that the configuration did not name when Pixy started is closed to it: that needs a restart.",
+        );
+    }
+    ("not_bound", text)
+}
+
 fn bad_file(faults: &config::Faults) -> String {
-    let mut text = faults.to_string();
+    let mut text = faults.told(STAYS_IN_FORCE);
     if faults.iter().any(|fault| fault.message().contains("permission denied")) {
         text.push_str(
             "\nA file in a directory that the configuration did not name when Pixy started is closed to it: that needs a restart.",
@@ -195,6 +211,10 @@ fn digest(file: &Path) -> Option<[u8; 32]> {
     std::fs::File::open(file).ok()?.take(LONGEST + 1).read_to_end(&mut content).ok()?;
     Some(Sha256::digest(&*content).into())
 }
+
+const STAYS_IN_FORCE: &str = "the configuration before stays in force";
+
+const STAYS: &str = "The configuration before stays in force.";
 
 /// A longer file is no configuration: that it changes past this is not seen.
 const LONGEST: u64 = 1024 * 1024;

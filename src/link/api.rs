@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use arc_swap::{ArcSwap, ArcSwapOption};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
@@ -61,9 +62,9 @@ pub struct Parts {
     /// Where agents connect, for what is to be copied.
     pub door: Box<dyn Fn(&Account) -> Door + Send + Sync>,
     /// For the page's foot.
-    pub facts: Facts,
-    /// The page's own address, if it is on.
-    pub page: Option<Address>,
+    pub facts: Arc<ArcSwap<Facts>>,
+    /// The page's own address, while it is on.
+    pub page: Arc<ArcSwapOption<Address>>,
     /// Goes up with every change that a person could see.
     pub changes: watch::Receiver<u64>,
     /// What was wrong with the configuration when it was read last, if it was not taken up.
@@ -126,7 +127,7 @@ impl LinkApi {
             return Err(no_call());
         }
         if path == "/" {
-            return Ok(response("text/html; charset=utf-8", page::index(&self.parts.facts)));
+            return Ok(response("text/html; charset=utf-8", page::index(&self.parts.facts.load())));
         }
         if let Some(asset) = page::asset(path) {
             return Ok(response(asset.content_type, asset.body));
@@ -205,7 +206,7 @@ impl LinkApi {
 
     /// The page's address with a fresh setup code in the fragment, which no server ever sees.
     fn setup(&self) -> Result<Value, Problem> {
-        let Some(address) = &self.parts.page else {
+        let Some(address) = self.parts.page.load_full() else {
             return Err(Problem::new(
                 StatusCode::CONFLICT,
                 "page_off",
@@ -213,7 +214,7 @@ impl LinkApi {
                 "Link in the terminal: `pixy link NAME`.",
             ));
         };
-        let host = match address {
+        let host = match &*address {
             Address::Tcp(address) if address.ip().is_unspecified() => format!("http://127.0.0.1:{}", address.port()),
             Address::Tcp(address) => format!("http://{address}"),
             Address::Unix(_) => "http://localhost".to_owned(),

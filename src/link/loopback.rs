@@ -21,7 +21,7 @@ use super::page::{self, CallbackOutcome};
 use super::problem::Problem;
 use super::{Linker, guard};
 use crate::oauth::profile::{Ports, Redirect};
-use crate::server::{self, Address, Capacity, Limits, Listener, Refused};
+use crate::server::{self, Address, Capacity, Limits, Listener, Refused, Shutdown};
 
 /// A person's browser needs a few.
 const CONNECTIONS: usize = 16;
@@ -38,7 +38,7 @@ const PORT_PAUSE: Duration = Duration::from_millis(20);
 /// An open port that redirects come back to; closed when the last attempt that holds it is over.
 pub struct Door {
     port: u16,
-    close: watch::Sender<bool>,
+    close: watch::Sender<Shutdown>,
 }
 
 /// Ports that are open now, with the host that they were opened for.
@@ -47,7 +47,7 @@ pub struct Doors(tokio::sync::Mutex<HashMap<(String, u16), Weak<Door>>>);
 
 impl Drop for Door {
     fn drop(&mut self) {
-        self.close.send_replace(true);
+        self.close.send_replace(Shutdown::GoingDown);
     }
 }
 
@@ -64,7 +64,7 @@ impl Linker {
         let uri = |port: u16| {
             Url::parse(&format!("http://{host}:{port}{path}")).map_err(|_| Problem::no_endpoint("redirect"))
         };
-        let page = match &self.link_port {
+        let page = match self.link_port.load().as_deref() {
             Some(Address::Tcp(address)) => Some(address.port()),
             Some(Address::Unix(_)) | None => None,
         };
@@ -100,10 +100,11 @@ impl Linker {
             tokio::time::sleep(PORT_PAUSE).await;
         };
         let port = listeners.iter().find_map(port_of).ok_or(io::ErrorKind::AddrNotAvailable)?;
-        let (close, closed) = watch::channel(false);
-        let limits = Limits { drain_time: DRAIN, ..Limits::default() };
+        let (close, closed) = watch::channel(Shutdown::No);
+        let (_, limits) = watch::channel(Limits { drain_time: DRAIN, ..Limits::default() });
         for listener in listeners {
             let surface = CallbackSurface(Arc::downgrade(self));
+            let (listener, limits) = (Arc::new(listener), limits.clone());
             tokio::spawn(server::serve(listener, limits, Capacity::new(CONNECTIONS), surface, closed.clone()));
         }
         let door = Arc::new(Door { port, close });

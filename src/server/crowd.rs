@@ -15,7 +15,6 @@
 //!   bounded by the `concurrent` of its key.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -41,37 +40,61 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(super) struct Crowd {
     places: Arc<Semaphore>,
-    present: Mutex<HashMap<u64, Arc<Waits>>>,
-    next: AtomicU64,
+    guests: Mutex<Guests>,
+}
+
+#[derive(Debug)]
+struct Guests {
+    present: HashMap<u64, Arc<Waits>>,
+    /// The number of the next one.
+    next: u64,
+    /// So many places there are to be.
+    most: usize,
+    /// Places that there are beyond that, all of them taken: each goes with its guest.
+    surplus: usize,
 }
 
 /// A place that nobody has taken yet.
-pub(super) struct Room {
-    crowd: Arc<Crowd>,
-    permit: OwnedSemaphorePermit,
-}
+pub(super) struct Room(Place);
 
 /// A place, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Place {
     crowd: Arc<Crowd>,
-    number: u64,
-    _permit: OwnedSemaphorePermit,
+    /// Of who has taken it.
+    number: Option<u64>,
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Crowd {
     pub(super) fn new(most: usize) -> Arc<Self> {
+        let most = most.min(Semaphore::MAX_PERMITS);
         Arc::new(Self {
-            places: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
-            present: Mutex::default(),
-            next: AtomicU64::new(0),
+            places: Arc::new(Semaphore::new(most)),
+            guests: Mutex::new(Guests { present: HashMap::new(), next: 0, most, surplus: 0 }),
         })
+    }
+
+    /// So many places from now on. Nobody goes for that; who comes waits, or has somebody go, until there are fewer.
+    pub(super) fn resize(&self, most: usize) {
+        let most = most.min(Semaphore::MAX_PERMITS);
+        let mut guests = lock(&self.guests);
+        let before = std::mem::replace(&mut guests.most, most);
+        if most < before {
+            let fewer = before - most;
+            guests.surplus += fewer - self.places.forget_permits(fewer);
+        } else {
+            let more = most - before;
+            let kept = more.min(guests.surplus);
+            guests.surplus -= kept;
+            self.places.add_permits(more - kept);
+        }
     }
 
     /// Waits for a place, in turn. While there is none, those of this crowd and of `others` are asked to go, one by one.
     /// `None`: never, the semaphore is not closed.
     pub(super) async fn room(self: &Arc<Self>, others: Option<&Arc<Self>>) -> Option<Room> {
-        let room = |permit| Room { crowd: Arc::clone(self), permit };
+        let room = |permit| Room(Place { crowd: Arc::clone(self), number: None, permit: Some(permit) });
         if let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() {
             return Some(room(permit));
         }
@@ -89,16 +112,29 @@ impl Crowd {
 
 impl Room {
     pub(super) fn taken_by(self, guest: Arc<Waits>) -> Place {
-        let Self { crowd, permit } = self;
-        let number = crowd.next.fetch_add(1, Ordering::Relaxed);
-        lock(&crowd.present).insert(number, guest);
-        Place { crowd, number, _permit: permit }
+        let Self(mut place) = self;
+        let mut guests = lock(&place.crowd.guests);
+        let number = guests.next;
+        guests.next += 1;
+        guests.present.insert(number, guest);
+        drop(guests);
+        place.number = Some(number);
+        place
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        lock(&self.crowd.present).remove(&self.number);
+        let mut guests = lock(&self.crowd.guests);
+        if let Some(number) = self.number {
+            guests.present.remove(&number);
+        }
+        if guests.surplus > 0
+            && let Some(permit) = self.permit.take()
+        {
+            guests.surplus -= 1;
+            permit.forget();
+        }
     }
 }
 
@@ -107,7 +143,7 @@ fn ask_one<'a>(crowds: impl Iterator<Item = &'a Arc<Crowd>>) {
     let now = Instant::now();
     let mut longest: Option<(Instant, Arc<Waits>)> = None;
     for crowd in crowds {
-        for guest in lock(&crowd.present).values() {
+        for guest in lock(&crowd.guests).present.values() {
             let Some(since) = guest.dispensable(now).filter(|_| !guest.is_asked()) else { continue };
             if longest.as_ref().is_none_or(|(other, _)| since < *other) {
                 longest = Some((since, Arc::clone(guest)));
@@ -199,6 +235,45 @@ mod tests {
         assert_eq!(who_goes(&crowd, &[&slow, &dripping]).await, Some(1));
         dripping.writing.end();
         assert_eq!(who_goes(&crowd, &[&slow, &dripping]).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn fewer_places_end_nobody_and_more_let_in_who_waits() {
+        let crowd = Crowd::new(3);
+        let guests = [Waits::new(), Waits::new(), Waits::new()];
+        let [first, second, third] =
+            [enter(&crowd, &guests[0]).await, enter(&crowd, &guests[1]).await, enter(&crowd, &guests[2]).await];
+        for guest in &guests {
+            guest.begin();
+        }
+        let none_is_free = async |crowd: &Arc<Crowd>| tokio::time::timeout(SOON, crowd.room(None)).await.is_err();
+        crowd.resize(1);
+        assert!(none_is_free(&crowd).await);
+        drop(first);
+        assert!(none_is_free(&crowd).await, "two are one too many");
+        drop(second);
+        assert!(none_is_free(&crowd).await, "one is as many as there may be");
+        drop(third);
+        let one = enter(&crowd, &guests[0]).await;
+        assert!(none_is_free(&crowd).await);
+        // One waits while there are more.
+        let waiting = tokio::spawn({
+            let crowd = Arc::clone(&crowd);
+            async move { crowd.room(None).await }
+        });
+        tokio::time::sleep(SOON).await;
+        crowd.resize(2);
+        let two = tokio::time::timeout(SOON, waiting).await.unwrap().unwrap();
+        assert!(none_is_free(&crowd).await);
+        // Fewer and more at once: what was to go stays.
+        crowd.resize(1);
+        crowd.resize(3);
+        let three = enter(&crowd, &guests[1]).await;
+        assert!(none_is_free(&crowd).await);
+        drop((one, two, three));
+        crowd.resize(1);
+        let _one = enter(&crowd, &guests[1]).await;
+        assert!(none_is_free(&crowd).await, "a free place goes at once");
     }
 
     #[tokio::test(start_paused = true)]

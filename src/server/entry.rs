@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use http::header::{CONNECTION, UPGRADE};
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::sync::watch;
 use tower::{Service, ServiceExt as _};
@@ -15,7 +15,7 @@ use super::pulse::{Answer, Pulse};
 use super::refused::Refused;
 use super::strict::{Protocol, REFUSED};
 use super::waits::STREAM;
-use super::{Limits, Peer, http2};
+use super::{Limits, Peer, Shutdown, http2};
 
 /// A surface, as one connection serves it.
 pub(super) struct Entry<S> {
@@ -26,7 +26,7 @@ pub(super) struct Entry<S> {
     pub(super) pulse: Arc<Pulse>,
     /// Held by each exchange, so that many streams are no way around the limit of connections.
     pub(super) exchanges: Arc<Crowd>,
-    pub(super) shutdown: watch::Receiver<bool>,
+    pub(super) shutdown: watch::Receiver<Shutdown>,
 }
 
 impl<S> Entry<S> {
@@ -64,7 +64,8 @@ where
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let begun = self.pulse.begin();
-        let closes = self.prepare(&mut request).is_some() && self.protocol == Protocol::Http1;
+        let is_last = self.prepare(&mut request).is_some() || *self.shutdown.borrow() != Shutdown::No;
+        let closes = is_last && self.protocol == Protocol::Http1;
         let (mut surface, exchanges) = (self.surface.clone(), Arc::clone(&self.exchanges));
         let waits = Arc::clone(self.pulse.waits());
         Box::pin(async move {
@@ -72,7 +73,7 @@ where
             let waits = STREAM.try_with(Arc::clone).unwrap_or(waits);
             let place = exchanges.room(None).await.map(|room| room.taken_by(waits));
             let mut response = surface.ready().await?.call(request).await?;
-            if closes {
+            if closes && response.status() != StatusCode::SWITCHING_PROTOCOLS {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok(response.map(|body| begun.answer(body, place)))

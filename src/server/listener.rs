@@ -4,11 +4,15 @@ use std::fmt;
 use std::fs::Permissions;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpSocket, UnixListener, UnixSocket, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixSocket, UnixStream};
+
+use super::waits::lock;
 
 /// An address to listen on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -35,7 +39,10 @@ pub enum Access {
 pub struct Listener {
     socket: Socket,
     address: Address,
-    _file: Option<SocketFile>,
+    /// Until it is taken away.
+    file: Mutex<Option<SocketFile>>,
+    /// Held by whoever accepts.
+    turn: tokio::sync::Mutex<()>,
 }
 
 /// Who is at the other end, as the kernel says; in each request's extensions.
@@ -52,8 +59,12 @@ enum Socket {
     Unix(UnixListener),
 }
 
-/// Removes the socket's file when the listener ends.
-struct SocketFile(PathBuf);
+/// Removes the socket's file when the listener ends, if it is still there.
+struct SocketFile {
+    path: PathBuf,
+    /// Device and inode: somebody may have put something else in its place.
+    identity: (u64, u64),
+}
 
 impl Address {
     /// Only this machine can reach it.
@@ -88,19 +99,50 @@ impl Listener {
             Address::Tcp(wanted) => {
                 let socket = bind_tcp(*wanted)?;
                 let address = Address::Tcp(socket.local_addr()?);
-                Ok(Self { socket: Socket::Tcp(socket), address, _file: None })
+                Ok(Self::new(Socket::Tcp(socket), address, None))
             }
             Address::Unix(path) => {
                 remove_leftover(path).await?;
                 let socket = UnixSocket::new_stream()?;
                 socket.bind(path)?;
-                let file = SocketFile(path.clone());
+                let file = SocketFile { path: path.clone(), identity: identity(path)? };
                 // Before anybody can connect.
                 set_mode(path, access)?;
                 let socket = Socket::Unix(socket.listen(WAITING)?);
-                Ok(Self { socket, address: address.clone(), _file: Some(file) })
+                Ok(Self::new(socket, address.clone(), Some(file)))
             }
         }
+    }
+
+    fn new(socket: Socket, address: Address, file: Option<SocketFile>) -> Self {
+        Self { socket, address, file: Mutex::new(file), turn: tokio::sync::Mutex::default() }
+    }
+
+    /// From now on these may connect, if it is a Unix socket; who has connected stays.
+    ///
+    /// # Errors
+    /// The mode cannot be set, or something else stands where the socket was.
+    pub fn set_access(&self, access: Access) -> io::Result<()> {
+        let file = lock(&self.file);
+        let Some(file) = &*file else { return Ok(()) };
+        if identity(&file.path)? != file.identity {
+            return Err(io::Error::other("something else was put in its place"));
+        }
+        set_mode(&file.path, access)
+    }
+
+    /// Takes the socket's file away, so that nobody else comes. Who has connected is still there to be accepted.
+    pub fn withdraw(&self) {
+        drop(lock(&self.file).take());
+    }
+
+    /// Resolves when nobody accepts from it any more.
+    pub async fn rested(&self) {
+        drop(self.turn().await);
+    }
+
+    pub(super) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turn.lock().await
     }
 
     /// Where it listens, with the port that the system chose.
@@ -112,16 +154,39 @@ impl Listener {
         match &self.socket {
             Socket::Tcp(socket) => {
                 let (stream, address) = socket.accept().await?;
-                stream.set_nodelay(true)?;
-                Ok((Box::new(stream), Peer { uid: None, address: Some(address) }))
+                of_tcp(stream, address)
+            }
+            Socket::Unix(socket) => of_unix(socket.accept().await?.0),
+        }
+    }
+
+    /// One that is in the kernel's queue now, whether the runtime has heard of it or not; an error when there is none.
+    pub(super) fn take_waiting(&self) -> io::Result<(Box<dyn Stream>, Peer)> {
+        match &self.socket {
+            Socket::Tcp(socket) => {
+                let socket = std::net::TcpListener::from(socket.as_fd().try_clone_to_owned()?);
+                let (stream, address) = socket.accept()?;
+                stream.set_nonblocking(true)?;
+                of_tcp(TcpStream::from_std(stream)?, address)
             }
             Socket::Unix(socket) => {
-                let (stream, _) = socket.accept().await?;
-                let uid = stream.peer_cred()?.uid();
-                Ok((Box::new(stream), Peer { uid: Some(uid), address: None }))
+                let socket = std::os::unix::net::UnixListener::from(socket.as_fd().try_clone_to_owned()?);
+                let (stream, _) = socket.accept()?;
+                stream.set_nonblocking(true)?;
+                of_unix(UnixStream::from_std(stream)?)
             }
         }
     }
+}
+
+fn of_tcp(stream: TcpStream, address: SocketAddr) -> io::Result<(Box<dyn Stream>, Peer)> {
+    stream.set_nodelay(true)?;
+    Ok((Box::new(stream), Peer { uid: None, address: Some(address) }))
+}
+
+fn of_unix(stream: UnixStream) -> io::Result<(Box<dyn Stream>, Peer)> {
+    let uid = stream.peer_cred()?.uid();
+    Ok((Box::new(stream), Peer { uid: Some(uid), address: None }))
 }
 
 fn bind_tcp(wanted: SocketAddr) -> io::Result<TcpListener> {
@@ -168,9 +233,17 @@ fn set_mode(path: &Path, access: Access) -> io::Result<()> {
     std::fs::set_permissions(path, Permissions::from_mode(access.mode()))
 }
 
+/// What stands there now.
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let found = path.symlink_metadata()?;
+    Ok((found.dev(), found.ino()))
+}
+
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0); // already gone is as good
+        if identity(&self.path).is_ok_and(|found| found == self.identity) {
+            let _ = std::fs::remove_file(&self.path); // already gone is as good
+        }
     }
 }
 
@@ -189,4 +262,4 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// How many connections may wait to be accepted, if the system allows so many (`net.core.somaxconn`): while Pixy sleeps, has no
 /// descriptors left, or serves as many as `limits.connections` says. The library would ask for 128.
-const WAITING: u32 = 4096;
+pub(super) const WAITING: u32 = 4096;

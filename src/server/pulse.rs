@@ -13,6 +13,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
+use super::Shutdown;
 use super::crowd::Place;
 use super::refused::Refused;
 use super::waits::{STREAM, Waits, lock};
@@ -47,14 +48,14 @@ pub(super) struct Begun(Exchange);
 #[derive(Debug, Clone)]
 pub struct Switch {
     pulse: Arc<Pulse>,
-    shutdown: watch::Receiver<bool>,
+    shutdown: watch::Receiver<Shutdown>,
 }
 
 /// The other protocol, for as long as it lasts: until this is dropped, its connection counts, and a drain waits for it.
 #[derive(Debug)]
 pub struct Switched {
     _exchange: Exchange,
-    shutdown: watch::Receiver<bool>,
+    shutdown: watch::Receiver<Shutdown>,
 }
 
 /// A deadline that moves often and fires seldom: the timer behind it is set anew only when it fires too early.
@@ -106,7 +107,7 @@ impl Pulse {
         self.switched.load(Ordering::Acquire)
     }
 
-    pub(super) fn switch(self: &Arc<Self>, shutdown: watch::Receiver<bool>) -> Switch {
+    pub(super) fn switch(self: &Arc<Self>, shutdown: watch::Receiver<Shutdown>) -> Switch {
         Switch { pulse: Arc::clone(self), shutdown }
     }
 
@@ -143,9 +144,9 @@ impl Switch {
 }
 
 impl Switched {
-    /// Resolves when Pixy is going down.
+    /// Resolves when Pixy is going down; that its listener was closed does not end it.
     pub async fn going_down(&mut self) {
-        let _ = self.shutdown.wait_for(|&down| down).await; // whoever could say it is gone: it has gone down
+        super::going_down(&mut self.shutdown).await;
     }
 }
 

@@ -20,6 +20,8 @@ pub(super) struct Waits {
     /// Another needs the place.
     asked: AtomicBool,
     heard: Notify,
+    /// The first request has begun.
+    first: Notify,
 }
 
 /// Requests, until their answers' last byte.
@@ -57,6 +59,7 @@ impl Waits {
             writing: Since::default(),
             asked: AtomicBool::new(false),
             heard: Notify::new(),
+            first: Notify::new(),
         })
     }
 
@@ -69,7 +72,22 @@ impl Waits {
 
     /// A request begins.
     pub(super) fn begin(&self) {
-        lock(&self.under_way).count += 1;
+        let mut under_way = lock(&self.under_way);
+        under_way.count += 1;
+        if under_way.count == 1 && !under_way.served {
+            self.first.notify_one();
+        }
+    }
+
+    /// Resolves when there was a request. For one that waits.
+    pub(super) async fn begun(&self) {
+        let has_begun = || {
+            let under_way = lock(&self.under_way);
+            under_way.served || under_way.count > 0
+        };
+        while !has_begun() {
+            self.first.notified().await;
+        }
     }
 
     /// A request has ended.

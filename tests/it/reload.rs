@@ -1,12 +1,18 @@
 //! The configuration changes while Pixy runs: what is under way goes on, what comes next is served by the new one.
 
+mod limits;
+mod listeners;
+mod terminal;
+
 use std::os::unix::fs::symlink;
 use std::time::Duration;
 
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Pixy, Program, RawClient, Reply, Scratch, TokenEndpoint, Upstream, oauth_account, within};
+use crate::support::{
+    Pixy, Program, RawClient, Reply, Rotation, Scratch, TokenEndpoint, Upstream, oauth_account, within,
+};
 
 /// SHA-256 of `secret-key`.
 const DIGEST: &str = "85dbe15d75ef9308c7ae0f33c7a324cc6f4bf519a2ed2f3027bd33c140a4f9aa";
@@ -77,6 +83,7 @@ async fn a_bad_file_changes_nothing_and_is_told_with_its_places() {
     let mut pixy = Pixy::linked(&endpoint, &upstream).await;
     let told = pixy.reload_text("agent: { lissten: x }\nopps: {}\n").await.unwrap_err();
     assert!(told.contains(":1:10: unknown key `lissten`") && told.contains(":2:1: unknown key `opps`"), "{told}");
+    assert!(told.ends_with("5 faults; the configuration before stays in force"), "{told}");
     let (_, shown) = pixy.api(Method::GET, "/api/configuration", Value::Null).await;
     assert_eq!(shown["problem"], told);
     let counted = metrics(&pixy).await;
@@ -94,9 +101,16 @@ async fn a_bad_file_changes_nothing_and_is_told_with_its_places() {
 async fn what_cannot_change_while_running_asks_for_a_restart_and_nothing_else_is_taken_up() {
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
     let mut pixy = Pixy::linked(&endpoint, &upstream).await;
-    let elsewhere = json!({ "state_dir": pixy.scratch.path("elsewhere") });
+    let elsewhere = json!({ "state_dir": pixy.scratch.path("elsewhere"), "link": "off" });
     let told = pixy.reload(&json!({}), &elsewhere).await.unwrap_err();
-    assert!(told.contains("restart") && told.contains("`state_dir`") && !told.contains("`vault`,"), "{told}");
+    assert!(told.contains("needs a restart of Pixy: `state_dir`") && !told.contains("`link"), "{told}");
+    assert!(told.ends_with("The configuration before stays in force."), "{told}");
+    let upstream = json!({ "upstream": { "connect_timeout": "1s" } });
+    let told = pixy.reload(&json!({}), &upstream).await.unwrap_err();
+    assert!(told.contains("needs a restart of Pixy: `upstream`."), "{told}");
+    let (_, shown) = pixy.api(Method::GET, "/api/configuration", Value::Null).await;
+    assert_eq!(shown["problem"], told);
+    assert!(tokio::net::TcpStream::connect(pixy.page()).await.is_ok(), "the page is still there");
     assert_eq!(pixy.get("/a/v1/models").await.status, 200, "the account is still there");
 }
 
@@ -144,6 +158,37 @@ async fn a_changed_profile_serves_the_same_login() {
     assert_eq!(pixy.get("/a/v1/models").await.status, 200);
     assert_eq!((first.requests().len(), second.requests().len()), (0, 1));
     assert_eq!(endpoint.calls().len(), calls, "no login was touched");
+}
+
+#[tokio::test]
+async fn a_request_that_was_checked_before_a_reload_takes_no_token_to_another_place() {
+    let endpoint = TokenEndpoint::with(Rotation::new(Duration::from_secs(2), Duration::ZERO)).await;
+    let (first, second) = (Upstream::start().await, Upstream::start().await);
+    let coder = json!([{ "name": "coder", "sha256": DIGEST, "accounts": ["a"], "limits": { "concurrent": 1 } }]);
+    let mut pixy = Pixy::with(&json!({ "a": oauth_account(&endpoint, &first) }), &keys(&coder)).await;
+    pixy.link(&endpoint).await;
+    let gate = endpoint.hold_next();
+    let account = pixy.account("a");
+    let ended = async {
+        while account.is_usable() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    within(ended).await;
+    let mut agent = RawClient::connect(pixy.agents()).await;
+    agent.send(get("X-Api-Key: secret-key\r\n")).await;
+    // It was let in, and waits for a token: there is no second one of it.
+    let hello = get("X-Api-Key: secret-key\r\n").replace("/v1/models", "");
+    let waits = async { while pixy.send(&hello).await.status != 429 {} };
+    within(waits).await;
+    pixy.reload(&json!({ "a": oauth_account(&endpoint, &second) }), &keys(&coder)).await.unwrap();
+    gate.open();
+    let refused = agent.response().await.unwrap();
+    assert_eq!((refused.status, refused.header("x-pixy-error")), (503, vec!["token_unavailable"]));
+    assert_eq!(refused.header("retry-after"), ["1"]);
+    assert_eq!((first.requests().len(), second.requests().len()), (0, 0));
+    assert_eq!(pixy.send(&get("X-Api-Key: secret-key\r\n")).await.status, 200, "the next one is checked anew");
+    assert_eq!((first.requests().len(), second.requests().len()), (0, 1));
 }
 
 #[tokio::test]

@@ -99,6 +99,11 @@ impl Pixy {
         tcp(&self.running.agents[0])
     }
 
+    /// The same, of all listeners, in the order of the file.
+    pub(crate) fn all_agents(&self) -> &[Address] {
+        &self.running.agents
+    }
+
     /// The person's page.
     pub(crate) fn page(&self) -> SocketAddr {
         tcp(self.running.page.as_ref().expect("the page is on"))

@@ -121,6 +121,13 @@ impl Program {
         pixy::control(&self.control, method, path, Value::Null).await.map(|(_, answer)| answer)
     }
 
+    /// `POST` over the control socket that must succeed.
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Value {
+        let (status, answer) = pixy::control(&self.control, Method::POST, path, body).await.expect("Pixy answers");
+        assert!(status < 300, "{path}: {answer:#}");
+        answer
+    }
+
     /// Account `a` as the API tells it.
     pub(crate) async fn shown(&self) -> Value {
         let accounts = self.api(Method::GET, "/api/accounts").await.expect("Pixy answers");
