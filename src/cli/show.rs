@@ -1,6 +1,7 @@
 //! The short commands: `unlink`, `health`, `url`, `env`, `run`.
 
 use std::os::unix::process::CommandExt as _;
+use std::time::Duration;
 
 use http::Method;
 use serde::{Deserialize, Serialize};
@@ -44,7 +45,12 @@ pub(super) fn unlink(control: &Control, name: &str, as_json: bool) -> Result<(),
 
 /// Asks the running Pixy itself, so that no port and no client is needed in the image.
 pub(super) fn health(control: &Control) -> Result<(), Failure> {
-    let accounts = runtime()?.block_on(control.call(Method::GET, "/api/accounts", None))?;
+    let accounts = runtime()?.block_on(async {
+        let answer = tokio::time::timeout(HEALTHY_WITHIN, control.call(Method::GET, "/api/accounts", None)).await;
+        answer
+            .map_err(|_| Failure::Runtime(format!("no answer within {} s", HEALTHY_WITHIN.as_secs())))?
+            .map_err(Failure::from)
+    })?;
     let is = |account: &Value, state: &str| account["state"] == state;
     let all = accounts.as_array().cloned().unwrap_or_default();
     let dead: Vec<&str> = all
@@ -119,3 +125,6 @@ fn recipes(control: &Control, name: &str) -> Result<Vec<Recipe>, Failure> {
     serde_json::from_value(recipes)
         .map_err(|error| Failure::Runtime(format!("the running Pixy is of another version ({error})")))
 }
+
+/// Less than the engine waits by our image's health check: not every engine ends a check that hangs.
+const HEALTHY_WITHIN: Duration = Duration::from_secs(4);

@@ -1,5 +1,7 @@
 //! The binary, as a person runs it.
 
+use std::time::Duration;
+
 use assert_cmd::Command;
 
 use crate::support::Scratch;
@@ -55,6 +57,18 @@ fn a_command_without_a_running_pixy_says_so() {
     let output = pixy().args(["status", "--config"]).arg(&config).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("no Pixy is running with this configuration"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn health_ends_by_itself_where_pixy_answers_no_more() {
+    let scratch = Scratch::new();
+    let config = scratch.config(&serde_json::json!({}));
+    let state = scratch.path("state");
+    std::fs::create_dir_all(&state).unwrap();
+    let _silent = std::os::unix::net::UnixListener::bind(state.join("control.sock")).unwrap();
+    let output = pixy().args(["health", "--config"]).arg(&config).timeout(Duration::from_secs(30)).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(text(&output.stderr).contains("no answer within"), "{}", text(&output.stderr));
 }
 
 #[test]
