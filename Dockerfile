@@ -7,23 +7,33 @@
 ARG BUILD_IMAGE=docker.io/library/rust:1.95-bookworm
 ARG RUN_IMAGE=scratch
 
+# What writes the list of crates into the binary, and a bill of materials from there. A layer that stays.
+FROM ${BUILD_IMAGE} AS tools
+RUN cargo install --locked --root /tools --target-dir /tmp/target cargo-auditable@0.7.7 auditable2cdx@0.1.0 && rm -r /tmp/target
+
 FROM ${BUILD_IMAGE} AS build
 WORKDIR /pixy
+COPY --from=tools /tools/bin/ /usr/local/bin/
 # No path of the build in the binary: two builds of one source are the same bytes.
 ENV RUSTFLAGS="--remap-path-prefix=/pixy=. --remap-path-prefix=/usr/local/cargo=cargo" CARGO_INCREMENTAL=0 SOURCE_DATE_EPOCH=0
 
-# The dependencies are a layer of their own: it is built again only when the lock file changes.
-COPY Cargo.toml Cargo.lock ./
-RUN mkdir src && touch src/lib.rs && echo 'fn main() {}' > src/main.rs \
- && cargo build --locked --profile dist --bin pixy \
- && rm -r src target/dist/pixy target/dist/deps/*pixy* target/dist/.fingerprint/pixy-*
+# The dependencies are a layer of their own: it is built again only when the lock file changes. A pattern beside a file may match nothing.
+COPY Cargo.toml Cargo.lock build.rs* ./
+COPY Cargo.toml .cargo* .cargo/
+RUN mkdir src benches && touch src/lib.rs benches/micro.rs && echo 'fn main() {}' > src/main.rs \
+ && cargo auditable build --locked --profile dist --bin pixy \
+ && rm -rf src target/dist/pixy target/dist/deps/*pixy* target/dist/build/pixy-* target/dist/.fingerprint/pixy-*
 COPY src src
 COPY config config
-RUN cargo build --locked --profile dist --bin pixy
+COPY LICENSE-* ./
+ARG REVISION=unknown
+RUN PIXY_COMMIT="$REVISION" cargo auditable build --locked --profile dist --bin pixy
 
 # What the image holds. `files dns` because without a shell nobody can look why a name in /etc/hosts is not found.
-RUN set -eu; mkdir -p /image/usr/local/bin /image/etc/ssl/certs /image/tmp /home-of-pixy/pixy /run-of-pixy/pixy; \
+RUN set -eu; mkdir -p /image/usr/local/bin /image/usr/share/doc/pixy /image/etc/ssl/certs /image/tmp /home-of-pixy/pixy /run-of-pixy/pixy; \
     cp target/dist/pixy /image/usr/local/bin/; \
+    auditable2cdx target/dist/pixy > /image/usr/share/doc/pixy/sbom.cdx.json; \
+    cp LICENSE-* /image/usr/share/doc/pixy/; \
     for library in $(ldd target/dist/pixy | grep -o '/[^ ]*'); do mkdir -p "/image$(dirname "$library")"; cp -L "$library" "/image$library"; done; \
     cp -L /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/; \
     echo 'pixy:x:65532:65532:Pixy:/var/lib/pixy:/sbin/nologin' > /image/etc/passwd; \
