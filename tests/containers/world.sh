@@ -1,0 +1,164 @@
+# The steps of tests/containers/run with an OAuth server, an API and agents, all of which run on this machine's Node.
+
+agents=localhost/$own-agents
+key=key-of-the-quick-start-0123456789
+
+# Node, curl and the libraries that they are linked to: an image that no registry is asked for. Its command is to be there and do nothing.
+agents_image() {
+    local node curl files wait='process.on("SIGTERM", () => process.exit()); setInterval(() => {}, 1e6)'
+    node=$(readlink -f "$(type -P node)") curl=$(readlink -f "$(type -P curl)")
+    mapfile -t files < <(ldd "$node" "$curl" | grep -oP '\s\K/[^ ]*(?= \()' | sort -u)
+    tar -chP --transform "s|^$node\$|/usr/bin/node|" --transform "s|^$curl\$|/usr/bin/curl|" "$node" "$curl" "${files[@]}" |
+        "${engine[@]}" import --change 'ENV PATH=/usr/bin' --change "CMD $(node -p 'JSON.stringify(process.argv.slice(1))' -- node -e "$wait")" \
+            - "$agents" >/dev/null 2>&1
+    images+=("$agents")
+}
+
+# node_in FLAG… -- SCRIPT ARGUMENT…: a container of user 1000 that has the tests, without more, and runs one of the scripts here.
+node_in() {
+    local flags=()
+    while [[ $1 != -- ]]; do flags+=("$1") && shift; done
+    timeout 60 "${engine[@]}" run --user 1000:1000 --cap-drop all --security-opt no-new-privileges --read-only -v "$PWD/tests:/tests:ro" \
+        "${flags[@]}" "$agents" node "/tests/containers/$2" "${@:3}" 2>"$scratch/node" || { cat "$scratch/node" >&2; false; }
+}
+
+# The network is the world's, so that Pixy may come and go; a pod's is nobody's in it.
+world_linked() {
+    mkdir -p "$scratch/world" && chmod 777 "$scratch/world"
+    containers+=("$own-world")
+    node_in -d --name "$own-world" --network none -v "$scratch/world:/world" -- world.mjs /world "$key" >/dev/null
+    local try
+    for try in {1..100}; do [[ ! -s $scratch/world/accounts ]] || break; sleep 0.1; done
+    settings "$own-linked" shared-pixy <"$scratch/world/accounts"
+    start_linked
+    link_by_exec
+    agent_on_loopback
+    in_it "$own-linked" pixy doctor >"$scratch/doctor" || { cat "$scratch/doctor"; false; }
+    agent_doctor healthy --network "container:$own-world" --user 1000:1000
+}
+
+start_linked() {
+    pixy "$own-linked" --network "container:$own-world" -v "$own-world:/var/lib/pixy" -v "$own-linked:/run/pixy"
+    healthy "$own-linked"
+}
+
+# The person types `pixy link` in Pixy's container; the browser is elsewhere, and what it shows is typed too.
+link_by_exec() {
+    local address='' shown="$scratch/shown" pid try
+    mkfifo "$scratch/typed"
+    in_it -i "$own-linked" pixy link anthropic --yes <"$scratch/typed" >"$shown" &
+    pid=$!
+    exec 3>"$scratch/typed"
+    for try in {1..100}; do
+        address=$(grep -om1 'http://127[^ ]*/auth?[^ ]*' "$shown") && break
+        sleep 0.1
+    done
+    node_in --rm --network "container:$own-world" -- person.mjs "$address" >&3
+    exec 3>&-
+    wait "$pid" || { cat "$shown"; false; }
+}
+
+# The environments are the examples'.
+agent_on_loopback() { answered --network "container:$own-world" -e ANTHROPIC_BASE_URL="$url" -- agent.mjs; }
+
+agent_on_socket() {
+    answered --network none --group-add 65532 -v "$own-linked:/run/pixy:ro" -e ANTHROPIC_BASE_URL=http://127.0.0.1:8700 -- agent.mjs /run/pixy/agent.sock
+}
+
+answered() {
+    node_in --rm -e ANTHROPIC_AUTH_TOKEN=pixy "$@" >"$scratch/answer" && [[ $(<"$scratch/answer") == '5 words: Hello from the small API.' ]] ||
+        { cat "$scratch/answer"; "${engine[@]}" logs "$own-linked" 2>&1 | tail -5; false; }
+}
+
+world_socket() {
+    "${engine[@]}" rm -f "$own-linked" >/dev/null 2>&1
+    settings "$own-linked" socket-pixy <"$scratch/world/accounts"
+    start_linked
+    agent_on_socket
+}
+
+world_upgraded() {
+    "${engine[@]}" kill -s KILL "$own-linked" >/dev/null 2>&1 && "${engine[@]}" start "$own-linked" >/dev/null 2>&1
+    healthy "$own-linked"
+    agent_on_socket
+    "${engine[@]}" restart "$own-linked" >/dev/null 2>&1
+    healthy "$own-linked"
+    agent_on_socket
+    "${engine[@]}" rm -f "$own-linked" >/dev/null 2>&1
+    printf 'FROM %s\nLABEL org.opencontainers.image.revision=next\n' "$image" >"$scratch/Dockerfile"
+    "${engine[@]}" build "${build_flags[@]}" -t "$own-next" -f "$scratch/Dockerfile" "$scratch/world" >"$scratch/build" 2>&1
+    images+=("$own-next")
+    settings "$own-linked" shared-pixy <"$scratch/world/accounts"
+    made_of=$own-next start_linked
+    agent_on_loopback
+    [[ $("${engine[@]}" inspect --format '{{index .Config.Labels "org.opencontainers.image.revision"}}' "$own-linked") == next ]]
+    in_it "$own-linked" pixy status | grep -q '^anthropic .* ✓ working'
+    # One login in all, and tokens that ended on the way were renewed.
+    tail -1 "$scratch/world/calls" >"$scratch/last" && grep -q '"authorization_code":1,"refresh_token":[1-9]' "$scratch/last" ||
+        { cat "$scratch/last"; false; }
+}
+
+# What a new user copies. Other than printed are the names, the place of the provider, and the network, which is the world's.
+quick_start() {
+    sed -n '/^### In a container/,/^```$/p' README.md | sed '1,/^```sh/d; /^```/d' >"$scratch/quick"
+    "${engine[@]}" rm -f "$own-linked" >/dev/null 2>&1 # it has the port
+    settings "$own-quick" shared-pixy <"$scratch/world/with_a_key"
+    containers+=("$own-quick")
+    [[ $(grep -c '^docker ' "$scratch/quick") -ge 4 ]]
+    (set -Eeuo pipefail; . "$scratch/quick") >"$scratch/answer" 2>&1 || { cat "$scratch/answer"; false; }
+    [[ $(grep -c '^event: content_block_delta' "$scratch/answer") -eq 5 ]] || { cat "$scratch/answer"; false; }
+}
+
+docker() {
+    local verb=$1 typed='' word words=() first=$own-quick network=(--network "container:$own-world")
+    for word in "${@:2}"; do
+        case $word in
+            pixy) words+=("${first:-pixy}") && first='' ;;
+            pixy:*) words+=("$own-quick$word") ;;
+            */shared-pixy.yaml:*) words+=("$scratch/$own-quick.yaml:${word#*:}") ;;
+            container:pixy) words+=("container:$own-quick") && network=() ;;
+            curlimages/curl) words+=("$agents" curl) ;;
+            -it) words+=(-i) && typed=$key$'\n'y ;;
+            *) words+=("$word") ;;
+        esac
+    done
+    case $verb in
+        build) ;; # this is the image
+        run)
+            [[ ${words[-1]} != pixy ]] || words[-1]=$image
+            timeout 60 "${engine[@]}" run "${network[@]}" "${words[@]}" 2>&1
+            healthy "$own-quick"
+            ;;
+        *) timeout 60 "${engine[@]}" "$verb" "${words[@]}" <<<"$typed" 2>&1 ;;
+    esac
+}
+
+# The pod as it is, but for what podman does not know: native sidecars (Pixy is a container like the agent), NetworkPolicy, a named port and
+# probes in an image without a shell. Its volumes and secrets are the machine's, so that they have names of their own.
+pod() {
+    local file=$scratch/pod.yaml
+    {
+        printf 'apiVersion: v1\nkind: ConfigMap\nmetadata: { name: pixy }\ndata:\n  pixy.yaml: |\n'
+        sed 's/^/    /' examples/kubernetes/base/pixy.yaml
+        printf -- '---\napiVersion: v1\nkind: Secret\nmetadata: { name: pixy-key }\nstringData: { pixy-key: "%s" }\n---\n' \
+            "$("${engine[@]}" run --rm --network none "$image" key new 2>/dev/null)"
+        sed "s/name: pixy /name: $own-claim /" examples/kubernetes/base/volume.yaml
+        echo ---
+        sed -e "s/claimName: pixy /claimName: $own-claim /; s|image: pixy\$|image: $image|; s|image: agent\$|image: $agents|" \
+            -e "s/metadata: { name: agent,/metadata: { name: $own,/; s/defaultMode: 288/&, optional: false/" \
+            -e '/^      containers:/d; s/^      initContainers:/      containers:/; /^          restartPolicy: Always/d; /Probe: /d; /^          ports: /d' \
+            examples/kubernetes/base/deployment.yaml
+    } | sed "s/name: pixy-key /name: $own-key /; s/secretName: pixy-key,/secretName: $own-key,/
+             s/^metadata: { name: pixy }/metadata: { name: $own-config }/; s/configMap: { name: pixy }/configMap: { name: $own-config }/" >"$file"
+    # What holds the pod's network would be built from a program that not every machine has; and limits are never more than may be given.
+    printf '[engine]\ninfra_image = "%s"\n[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1000:1000"]\n' "$agents" >"$scratch/containers.conf"
+    CONTAINERS_CONF=$scratch/containers.conf timeout 60 "${engine[@]}" kube play --network none "$file" >"$scratch/play" 2>&1 ||
+        { cat "$scratch/play"; false; }
+    local in_pod
+    in_pod=$("${engine[@]}" ps --format '{{.Names}}' | grep "^$own-pod.*-pixy\$")
+    healthy "$in_pod"
+    in_it "$in_pod" pixy status | grep -q '^anthropic .*not linked'
+    "${engine[@]}" exec "${in_pod%-pixy}-agent" curl -s http://127.0.0.1:8700/anthropic/v1/models | grep -q 'is not linked'
+    sleep 3 # whoever started again by now would have been counted
+    [[ $("${engine[@]}" inspect --format '{{.State.Running}} {{.RestartCount}}' "$in_pod") == 'true 0' ]]
+}
