@@ -1,6 +1,7 @@
 # The steps of tests/containers/run with an OAuth server, an API and agents, all of which run on this machine's Node.
 
 agents=localhost/$own-agents
+hello='{"model": "small", "max_tokens": 100, "stream": true, "messages": [{"role": "user", "content": "Hello"}]}'
 key=key-of-the-quick-start-0123456789
 
 # Node, curl and the libraries that they are linked to: an image that no registry is asked for. Its command is to be there and do nothing.
@@ -22,7 +23,7 @@ node_in() {
         "${flags[@]}" "$agents" node "/tests/containers/$2" "${@:3}" 2>"$scratch/node" || { cat "$scratch/node" >&2; false; }
 }
 
-# The network is the world's, so that Pixy may come and go; a pod's is nobody's in it.
+# The network is the world's, as examples/compose/shared.yaml's is nobody's, so that Pixy may come and go.
 world_linked() {
     mkdir -p "$scratch/world" && chmod 777 "$scratch/world"
     containers+=("$own-world")
@@ -75,7 +76,12 @@ world_socket() {
     settings "$own-linked" socket-pixy <"$scratch/world/accounts"
     start_linked
     agent_on_socket
+    "${engine[@]}" run --rm --network none --user 1000:1000 --group-add 65532 -v "$own-linked:/run/pixy:ro" "$agents" \
+        curl -sN --unix-socket /run/pixy/agent.sock http://localhost/v1/messages --json "$hello" >"$scratch/answer" 2>/dev/null
+    streamed
 }
+
+streamed() { [[ $(grep -c '^event: content_block_delta' "$scratch/answer") -eq 5 ]] || { cat "$scratch/answer"; false; }; }
 
 world_upgraded() {
     "${engine[@]}" kill -s KILL "$own-linked" >/dev/null 2>&1 && "${engine[@]}" start "$own-linked" >/dev/null 2>&1
@@ -106,7 +112,7 @@ quick_start() {
     containers+=("$own-quick")
     [[ $(grep -c '^docker ' "$scratch/quick") -ge 4 ]]
     (set -Eeuo pipefail; . "$scratch/quick") >"$scratch/answer" 2>&1 || { cat "$scratch/answer"; false; }
-    [[ $(grep -c '^event: content_block_delta' "$scratch/answer") -eq 5 ]] || { cat "$scratch/answer"; false; }
+    streamed
 }
 
 docker() {
