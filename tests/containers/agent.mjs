@@ -6,6 +6,7 @@ import net from 'node:net';
 
 const Anthropic = createRequire(new URL('../peers/package.json', import.meta.url))('@anthropic-ai/sdk');
 const [, , socket] = process.argv;
+setTimeout(() => process.exit(1), 40_000); // as the first process of a container it is deaf to other ends
 
 if (socket) {
   const bridge = net.createServer((here) => {

@@ -24,7 +24,7 @@ program() {
 }
 
 copied() {
-    "${engine[@]}" rm -f "$own-look" >/dev/null 2>&1 || true
+    "${engine[@]}" rm -fv "$own-look" >/dev/null 2>&1 || true
     "${engine[@]}" create --name "$own-look" "$1" none >/dev/null 2>&1 # not every image has a command
     containers+=("$own-look")
     "${engine[@]}" cp "$own-look:$2" "$3" >/dev/null

@@ -72,7 +72,7 @@ answered() {
 }
 
 world_socket() {
-    "${engine[@]}" rm -f "$own-linked" >/dev/null 2>&1
+    "${engine[@]}" rm -fv "$own-linked" >/dev/null 2>&1
     settings "$own-linked" socket-pixy <"$scratch/world/accounts"
     start_linked
     agent_on_socket
@@ -90,7 +90,7 @@ world_upgraded() {
     "${engine[@]}" restart "$own-linked" >/dev/null 2>&1
     healthy "$own-linked"
     agent_on_socket
-    "${engine[@]}" rm -f "$own-linked" >/dev/null 2>&1
+    "${engine[@]}" rm -fv "$own-linked" >/dev/null 2>&1
     printf 'FROM %s\nLABEL org.opencontainers.image.revision=next\n' "$image" >"$scratch/Dockerfile"
     "${engine[@]}" build "${build_flags[@]}" -t "$own-next" -f "$scratch/Dockerfile" "$scratch/world" >"$scratch/build" 2>&1
     images+=("$own-next")
@@ -107,7 +107,7 @@ world_upgraded() {
 # What a new user copies. Other than printed are the names, the place of the provider, and the network, which is the world's.
 quick_start() {
     sed -n '/^### In a container/,/^```$/p' README.md | sed '1,/^```sh/d; /^```/d' >"$scratch/quick"
-    "${engine[@]}" rm -f "$own-linked" >/dev/null 2>&1 # it has the port
+    "${engine[@]}" rm -fv "$own-linked" >/dev/null 2>&1 # it has the port
     settings "$own-quick" shared-pixy <"$scratch/world/with_a_key"
     containers+=("$own-quick")
     [[ $(grep -c '^docker ' "$scratch/quick") -ge 4 ]]
