@@ -7,11 +7,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
 use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
 use tracing::{Event, Subscriber};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::{LogFormat, LogLevel, LogOptions};
 
@@ -19,20 +22,20 @@ use super::{LogFormat, LogLevel, LogOptions};
 /// for.
 pub(super) fn start(options: &LogOptions) {
     let level = match options.log {
-        LogLevel::Error => "error",
-        LogLevel::Warn => "warn",
-        LogLevel::Info => "info",
-        LogLevel::Debug => "debug",
-        LogLevel::Trace => "trace",
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
     };
-    let others = if matches!(options.log, LogLevel::Error | LogLevel::Warn) { level } else { "info" };
-    let filter = EnvFilter::new(format!("{others},pixy={level}"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let filter = Targets::new().with_default(level.min(LevelFilter::INFO)).with_target("pixy", level);
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let registry = tracing_subscriber::registry().with(filter);
     // A second logger in one process (tests) is not worth dying for.
     let _ = match options.log_format {
-        LogFormat::Text if std::io::stderr().is_terminal() => builder.with_ansi(true).try_init(),
-        LogFormat::Text => builder.event_format(Line::default()).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Text if std::io::stderr().is_terminal() => registry.with(layer.with_ansi(true)).try_init(),
+        LogFormat::Text => registry.with(layer.event_format(Line::default())).try_init(),
+        LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
     };
 }
 
