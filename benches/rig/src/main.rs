@@ -138,7 +138,13 @@ async fn measure(plan: &Plan, programs: Programs, directory: &Path) -> Result<Re
 
 /// All jobs, on a peer that was started for them.
 async fn loads(plan: &Plan, peer: &Peer, round: usize, report: &mut Report) -> Result<()> {
-    let started = peer.start().await?;
+    let started = match peer.start().await {
+        Ok(started) => started,
+        Err(error) => {
+            report.fault(peer.name, "start", &error.to_string()); // of one peer: the others are measured
+            return Ok(());
+        }
+    };
     if let Some((_, time)) = &started {
         report.add(peer.name, "start", round, *time);
     }
@@ -175,7 +181,14 @@ async fn loads(plan: &Plan, peer: &Peer, round: usize, report: &mut Report) -> R
 
 /// How much memory streams take, and how much of it is given back.
 async fn memory(plan: &Plan, peer: &Peer, round: usize, report: &mut Report) -> Result<()> {
-    let Some((running, _)) = peer.start().await? else { return Ok(()) };
+    let (running, _) = match peer.start().await {
+        Ok(Some(started)) => started,
+        Ok(None) => return Ok(()),
+        Err(error) => {
+            report.fault(peer.name, "memory", &error.to_string());
+            return Ok(());
+        }
+    };
     tokio::time::sleep(Duration::from_millis(300)).await;
     let idle = running.memory();
     report.add(peer.name, "idle", round, idle / 1024.0);

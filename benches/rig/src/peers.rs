@@ -218,7 +218,13 @@ impl Place<'_> {
         let mut peer = self.peer("litellm", address, "/v1", path, arguments);
         if let Some(program) = &mut peer.program {
             let ca = self.ca.display().to_string();
-            program.environment = vec![("SSL_CERT_FILE", ca), ("LITELLM_LOCAL_MODEL_COST_MAP", "True".to_owned())];
+            let yes = || "True".to_owned();
+            program.environment = vec![
+                ("SSL_CERT_FILE", ca),
+                ("LITELLM_LOCAL_MODEL_COST_MAP", yes()),
+                // Like nginx and the others, it asks no agent for a key.
+                ("LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY", yes()),
+            ];
         }
         Ok(peer)
     }
