@@ -193,7 +193,7 @@ mod tests {
         for (time, expected) in [
             (Duration::from_micros(1_790_000_000_000_042), "2026-09-21T14:13:20.000042Z"),
             (Duration::from_micros(1_790_000_000_999_999), "2026-09-21T14:13:20.999999Z"),
-            (Duration::from_micros(1_790_000_001_000_000), "2026-09-21T14:13:21.000000Z"),
+            (Duration::from_secs(1_790_000_001), "2026-09-21T14:13:21.000000Z"),
         ] {
             let mut text = String::new();
             line.time(time, &mut Writer::new(&mut text)).unwrap();

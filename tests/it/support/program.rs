@@ -97,11 +97,12 @@ impl Program {
         within(self.child.wait()).await.expect("it is our child")
     }
 
-    /// The ids of its other threads, the oldest first.
+    /// The ids of the runtime's other threads, the oldest first; the allocator has one of its own.
     pub(crate) fn workers(&self) -> Vec<u32> {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.id())).expect("it runs");
         let ids = tasks.filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok());
-        let mut ids: Vec<u32> = ids.filter(|&id| id != self.id()).collect();
+        let name = |id: u32| std::fs::read_to_string(format!("/proc/{}/task/{id}/comm", self.id())).unwrap_or_default();
+        let mut ids: Vec<u32> = ids.filter(|&id| id != self.id() && name(id).starts_with("tokio")).collect();
         ids.sort_unstable();
         ids
     }
