@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{Read as _, Seek as _};
+use std::io::{BufRead, BufReader, Read as _, Seek as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -86,10 +86,8 @@ impl Neighbours {
     fn owner(&self, address: SocketAddr) -> Option<u32> {
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         tables.iter_mut().find_map(|table| {
-            let mut text = String::with_capacity(64 * 1024);
             table.rewind().ok()?;
-            table.take(LONGEST_TABLE).read_to_string(&mut text).ok()?;
-            owner_in(&text, address)
+            owner_in(BufReader::new(table.take(LONGEST_TABLE)), address) // piece by piece, for it may be megabytes
         })
     }
 }
@@ -102,7 +100,7 @@ impl Default for Neighbours {
 
 /// Finds a socket by its local address in a table of the kernel: `sl local remote state queues timer retransmits uid timeout
 /// inode …` (proc(5)). A socket without inode belongs to nobody any more, and its uid is no news.
-fn owner_in(table: &str, address: SocketAddr) -> Option<u32> {
+fn owner_in(table: impl BufRead, address: SocketAddr) -> Option<u32> {
     let IpAddr::V4(v4) = address.ip().to_canonical() else {
         let IpAddr::V6(v6) = address.ip() else { return None };
         return find(table, &[written(&v6.octets(), address.port())]);
@@ -111,8 +109,8 @@ fn owner_in(table: &str, address: SocketAddr) -> Option<u32> {
     find(table, &[written(&v4.octets(), address.port()), written(&v4.to_ipv6_mapped().octets(), address.port())])
 }
 
-fn find(table: &str, local: &[String]) -> Option<u32> {
-    table.lines().skip(1).find_map(|line| {
+fn find(table: impl BufRead, local: &[String]) -> Option<u32> {
+    table.lines().map_while(Result::ok).skip(1).find_map(|line| {
         let fields: Vec<&str> = line.split_ascii_whitespace().take(10).collect();
         let &[_, here, _, _, _, _, _, uid, _, inode] = fields.as_slice() else { return None };
         (inode != "0" && local.iter().any(|local| local == here)).then(|| uid.parse().ok())?
@@ -220,7 +218,7 @@ mod tests {
             2: 0100007F:9C41 0100007F:21FC 06 00000000:00000000 03:00000000 00000000     0        0 0 1 0 20 4 30 10 -1\n\
             3: 0000000000000000FFFF00000100007F:9C42 0100007F:21FC 01 0:0 0:0 0  1003        0 333 1\n\
             4: 00000000000000000000000001000000:9C43 0100007F:21FC 01 0:0 0:0 0  1004        0 444 1\n";
-        let owner = |text: &str| owner_in(table, text.parse().unwrap());
+        let owner = |text: &str| owner_in(table.as_bytes(), text.parse().unwrap());
         assert_eq!(owner("127.0.0.1:40000"), Some(1001));
         assert_eq!(owner("[::ffff:127.0.0.1]:40000"), Some(1001));
         assert_eq!(owner("127.0.0.1:40001"), None, "closed");
