@@ -19,7 +19,7 @@
 //! | module | what it knows |
 //! |---|---|
 //! | [`cli`] | what a person types; the exit codes; the terminal's side of linking |
-//! | [`app`] | how a running Pixy is put together, changed by a new configuration (`reload`), and taken down |
+//! | [`app`] | how a running Pixy is put together, changed by a new configuration (`reload`, `listeners`), and taken down; where it is reached by now (`signs`) |
 //! | [`config`] | the file, its faults with their places, the provider profiles of `config/providers` |
 //! | [`proxy`] | the agent surface: one request's way, and what an agent hears when it ends early |
 //! | [`link`] | the person's surface: attempts, the paste parser, sessions, the JSON API, the page |
