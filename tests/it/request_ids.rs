@@ -4,12 +4,14 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 use tracing::subscriber::DefaultGuard;
 
 use crate::scrub::log::Log;
-use crate::support::{Pixy, RawClient, RawResponse, Reply, Scratch, TokenEndpoint, Upstream, oauth_account, within};
+use crate::support::{
+    Pixy, RawClient, RawResponse, Reply, Scratch, TokenEndpoint, Upstream, oauth_account, opened, within,
+};
 
 /// What is logged on this thread from now on, as JSON.
 fn logged() -> (Log, DefaultGuard) {
@@ -97,18 +99,8 @@ async fn a_websocket_is_named_at_its_101_and_at_its_end() {
     account["profile"]["api"]["websocket"] = json!(["/v1/responses"]);
     let pixy = Pixy::start(&json!({ "a": account })).await;
     pixy.link(&endpoint).await;
-    let mut agent = RawClient::connect(pixy.agents()).await;
-    agent
-        .send(
-            "GET /a/v1/responses HTTP/1.1\r\nHost: pixy\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: Zh90cFBo5liuwDwihenzkA==\r\n\r\n",
-        )
-        .await;
-    let (mut upstream, _) = within(server.accept()).await.unwrap();
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(within(upstream.read_u8()).await.unwrap());
-    }
+    let mut agent = RawClient::ask_for_socket(pixy.agents(), "/a/v1/responses").await;
+    let (mut upstream, _) = opened(&server).await;
     let switch = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                   Sec-WebSocket-Accept: x\r\nX-Pixy-Request-Id: forged\r\n\r\n";
     upstream.write_all(switch.as_bytes()).await.unwrap();

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::{Pixy, RawClient, Rotation, TokenEndpoint, Upstream, oauth_account, within};
+use crate::support::{HANDSHAKE, Pixy, RawClient, Rotation, TokenEndpoint, Upstream, oauth_account, opened, within};
 
 /// The upstream's side, played by the test itself.
 struct Stage {
@@ -24,9 +24,6 @@ struct Opened {
 
 const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\n\
                       Sec-WebSocket-Accept: from-the-upstream\r\nX-Request-Id: 7\r\n";
-
-const HANDSHAKE: &str = "Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-                         Sec-WebSocket-Key: Zh90cFBo5liuwDwihenzkA==\r\n";
 
 /// A text frame of an agent: masked.
 const HELLO: &[u8] = b"\x81\x85mask\x05\x04\x1f\x07\x02";
@@ -54,12 +51,8 @@ impl Stage {
 
     /// What the upstream hears next.
     async fn heard(&self) -> Opened {
-        let (mut stream, _) = within(self.server.accept()).await.unwrap();
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(within(stream.read_u8()).await.unwrap());
-        }
-        Opened { stream, head: String::from_utf8(head).unwrap() }
+        let (stream, head) = opened(&self.server).await;
+        Opened { stream, head }
     }
 
     /// A WebSocket that is open at both ends.

@@ -29,7 +29,7 @@ mod wire;
 
 use std::time::Duration;
 
-pub(crate) use self::client::{RawClient, RawResponse};
+pub(crate) use self::client::{HANDSHAKE, RawClient, RawResponse, opened};
 pub(crate) use self::fault::{Effect, Fault, RefreshToken, Sorting};
 pub(crate) use self::openid::OpenId;
 pub(crate) use self::pixy::Pixy;

@@ -18,7 +18,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::{DIGEST, metrics};
-use crate::support::{Pixy, Program, RawClient, Reply, Scratch, TokenEndpoint, Upstream, oauth_account, within};
+use crate::support::{
+    Pixy, Program, RawClient, Reply, Scratch, TokenEndpoint, Upstream, oauth_account, opened, within,
+};
 
 /// A linked account `a`, and a second one that nobody linked.
 struct Stage {
@@ -167,18 +169,8 @@ async fn a_websocket_goes_on_when_its_listener_is_taken_out_and_ends_with_pixy()
     let mut pixy = Pixy::with(&accounts, &listening(&json!([ANY, ANY]))).await;
     pixy.link(&endpoint).await;
     let Address::Tcp(goes) = pixy.all_agents()[1] else { unreachable!() };
-    let mut agent = RawClient::connect(goes).await;
-    agent
-        .send(
-            "GET /a/v1/responses HTTP/1.1\r\nHost: pixy\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: Zh90cFBo5liuwDwihenzkA==\r\n\r\n",
-        )
-        .await;
-    let (mut upstream, _) = within(server.accept()).await.unwrap();
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(within(upstream.read_u8()).await.unwrap());
-    }
+    let mut agent = RawClient::ask_for_socket(goes, "/a/v1/responses").await;
+    let (mut upstream, _) = opened(&server).await;
     let switch = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\n";
     upstream.write_all(switch.as_bytes()).await.unwrap();
     assert_eq!(agent.head().await.unwrap().status, 101);

@@ -3,8 +3,8 @@
 use std::io;
 use std::net::SocketAddr;
 
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 
 use super::wire::{Fields, Wire, values};
 use super::within;
@@ -34,7 +34,28 @@ pub(crate) struct RawResponse {
     pub(crate) closed: bool,
 }
 
+/// What a request for a WebSocket carries beside its Host.
+pub(crate) const HANDSHAKE: &str = "Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                                    Sec-WebSocket-Key: Zh90cFBo5liuwDwihenzkA==\r\n";
+
+/// The next connection of an upstream that a test plays itself, and the head that opened it.
+pub(crate) async fn opened(server: &TcpListener) -> (TcpStream, String) {
+    let (mut stream, _) = within(server.accept()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(within(stream.read_u8()).await.unwrap());
+    }
+    (stream, String::from_utf8(head).unwrap())
+}
+
 impl RawClient {
+    /// Connects, and asks for a WebSocket.
+    pub(crate) async fn ask_for_socket(address: SocketAddr, path: &str) -> Self {
+        let mut client = Self::connect(address).await;
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: pixy\r\n{HANDSHAKE}\r\n")).await;
+        client
+    }
+
     /// Connects.
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.expect("the server listens");
