@@ -25,6 +25,8 @@ use crate::config::{self, Config};
 use crate::hardening;
 use crate::link::Problem;
 use control::Control;
+#[cfg(feature = "doors")]
+pub(crate) use log::plain as plain_log;
 
 /// A sidecar proxy that holds your LLM logins, so that the agent beside it never does.
 #[derive(Parser)]

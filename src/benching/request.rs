@@ -11,19 +11,19 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tracing::Dispatch;
-use tracing_subscriber::EnvFilter;
+use tracing::level_filters::LevelFilter;
 
 use super::Step;
 use crate::app::{self, Running};
 use crate::server::Address;
-use crate::{config, fuzzing};
+use crate::{cli, config, fuzzing};
 
 /// `request`, with the line in the log that it has by default, and `quiet`, without one.
 pub(super) fn steps() -> Vec<(&'static str, Step)> {
-    vec![("request", asked("info")), ("quiet", asked("warn"))]
+    vec![("request", asked(LevelFilter::INFO)), ("quiet", asked(LevelFilter::WARN))]
 }
 
-fn asked(level: &'static str) -> Step {
+fn asked(level: LevelFilter) -> Step {
     let mut served = None;
     Box::new(move || {
         let Served { runtime, agent, received, log, .. } = served.get_or_insert_with(|| Served::start(level));
@@ -51,7 +51,7 @@ struct Served {
 }
 
 impl Served {
-    fn start(level: &str) -> Self {
+    fn start(level: LevelFilter) -> Self {
         let directory = tempfile::tempdir().expect("there is room");
         let text = CONFIGURATION
             .replace("UPSTREAM", &upstream().to_string())
@@ -65,13 +65,8 @@ impl Served {
             let [Address::Tcp(address)] = running.agents[..] else { panic!("one address is configured") };
             (running, TcpStream::connect(address).await.expect("it listens"))
         });
-        let log = tracing_subscriber::fmt()
-            .with_env_filter(EnvFilter::new(format!("{level},pixy={level}")))
-            .with_target(false)
-            .with_ansi(false)
-            .with_writer(std::io::sink)
-            .finish();
-        Self { runtime, agent, received: Vec::new(), log: log.into(), _running: running, _directory: directory }
+        let log = Dispatch::new(cli::plain_log(level, std::io::sink));
+        Self { runtime, agent, received: Vec::new(), log, _running: running, _directory: directory }
     }
 }
 

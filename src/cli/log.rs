@@ -11,7 +11,7 @@ use tracing::level_filters::LevelFilter;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -28,15 +28,27 @@ pub(super) fn start(options: &LogOptions) {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
-    let filter = Targets::new().with_default(level.min(LevelFilter::INFO)).with_target("pixy", level);
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry().with(filter(level));
     // A second logger in one process (tests) is not worth dying for.
     let _ = match options.log_format {
         LogFormat::Text if std::io::stderr().is_terminal() => registry.with(layer.with_ansi(true)).try_init(),
-        LogFormat::Text => registry.with(layer.event_format(Line::default())).try_init(),
+        LogFormat::Text => plain(level, std::io::stderr).try_init(),
         LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
     };
+}
+
+/// Text without colours.
+pub(crate) fn plain<W>(level: LevelFilter, writer: W) -> impl Subscriber + Send + Sync
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer).event_format(Line::default());
+    tracing_subscriber::registry().with(filter(level)).with(layer)
+}
+
+fn filter(level: LevelFilter) -> Targets {
+    Targets::new().with_default(level.min(LevelFilter::INFO)).with_target("pixy", level)
 }
 
 /// A line as tracing's own formatter writes it without colours, for fewer instructions: every request writes one.
