@@ -8,6 +8,7 @@ mod dial;
 mod frames;
 mod h1;
 mod h2;
+mod idle;
 mod head;
 mod pool;
 mod resolve;

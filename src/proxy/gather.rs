@@ -18,6 +18,8 @@ pub struct Gather<E> {
     first: Bytes,
     more: BytesMut,
     looks: u8,
+    /// How often it is looked again before what was gathered leaves.
+    most_looks: u8,
     /// When the last of it left.
     left: Option<Instant>,
     end: End<E>,
@@ -46,8 +48,10 @@ const LOOKS: u8 = 2;
 const SILENCE: Duration = Duration::from_millis(1);
 
 impl<E> Gather<E> {
-    pub fn new() -> Self {
-        Self { first: Bytes::new(), more: BytesMut::new(), looks: 0, left: None, end: End::None }
+    /// `at_once`: what is there comes when it is asked for, without another task having run before.
+    pub fn new(at_once: bool) -> Self {
+        let most_looks = if at_once { 0 } else { LOOKS };
+        Self { first: Bytes::new(), more: BytesMut::new(), looks: 0, most_looks, left: None, end: End::None }
     }
 
     /// So many bytes are here and have not left.
@@ -74,7 +78,7 @@ impl<E> Gather<E> {
         loop {
             match next(context) {
                 Poll::Ready(Some(Ok((piece, last)))) => {
-                    self.looks = if self.len() == 0 && self.was_silent() { LOOKS } else { 0 };
+                    self.looks = if self.len() == 0 && self.was_silent() { self.most_looks } else { 0 };
                     self.add(piece);
                     if last || self.len() >= ENOUGH {
                         return Poll::Ready(Some(Ok(self.take())));
@@ -87,7 +91,7 @@ impl<E> Gather<E> {
                     return Poll::Ready(Some(Ok(self.take())));
                 }
                 Poll::Pending if self.len() == 0 => return Poll::Pending,
-                Poll::Pending if self.looks < LOOKS => {
+                Poll::Pending if self.looks < self.most_looks => {
                     self.looks += 1;
                     context.waker().wake_by_ref();
                     return Poll::Pending;
@@ -149,7 +153,7 @@ mod tests {
 
     /// What leaves in the middle of a burst.
     fn leaves(stream: impl IntoIterator<Item = Gives>) -> Vec<String> {
-        let mut gather = Gather::new();
+        let mut gather = Gather::new(false);
         gather.left = Some(Instant::now());
         leaves_from(gather, stream)
     }
@@ -203,9 +207,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn after_a_silence_a_lone_piece_leaves_without_another_look() {
         let first =
-            || leaves_from(Gather::new(), [Piece("a"), Nothing, Piece("b"), Nothing, Piece("c"), Nothing, Nothing]);
+            || leaves_from(Gather::new(false), [Piece("a"), Nothing, Piece("b"), Nothing, Piece("c"), Nothing, Nothing]);
         assert_eq!(first(), ["a", "bc", "-"], "b comes at once: a burst has begun");
-        let later = || Gather { left: Instant::now().checked_sub(2 * SILENCE), ..Gather::new() };
+        let later = || Gather { left: Instant::now().checked_sub(2 * SILENCE), ..Gather::new(false) };
         assert_eq!(leaves_from(later(), [Piece("a"), Nothing, Nothing]), ["a", "-"]);
         assert_eq!(leaves_from(later(), [Piece("a"), Piece("b"), Nothing, Piece("c")]), ["abc", "-"]);
     }
@@ -228,7 +232,7 @@ mod tests {
         let left = leaves((0..40).map(|_| Piece(text)));
         assert_eq!(left.iter().map(String::len).collect::<Vec<_>>(), [17_000, 17_000, 6000, 1]);
         let large = Bytes::from(vec![0; ENOUGH]);
-        let mut gather = Gather::<()>::new();
+        let mut gather = Gather::<()>::new(false);
         let mut context = Context::from_waker(std::task::Waker::noop());
         let polled = gather.poll(&mut context, |_| Poll::Ready(Some(Ok((large.clone(), false)))));
         let Poll::Ready(Some(Ok(piece))) = polled else { panic!("it leaves at once") };

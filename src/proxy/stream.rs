@@ -70,7 +70,7 @@ impl ReplyBody {
         let last_activity = Instant::now();
         let counter = grant.counts_tokens().then(TokenCounter::default);
         let source = Source { body, idle_timeout, last_activity, timer };
-        let gather = Gather::new();
+        let gather = Gather::new(source.body.comes_at_once());
         Self::Streaming(Box::new(Streaming {
             source,
             gather,

@@ -41,6 +41,11 @@ impl Incoming {
         Self { body, held }
     }
 
+    /// What is there comes as soon as it is asked for: no other task has to run before.
+    pub fn comes_at_once(&self) -> bool {
+        matches!(self.held, Held::Http1(_) | Held::Nothing)
+    }
+
     fn ended(&mut self) {
         if let Held::Http1(connection) = std::mem::replace(&mut self.held, Held::Nothing) {
             connection.give_back();
@@ -53,7 +58,11 @@ impl Body for Incoming {
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        let Self { body, held } = &mut *self;
+        let frame = ready!(match held {
+            Held::Http1(connection) => connection.poll(context, |context| Pin::new(&mut *body).poll_frame(context)),
+            _ => Pin::new(body).poll_frame(context),
+        });
         match &frame {
             None => self.ended(),
             Some(Err(_)) => self.held = Held::Nothing,

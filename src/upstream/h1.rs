@@ -1,15 +1,22 @@
 //! HTTP/1.1: one request at a time, and the connection goes on only after a clean end of both messages.
+//!
+//! A connection has no task of its own: whoever waits for its answer moves its bytes (`Http1::poll`). So an exchange is one task's
+//! work from the agent's socket to the upstream's and back, and what has come leaves in the same turn. While nobody uses it, the
+//! pool's keeper looks after it (`idle`).
 
+use std::future::{Future as _, poll_fn};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use futures_util::task::AtomicWaker;
 use http::header::HOST;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
 use hyper::client::conn::http1;
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::sync::oneshot;
 
 use super::body::{Held, Incoming, Outbound};
 use super::dial::Stream;
@@ -19,35 +26,37 @@ use super::{Body, BoxError, Failure, Unclear, head};
 /// A connection that somebody holds, or that lies in the pool. Dropping it closes the connection.
 pub(super) struct Http1 {
     sender: http1::SendRequest<Outbound>,
-    id: u64,
+    /// Nothing when it has ended.
+    connection: Option<Pin<Box<Connection>>>,
+    bell: Arc<Bell>,
+    /// Rings it.
+    waker: Waker,
     reused: bool,
     /// It carries no other request.
     last: bool,
     /// How long it may lie unused.
     keep: Duration,
     origin: Weak<Origin>,
-    /// The task that drives the connection.
-    driver: mpsc::UnboundedSender<Word>,
-}
-
-/// What the holder of a connection tells the task that drives it.
-enum Word {
-    /// It is given back, but its request has not ended yet.
-    Back(Box<Http1>), // boxed, for a channel has room for many words at once
-    /// From now on it may lie unused for so long.
-    Keep(Duration),
 }
 
 type Connection = http1::Connection<Stream, Outbound>;
 
+/// Wakes whoever holds a connection. Its socket, and hyper's channels between it and the messages on it, know this alone: they
+/// would wake whoever polled last, and that is another task from request to request, or the one that runs just now.
+#[derive(Default)]
+struct Bell {
+    holder: AtomicWaker,
+    rung: AtomicBool,
+}
+
 /// Begins HTTP/1.1 on a stream, for the pool.
 pub(super) async fn open(origin: &Arc<Origin>, stream: Stream) -> Result<Http1, BoxError> {
     let (sender, connection) = builder().handshake(stream).await?;
-    let (driver, words) = mpsc::unbounded_channel();
-    let (id, keep, origin) = (origin.number(), origin.tuning.idle, Arc::downgrade(origin));
-    // Boxed, for what is handed to an async function has its room twice.
-    tokio::spawn(drive(Box::pin(connection), words, keep, Weak::clone(&origin), id));
-    Ok(Http1 { sender, id, reused: false, last: false, keep, origin, driver })
+    let bell = Arc::<Bell>::default();
+    let waker = Waker::from(Arc::clone(&bell));
+    let (keep, origin) = (origin.tuning.idle, Arc::downgrade(origin));
+    let connection = Some(Box::pin(connection));
+    Ok(Http1 { sender, connection, bell, waker, reused: false, last: false, keep, origin })
 }
 
 fn builder() -> http1::Builder {
@@ -86,11 +95,18 @@ pub(super) async fn upgrade(stream: Stream, request: Request<Body>) -> Result<Re
     })
 }
 
-impl Http1 {
-    pub(super) fn id(&self) -> u64 {
-        self.id
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
     }
 
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.rung.store(true, Ordering::Release);
+        self.holder.wake();
+    }
+}
+
+impl Http1 {
     /// Whether it carried a request before: then its server may have closed it meanwhile.
     pub(super) fn is_reused(&self) -> bool {
         self.reused
@@ -101,8 +117,44 @@ impl Http1 {
         self.keep
     }
 
-    pub(super) fn is_open(&self) -> bool {
-        !self.sender.is_closed()
+    /// Moves bytes until `outcome`, which is nothing but what the connection makes come true, is there. The connection's end
+    /// makes every outcome come true.
+    pub(super) fn poll<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        mut outcome: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        // No outcome is to wake us: it is asked for again when the connection has moved.
+        let mut unheard = Context::from_waker(Waker::noop());
+        if let Poll::Ready(outcome) = outcome(&mut unheard) {
+            return Poll::Ready(outcome);
+        }
+        for _ in 0..TURNS {
+            self.bell.rung.store(false, Ordering::Relaxed);
+            if let Some(connection) = &mut self.connection
+                && connection.as_mut().poll(&mut Context::from_waker(&self.waker)).is_ready()
+            {
+                self.connection = None;
+            }
+            if let Poll::Ready(outcome) = outcome(&mut unheard) {
+                return Poll::Ready(outcome);
+            }
+            self.bell.holder.register(context.waker());
+            // Rung while nobody was there to hear it.
+            if !self.bell.rung.load(Ordering::Acquire) {
+                return Poll::Pending;
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Resolves when its server has closed it, or sends what nobody asked for. For one that nobody uses.
+    pub(super) fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.poll(context, |_| Poll::<()>::Pending).is_pending() && self.connection.is_some() {
+            return Poll::Pending;
+        }
+        Poll::Ready(())
     }
 
     /// Sends a request and waits for the head of its answer.
@@ -112,7 +164,8 @@ impl Http1 {
         unclear: Unclear,
     ) -> Result<Response<Incoming>, Failure> {
         let uri = request.uri().clone();
-        match self.sender.try_send_request(outgoing(request)).await {
+        let mut answer = std::pin::pin!(self.sender.try_send_request(outgoing(request)));
+        match poll_fn(|context| self.poll(context, |context| answer.as_mut().poll(context))).await {
             Ok(response) => {
                 // Nobody asked for another protocol (RFC 9110 §15.2.2).
                 let clear = response.status() != StatusCode::SWITCHING_PROTOCOLS && head::is_clear(&response);
@@ -139,86 +192,37 @@ impl Http1 {
     /// §9.3.1). So we are the first to close. The least that was said holds.
     fn heed(&mut self, headers: &HeaderMap) {
         let Some(kept) = kept_for(headers) else { return };
-        let keep = kept.saturating_sub(MARGIN);
-        if keep.is_zero() {
-            self.last = true;
-        } else if keep < self.keep {
-            self.keep = keep;
-            let _ = self.driver.send(Word::Keep(keep)); // when the driver is gone, so is the connection
-        }
+        self.keep = self.keep.min(kept.saturating_sub(MARGIN));
+        self.last |= self.keep.is_zero();
     }
 
     /// The answer has ended as it should. The connection is free as soon as the request has ended too, which it
     /// nearly always has.
     pub(super) fn give_back(mut self) {
         self.reused = true;
-        if self.last {
+        if self.last || self.connection.is_none() {
             return;
         }
+        let Some(origin) = self.origin.upgrade() else { return };
         if self.sender.is_ready() {
-            if let Some(origin) = self.origin.upgrade() {
-                origin.park(self);
-            }
+            origin.park(self);
         } else {
-            let driver = self.driver.clone();
-            // When the driver is gone, so is the connection.
-            let _ = driver.send(Word::Back(Box::new(self)));
+            tokio::spawn(async move {
+                let free = poll_fn(|context| {
+                    let ended = self.poll_ended(context).is_ready();
+                    if ended || self.sender.is_ready() { Poll::Ready(!ended) } else { Poll::Pending }
+                });
+                if let Ok(true) = tokio::time::timeout(ENDING, free).await {
+                    origin.park(self);
+                }
+            });
         }
     }
-}
 
-/// Moves the bytes of a connection for as long as it lives.
-async fn drive(
-    mut connection: Pin<Box<Connection>>,
-    mut words: mpsc::UnboundedReceiver<Word>,
-    mut keep: Duration,
-    origin: Weak<Origin>,
-    id: u64,
-) {
-    let mut look = std::pin::pin!(tokio::time::sleep(keep));
-    loop {
-        tokio::select! {
-            biased;
-            _ = &mut connection => break,
-            word = words.recv() => {
-                let mut held = match word {
-                    Some(Word::Back(held)) => held,
-                    Some(Word::Keep(time)) => {
-                        keep = time;
-                        look.as_mut().reset(Instant::now() + keep);
-                        continue;
-                    }
-                    // Nobody holds it: it was let go of before a clean end, and closing it says so to the upstream.
-                    None => break,
-                };
-                let ready = async {
-                    tokio::select! {
-                        biased;
-                        _ = &mut connection => false,
-                        ready = held.sender.ready() => ready.is_ok(),
-                    }
-                };
-                match (tokio::time::timeout(ENDING, ready).await, origin.upgrade()) {
-                    (Ok(true), Some(origin)) => origin.park(*held),
-                    _ => break,
-                }
-            }
-            () = &mut look => {
-                let Some(origin) = origin.upgrade() else { break };
-                match origin.expired(id) {
-                    Err(again) => look.as_mut().reset(again.unwrap_or_else(|| Instant::now() + keep)),
-                    Ok(unused) => {
-                        // hyper says goodbye (TLS close_notify) when nobody can send any more.
-                        drop(unused);
-                        let _ = tokio::time::timeout(ENDING, connection).await;
-                        return;
-                    }
-                }
-            }
-        }
-    }
-    if let Some(origin) = origin.upgrade() {
-        origin.forget(id);
+    /// Ends it with a goodbye (TLS close_notify): hyper says it when nobody can send any more.
+    pub(super) fn say_goodbye(self) {
+        let Self { connection: Some(connection), .. } = self else { return };
+        tokio::spawn(tokio::time::timeout(ENDING, connection));
     }
 }
 
@@ -256,6 +260,9 @@ fn host(uri: &Uri) -> Option<HeaderValue> {
         _ => HeaderValue::from_str(host).ok(),
     }
 }
+
+/// So often a connection that has more to do at once is moved before other tasks have their turn.
+const TURNS: usize = 4;
 
 /// How long a request may go on after its answer has ended, and a closing connection after its end.
 const ENDING: Duration = Duration::from_secs(1);

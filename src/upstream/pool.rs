@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Uri;
@@ -20,6 +21,7 @@ use super::body::Outbound;
 use super::dial::{self, Dialler};
 use super::h1::{self, Http1};
 use super::h2::{self, Http2, Slot};
+use super::idle::{self, Idle};
 use super::{BoxError, SendError, Tuning};
 
 /// All origins.
@@ -49,8 +51,8 @@ pub(super) struct Origin {
 struct Line {
     waiting: VecDeque<oneshot::Sender<Result<Lease, SendError>>>,
     shared: Vec<Shared>,
-    /// HTTP/1.1 connections that nobody uses, with the time until when they may lie there; the last used is the last.
-    idle: Vec<(Http1, Instant)>,
+    /// HTTP/1.1 connections that nobody uses.
+    idle: Idle,
     dialling: usize,
     /// How many requests one connection is expected to carry.
     each: usize,
@@ -98,7 +100,7 @@ impl Origin {
     fn new(uri: Uri, dialler: Arc<Dialler>, tuning: Tuning) -> Arc<Self> {
         // Over TLS a server may speak HTTP/2, and most do: the first connection is expected to.
         let each = if uri.scheme() == Some(&Scheme::HTTPS) { MAX_STREAMS } else { 1 };
-        let (waiting, shared, idle) = (VecDeque::new(), Vec::new(), Vec::new());
+        let (waiting, shared, idle) = (VecDeque::new(), Vec::new(), Idle::default());
         let line = Mutex::new(Line { waiting, shared, idle, dialling: 0, each, next_id: 0 });
         Arc::new_cyclic(|me| Self { me: Weak::clone(me), uri, dialler, tuning, line })
     }
@@ -196,27 +198,15 @@ impl Origin {
 
     /// An HTTP/1.1 connection is free.
     pub(super) fn park(&self, connection: Http1) {
-        let until = Instant::now() + connection.keep();
-        self.line().idle.push((connection, until));
+        if self.line().idle.put(connection) {
+            tokio::spawn(idle::keep(Weak::clone(&self.me)));
+        }
         self.serve();
     }
 
-    /// Takes out an HTTP/1.1 connection that nobody used for too long; otherwise says until when it may lie there, if it does.
-    pub(super) fn expired(&self, id: u64) -> Result<Http1, Option<Instant>> {
-        let mut line = self.line();
-        let index = line.idle.iter().position(|(connection, _)| connection.id() == id).ok_or(None)?;
-        let until = line.idle[index].1;
-        if until <= Instant::now() { Ok(line.idle.remove(index).0) } else { Err(Some(until)) }
-    }
-
-    /// An HTTP/1.1 connection has ended.
-    pub(super) fn forget(&self, id: u64) {
-        let gone = {
-            let mut line = self.line();
-            let index = line.idle.iter().position(|(connection, _)| connection.id() == id);
-            index.map(|index| line.idle.remove(index))
-        };
-        drop(gone);
+    /// Looks at the HTTP/1.1 connections that nobody uses; `Pending` while there are some.
+    pub(super) fn poll_idle(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.line().idle.poll(context)
     }
 
     /// An HTTP/2 connection is there. It carries one stream until its server has said how many it allows.
@@ -300,13 +290,7 @@ impl Line {
             let slot = Slot::new(origin.me.upgrade()?, shared.id);
             return Some(Lease::Http2(Http2::new(shared.sender.clone(), slot, reused)));
         }
-        while let Some((connection, until)) = self.idle.pop() {
-            // The task that closes it in time may be late.
-            if connection.is_open() && Instant::now() < until {
-                return Some(Lease::Http1(connection));
-            }
-        }
-        None
+        self.idle.take().map(Lease::Http1)
     }
 
     /// How many connections are missing for those who wait; they count as being dialled from now on.
