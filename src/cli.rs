@@ -242,9 +242,20 @@ fn run(cli: Cli) -> Result<(), Failure> {
     }
 }
 
-/// One thread for all input and output; files have threads of their own.
+/// One thread for all input and output, as a command needs it.
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Builder::new_current_thread()
+    runtime_of(1)
+}
+
+/// So many threads for input and output; files have threads of their own. One is this thread itself: then no task moves from
+/// thread to thread, and none is woken across them, which is what several cost.
+fn runtime_of(io_threads: usize) -> Result<tokio::runtime::Runtime, Failure> {
+    use tokio::runtime::Builder;
+    let mut builder = if io_threads > 1 { Builder::new_multi_thread() } else { Builder::new_current_thread() };
+    if io_threads > 1 {
+        builder.worker_threads(io_threads);
+    }
+    builder
         .enable_all()
         .build()
         .map_err(|error| Failure::Runtime(format!("the system gives no threads or descriptors ({error})")))

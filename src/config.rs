@@ -197,6 +197,8 @@ pub struct Config {
     pub body_bytes: u64,
     /// How much of a body is kept for a second try; 0: there is none, of any request.
     pub replay_bytes: usize,
+    /// Threads for connections, 1 or more; files have threads of their own.
+    pub io_threads: usize,
     /// Where traces go; not of the file but of [`traces()`], which who serves asks.
     pub traces: crate::traces::Settings,
 }

@@ -120,6 +120,7 @@ impl Running {
             ("`state_dir`", old.state_dir != new.state_dir),
             ("`vault`", old.vault != new.vault),
             ("`upstream`", old.upstream != new.upstream),
+            ("`limits.io_threads`", old.io_threads != new.io_threads),
         ];
         let mut needing: Vec<String> =
             parts.iter().filter(|(_, differs)| *differs).map(|(what, _)| (*what).to_owned()).collect();

@@ -2,7 +2,7 @@
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Failure, LogOptions, log, runtime};
+use super::{Failure, LogOptions, log, runtime_of};
 use crate::account::State;
 use crate::app::{self, Running};
 use crate::config::{self, Config, Env};
@@ -19,7 +19,7 @@ pub(super) fn serve(mut config: Config, options: &LogOptions, mut guards: Guards
         tracing::debug!(%error, "memory is given back by later requests alone");
     }
     let (file, env) = (config.file.clone(), Env::read());
-    let runtime = runtime()?;
+    let runtime = runtime_of(config.io_threads)?;
     let outcome = runtime.block_on(async {
         let failed = |error: &dyn std::fmt::Display| Failure::Runtime(error.to_string());
         let mut terminate = signal(SignalKind::terminate()).map_err(|error| failed(&error))?;

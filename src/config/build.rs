@@ -52,7 +52,9 @@ pub(super) fn config(raw: raw::File, file: Option<PathBuf>, here: &Scope, root: 
     let state_dir = path_or(raw.state_dir, STATE_DIR, &here.at("state_dir"), env);
     let vault = vault(raw.vault.unwrap_or_default(), state_dir.clone(), &here.at("vault"), env);
     let upstream = upstream(raw.upstream.unwrap_or_default(), &here.at("upstream"), env);
-    let limits = limits(raw.limits.unwrap_or_default(), &here.at("limits"));
+    let intake = raw.limits.unwrap_or_default();
+    let io_threads = usize::from(intake.io_threads.unwrap_or(1));
+    let limits = limits(intake, &here.at("limits"));
     Some(Config {
         file,
         agent_listeners: agent_listeners?,
@@ -66,6 +68,7 @@ pub(super) fn config(raw: raw::File, file: Option<PathBuf>, here: &Scope, root: 
         limits: limits.0?,
         body_bytes: limits.1,
         replay_bytes: limits.2?,
+        io_threads,
         traces: crate::traces::Settings::default(),
     })
 }

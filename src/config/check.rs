@@ -225,11 +225,12 @@ fn words(branch: &Value) -> Vec<&str> {
 
 fn out_of_range(number: &serde_json::Number, schema: &Value) -> Option<String> {
     let least = schema.get("minimum").and_then(Value::as_u64).unwrap_or(0);
-    let most = match schema.get("format").and_then(Value::as_str) {
+    let of_format = match schema.get("format").and_then(Value::as_str) {
         Some("uint16") => u64::from(u16::MAX),
         Some("uint32") => u64::from(u32::MAX),
         _ => u64::MAX,
     };
+    let most = schema.get("maximum").and_then(Value::as_u64).unwrap_or(of_format);
     match number.as_u64() {
         Some(number) if (least..=most).contains(&number) => None,
         _ if most == u64::MAX => Some(format!("{least} or more")),

@@ -242,6 +242,10 @@ pub(super) struct Intake {
     /// For open streams after SIGTERM. Default: 20s
     #[schemars(extend("pattern" = DURATION))]
     pub(super) drain_time: Option<String>,
+    /// Threads for connections, from 1 to 64; to change it needs a restart. One is enough for a person's agents: more serve
+    /// more at once, and each request costs more. Default: 1
+    #[schemars(range(min = 1, max = 64))]
+    pub(super) io_threads: Option<u16>,
 }
 
 /// A map that keeps the order of the file.

@@ -129,8 +129,10 @@ impl Drop for Place {
         if let Some(number) = self.number {
             guests.present.remove(&number);
         }
+        // Given back while the guests are locked: `resize`, on another thread, must find each place either taken or free.
+        let permit = self.permit.take();
         if guests.surplus > 0
-            && let Some(permit) = self.permit.take()
+            && let Some(permit) = permit
         {
             guests.surplus -= 1;
             permit.forget();

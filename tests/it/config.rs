@@ -184,10 +184,10 @@ fn defaults_are_those_of_the_reference() {
 #[test]
 fn limits_are_those_that_are_written_and_else_those_of_the_reference() {
     let (empty, reference) = (read("").unwrap(), read(&uncommented(&["#: "])).unwrap());
-    let all = |config: &Config| (config.limits, config.body_bytes, config.replay_bytes);
-    assert_eq!(all(&empty), (pixy::server::Limits::default(), 64 << 20, 1 << 20));
+    let all = |config: &Config| (config.limits, config.body_bytes, config.replay_bytes, config.io_threads);
+    assert_eq!(all(&empty), (pixy::server::Limits::default(), 64 << 20, 1 << 20, 1));
     assert_eq!(all(&reference), all(&empty), "the reference says the defaults");
-    let config = read("limits: { connections: 7, streams: 8, header_bytes: 2048, header_fields: 12, uri_bytes: 70, body_bytes: 9, replay_bytes: 0, header_time: 1s, idle_time: 2s, drain_time: 0s }").unwrap();
+    let config = read("limits: { connections: 7, streams: 8, header_bytes: 2048, header_fields: 12, uri_bytes: 70, body_bytes: 9, replay_bytes: 0, header_time: 1s, idle_time: 2s, drain_time: 0s, io_threads: 64 }").unwrap();
     let seconds = Duration::from_secs;
     let expected = pixy::server::Limits {
         connections: 7,
@@ -199,7 +199,7 @@ fn limits_are_those_that_are_written_and_else_those_of_the_reference() {
         idle_time: seconds(2),
         drain_time: seconds(0),
     };
-    assert_eq!(all(&config), (expected, 9, 0));
+    assert_eq!(all(&config), (expected, 9, 0, 64));
     for (text, expected) in [
         ("limits: { connections: 0 }", "`limits.connections` must be from 1"),
         ("limits: { header_bytes: 9999999 }", "`limits.header_bytes` is too large; write 1048576 at most"),
@@ -209,6 +209,8 @@ fn limits_are_those_that_are_written_and_else_those_of_the_reference() {
         ("limits: { replay_bytes: 67108865 }", "`limits.replay_bytes` is too large; write 67108864 at most"),
         ("limits: { replay_bytes: -1 }", "`limits.replay_bytes` must be from 0 to 4294967295"),
         ("limits: { replay_bytes: 1MiB }", "`limits.replay_bytes` must be a whole number"),
+        ("limits: { io_threads: 0 }", "`limits.io_threads` must be from 1 to 64."),
+        ("limits: { io_threads: 65 }", "`limits.io_threads` must be from 1 to 64."),
         ("limits: { header_time: 0s }", "`limits.header_time` is no time at all"),
         ("limits: { idle_time: soon }", "`limits.idle_time` is not a duration"),
     ] {
@@ -396,7 +398,7 @@ fn the_reference_holds_every_key() {
             checked += 1;
         }
     }
-    assert_eq!(checked, 45);
+    assert_eq!(checked, 46);
 }
 
 proptest! {

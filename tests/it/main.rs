@@ -14,6 +14,7 @@ mod framing; // the way in: what is no request that means one thing only, and wh
 mod gateway; // a request's way: what passes, what does not, what the agent hears
 mod hostile; // Pixy as one user and the agent as another, in a network namespace
 mod house; // the vault as a whole, while Pixy runs: a new key, moving house
+mod io_threads; // more than one thread for connections: nothing is different
 mod kill; // a login against kill -9 at every syscall of its refresh, and against a disk that fails
 mod layers; // the order of the modules, and the bans
 mod linking; // a link's way: what a person does, and what an attacker would have them do

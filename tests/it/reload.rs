@@ -108,6 +108,9 @@ async fn what_cannot_change_while_running_asks_for_a_restart_and_nothing_else_is
     let upstream = json!({ "upstream": { "connect_timeout": "1s" } });
     let told = pixy.reload(&json!({}), &upstream).await.unwrap_err();
     assert!(told.contains("needs a restart of Pixy: `upstream`."), "{told}");
+    let threads = json!({ "limits": { "io_threads": 2, "connections": 1 } });
+    let told = pixy.reload(&json!({}), &threads).await.unwrap_err();
+    assert!(told.contains("needs a restart of Pixy: `limits.io_threads`."), "{told}");
     let (_, shown) = pixy.api(Method::GET, "/api/configuration", Value::Null).await;
     assert_eq!(shown["problem"], told);
     assert!(tokio::net::TcpStream::connect(pixy.page()).await.is_ok(), "the page is still there");

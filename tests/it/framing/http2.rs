@@ -165,8 +165,19 @@ fn memory(program: &Program) -> (u64, u64) {
 
 #[tokio::test]
 async fn attack_39_floods_end_with_their_connection_others_are_served_and_memory_stays_flat() {
+    floods(1).await;
+}
+
+#[tokio::test]
+async fn floods_end_with_their_connection_also_where_several_threads_serve() {
+    floods(4).await;
+}
+
+async fn floods(io_threads: u32) {
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
-    let (scratch, config) = Pixy::linked(&endpoint, &upstream).await.dismantle().await;
+    let (scratch, _) = Pixy::linked(&endpoint, &upstream).await.dismantle().await;
+    let accounts = json!({ "a": oauth_account(&endpoint, &upstream) });
+    let config = scratch.config_with(&accounts, &json!({ "limits": { "io_threads": io_threads } }));
     let program = Program::start(&scratch, &config).await;
     assert_eq!(program.get("/a/v1/models").await.status, 200);
 

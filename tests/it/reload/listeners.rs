@@ -388,9 +388,21 @@ async fn the_page_and_the_probes_move_too() {
 
 #[tokio::test]
 async fn a_turned_link_moves_a_listener_of_the_confined_program_and_a_stream_goes_on() {
+    a_link_is_turned(1).await;
+}
+
+#[tokio::test]
+async fn a_turned_link_moves_a_listener_also_where_several_threads_serve() {
+    a_link_is_turned(4).await;
+}
+
+async fn a_link_is_turned(io_threads: u32) {
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
     let (scratch, elsewhere) = (Scratch::new(), Scratch::new());
-    let with = |path: PathBuf| json!({ "agent": { "listen": [ANY, format!("unix:{}", path.display())] } });
+    let with = |path: PathBuf| {
+        let listen = json!([ANY, format!("unix:{}", path.display())]);
+        json!({ "agent": { "listen": listen }, "limits": { "io_threads": io_threads } })
+    };
     let accounts = json!({ "a": oauth_account(&endpoint, &upstream) });
     // As a kubelet lays a ConfigMap out. Pixy was let have the place of two sockets, and not that of the third.
     fs::create_dir(scratch.path("sockets")).unwrap();
@@ -410,11 +422,7 @@ async fn a_turned_link_moves_a_listener_of_the_confined_program_and_a_stream_goe
         fs::rename(mount.join("..new"), mount.join("..data")).unwrap();
     };
     let program = Program::start(&scratch, &mount.join("pixy.yaml")).await;
-    let begun = program.post("/api/accounts/a/attempts", Value::Null).await;
-    let consent = endpoint.consent(begun["authorize_url"].as_str().unwrap());
-    let attempt = format!("/api/attempts/{}", begun["attempt"].as_str().unwrap());
-    program.post(&format!("{attempt}/paste"), json!({ "text": format!("{}#{}", consent.code, consent.state) })).await;
-    program.post(&format!("{attempt}/confirm"), Value::Null).await;
+    program.link(&endpoint).await;
 
     let (reply, chunks) = Reply::stream(200);
     upstream.answer(reply);

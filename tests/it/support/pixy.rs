@@ -126,19 +126,12 @@ impl Pixy {
 
     /// `POST` over the control socket that must succeed.
     pub(crate) async fn post(&self, path: &str, body: Value) -> Value {
-        let (status, answer) = self.api(Method::POST, path, body).await;
-        assert!(status < 300, "{path}: {answer:#}");
-        answer
+        post(&self.running.control, path, body).await
     }
 
     /// Links account `a` by a pasted code, the whole way.
     pub(crate) async fn link(&self, endpoint: &TokenEndpoint) {
-        let begun = self.post("/api/accounts/a/attempts", Value::Null).await;
-        let consent = endpoint.consent(begun["authorize_url"].as_str().unwrap());
-        let id = begun["attempt"].as_str().unwrap();
-        let text = format!("{}#{}", consent.code, consent.state);
-        self.post(&format!("/api/attempts/{id}/paste"), json!({ "text": text })).await;
-        self.post(&format!("/api/attempts/{id}/confirm"), Value::Null).await;
+        link(&self.running.control, endpoint).await;
     }
 
     /// The account as the API tells it.
@@ -175,6 +168,23 @@ pub(super) async fn control(socket: &Path, method: Method, path: &str, body: Val
     let status = response.status().as_u16();
     let bytes = within(response.into_body().collect()).await.ok()?.to_bytes();
     Some((status, serde_json::from_slice(&bytes).unwrap_or_default()))
+}
+
+/// `POST` over a control socket that must succeed.
+pub(super) async fn post(socket: &Path, path: &str, body: Value) -> Value {
+    let (status, answer) = control(socket, Method::POST, path, body).await.expect("Pixy answers");
+    assert!(status < 300, "{path}: {answer:#}");
+    answer
+}
+
+/// Links account `a` by a pasted code, the whole way.
+pub(super) async fn link(socket: &Path, endpoint: &TokenEndpoint) {
+    let begun = post(socket, "/api/accounts/a/attempts", Value::Null).await;
+    let consent = endpoint.consent(begun["authorize_url"].as_str().unwrap());
+    let id = begun["attempt"].as_str().unwrap();
+    let text = format!("{}#{}", consent.code, consent.state);
+    post(socket, &format!("/api/attempts/{id}/paste"), json!({ "text": text })).await;
+    post(socket, &format!("/api/attempts/{id}/confirm"), Value::Null).await;
 }
 
 async fn run(config: &Path) -> Running {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
-use super::{RawClient, RawResponse, Scratch, pixy, within};
+use super::{RawClient, RawResponse, Scratch, TokenEndpoint, pixy, within};
 
 /// A running `pixy --config …`. Dropping it kills it.
 pub(crate) struct Program {
@@ -124,9 +124,12 @@ impl Program {
 
     /// `POST` over the control socket that must succeed.
     pub(crate) async fn post(&self, path: &str, body: Value) -> Value {
-        let (status, answer) = pixy::control(&self.control, Method::POST, path, body).await.expect("Pixy answers");
-        assert!(status < 300, "{path}: {answer:#}");
-        answer
+        pixy::post(&self.control, path, body).await
+    }
+
+    /// Links account `a` by a pasted code, the whole way.
+    pub(crate) async fn link(&self, endpoint: &TokenEndpoint) {
+        pixy::link(&self.control, endpoint).await;
     }
 
     /// Account `a` as the API tells it.
