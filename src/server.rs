@@ -35,7 +35,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tower::Service;
 
-use crowd::{Crowd, Place};
+use crowd::{Crowd, Place, Room};
 use entry::Entry;
 use listener::Stream;
 use pulse::Pulse;
@@ -128,11 +128,13 @@ impl Capacity {
 
     /// A place for a connection that was accepted. One of those goes whose client is waited for: an idle connection, or a
     /// stream, after which its connection is idle.
-    async fn place(&self, pulse: impl FnOnce() -> Arc<Pulse>) -> Option<(Arc<Pulse>, Place)> {
-        let room = self.connections.room(Some(&self.exchanges)).await?;
-        let pulse = pulse();
-        let place = room.taken_by(Arc::clone(pulse.waits()));
-        Some((pulse, place))
+    async fn place(&self) -> Option<(Arc<Pulse>, Place)> {
+        self.connections.room(Some(&self.exchanges)).await.map(taken)
+    }
+
+    /// One that is free now.
+    fn free_place(&self) -> Option<(Arc<Pulse>, Place)> {
+        self.connections.free().map(taken)
     }
 }
 
@@ -163,7 +165,7 @@ pub async fn serve<S, B>(
     let queue = |stream, peer| {
         let (capacity, attend) = (capacity.clone(), attend.clone());
         async move {
-            if let Some(place) = capacity.place(Pulse::new).await {
+            if let Some(place) = capacity.place().await {
                 Box::pin(attend(stream, peer, place)).await;
             }
         }
@@ -186,7 +188,8 @@ pub async fn serve<S, B>(
             }
         };
         let place = tokio::select! {
-            place = capacity.place(Pulse::new) => place,
+            biased;
+            place = capacity.place() => place,
             () = ended(&mut ends) => None,
         };
         match place {
@@ -195,10 +198,11 @@ pub async fn serve<S, B>(
         };
     }
     if *shutdown.borrow() == Shutdown::Closed {
-        // Who is in the kernel's queue has been let in already; what is closed now would be reset.
-        for _ in 0..listener::WAITING {
+        // Who is in the kernel's queue has been let in already; what is closed now would be reset. As far as there are places:
+        // to wait for one takes a descriptor.
+        while let Some(place) = capacity.free_place() {
             let Ok((stream, peer)) = listener.take_waiting() else { break };
-            connections.spawn(queue(stream, peer));
+            connections.spawn(attend(stream, peer, place));
         }
     }
     drop(turn);
@@ -213,6 +217,12 @@ pub async fn serve<S, B>(
         () = drained => {}
         () = too_long => {}
     }
+}
+
+fn taken(room: Room) -> (Arc<Pulse>, Place) {
+    let pulse = Pulse::new();
+    let place = room.taken_by(Arc::clone(pulse.waits()));
+    (pulse, place)
 }
 
 /// Resolves when no more is to be accepted. Whoever could say so is gone: as if it had been said.

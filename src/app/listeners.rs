@@ -3,7 +3,7 @@
 //! [`prepare`] binds all that is new, or fails and has changed nothing; [`Listeners::take_up`] cannot fail. A listener of which
 //! nothing changes is left alone. One at the same place for another purpose, or with another mode, keeps its socket and is handed
 //! over: no connection is missed, and those that came before are served as before until nothing is under way on them. One that is
-//! taken out accepts no more; what it accepted goes on to its end.
+//! taken out accepts no more; what it accepted goes on to its end, and who waits to be accepted is let in as far as there are places.
 
 use std::io;
 use std::sync::Arc;
@@ -274,7 +274,12 @@ impl Listeners {
                     Open { wanted, ..open }
                 }
                 Some(open) => {
+                    let before = open.wanted.access;
                     self.close(open).await;
+                    if before != wanted.access {
+                        // There was no place for them, and they may be such as could not connect now.
+                        listener.turn_away();
+                    }
                     self.serve(wanted, listener)
                 }
                 None => self.serve(wanted, listener),

@@ -91,22 +91,30 @@ impl Crowd {
         }
     }
 
+    /// A place that is free now.
+    pub(super) fn free(self: &Arc<Self>) -> Option<Room> {
+        Arc::clone(&self.places).try_acquire_owned().ok().map(|permit| self.room_of(permit))
+    }
+
     /// Waits for a place, in turn. While there is none, those of this crowd and of `others` are asked to go, one by one.
     /// `None`: never, the semaphore is not closed.
     pub(super) async fn room(self: &Arc<Self>, others: Option<&Arc<Self>>) -> Option<Room> {
-        let room = |permit| Room(Place { crowd: Arc::clone(self), number: None, permit: Some(permit) });
-        if let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() {
-            return Some(room(permit));
+        if let Some(room) = self.free() {
+            return Some(room);
         }
         let permit = Arc::clone(&self.places).acquire_owned();
         tokio::pin!(permit);
         loop {
             ask_one([Some(self), others].into_iter().flatten());
             tokio::select! {
-                permit = &mut permit => return permit.ok().map(room),
+                permit = &mut permit => return permit.ok().map(|permit| self.room_of(permit)),
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
             }
         }
+    }
+
+    fn room_of(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> Room {
+        Room(Place { crowd: Arc::clone(self), number: None, permit: Some(permit) })
     }
 }
 

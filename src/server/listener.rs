@@ -141,6 +141,15 @@ impl Listener {
         drop(self.turn().await);
     }
 
+    /// Hangs up on who waits to be accepted.
+    pub fn turn_away(&self) {
+        for _ in 0..WAITING {
+            if self.take_waiting().is_err() {
+                return;
+            }
+        }
+    }
+
     pub(super) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.turn.lock().await
     }
@@ -262,4 +271,4 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// How many connections may wait to be accepted, if the system allows so many (`net.core.somaxconn`): while Pixy sleeps, has no
 /// descriptors left, or serves as many as `limits.connections` says. The library would ask for 128.
-pub(super) const WAITING: u32 = 4096;
+const WAITING: u32 = 4096;

@@ -8,38 +8,33 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Method, Request};
-use http_body_util::{BodyExt as _, Empty};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use http::Method;
 use pixy::server::Address;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::{DIGEST, metrics};
-use crate::support::{
-    Pixy, Program, RawClient, Reply, Scratch, TokenEndpoint, Upstream, oauth_account, opened, within,
-};
+use crate::support::{Pixy, Program, RawClient, Reply, Scratch, TokenEndpoint, Upstream, oauth_account, within};
 
 /// A linked account `a`, and a second one that nobody linked.
-struct Stage {
-    pixy: Pixy,
-    upstream: Upstream,
+pub(super) struct Stage {
+    pub(super) pixy: Pixy,
+    pub(super) upstream: Upstream,
     accounts: Value,
     _endpoint: TokenEndpoint,
 }
 
-const ANY: &str = "127.0.0.1:0";
+pub(super) const ANY: &str = "127.0.0.1:0";
 
-const HELLO: &str = "GET /a HTTP/1.1\r\nHost: pixy\r\n\r\n";
+pub(super) const HELLO: &str = "GET /a HTTP/1.1\r\nHost: pixy\r\n\r\n";
 
-fn listening(listen: &Value) -> Value {
+pub(super) fn listening(listen: &Value) -> Value {
     json!({ "agent": { "listen": listen } })
 }
 
 impl Stage {
-    async fn new(listen: &Value) -> Self {
+    pub(super) async fn new(listen: &Value) -> Self {
         let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
         let account = oauth_account(&endpoint, &upstream);
         let accounts = json!({ "a": account, "b": account });
@@ -48,15 +43,15 @@ impl Stage {
         Self { pixy, upstream, accounts, _endpoint: endpoint }
     }
 
-    async fn listen(&mut self, listen: &Value) -> Result<(), String> {
+    pub(super) async fn listen(&mut self, listen: &Value) -> Result<(), String> {
         self.change(&listening(listen)).await
     }
 
-    async fn change(&mut self, more: &Value) -> Result<(), String> {
+    pub(super) async fn change(&mut self, more: &Value) -> Result<(), String> {
         self.pixy.reload(&self.accounts, more).await
     }
 
-    fn agents(&self, at: usize) -> SocketAddr {
+    pub(super) fn agents(&self, at: usize) -> SocketAddr {
         match &self.pixy.all_agents()[at] {
             Address::Tcp(address) => *address,
             Address::Unix(path) => panic!("{}", path.display()),
@@ -64,12 +59,12 @@ impl Stage {
     }
 }
 
-async fn hello(address: SocketAddr) -> u16 {
+pub(super) async fn hello(address: SocketAddr) -> u16 {
     let request = HELLO.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
     RawClient::once(address, request).await.expect("Pixy answers").status
 }
 
-async fn is_open(address: SocketAddr) -> bool {
+pub(super) async fn is_open(address: SocketAddr) -> bool {
     within(TcpStream::connect(address)).await.is_ok()
 }
 
@@ -87,105 +82,6 @@ async fn a_listener_may_come_and_go_and_the_others_stay() {
     assert!(!is_open(second).await && is_open(first).await);
     let shown = stage.pixy.api(Method::GET, "/api/accounts/a/env", Value::Null).await.1.to_string();
     assert!(!shown.contains(&second.to_string()) && shown.contains(&first.to_string()), "{shown}");
-}
-
-#[tokio::test]
-async fn what_a_listener_accepted_goes_on_to_its_end_when_it_is_taken_out() {
-    let mut stage = Stage::new(&json!([ANY, ANY])).await;
-    let goes = stage.agents(1);
-    let get = "GET /a/v1/models HTTP/1.1\r\nHost: pixy\r\n\r\n";
-    let (reply, chunks) = Reply::stream(200);
-    stage.upstream.answer(reply);
-    let mut streaming = RawClient::connect(goes).await;
-    streaming.send(get).await;
-    assert_eq!(streaming.head().await.unwrap().status, 200);
-    chunks.send("first\n");
-    assert_eq!(streaming.bytes(11).await, b"6\r\nfirst\n\r\n");
-
-    let (reply, more_chunks) = Reply::stream(200);
-    stage.upstream.answer(reply);
-    let io = TokioIo::new(TcpStream::connect(goes).await.unwrap());
-    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
-    let connection = tokio::spawn(connection);
-    let ask = || Request::get(format!("http://{goes}/a/v1/models")).body(Empty::<Bytes>::new()).unwrap();
-    let mut body = sender.send_request(ask()).await.unwrap().into_body();
-
-    let mut idle = RawClient::connect(goes).await;
-    idle.send(HELLO).await;
-    assert_eq!(idle.response().await.unwrap().status, 200);
-    let mut idle_over_2 = {
-        let io = TokioIo::new(TcpStream::connect(goes).await.unwrap());
-        let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
-        let connection = tokio::spawn(connection);
-        assert_eq!(
-            sender.send_request(ask()).await.unwrap().into_body().collect().await.unwrap().to_bytes(),
-            "upstream"
-        );
-        (sender, connection)
-    };
-    // One that has not yet said what it wants, and one that has said half of it.
-    let (mut new, mut half) = (RawClient::connect(goes).await, RawClient::connect(goes).await);
-    half.send(&HELLO[..10]).await;
-
-    stage.listen(&json!([ANY])).await.unwrap();
-    assert!(!is_open(goes).await);
-    assert!(idle.until_closed().await, "nothing was under way");
-    within(&mut idle_over_2.1).await.unwrap().unwrap();
-    assert!(within(idle_over_2.0.ready()).await.is_err(), "it was told to go");
-    new.send(HELLO).await;
-    half.send(&HELLO[10..]).await;
-    for client in [&mut new, &mut half] {
-        let answer = client.response().await.unwrap();
-        assert_eq!((answer.status, answer.header("connection"), answer.closed), (200, vec!["close"], true));
-    }
-    // Over a further reload, too.
-    stage.listen(&json!([ANY, ANY])).await.unwrap();
-    let told_to_go = async {
-        while sender.send_request(ask()).await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    };
-    within(told_to_go).await;
-    for (chunks, length) in [(&chunks, 64_usize), (&more_chunks, 64)] {
-        chunks.send("x".repeat(length));
-    }
-    let frame = within(body.frame()).await.unwrap().unwrap().into_data().unwrap();
-    assert_eq!(frame.len(), 64);
-    chunks.finish();
-    more_chunks.finish();
-    let rest = String::from_utf8(streaming.rest().await).unwrap();
-    assert!(rest.contains(&"x".repeat(64)) && rest.ends_with("0\r\n\r\n"), "{rest}");
-    assert_eq!(within(body.collect()).await.unwrap().to_bytes(), "");
-    within(connection).await.unwrap().unwrap();
-}
-
-#[tokio::test]
-async fn a_websocket_goes_on_when_its_listener_is_taken_out_and_ends_with_pixy() {
-    let (endpoint, server) = (TokenEndpoint::start().await, tokio::net::TcpListener::bind(ANY).await.unwrap());
-    let mut account = oauth_account(&endpoint, &Upstream::start().await);
-    account["profile"]["api"]["base_url"] = json!(format!("http://{}", server.local_addr().unwrap()));
-    account["profile"]["api"]["websocket"] = json!(["/v1/responses"]);
-    let accounts = json!({ "a": account });
-    let mut pixy = Pixy::with(&accounts, &listening(&json!([ANY, ANY]))).await;
-    pixy.link(&endpoint).await;
-    let Address::Tcp(goes) = pixy.all_agents()[1] else { unreachable!() };
-    let mut agent = RawClient::ask_for_socket(goes, "/a/v1/responses").await;
-    let (mut upstream, _) = opened(&server).await;
-    let switch = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\n";
-    upstream.write_all(switch.as_bytes()).await.unwrap();
-    assert_eq!(agent.head().await.unwrap().status, 101);
-    pixy.reload(&accounts, &listening(&json!([ANY]))).await.unwrap();
-    assert!(!is_open(goes).await);
-    // Longer than the pause after which one is ended between two answers when Pixy goes down.
-    for _ in 0..4 {
-        upstream.write_all(b"\x81\x02hi").await.unwrap();
-        assert_eq!(agent.bytes(4).await, b"\x81\x02hi");
-        tokio::time::sleep(Duration::from_millis(400)).await;
-    }
-    let stopping = tokio::spawn(pixy.stop());
-    assert_eq!(agent.rest().await, b"\x88\x02\x03\xe9", "1001, going away");
-    drop(upstream);
-    within(stopping).await.unwrap().unwrap();
 }
 
 #[tokio::test]
