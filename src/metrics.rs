@@ -62,6 +62,9 @@ struct AccountLabels {
 const WINDOW_SECONDS: [f64; 15] =
     [0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0];
 
+/// What may come of a call to renew a login.
+const REFRESHES: [&str; 6] = ["renewed", "terminal", "transient", "unheard", "unknown", "vault_unwritable"];
+
 /// Counts one open stream for as long as it lives.
 pub struct OpenStream(Gauge);
 
@@ -156,8 +159,9 @@ impl Metrics {
         self.requests.get_or_create(&RequestLabels { account, status, code }).inc();
     }
 
-    /// One call to renew a login.
+    /// One call to renew a login, and what came of it.
     pub fn refresh(&self, account: &AccountName, outcome: &'static str) {
+        debug_assert!(REFRESHES.contains(&outcome), "{outcome} is not told as 0 before the first");
         let account = account.as_str().to_owned();
         self.refreshes.get_or_create(&OutcomeLabels { account, outcome }).inc();
     }
@@ -196,6 +200,9 @@ impl Metrics {
         self.usable.get_or_create(&labels).set(i64::from(usable));
         // Told as 0 before the first: a counter that begins with 1 has increased for nobody.
         drop(self.redactions.get_or_create(&labels));
+        for outcome in REFRESHES {
+            drop(self.refreshes.get_or_create(&OutcomeLabels { account: labels.account.clone(), outcome }));
+        }
         match expires_in {
             Some(seconds) => {
                 self.expiry.get_or_create(&labels).set(seconds);

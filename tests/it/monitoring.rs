@@ -87,13 +87,18 @@ fn as_older_text(metrics: &str) -> String {
 async fn promtool_finds_nothing_to_say_of_the_names_of_metrics() {
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
     let pixy = Pixy::linked(&endpoint, &upstream).await;
+    let request = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let at_first = RawClient::once(pixy.ops(), request).await.unwrap().text();
+    for outcome in ["renewed", "terminal", "transient", "unheard", "unknown", "vault_unwritable"] {
+        let first = format!("\npixy_refreshes_total{{account=\"a\",outcome=\"{outcome}\"}} 0\n");
+        assert!(at_first.contains(&first), "an increase is seen from 0 on: {at_first}");
+    }
     let (status, _) = pixy.api(Method::POST, "/api/accounts/a/refresh", Value::Null).await;
     assert_eq!(status, 200);
     upstream.answer(Reply::new(401)); // and so a repair
     for path in ["/a/v1/models", "/nobody/v1/models"] {
         within(pixy.get(path)).await;
     }
-    let request = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     let response = RawClient::once(pixy.ops(), request).await.unwrap();
     assert_eq!(response.header("content-type"), ["application/openmetrics-text; version=1.0.0; charset=utf-8"]);
     let metrics = response.text();

@@ -214,7 +214,7 @@ async fn meet(fault: Fault) -> Vec<String> {
 async fn outcome_of_refresh(pixy: &Pixy) -> String {
     for _ in 0..900 {
         let metrics = metrics(pixy).await;
-        let mut lines = metrics.lines();
+        let mut lines = metrics.lines().filter(|line| !line.ends_with(" 0"));
         let prefix = "pixy_refreshes_total{account=\"a\",outcome=\"";
         if let Some(outcome) = lines.find_map(|line| line.strip_prefix(prefix)) {
             return outcome.split('"').next().unwrap_or_default().to_owned();
