@@ -1,11 +1,13 @@
 //! Pieces of a stream that are there at the same time leave together: one write instead of one for each.
 //!
-//! hyper hands a body on piece by piece: the task that reads from the upstream waits until a piece was taken before it makes
-//! the next, and in between the other side, finding nothing, writes what it has. So a burst of events that came in one packet
-//! would leave in as many packets as it has events, each with its own system call. Here, when nothing more is ready, the other
-//! tasks that are ready run first, and then another look decides. Nothing waits for anything that is not there yet: no timer
-//! and no read lies between a lone piece and its way out. And a piece that comes after a silence is most likely alone: it leaves
-//! at once, without another look.
+//! hyper hands a body on piece by piece, so a burst of events that came in one packet would leave in as many packets as it has
+//! events, each with its own system call. Here whatever is there is asked for before anything leaves. Nothing waits for anything
+//! that is not there yet: no timer and no read lies between a lone piece and its way out.
+//!
+//! Over HTTP/1 asking is enough (`upstream::Incoming::comes_at_once`). Over HTTP/2 the connection has a task of its own, which
+//! must have its turn before it can have made the next piece: when nothing more is ready, the other tasks that are ready run
+//! first, and then another look decides. But a piece that comes after a silence is most likely alone: it leaves at once, without
+//! another look.
 
 use std::task::{Context, Poll};
 
@@ -18,7 +20,6 @@ pub struct Gather<E> {
     first: Bytes,
     more: BytesMut,
     looks: u8,
-    /// How often it is looked again before what was gathered leaves.
     most_looks: u8,
     /// When the last of it left.
     left: Option<Instant>,
@@ -40,8 +41,8 @@ pub type Piece = (Bytes, bool);
 /// So much is worth a write of its own.
 const ENOUGH: usize = 16 * 1024;
 
-/// How often it is looked again before what was gathered leaves. The reader of an HTTP/1 upstream, woken by the piece that was
-/// taken, has made the next one when our task runs again; but hyper asks a body twice each time that it runs, hence two.
+/// How often it is looked again before what was gathered leaves, where other tasks must run before. hyper asks a body twice each
+/// time that its own task runs, hence two.
 const LOOKS: u8 = 2;
 
 /// What comes sooner than this after the last that left is part of a burst.
@@ -206,8 +207,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn after_a_silence_a_lone_piece_leaves_without_another_look() {
-        let first =
-            || leaves_from(Gather::new(false), [Piece("a"), Nothing, Piece("b"), Nothing, Piece("c"), Nothing, Nothing]);
+        let first = || {
+            leaves_from(Gather::new(false), [Piece("a"), Nothing, Piece("b"), Nothing, Piece("c"), Nothing, Nothing])
+        };
         assert_eq!(first(), ["a", "bc", "-"], "b comes at once: a burst has begun");
         let later = || Gather { left: Instant::now().checked_sub(2 * SILENCE), ..Gather::new(false) };
         assert_eq!(leaves_from(later(), [Piece("a"), Nothing, Nothing]), ["a", "-"]);

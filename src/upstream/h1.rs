@@ -95,6 +95,21 @@ pub(super) async fn upgrade(stream: Stream, request: Request<Body>) -> Result<Re
     })
 }
 
+/// Lets the tasks run that are ready now. Of requests that came together, all are then read before the first is sent, and of
+/// answers all before the first goes on: whoever is at the other end is woken once for several, which is most of what a write
+/// costs the system (with 32 connections to one upstream a sixth of all CPU time).
+async fn others_first() {
+    let mut asked = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut asked, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 impl Wake for Bell {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
@@ -164,8 +179,11 @@ impl Http1 {
         unclear: Unclear,
     ) -> Result<Response<Incoming>, Failure> {
         let uri = request.uri().clone();
+        others_first().await;
         let mut answer = std::pin::pin!(self.sender.try_send_request(outgoing(request)));
-        match poll_fn(|context| self.poll(context, |context| answer.as_mut().poll(context))).await {
+        let answer = poll_fn(|context| self.poll(context, |context| answer.as_mut().poll(context))).await;
+        others_first().await;
+        match answer {
             Ok(response) => {
                 // Nobody asked for another protocol (RFC 9110 §15.2.2).
                 let clear = response.status() != StatusCode::SWITCHING_PROTOCOLS && head::is_clear(&response);

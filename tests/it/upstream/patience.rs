@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 
 use futures_util::future;
 use pixy::upstream::{Settings, Tuning, Upstream as Way};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 
 use super::relay::Relay;
-use super::{post, text, tuned};
+use super::{get, post, text, tuned};
 use crate::support::{Authority, Protocols, Reply, Seen, Step, Upstream, within};
 
 /// Sends as many requests as there are answers, one after the other, and tells how long after the last one the connection was
@@ -35,9 +37,9 @@ async fn a_kept_connection_is_closed_a_second_before_its_server_closes_it() {
     let (never, second) = (Duration::from_hours(1), Duration::from_millis(990));
     let two = ["timeout=2", "max=100, Timeout = 2", "timeout=2"];
     let closed = future::join_all([
-        closed_after(&two[..1], never),
-        closed_after(&two, never),
-        closed_after(&["timeout=2", ""], never), // what was said holds
+        Box::pin(closed_after(&two[..1], never)),
+        Box::pin(closed_after(&two, never)),
+        Box::pin(closed_after(&["timeout=2", ""], never)), // what was said holds
     ]);
     for (number, closed) in closed.await.into_iter().enumerate() {
         let after = closed.unwrap_or_else(|| panic!("{number}: used again within that second"));
@@ -86,4 +88,22 @@ async fn bursts_lose_no_request_to_a_server_that_closes_unheard() {
         }
         tokio::time::sleep(patience + Duration::from_millis(100)).await;
     }
+}
+
+#[tokio::test]
+async fn a_connection_that_its_server_closes_while_nobody_uses_it_is_closed_here_too() {
+    let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let way = Way::new(&Settings::default()).unwrap();
+    let url = format!("http://{}/", server.local_addr().unwrap());
+    let serve = async {
+        let (mut stream, _) = server.accept().await.unwrap();
+        assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine").await.unwrap();
+        stream
+    };
+    let ask = async { text(way.send(get(url)).await.unwrap()).await };
+    let (mut stream, answer) = within(future::join(serve, ask)).await;
+    assert_eq!(answer, "fine");
+    stream.shutdown().await.unwrap();
+    assert_eq!(within(stream.read(&mut [0; 1024])).await.unwrap(), 0);
 }
