@@ -14,6 +14,7 @@ mod screen;
 mod serve;
 mod show;
 mod status;
+mod turn;
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
@@ -254,6 +255,8 @@ fn runtime_of(io_threads: usize) -> Result<tokio::runtime::Runtime, Failure> {
     let mut builder = if io_threads > 1 { Builder::new_multi_thread() } else { Builder::new_current_thread() };
     if io_threads > 1 {
         builder.worker_threads(io_threads);
+    } else {
+        builder.on_thread_park(turn::write_out);
     }
     builder
         .enable_all()

@@ -16,6 +16,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use super::turn::Turn;
 use super::{LogFormat, LogLevel, LogOptions};
 
 /// The level is Pixy's own: what libraries say at `trace` may hold what they carry, so they are kept at `info` whatever is asked
@@ -28,12 +29,14 @@ pub(super) fn start(options: &LogOptions) {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let layer = tracing_subscriber::fmt::layer().with_writer(Turn).with_target(false);
     let registry = tracing_subscriber::registry().with(filter(level));
     // A second logger in one process (tests) is not worth dying for.
     let _ = match options.log_format {
-        LogFormat::Text if std::io::stderr().is_terminal() => registry.with(layer.with_ansi(true)).try_init(),
-        LogFormat::Text => plain(level, std::io::stderr).try_init(),
+        LogFormat::Text if std::io::stderr().is_terminal() => {
+            registry.with(layer.with_writer(std::io::stderr).with_ansi(true)).try_init()
+        }
+        LogFormat::Text => plain(level, Turn).try_init(),
         LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
     };
 }
