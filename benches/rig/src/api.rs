@@ -1,4 +1,5 @@
-//! The API stand-in: it takes the real key alone, and what it answers is chosen by the model that is asked for.
+//! The API stand-in: it takes the real key, or an access token that is valid, and what it answers is chosen by the model that is
+//! asked for. Beside it stands a token endpoint ([`crate::tokens`]).
 //!
 //! | model | answer |
 //! |---|---|
@@ -11,6 +12,7 @@
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -20,7 +22,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
-use hyper::{Request, Response, StatusCode, service::service_fn};
+use hyper::{Method, Request, Response, StatusCode, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -28,54 +30,73 @@ use tokio::net::TcpListener;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_rustls::TlsAcceptor;
 
+use crate::tokens::Tokens;
 use crate::{Result, now, tls::Authority};
 
 /// What the API accepts, and what the peers have to put in the place of the agent's key.
 pub const REAL_KEY: &str = "sk-real-0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJ";
 
 /// Where the stand-in listens.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Api {
     /// Speaks HTTP/1.1.
     pub http1: SocketAddr,
     /// Speaks HTTP/2.
     pub http2: SocketAddr,
+    /// Where the token endpoint is. One connection for each call: in life there are hours between two.
+    pub logins: SocketAddr,
+    /// Who is logged in.
+    pub tokens: Arc<Tokens>,
 }
 
-/// Starts it on a thread of its own, for as long as the process lives.
+/// Starts it on two threads of its own, for as long as the process lives.
 pub fn start(authority: &Authority) -> Result<Api> {
-    let (acceptors, listeners) = (
-        [authority.acceptor(b"http/1.1")?, authority.acceptor(b"h2")?],
-        [
-            std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?,
-            std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?,
-        ],
-    );
-    let api = Api { http1: listeners[0].local_addr()?, http2: listeners[1].local_addr()? };
+    let bound = || std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    let listeners = [bound()?, bound()?, bound()?];
+    let [http1, http2, logins] = [listeners[0].local_addr()?, listeners[1].local_addr()?, listeners[2].local_addr()?];
+    let tokens = Arc::<Tokens>::default();
+    let api = Api { http1, http2, logins, tokens: Arc::clone(&tokens) };
+    let [first, second, third] = listeners;
+    let (http1, http2) = (authority.acceptor(b"http/1.1")?, authority.acceptor(b"h2")?);
+    on_a_thread(vec![(http1.clone(), first, true), (http2, second, true)], &tokens)?;
+    // Elsewhere in life: what it does must not hold up the API.
+    on_a_thread(vec![(http1, third, false)], &tokens)?;
+    Ok(api)
+}
+
+/// Serves, for as long as the process lives; where it says `false`, one request a connection.
+fn on_a_thread(servers: Vec<(TlsAcceptor, std::net::TcpListener, bool)>, tokens: &Arc<Tokens>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let tokens = Arc::clone(tokens);
     std::thread::spawn(move || {
         runtime.block_on(async move {
-            let serving = acceptors.into_iter().zip(listeners).map(|(acceptor, listener)| serve(acceptor, listener));
+            let serving = servers
+                .into_iter()
+                .map(|(acceptor, listener, kept)| serve(acceptor, listener, kept, Arc::clone(&tokens)));
             for result in futures_util::future::join_all(serving).await {
                 eprintln!("the API stand-in ended: {result:?}");
             }
         });
     });
-    Ok(api)
+    Ok(())
 }
 
-async fn serve(acceptor: TlsAcceptor, listener: std::net::TcpListener) -> Result<()> {
+async fn serve(acceptor: TlsAcceptor, listener: std::net::TcpListener, kept: bool, tokens: Arc<Tokens>) -> Result<()> {
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
         stream.set_nodelay(true)?;
-        let acceptor = acceptor.clone();
+        let (acceptor, tokens) = (acceptor.clone(), Arc::clone(&tokens));
         tokio::spawn(async move {
             let Ok(stream) = acceptor.accept(stream).await else { return };
             let mut server = auto::Builder::new(TokioExecutor::new());
             server.http2().max_concurrent_streams(100); // as real servers
-            let service = service_fn(|request| async { Ok::<_, Infallible>(answer(request).await) });
+            server.http1().keep_alive(kept);
+            let service = service_fn(move |request| {
+                let tokens = Arc::clone(&tokens);
+                async move { Ok::<_, Infallible>(answer(request, &tokens).await) }
+            });
             let _ = server.serve_connection_with_upgrades(TokioIo::new(stream), service).await; // the client left
         });
     }
@@ -83,9 +104,15 @@ async fn serve(acceptor: TlsAcceptor, listener: std::net::TcpListener) -> Result
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
-async fn answer(mut request: Request<Incoming>) -> Response<Body> {
-    let keys: Vec<_> = request.headers().get_all(AUTHORIZATION).iter().map(hyper::header::HeaderValue::as_bytes).collect();
-    if keys != [format!("Bearer {REAL_KEY}").as_bytes()] {
+async fn answer(mut request: Request<Incoming>, tokens: &Tokens) -> Response<Body> {
+    if request.method() == Method::POST && request.uri().path() == "/token" {
+        let body = request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+        let (status, text) = tokens.grant(&body).await;
+        return whole(StatusCode::from_u16(status).expect("it is one"), text);
+    }
+    let mut keys = request.headers().get_all(AUTHORIZATION).iter();
+    let key = keys.next().and_then(|key| key.to_str().ok()?.strip_prefix("Bearer ")).unwrap_or_default();
+    if keys.next().is_some() || (key != REAL_KEY && !tokens.admits(key)) {
         return whole(StatusCode::UNAUTHORIZED, "{\"error\":{\"message\":\"the real key, once, is needed\"}}".into());
     }
     if request.headers().contains_key(UPGRADE) {

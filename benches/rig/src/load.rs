@@ -52,7 +52,7 @@ pub struct Sample {
 pub const EVENTS: usize = 2000;
 const STREAMS: usize = 4;
 const CONNECTIONS: usize = 32;
-const PROMPT: usize = 500;
+pub const PROMPT: usize = 500;
 const MIB: usize = 1 << 20;
 
 /// Measures a stretch of work.
@@ -86,9 +86,26 @@ impl<'a> Meter<'a> {
 impl Sample {
     /// The time that this share of all stayed below.
     pub fn quantile(&self, share: f64) -> f64 {
-        let index = (self.times.len() as f64 * share) as usize;
-        self.times.get(index.min(self.times.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
+        quantile(&self.times, share)
     }
+}
+
+/// The middle one of those that are numbers.
+pub fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.retain(|value| value.is_finite());
+    values.sort_unstable_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => None,
+        length if length % 2 == 1 => Some(values[middle]),
+        _ => Some(f64::midpoint(values[middle - 1], values[middle])),
+    }
+}
+
+/// The time that this share of all stayed below; they are sorted.
+pub fn quantile(times: &[f64], share: f64) -> f64 {
+    let index = (times.len() as f64 * share) as usize;
+    times.get(index.min(times.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
 }
 
 impl Job {
@@ -117,7 +134,8 @@ impl Job {
     }
 }
 
-async fn connected(target: &Target, count: usize) -> Result<Vec<Client>> {
+/// Connections that have served a request each.
+pub async fn connected(target: &Target, count: usize) -> Result<Vec<Client>> {
     let mut clients = Vec::new();
     for _ in 0..count {
         let mut client = Client::connect(target).await?;

@@ -5,24 +5,27 @@ mod client;
 mod load;
 mod peers;
 mod process;
+mod refresh;
 mod report;
 mod tls;
+mod tokens;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use load::{Job, Size};
 use peers::{Peer, Place, Programs};
 use report::Report;
+use tokens::Tokens;
 use tokio::time::Instant;
 
 /// Anything that went wrong is told, and ends the run.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-const USAGE: &str = "usage: pixy-rig [--quick|--smoke] [--only JOB|memory]… [--peer NAME]… [--rounds N] [--streams N]… [--note TEXT]… [--out FILE] [--keep DIRECTORY]\n       \
-                     [--pixy PATH] [--nginx PATH] [--haproxy PATH] [--envoy PATH] [--litellm PATH]";
+const USAGE: &str = "usage: pixy-rig [--quick|--smoke] [--only JOB|memory|refresh]… [--peer NAME]… [--rounds N] [--streams N]… [--note TEXT]… [--out FILE] [--keep DIRECTORY]\n       \
+                     [--pixy PATH] [--pixy NAME=PATH]… [--nginx PATH] [--haproxy PATH] [--envoy PATH] [--litellm PATH]";
 
 static START: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
 
@@ -42,6 +45,8 @@ struct Plan {
     patience: Duration,
     jobs: Vec<Job>,
     memory: bool,
+    /// Refreshes in a round; 0: they are not looked at.
+    refreshes: usize,
     /// These alone; all, if there are none.
     peers: Vec<String>,
     kind: &'static str,
@@ -76,7 +81,14 @@ fn run() -> Result<()> {
             "--rounds" => rounds = Some(value()?.parse()?),
             "--out" => out = Some(PathBuf::from(value()?)),
             "--keep" => kept = Some(PathBuf::from(value()?)),
-            "--pixy" => programs.pixy = Some(value()?.into()),
+            "--pixy" => {
+                let build = value()?;
+                match build.split_once('=') {
+                    // Builds are few, and named for as long as the rig runs.
+                    Some((name, path)) => programs.builds.push((name.to_owned().leak(), path.into())),
+                    None => programs.pixy = Some(build.into()),
+                }
+            }
             "--nginx" => programs.nginx = Some(value()?.into()),
             "--haproxy" => programs.haproxy = Some(value()?.into()),
             "--envoy" => programs.envoy = Some(value()?.into()),
@@ -87,6 +99,7 @@ fn run() -> Result<()> {
     let is_asked = |name: &str| only.is_empty() || only.iter().any(|asked| asked == name);
     plan.jobs.retain(|job| is_asked(job.name()));
     plan.memory = is_asked("memory");
+    plan.refreshes *= usize::from(is_asked("refresh"));
     (plan.peers, plan.rounds) = (names, rounds.unwrap_or(plan.rounds));
     if !streams.is_empty() {
         plan.streams = streams;
@@ -95,8 +108,13 @@ fn run() -> Result<()> {
     let directory = kept.as_deref().unwrap_or(scratch.path());
     std::fs::create_dir_all(directory)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let compares_builds = !programs.builds.is_empty();
     let report = runtime.block_on(measure(&plan, programs, directory))?;
-    let text = report.markdown(plan.kind, plan.rounds, &notes);
+    let text = if compares_builds {
+        report.builds(plan.rounds, &notes)
+    } else {
+        report.markdown(plan.kind, plan.rounds, &notes)
+    };
     match out {
         Some(file) => std::fs::write(file, text)?,
         None => print!("{text}"),
@@ -109,9 +127,16 @@ async fn measure(plan: &Plan, programs: Programs, directory: &Path) -> Result<Re
     let ca = directory.join("ca.pem");
     std::fs::write(&ca, authority.pem())?;
     let api = api::start(&authority)?;
+    let tokens = Arc::clone(&api.tokens);
     let place = Place { directory, api, ca, connector: authority.connector()? };
+    let mut renewing = match &programs.pixy {
+        Some(pixy) if plan.refreshes > 0 => place.renewing(pixy).await?,
+        _ => Vec::new(),
+    };
     let mut peers = place.peers(programs).await?;
-    peers.retain(|peer| plan.peers.is_empty() || plan.peers.iter().any(|name| name == peer.name));
+    for peers in [&mut peers, &mut renewing] {
+        peers.retain(|peer| plan.peers.is_empty() || plan.peers.iter().any(|name| name == peer.name));
+    }
     let mut report = Report::new(&peers);
     for round in 0..plan.rounds {
         // Whoever was first is last in the next round: what changes in the machine hits all.
@@ -121,6 +146,10 @@ async fn measure(plan: &Plan, programs: Programs, directory: &Path) -> Result<Re
                 eprintln!("round {} of {}: {}", round + 1, plan.rounds, peer.name);
                 loads(plan, peer, round, &mut report).await?;
             }
+        }
+        for peer in &renewing {
+            eprintln!("round {} of {}: {}, refreshes", round + 1, plan.rounds, peer.name);
+            refreshes(plan, peer, &tokens, round, &mut report).await;
         }
     }
     if plan.memory {
@@ -179,6 +208,28 @@ async fn loads(plan: &Plan, peer: &Peer, round: usize, report: &mut Report) -> R
     Ok(())
 }
 
+/// What requests notice of refreshes.
+async fn refreshes(plan: &Plan, peer: &Peer, tokens: &Tokens, round: usize, report: &mut Report) {
+    let noticed = async {
+        let running = peer.start().await?;
+        let noticed = refresh::notice(&peer.target, tokens, plan.refreshes).await;
+        drop(running);
+        noticed
+    };
+    match noticed.await {
+        Ok(noticed) => {
+            let mut add = |what: &str, value| report.add(peer.name, &format!("refresh.{what}"), round, value);
+            add("during", noticed.during);
+            add("before", noticed.before);
+            add("ratio", noticed.ratio);
+            add("chance", noticed.chance);
+            add("longest", noticed.longest);
+            add("failed", noticed.failed as f64);
+        }
+        Err(error) => report.fault(peer.name, "refresh", &error.to_string()),
+    }
+}
+
 /// How much memory streams take, and how much of it is given back.
 async fn memory(plan: &Plan, peer: &Peer, round: usize, report: &mut Report) -> Result<()> {
     let (running, _) = match peer.start().await {
@@ -212,6 +263,7 @@ impl Plan {
             rounds: 5,
             streams: vec![1000, 5000],
             memory_rounds: 3,
+            refreshes: 10,
             kind: "full",
             ..Self::quick()
         }
@@ -226,6 +278,7 @@ impl Plan {
             patience: Duration::from_secs(10),
             jobs: Job::ALL.to_vec(),
             memory: true,
+            refreshes: 5,
             peers: Vec::new(),
             kind: "quick",
         }
@@ -238,6 +291,7 @@ impl Plan {
             rounds: 1,
             streams: vec![20],
             patience: Duration::from_millis(500),
+            refreshes: 1,
             kind: "smoke",
             ..Self::quick()
         }

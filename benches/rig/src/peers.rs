@@ -2,6 +2,7 @@
 //! one worker thread, a line in a log for every request.
 
 use std::fmt::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -22,10 +23,21 @@ const AGENT_KEY: &str = "agent-key-0123456789abcdef";
 #[derive(Default)]
 pub struct Programs {
     pub pixy: Option<PathBuf>,
+    /// Builds of Pixy to compare with each other; the first is what the others differ from.
+    pub builds: Vec<(&'static str, PathBuf)>,
     pub nginx: Option<PathBuf>,
     pub haproxy: Option<PathBuf>,
     pub envoy: Option<PathBuf>,
     pub litellm: Option<PathBuf>,
+}
+
+/// How Pixy's account is logged in.
+#[derive(Clone, Copy)]
+enum Login {
+    /// By the API's key, which is never renewed.
+    Key,
+    /// By an authorization code; the token ends within seconds.
+    Code,
 }
 
 /// A way to the API.
@@ -78,8 +90,15 @@ impl Peer {
 }
 
 impl Place<'_> {
-    /// All peers whose programs are there, and the direct connection first.
+    /// All peers whose programs are there, and the direct connection first; where there are builds to compare, those alone.
     pub async fn peers(&self, programs: Programs) -> Result<Vec<Peer>> {
+        if !programs.builds.is_empty() {
+            let mut builds = Vec::new();
+            for (name, path) in programs.builds {
+                builds.push(self.pixy(name, &path, self.api.http1, Login::Key).await?);
+            }
+            return Ok(builds);
+        }
         let mut peers = vec![Peer {
             name: "direct",
             target: Target { address: self.api.http1, prefix: "/v1", key: REAL_KEY, tls: Some(self.connector.clone()) },
@@ -96,13 +115,21 @@ impl Place<'_> {
             peers.push(self.envoy(path)?);
         }
         if let Some(path) = programs.pixy {
-            peers.push(self.pixy("pixy", &path, self.api.http1).await?);
-            peers.push(self.pixy("pixy, h2", &path, self.api.http2).await?);
+            peers.push(self.pixy("pixy", &path, self.api.http1, Login::Key).await?);
+            peers.push(self.pixy("pixy, h2", &path, self.api.http2, Login::Key).await?);
         }
         if let Some(path) = programs.litellm {
             peers.push(self.litellm(path)?);
         }
         Ok(peers)
+    }
+
+    /// Pixy once more, each with an account whose token has to be renewed all the time.
+    pub async fn renewing(&self, pixy: &Path) -> Result<Vec<Peer>> {
+        Ok(vec![
+            self.pixy("pixy", pixy, self.api.http1, Login::Code).await?,
+            self.pixy("pixy, h2", pixy, self.api.http2, Login::Code).await?,
+        ])
     }
 
     fn nginx(&self, path: PathBuf) -> Result<Peer> {
@@ -179,9 +206,26 @@ impl Place<'_> {
     }
 
     /// With an agent's key, its limits and so the counting of tokens: every guard is on.
-    async fn pixy(&self, name: &'static str, path: &Path, api: SocketAddr) -> Result<Peer> {
-        let (address, ops, ca) = (free()?, free()?, self.ca.display());
-        let home = self.directory.join(name.replace(", ", "-"));
+    async fn pixy(&self, name: &'static str, path: &Path, api: SocketAddr, login: Login) -> Result<Peer> {
+        let (address, ops, ca, logins) = (free()?, free()?, self.ca.display(), self.api.logins);
+        let (label, account) = match login {
+            Login::Key => (
+                name.replace(", ", "-"),
+                format!(
+                    "provider: openai-compatible\n    profile: {{ api: {{ base_url: https://{api}/v1, websocket: [/realtime] }} }}"
+                ),
+            ),
+            Login::Code => (
+                format!("{}-renewing", name.replace(", ", "-")),
+                format!(
+                    "provider: oauth\n    profile:\n      link: {{ authorize_url: https://{logins}/authorize, client_id: rig, \
+                     scopes: [llm], redirect: {{ paste: {} }} }}\n      token: {{ url: https://{logins}/token }}\n      \
+                     api: {{ base_url: https://{api}/v1, allow: [POST /chat/completions] }}",
+                    self.redirect()
+                ),
+            ),
+        };
+        let home = self.directory.join(&label);
         std::fs::create_dir_all(&home)?;
         let key_file = home.join("agent-key");
         std::fs::write(&key_file, AGENT_KEY)?;
@@ -191,14 +235,52 @@ impl Place<'_> {
             "agent:\n  listen: {address}\n  keys:\n    - name: bench\n      key_file: {home}/agent-key\n      accounts: [bench]\n      \
              limits: {{ concurrent: 100000, requests_per_minute: 4000000000, tokens_per_day: 1000000000000 }}\n\
              link: off\nops: {{ listen: {ops} }}\nstate_dir: {home}/state\nvault: {{ dir: {home}/vault, key_file: {home}/key }}\n\
-             accounts:\n  bench:\n    provider: openai-compatible\n    \
-             profile: {{ api: {{ base_url: https://{api}/v1, websocket: [/realtime] }} }}\n\
-             upstream: {{ extra_ca_file: {ca} }}\nlimits: {{ connections: 9000 }}\n"
+             accounts:\n  bench:\n    {account}\nupstream: {{ extra_ca_file: {ca} }}\nlimits: {{ connections: 9000 }}\n"
         );
-        let file = self.write(&format!("{}.yaml", name.replace(", ", "-")), &text)?;
-        let peer = self.peer(name, address, "/bench", path.to_owned(), ["--config", &file]);
-        link(path, &file, &peer.log).await?;
+        let file = self.write(&format!("{label}.yaml"), &text)?;
+        let mut peer = self.peer(name, address, "/bench", path.to_owned(), ["--config", &file]);
+        peer.log = self.directory.join(format!("{label}.log"));
+        self.link(path, &file, &peer.log, login).await?;
         Ok(peer)
+    }
+
+    /// Gives Pixy the real key, or a login, as a person would.
+    async fn link(&self, path: &Path, file: &str, log: &Path, login: Login) -> Result<()> {
+        let mut pixy = Running::start(Command::new(path).args(["--config", file]), log)?;
+        let until = Instant::now() + Duration::from_secs(10);
+        loop {
+            let mut command = Command::new(path);
+            command.args(["--config", file, "link", "bench", "--yes", "--json"]);
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let mut linking = command.spawn()?;
+            let (mut input, mut told) = (linking.stdin.take(), linking.stdout.take().map(BufReader::new));
+            let typed = match login {
+                Login::Key => Some(REAL_KEY.to_owned()),
+                Login::Code => {
+                    let mut begun = String::new();
+                    told.as_mut().map(|told| told.read_line(&mut begun)).transpose()?;
+                    let asked = begun.split('"').find(|text| text.contains("code_challenge="));
+                    asked.map(|asked| self.api.tokens.authorize(asked, &self.redirect())).transpose()?
+                }
+            };
+            if let (Some(input), Some(typed)) = (&mut input, typed) {
+                let _ = input.write_all(format!("{typed}\n").as_bytes()); // or it says why not
+            }
+            drop(input);
+            let ended = linking.wait_with_output()?;
+            if ended.status.success() {
+                return Ok(());
+            }
+            if Instant::now() > until || !pixy.lives() {
+                return Err(format!("pixy cannot be linked: {}", String::from_utf8_lossy(&ended.stderr)).into());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Where a browser would end that has allowed a login; nobody opens it.
+    fn redirect(&self) -> String {
+        format!("https://{}/pasted", self.api.logins)
     }
 
     fn litellm(&self, path: PathBuf) -> Result<Peer> {
@@ -250,28 +332,6 @@ impl Place<'_> {
         let path = self.directory.join(name);
         std::fs::write(&path, text)?;
         Ok(path.display().to_string())
-    }
-}
-
-/// Gives Pixy the real key, as a person would.
-async fn link(path: &Path, file: &str, log: &Path) -> Result<()> {
-    let mut pixy = Running::start(Command::new(path).args(["--config", file]), log)?;
-    let until = Instant::now() + Duration::from_secs(10);
-    loop {
-        let mut command = Command::new(path);
-        command.args(["--config", file, "link", "bench"]).stdin(Stdio::piped());
-        let mut linking = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
-        if let Some(mut input) = linking.stdin.take() {
-            let _ = std::io::Write::write_all(&mut input, format!("{REAL_KEY}\n").as_bytes()); // or it says why not
-        }
-        let output = linking.wait_with_output()?;
-        if output.status.success() {
-            return Ok(());
-        }
-        if Instant::now() > until || !pixy.lives() {
-            return Err(format!("pixy cannot be linked: {}", String::from_utf8_lossy(&output.stderr)).into());
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 

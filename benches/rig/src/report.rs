@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use crate::load::median;
 use crate::peers::Peer;
 
 /// Every figure of every round.
@@ -32,6 +33,8 @@ enum Than {
     Peer(&'static str),
     /// The figure itself.
     Nobody,
+    /// The figure itself, in the worst round.
+    Ever,
 }
 
 const ROWS: &[Row] = &[
@@ -51,6 +54,12 @@ const ROWS: &[Row] = &[
     Row { id: "after.1000", title: "… left above idle after at most 10 s, MiB" },
     Row { id: "stream.5000", title: "Memory of a stream, 5,000 open, KiB" },
     Row { id: "after.5000", title: "… left above idle after at most 10 s, MiB" },
+    Row { id: "refresh.before", title: "1,000 requests/s, just before a refresh: p99, µs" },
+    Row { id: "refresh.during", title: "… while it goes on" },
+    Row { id: "refresh.ratio", title: "… the second beside the first" },
+    Row { id: "refresh.failed", title: "… requests that failed" },
+    Row { id: "refresh.chance", title: "(for information) … two such spans before a refresh, beside each other" },
+    Row { id: "refresh.longest", title: "(for information) … the longest request while one goes on, µs" },
     Row { id: "json.rate", title: "(for information) JSON, 32 connections: requests/s" },
     Row { id: "rate.p99", title: "(for information) 200 requests/s: p99, µs" },
 ];
@@ -70,6 +79,8 @@ const GATES: &[Gate] = &[
     Gate { title: "Memory left after 1,000 streams, MiB", id: "after.1000", than: Than::Nobody, most: 20.0 },
     Gate { title: "Memory left after 5,000 streams, MiB", id: "after.5000", than: Than::Nobody, most: 20.0 },
     Gate { title: "Start to first request served, ms", id: "start", than: Than::Nobody, most: 60.0 },
+    Gate { title: "Refresh: p99 beside that before", id: "refresh.ratio", than: Than::Nobody, most: 1.1 },
+    Gate { title: "Refresh: requests that failed", id: "refresh.failed", than: Than::Ever, most: 0.0 },
 ];
 
 /// A stream's memory has a gate for each protocol; so has the program's size, which is no figure of a round.
@@ -113,9 +124,14 @@ impl Report {
 
     /// By how much a peer's figure is another's, in the same round.
     fn ratio(&self, peer: &'static str, other: &'static str, id: &str) -> Option<f64> {
+        median(self.ratios(peer, other, id))
+    }
+
+    /// The same, of every round.
+    fn ratios(&self, peer: &'static str, other: &'static str, id: &str) -> Vec<f64> {
         let others = self.rounds(other, id);
         let own = self.rounds(peer, id).into_iter();
-        median(own.filter_map(|(round, value)| Some(value / others.get(&round)?)).collect())
+        own.filter_map(|(round, value)| Some(value / others.get(&round)?)).collect()
     }
 
     /// The whole page.
@@ -143,19 +159,54 @@ impl Report {
             sizes.collect::<Vec<_>>().join(" | ")
         );
         self.gates(&mut text);
+        self.not_measured(&mut text);
+        text
+    }
+
+    /// Builds of Pixy beside the first of them.
+    pub fn builds(&self, rounds: usize, notes: &[String]) -> String {
+        let mut text = format!("# Builds of Pixy beside each other: {rounds} rounds\n\n");
+        for note in notes {
+            let _ = writeln!(text, "- {note}");
+        }
+        text.push_str("\nMedian; × is the median of the ratios to the first in the same round (least–most).\n\n| |");
+        let is_seen = |row: &&Row| self.peers.iter().any(|peer| !self.rounds(peer, row.id).is_empty());
+        let rows: Vec<_> = ROWS.iter().filter(|row| row.title.contains("CPU µs")).filter(is_seen).collect();
+        for row in &rows {
+            let _ = write!(text, " {} | × |", row.title);
+        }
+        let _ = writeln!(text, "\n|---|{}", "---|---|".repeat(rows.len()));
+        for peer in &self.peers {
+            let _ = write!(text, "| {peer} |");
+            for row in &rows {
+                let middle = median(self.rounds(peer, row.id).into_values().collect());
+                let ratios = self.ratios(peer, self.peers[0], row.id);
+                let (least, most) = spread(&ratios);
+                let _ = match (middle, median(ratios)) {
+                    (Some(middle), Some(ratio)) => {
+                        write!(text, " {} | {ratio:.3} ({least:.2}–{most:.2}) |", shown(middle))
+                    }
+                    _ => write!(text, " {NOTHING} | {NOTHING} |"),
+                };
+            }
+            text.push('\n');
+        }
+        self.not_measured(&mut text);
+        text
+    }
+
+    fn not_measured(&self, text: &mut String) {
         if !self.faults.is_empty() {
             text.push_str("\n## Not measured\n\n");
             for fault in &self.faults {
                 let _ = writeln!(text, "- {fault}");
             }
         }
-        text
     }
 
     fn cell(&self, peer: &'static str, id: &str) -> String {
         let values: Vec<f64> = self.rounds(peer, id).into_values().collect();
-        let (least, most) =
-            values.iter().fold((f64::MAX, f64::MIN), |(least, most), value| (least.min(*value), most.max(*value)));
+        let (least, most) = spread(&values);
         let Some(middle) = median(values.clone()) else { return NOTHING.to_owned() };
         let spread = if values.len() > 1 { format!(" ({}–{})", shown(least), shown(most)) } else { String::new() };
         let compared = !matches!(peer, "nginx" | "direct") && !id.starts_with("after") && id != "upload.growth";
@@ -184,6 +235,7 @@ impl Report {
                     let value = match gate.than {
                         Than::Peer(other) => self.ratio(peer, other, gate.id),
                         Than::Nobody => median(self.rounds(peer, gate.id).into_values().collect()),
+                        Than::Ever => self.rounds(peer, gate.id).into_values().max_by(f64::total_cmp),
                     };
                     verdict(value, most)
                 })
@@ -193,7 +245,7 @@ impl Report {
                 Than::Nobody if gate.most.is_nan() => {
                     ours.iter().map(|(_, most)| most.to_string()).collect::<Vec<_>>().join(", ")
                 }
-                Than::Nobody => gate.most.to_string(),
+                Than::Nobody | Than::Ever => gate.most.to_string(),
             };
             let _ = writeln!(text, "| {} | {most} | {} |", gate.title, verdicts.join(" | "));
         }
@@ -210,6 +262,11 @@ stand-in, whose certificate it verifies. All write a line for every request into
 and a limit of tokens (so it reads every answer for usage) included; \"pixy, h2\" is the same over HTTP/2 to the API. Peers take
 turns round by round. CPU is the peer's own (`/proc/PID/task/*/schedstat`, all processes), memory is its resident set. Left out: the
 kernel's work for others, the load generator's and the API's CPU; a network that is not loopback; more than one thread.
+
+Refreshes: an access token that lasts 4 s, so that a new one comes every 2.5 s, from a token endpoint that takes 200 ms and a new
+connection each time. Counted are the requests that were under way at some moment from 20 ms before that call until the first
+request with the new token, beside those of a span as long just before; each refresh has its own p99, and a round shows the
+median of its refreshes. Failed is also what came to the API with a token that was not valid at that moment.
 ";
 
 fn verdict(value: Option<f64>, most: f64) -> String {
@@ -220,15 +277,9 @@ fn verdict(value: Option<f64>, most: f64) -> String {
     }
 }
 
-fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.retain(|value| value.is_finite());
-    values.sort_unstable_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values.len() {
-        0 => None,
-        length if length % 2 == 1 => Some(values[middle]),
-        _ => Some(f64::midpoint(values[middle - 1], values[middle])),
-    }
+/// The least and the most.
+fn spread(values: &[f64]) -> (f64, f64) {
+    values.iter().fold((f64::MAX, f64::MIN), |(least, most), value| (least.min(*value), most.max(*value)))
 }
 
 /// Three digits.

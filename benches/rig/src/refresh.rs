@@ -1,0 +1,131 @@
+//! What requests notice of a refresh: their times while one goes on, beside those of the same span before it.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::client::{Client, Target};
+use crate::tokens::{LIFETIME, Refresh, Tokens};
+use crate::{Result, load, now};
+
+/// Requests begin this far apart, whatever the answers take: who waits holds up nobody behind.
+const APART: Duration = Duration::from_millis(1);
+
+/// A refresh begins before the call: Pixy proves its vault writable and records what it is about to do.
+const BEFORE_CALL: u64 = 20_000_000;
+
+/// Between a refresh and the span that it is compared with.
+const BETWEEN: u64 = 100_000_000;
+
+/// So many requests may fail before it ends.
+const FAILURES: usize = 100;
+
+/// What came of it: medians over the refreshes, of each one's own p99 (a machine that stops for a moment spoils one span, and a
+/// p99 of them all would be that one's). Times in microseconds.
+pub struct Noticed {
+    /// p99 of the requests that were under way while the refresh was.
+    pub during: f64,
+    /// The same of a span as long, just before.
+    pub before: f64,
+    /// The first beside the second.
+    pub ratio: f64,
+    /// The second beside that of a span as long before it: by how much that is not 1 is chance.
+    pub chance: f64,
+    /// The longest request that was under way while the refresh was.
+    pub longest: f64,
+    /// Requests that failed, and those that came to the API with a token that was not valid at that time.
+    pub failed: usize,
+}
+
+/// When a request began and when it ended.
+type Span = (u64, u64);
+
+/// Loads a peer until so many refreshes are through.
+pub async fn notice(target: &Target, tokens: &Tokens, refreshes: usize) -> Result<Noticed> {
+    tokens.take();
+    let (spans, failed) = load(target, tokens, refreshes).await?;
+    let (seen, refused) = tokens.take();
+    let began = spans.first().map_or(0, |span| span.0);
+    let mut each: [Vec<f64>; 5] = Default::default();
+    for Refresh { called, used, old, .. } in seen {
+        let Some(used) = used else { continue };
+        let from = called - BEFORE_CALL;
+        let step = used - from + BETWEEN;
+        if from < began + 2 * step {
+            continue; // nothing stands before it
+        }
+        if old == 0 {
+            return Err("no request came with the old token while it was being renewed".into());
+        }
+        let times = |back| under_way(&spans, from - back, used - back);
+        let p99 = |back| load::quantile(&times(back), 0.99);
+        let (during, before, earlier) = (p99(0), p99(step), p99(2 * step));
+        for (all, value) in each.iter_mut().zip([
+            during,
+            before,
+            during / before,
+            before / earlier,
+            times(0).last().copied().unwrap_or(f64::NAN),
+        ]) {
+            all.push(value);
+        }
+    }
+    let [during, before, ratio, chance, longest] = each.map(|values| load::median(values).unwrap_or(f64::NAN));
+    Ok(Noticed { during, before, ratio, chance, longest, failed: failed + refused })
+}
+
+/// Requests at a steady pace; and how many failed.
+async fn load(target: &Target, tokens: &Tokens, refreshes: usize) -> Result<(Vec<Span>, usize)> {
+    let until = Instant::now() + LIFETIME * (refreshes as u32 + 4);
+    let (mut idle, mut all) = (VecDeque::from(load::connected(target, 32).await?), JoinSet::new());
+    let (mut spans, mut failures) = (Vec::new(), 0);
+    let mut ticks = interval(APART);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    while tokens.complete() < refreshes {
+        if Instant::now() > until {
+            return Err(format!("{} of {refreshes} refreshes came", tokens.complete()).into());
+        }
+        tokio::select! {
+            _ = ticks.tick() => {
+                let (free, target) = (idle.pop_front(), target.clone());
+                all.spawn(async move { one(free, &target).await });
+            }
+            Some(done) = all.join_next() => match done? {
+                Ok((client, span)) => {
+                    idle.push_back(client);
+                    spans.push(span);
+                }
+                Err(error) if failures == FAILURES => return Err(error),
+                Err(error) => {
+                    eprintln!("  a request failed: {error}");
+                    failures += 1;
+                }
+            },
+        }
+    }
+    while let Some(done) = all.join_next().await {
+        failures += usize::from(done?.is_err());
+    }
+    spans.sort_unstable();
+    Ok((spans, failures))
+}
+
+async fn one(free: Option<Client>, target: &Target) -> Result<(Client, Span)> {
+    let began = now();
+    let mut client = match free {
+        Some(client) => client,
+        None => Client::connect(target).await?,
+    };
+    client.exchange("json", load::PROMPT).await?;
+    Ok((client, (began, now())))
+}
+
+/// How long the requests took that were under way at some moment of a span; sorted.
+fn under_way(spans: &[Span], from: u64, to: u64) -> Vec<f64> {
+    let touching = spans.iter().filter(|(began, ended)| *began < to && *ended > from);
+    let mut times: Vec<f64> = touching.map(|(began, ended)| (ended - began) as f64 / 1e3).collect();
+    times.sort_unstable_by(f64::total_cmp);
+    times
+}
