@@ -27,6 +27,9 @@ pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + S
 const USAGE: &str = "usage: pixy-rig [--quick|--smoke] [--only JOB|memory|refresh]… [--peer NAME]… [--rounds N] [--streams N]… [--note TEXT]… [--out FILE] [--keep DIRECTORY]\n       \
                      [--pixy PATH] [--pixy NAME=PATH]… [--nginx PATH] [--haproxy PATH] [--envoy PATH] [--litellm PATH]";
 
+/// See [`Plan::seldom`].
+const RATE_SELDOM: usize = 4;
+
 static START: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
 
 /// Nanoseconds since the rig began: the API stand-in and the load generator are one process, so they have one clock.
@@ -47,6 +50,8 @@ struct Plan {
     memory: bool,
     /// Refreshes in a round; 0: they are not looked at.
     refreshes: usize,
+    /// 200 requests a second are sent in one of so many rounds: small differences need many rounds, and this takes seconds.
+    seldom: usize,
     /// These alone; all, if there are none.
     peers: Vec<String>,
     kind: &'static str,
@@ -109,6 +114,7 @@ fn run() -> Result<()> {
     std::fs::create_dir_all(directory)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let compares_builds = !programs.builds.is_empty();
+    plan.seldom = if compares_builds { RATE_SELDOM } else { 1 };
     let report = runtime.block_on(measure(&plan, programs, directory))?;
     let text = if compares_builds {
         report.builds(plan.rounds, &notes)
@@ -183,7 +189,7 @@ async fn loads(plan: &Plan, peer: &Peer, round: usize, report: &mut Report) -> R
     } else {
         plan.size
     };
-    for &job in &plan.jobs {
+    for &job in plan.jobs.iter().filter(|job| **job != Job::Rate || round.is_multiple_of(plan.seldom)) {
         let limit = Duration::from_mins(2);
         let sample = match tokio::time::timeout(limit, job.run(&peer.target, running, size)).await {
             Ok(Ok(sample)) => sample,
@@ -279,6 +285,7 @@ impl Plan {
             jobs: Job::ALL.to_vec(),
             memory: true,
             refreshes: 5,
+            seldom: 1,
             peers: Vec::new(),
             kind: "quick",
         }

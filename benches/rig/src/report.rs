@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::load::median;
+use crate::load::{median, quantile};
 use crate::peers::Peer;
 
 /// Every figure of every round.
@@ -169,30 +169,44 @@ impl Report {
         for note in notes {
             let _ = writeln!(text, "- {note}");
         }
-        text.push_str("\nMedian; × is the median of the ratios to the first in the same round (least–most).\n\n| |");
+        text.push_str(BUILDS);
+        text.push_str("\n| |");
         let is_seen = |row: &&Row| self.peers.iter().any(|peer| !self.rounds(peer, row.id).is_empty());
         let rows: Vec<_> = ROWS.iter().filter(|row| row.title.contains("CPU µs")).filter(is_seen).collect();
         for row in &rows {
-            let _ = write!(text, " {} | × |", row.title);
+            let _ = write!(text, " {} | × | least × |", row.title);
         }
-        let _ = writeln!(text, "\n|---|{}", "---|---|".repeat(rows.len()));
+        let _ = writeln!(text, "\n|---|{}", "---|---|---|".repeat(rows.len()));
         for peer in &self.peers {
             let _ = write!(text, "| {peer} |");
             for row in &rows {
-                let middle = median(self.rounds(peer, row.id).into_values().collect());
-                let ratios = self.ratios(peer, self.peers[0], row.id);
-                let (least, most) = spread(&ratios);
-                let _ = match (middle, median(ratios)) {
-                    (Some(middle), Some(ratio)) => {
-                        write!(text, " {} | {ratio:.3} ({least:.2}–{most:.2}) |", shown(middle))
-                    }
-                    _ => write!(text, " {NOTHING} | {NOTHING} |"),
+                let (own, first) = (self.sorted(peer, row.id), self.sorted(self.peers[0], row.id));
+                let mut ratios = self.ratios(peer, self.peers[0], row.id);
+                ratios.sort_unstable_by(f64::total_cmp);
+                let _ = match (own.first(), first.first()) {
+                    (Some(least), Some(of_first)) => write!(
+                        text,
+                        " {} | {:.3} ({:.2}–{:.2}) | {:.3} |",
+                        shown(quantile(&own, 0.5)),
+                        quantile(&ratios, 0.5),
+                        quantile(&ratios, 0.25),
+                        quantile(&ratios, 0.75),
+                        least / of_first
+                    ),
+                    _ => write!(text, " {NOTHING} | {NOTHING} | {NOTHING} |"),
                 };
             }
             text.push('\n');
         }
         self.not_measured(&mut text);
         text
+    }
+
+    /// One figure of each round, the least first.
+    fn sorted(&self, peer: &'static str, id: &str) -> Vec<f64> {
+        let mut values: Vec<f64> = self.rounds(peer, id).into_values().collect();
+        values.sort_unstable_by(f64::total_cmp);
+        values
     }
 
     fn not_measured(&self, text: &mut String) {
@@ -267,6 +281,11 @@ Refreshes: an access token that lasts 4 s, so that a new one comes every 2.5 s, 
 connection each time. Counted are the requests that were under way at some moment from 20 ms before that call until the first
 request with the new token, beside those of a span as long just before; each refresh has its own p99, and a round shows the
 median of its refreshes. Failed is also what came to the API with a token that was not valid at that moment.
+";
+
+const BUILDS: &str = "
+Median; × is the median of the ratios to the first in the same round (half of them lie between); least × compares the least of all
+rounds: what else happens on the machine only ever adds.
 ";
 
 fn verdict(value: Option<f64>, most: f64) -> String {
