@@ -240,6 +240,10 @@ impl Place<'_> {
         let file = self.write(&format!("{label}.yaml"), &text)?;
         let mut peer = self.peer(name, address, "/bench", path.to_owned(), ["--config", &file]);
         peer.log = self.directory.join(format!("{label}.log"));
+        if let Some(program) = &mut peer.program {
+            // A build that counts what runs (benches/train) writes it where Pixy may write.
+            program.environment = vec![("LLVM_PROFILE_FILE", format!("{home}/state/%p.profraw"))];
+        }
         self.link(path, &file, &peer.log, login).await?;
         Ok(peer)
     }
