@@ -7,7 +7,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::{Metric, Registry, Unit};
 
 use crate::name::AccountName;
 
@@ -71,86 +71,73 @@ pub struct OpenStream(Gauge);
 impl Metrics {
     /// All at zero.
     pub fn new() -> Self {
-        let mut registry = Registry::with_prefix("pixy");
-        let metrics = Self {
-            requests: Family::default(),
-            refreshes: Family::default(),
-            repairs: Family::default(),
-            expiry: Family::default(),
-            usable: Family::default(),
-            redactions: Family::default(),
-            open_streams: Gauge::default(),
-            agent_same_uid: Gauge::default(),
-            rotation_window: Histogram::new(WINDOW_SECONDS),
-            reloads: Family::default(),
-            reload_successful: Gauge::default(),
-            reload_success_time: Gauge::default(),
+        let mut all = Registry::with_prefix("pixy");
+        let of = &mut all;
+        let mut metrics = Self {
+            requests: metric(
+                of,
+                "requests",
+                "Requests of agents; code is Pixy's own error code, or empty when the answer is the upstream's",
+            ),
+            refreshes: metric(of, "refreshes", "Calls to the token endpoint to renew a login"),
+            repairs: metric(
+                of,
+                "repairs",
+                "Requests that the upstream refused with 401 before the token's end, by what came of a second try",
+            ),
+            expiry: in_seconds(
+                of,
+                "access_token_expiry",
+                "Until the current access token ends; absent when it does not",
+                Family::default(),
+            ),
+            usable: metric(of, "account_usable", "1 when a request for the account would be served"),
+            redactions: metric(
+                of,
+                "redactions",
+                "Secrets of the account that an upstream sent back and that were replaced in its answers",
+            ),
+            open_streams: metric(of, "open_streams", "Requests and streams under way"),
+            agent_same_uid: metric(
+                of,
+                "agent_same_uid",
+                "1 when an agent was seen that runs as the same user as Pixy, or as root: it can read the vault and its key",
+            ),
+            rotation_window: in_seconds(
+                of,
+                "rotation_window",
+                "From the token endpoint's answer to the new tokens being durable: a crash in it may lose a login",
+                Histogram::new(WINDOW_SECONDS),
+            ),
+            reloads: metric(
+                of,
+                "config_reloads",
+                "Readings of the configuration while running: taken_up, bad_file, not_bound when a new listener cannot be had, or restart when what is changed needs one",
+            ),
+            reload_successful: metric(
+                of,
+                "config_last_reload_successful",
+                "0 when the configuration was read last and not taken up: the one before serves",
+            ),
+            reload_success_time: in_seconds(
+                of,
+                "config_last_reload_success_timestamp",
+                "When the configuration was taken up last while running; 0 is never",
+                Gauge::default(),
+            ),
             #[cfg(feature = "otlp")]
-            spans: Family::default(),
-            registry: Registry::default(),
+            spans: metric(
+                of,
+                "spans",
+                "Spans of requests: exported, or dropped when they were too many or the collector did not take them",
+            ),
+            registry: all,
         };
-        registry.register(
-            "requests",
-            "Requests of agents; code is Pixy's own error code, or empty when the answer is the upstream's",
-            metrics.requests.clone(),
-        );
-        registry.register("refreshes", "Calls to the token endpoint to renew a login", metrics.refreshes.clone());
-        registry.register(
-            "repairs",
-            "Requests that the upstream refused with 401 before the token's end, by what came of a second try",
-            metrics.repairs.clone(),
-        );
-        registry.register_with_unit(
-            "access_token_expiry",
-            "Until the current access token ends; absent when it does not",
-            Unit::Seconds,
-            metrics.expiry.clone(),
-        );
-        registry.register("account_usable", "1 when a request for the account would be served", metrics.usable.clone());
-        registry.register(
-            "redactions",
-            "Secrets of the account that an upstream sent back and that were replaced in its answers",
-            metrics.redactions.clone(),
-        );
-        registry.register("open_streams", "Requests and streams under way", metrics.open_streams.clone());
-        registry.register(
-            "agent_same_uid",
-            "1 when an agent was seen that runs as the same user as Pixy, or as root: it can read the vault and its key",
-            metrics.agent_same_uid.clone(),
-        );
-        registry.register_with_unit(
-            "rotation_window",
-            "From the token endpoint's answer to the new tokens being durable: a crash in it may lose a login",
-            Unit::Seconds,
-            metrics.rotation_window.clone(),
-        );
-        registry.register(
-            "config_reloads",
-            "Readings of the configuration while running: taken_up, bad_file, not_bound when a new listener cannot be had, or restart when what is changed needs one",
-            metrics.reloads.clone(),
-        );
-        registry.register(
-            "config_last_reload_successful",
-            "0 when the configuration was read last and not taken up: the one before serves",
-            metrics.reload_successful.clone(),
-        );
-        registry.register_with_unit(
-            "config_last_reload_success_timestamp",
-            "When the configuration was taken up last while running; 0 is never",
-            Unit::Seconds,
-            metrics.reload_success_time.clone(),
-        );
-        #[cfg(feature = "otlp")]
-        registry.register(
-            "spans",
-            "Spans of requests: exported, or dropped when they were too many or the collector did not take them",
-            metrics.spans.clone(),
-        );
-        let build = Family::<BuildLabels, Gauge>::default();
-        build.get_or_create(&BuildLabels { version: crate::VERSION }).set(1);
-        registry.register("build_info", "Always 1; which Pixy this is", build);
         metrics.reload_successful.set(1);
-        Self { registry, ..metrics }
+        let build: Family<BuildLabels, Gauge> =
+            metric(&mut metrics.registry, "build_info", "Always 1; which Pixy this is");
+        build.get_or_create(&BuildLabels { version: crate::VERSION }).set(1);
+        metrics
     }
 
     /// One answered request; `account` is empty when no account was found.
@@ -242,6 +229,19 @@ impl Metrics {
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
         text
     }
+}
+
+/// A metric of this name, which `registry` tells.
+fn metric<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
+    let new = M::default();
+    registry.register(name, help, new.clone());
+    new
+}
+
+/// The same for one that is in seconds.
+fn in_seconds<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
+    registry.register_with_unit(name, help, Unit::Seconds, metric.clone());
+    metric
 }
 
 impl Default for Metrics {
