@@ -294,9 +294,12 @@ impl Listeners {
 
     /// Nothing is accepted any more; resolves when all open streams have ended, or had their time.
     pub(super) async fn go_down(&mut self) {
-        for shutdown in self.open.iter().map(|open| &open.shutdown).chain(&self.closed) {
+        // Let go of as well: who came by a socket that stayed open would wait for the end of other people's streams.
+        let open = std::mem::take(&mut self.open);
+        for shutdown in open.iter().map(|open| &open.shutdown).chain(&self.closed) {
             shutdown.send_replace(Shutdown::GoingDown);
         }
+        drop(open);
         while self.tasks.join_next().await.is_some() {}
     }
 

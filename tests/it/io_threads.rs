@@ -207,9 +207,9 @@ async fn websockets_go_both_ways() {
 }
 
 #[tokio::test]
-async fn after_sigterm_an_open_stream_ends_by_itself() {
+async fn after_sigterm_nobody_else_is_let_in_and_an_open_stream_ends_by_itself() {
     let upstream = Upstream::start().await;
-    let house = House::with(Some(SEVERAL), &upstream).await;
+    let mut house = House::with(Some(SEVERAL), &upstream).await;
     let (reply, chunks) = Reply::stream(200);
     upstream.answer(reply);
     let mut agent = RawClient::connect(house.program.agents()).await;
@@ -217,6 +217,9 @@ async fn after_sigterm_an_open_stream_ends_by_itself() {
     assert_eq!(agent.head().await.unwrap().status, 200);
     let id = rustix::process::Pid::from_raw(i32::try_from(house.program.id()).unwrap()).unwrap();
     rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+    let refused = async { while TcpStream::connect(house.program.agents()).await.is_ok() {} };
+    within(refused).await;
+    assert!(!house.program.has_ended());
     chunks.send("last\n");
     chunks.finish();
     assert!(agent.rest().await.ends_with(b"5\r\nlast\n\r\n0\r\n\r\n"));
