@@ -74,6 +74,7 @@ fn facts(config: &Config, prepared: &Prepared) -> Facts {
         vault::StoreSettings::Postgres { .. } => "PostgreSQL".to_owned(),
     };
     Facts {
+        file: config.file.as_ref().map(|file| file.display().to_string()),
         version: crate::VERSION,
         agent_addresses: prepared.agents().map(|(_, address)| address.to_string()).collect(),
         store,

@@ -33,12 +33,14 @@ pub(super) fn status(control: &Control, as_json: bool) -> Result<(), Failure> {
         say(&format!("{accounts:#}"));
     } else {
         let now = Clock::default().wall().as_seconds();
-        say(table(accounts.as_array().map_or(&[], Vec::as_slice), Screen::of_stdout(), now).trim_end());
+        let (accounts, file) = (accounts.as_array().map_or(&[][..], Vec::as_slice), configuration["file"].as_str());
+        say(table(accounts, file, Screen::of_stdout(), now).trim_end());
     }
     Ok(())
 }
 
-fn table(accounts: &[Value], screen: Screen, now: i64) -> String {
+/// `file`: the configuration's, if the running Pixy has one.
+fn table(accounts: &[Value], file: Option<&str>, screen: Screen, now: i64) -> String {
     if accounts.is_empty() {
         return "No accounts: the configuration names none. `pixy providers` lists what there is.\n".to_owned();
     }
@@ -63,7 +65,7 @@ fn table(accounts: &[Value], screen: Screen, now: i64) -> String {
         let _ = writeln!(out, "{}", line(row, widths, marked));
     }
     for account in accounts {
-        below(account, screen, now, &mut out);
+        below(account, file, screen, now, &mut out);
     }
     let unlinked = accounts.iter().filter(|account| account["state"] == "unlinked");
     let ways: Vec<_> =
@@ -124,7 +126,7 @@ fn row(account: &Value, now: i64) -> [String; 6] {
 }
 
 /// What is wrong and the remedy, and how much of the plan is used.
-fn below(account: &Value, screen: Screen, now: i64, out: &mut String) {
+fn below(account: &Value, file: Option<&str>, screen: Screen, now: i64, out: &mut String) {
     let name = account["name"].as_str().unwrap_or_default();
     if let Some(title) = account["error"]["title"].as_str() {
         let Standing { sign, mark, .. } = standing(account);
@@ -137,10 +139,14 @@ fn below(account: &Value, screen: Screen, now: i64, out: &mut String) {
         }
         Some("needs_terms") => {
             let provider = account["provider"].as_str().unwrap_or_default();
+            let place = file.map_or_else(
+                || "a configuration of your own (~/.config/pixy/pixy.yaml), start Pixy again on it".to_owned(),
+                |file| format!("{file}, which Pixy takes up within seconds"),
+            );
             let _ = writeln!(
                 out,
                 "\n- {name} is not linked: read the terms (`pixy providers {provider}`). If you may, set `accept_terms: true` \
-                 under\n  `accounts: {name}:` in the configuration, start Pixy again, and then\n  → pixy link {name}"
+                 under\n  `accounts: {name}:` in {place}, and then\n  → pixy link {name}"
             );
         }
         _ => {}
@@ -218,7 +224,7 @@ mod tests {
 
     #[test]
     fn every_account_has_a_line_and_what_is_wrong_has_its_remedy() {
-        insta::assert_snapshot!(table(&accounts(), Screen::made(false, None), 1_000_000), @r"
+        insta::assert_snapshot!(table(&accounts(), None, Screen::made(false, None), 1_000_000), @r"
         ACCOUNT  PROVIDER    STATE                    WHO                     TOKEN ENDS  NEXT RENEWAL
         claude   claude      ✓ working                anna@example.com · Max  in 7 h      in 41 min
         late     claude      ! working, renewal late  anna@example.com · Max  in 7 h      in 41 min
@@ -244,11 +250,33 @@ mod tests {
     }
 
     #[test]
+    fn terms_are_accepted_in_the_file_that_pixy_runs_on_or_in_one_that_it_is_started_on() {
+        let waiting = [json!({ "name": "claude", "provider": "claude", "state": "needs_terms", "usable": false })];
+        let shown = |file| table(&waiting, file, Screen::made(false, None), 0);
+        insta::assert_snapshot!(shown(Some("/etc/pixy/pixy.yaml")), @r"
+        ACCOUNT  PROVIDER  STATE              WHO  TOKEN ENDS  NEXT RENEWAL
+        claude   claude    - terms to accept
+
+        - claude is not linked: read the terms (`pixy providers claude`). If you may, set `accept_terms: true` under
+          `accounts: claude:` in /etc/pixy/pixy.yaml, which Pixy takes up within seconds, and then
+          → pixy link claude
+        ");
+        insta::assert_snapshot!(shown(None), @r"
+        ACCOUNT  PROVIDER  STATE              WHO  TOKEN ENDS  NEXT RENEWAL
+        claude   claude    - terms to accept
+
+        - claude is not linked: read the terms (`pixy providers claude`). If you may, set `accept_terms: true` under
+          `accounts: claude:` in a configuration of your own (~/.config/pixy/pixy.yaml), start Pixy again on it, and then
+          → pixy link claude
+        ");
+    }
+
+    #[test]
     fn a_narrow_screen_cuts_who_it_is_and_colours_change_no_width() {
-        let narrow = table(&accounts(), Screen::made(false, Some((84, 24))), 1_000_000);
+        let narrow = table(&accounts(), None, Screen::made(false, Some((84, 24))), 1_000_000);
         assert!(narrow.contains("anna@example.co…"), "{narrow}");
-        let plain = table(&accounts(), Screen::made(false, None), 1_000_000);
-        let mut coloured = table(&accounts(), Screen::made(true, None), 1_000_000);
+        let plain = table(&accounts(), None, Screen::made(false, None), 1_000_000);
+        let mut coloured = table(&accounts(), None, Screen::made(true, None), 1_000_000);
         assert!(coloured.contains("\x1b[32m✓ working"), "{coloured}");
         for code in ["\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[2m", "\x1b[0m"] {
             coloured = coloured.replace(code, "");

@@ -187,7 +187,7 @@ impl LinkApi {
                 json!({ "state": account.view().state.as_str() })
             }
             ("GET", ["api", "configuration"]) if self.surface == Surface::Control => {
-                json!({ "problem": *self.parts.problem.borrow() })
+                json!({ "file": self.parts.facts.load().file, "problem": *self.parts.problem.borrow() })
             }
             ("POST", ["api", "setup"]) if self.surface == Surface::Control => self.setup()?,
             ("POST", ["api", "vault", call]) if self.surface == Surface::Control => self.vault(call, request).await?,

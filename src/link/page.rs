@@ -15,9 +15,11 @@ pub struct Asset {
     pub body: &'static [u8],
 }
 
-/// What the page's foot says of this Pixy.
+/// What a person is told of this Pixy: by the page's foot, and by `pixy status`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
+    /// The configuration's file; `None`: it is the one that is built in.
+    pub file: Option<String>,
     /// Pixy's version.
     pub version: &'static str,
     /// Where agents connect.
@@ -74,7 +76,7 @@ pub fn asset(path: &str) -> Option<Asset> {
 
 /// The page, the same for everybody: accounts come by the API, once there is a session.
 pub fn index(facts: &Facts) -> String {
-    let Facts { version, agent_addresses, store, port } = facts;
+    let Facts { version, agent_addresses, store, port, .. } = facts;
     document(
         "Pixy",
         &html! {
@@ -243,6 +245,7 @@ mod tests {
 
     fn facts() -> Facts {
         Facts {
+            file: None,
             version: "1.2.3",
             agent_addresses: vec!["http://127.0.0.1:8700".into(), "unix:/run/pixy.sock".into()],
             store: "/home/<b>anna</b>/vault".into(),

@@ -64,7 +64,7 @@ impl Problem {
             "terms_not_accepted",
             format!("The provider's terms are {} here: {}{place}", terms.status.as_str(), terms.says),
             format!(
-                "If you have read them and may use your login like this, set `accept_terms: true` under `accounts: {account}:` in Pixy's configuration and start Pixy again."
+                "If you have read them and may use your login like this, set `accept_terms: true` under `accounts: {account}:` in Pixy's configuration file: that is taken up within seconds. A Pixy that runs without a file is started again with one."
             ),
         )
     }

@@ -95,6 +95,7 @@ async fn a_bad_file_changes_nothing_and_is_told_with_its_places() {
     pixy.reload(&json!({ "a": oauth_account(&endpoint, &upstream) }), &json!({})).await.unwrap();
     let (_, shown) = pixy.api(Method::GET, "/api/configuration", Value::Null).await;
     assert_eq!(shown["problem"], Value::Null);
+    assert_eq!(shown["file"], json!(pixy.scratch.path("pixy.yaml")), "where a person may set what is missing");
     assert!(metrics(&pixy).await.contains("pixy_config_last_reload_successful 1"));
 }
 
