@@ -13,6 +13,7 @@ mod exchange;
 pub(crate) mod fuzzing;
 mod gauges;
 pub mod guard;
+mod house;
 mod json;
 mod keys;
 mod loopback;

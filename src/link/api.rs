@@ -6,8 +6,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::header::CONTENT_TYPE;
@@ -25,9 +23,7 @@ use super::page::{self, Facts};
 use super::problem::Problem;
 use super::recipe::{self, Door};
 use super::{Identified, Linker};
-use crate::account::{Account, Unlinked, VaultError};
-use crate::name::AccountName;
-use crate::secret::{Secret, base64_url};
+use crate::account::{Account, Unlinked};
 use crate::server::{Address, Patient, Peer, Refused};
 use crate::upstream::BoxError;
 
@@ -84,6 +80,11 @@ impl LinkApi {
     /// One face of the surface.
     pub fn new(parts: Arc<Parts>, surface: Surface) -> Self {
         Self { parts, surface }
+    }
+
+    /// What both faces share.
+    pub(super) fn parts(&self) -> &Parts {
+        &self.parts
     }
 
     async fn handle(self, request: Request<Incoming>) -> Response<LinkBody> {
@@ -271,46 +272,6 @@ impl tower::Service<Request<Incoming>> for LinkApi {
     }
 }
 
-impl LinkApi {
-    /// The vault as a whole: for the terminal alone, as the page has no business with passphrases.
-    async fn vault(&self, call: &str, request: Request<Incoming>) -> Result<Value, Problem> {
-        let book = self.parts.linker.book();
-        let failed = |error: VaultError| Problem::not_stored(&error.to_string());
-        match call {
-            "rotate" => {
-                let report = book.rotate_key().await.map_err(failed)?;
-                let untouched: Vec<&str> = report.untouched.iter().map(AccountName::as_str).collect();
-                Ok(json!({ "new_key": report.new_key, "resealed": report.resealed, "untouched": untouched }))
-            }
-            "export" => {
-                let body: Passphrase = read(request).await?;
-                let sealed = book.export(&Secret::new(body.passphrase)).await.map_err(failed)?;
-                Ok(json!({ "sealed": base64_url(&sealed) }))
-            }
-            "import" => {
-                let body: Import = read(request).await?;
-                let sealed =
-                    URL_SAFE_NO_PAD.decode(&body.sealed).map_err(|_| Problem::bad_body("That is no export."))?;
-                let names = book.import(&sealed, &Secret::new(body.passphrase), body.replace).await.map_err(failed)?;
-                Ok(json!(names.iter().map(AccountName::as_str).collect::<Vec<_>>()))
-            }
-            _ => Err(no_call()),
-        }
-    }
-}
-
-#[derive(Deserialize)]
-struct Passphrase {
-    passphrase: String,
-}
-
-#[derive(Deserialize)]
-struct Import {
-    sealed: String,
-    passphrase: String,
-    replace: bool,
-}
-
 #[derive(Deserialize)]
 struct SetupCode {
     setup_code: String,
@@ -331,7 +292,7 @@ struct Key {
     key: String,
 }
 
-async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Problem> {
+pub(super) async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Problem> {
     read_any(request).await?.ok_or_else(not_the_json)
 }
 
