@@ -41,7 +41,7 @@ use configured::Configured;
 use guarded::Guarded;
 pub use spending::Spending;
 pub use state::{Login, Renewal};
-use state::{Record, Standing, Timing};
+use state::{Record, Timing};
 pub use view::{State, View};
 
 /// A request waits no longer than this for a usable token: agents give up at about a minute.
