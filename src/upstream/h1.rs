@@ -166,10 +166,8 @@ impl Http1 {
 
     /// Resolves when its server has closed it, or sends what nobody asked for. For one that nobody uses.
     pub(super) fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if self.poll(context, |_| Poll::<()>::Pending).is_pending() && self.connection.is_some() {
-            return Poll::Pending;
-        }
-        Poll::Ready(())
+        let _ = self.poll(context, |_| Poll::<()>::Pending);
+        if self.connection.is_some() { Poll::Pending } else { Poll::Ready(()) }
     }
 
     /// Sends a request and waits for the head of its answer.
