@@ -180,7 +180,10 @@ impl Http1 {
         others_first().await;
         let mut answer = std::pin::pin!(self.sender.try_send_request(outgoing(request)));
         let answer = poll_fn(|context| self.poll(context, |context| answer.as_mut().poll(context))).await;
-        others_first().await;
+        // Our own answers wait for nobody: until one is stored, a crash may lose a login.
+        if unclear == Unclear::Refused {
+            others_first().await;
+        }
         match answer {
             Ok(response) => {
                 // Nobody asked for another protocol (RFC 9110 §15.2.2).
