@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use crate::account::{Book, State};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
-use crate::server::Refused;
+use crate::server::Rejection;
 
 /// The ops surface; cheap to clone.
 #[derive(Clone)]
@@ -33,7 +33,7 @@ pub struct Ops {
 
 impl Ops {
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-        if let Some(refused) = request.extensions().get::<Refused>() {
+        if let Some(refused) = request.extensions().get::<Rejection>() {
             return text(refused.status(), format!("{}\n", refused.message()));
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {

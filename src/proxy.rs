@@ -37,7 +37,7 @@ use crate::account::{Account, Bearer, Book, LONGEST_WAIT, Unusable};
 use crate::metrics::Metrics;
 use crate::name::AccountName;
 use crate::oauth::profile::ErrorShape;
-use crate::server::{Patient, Refused};
+use crate::server::{Rejection, TimeoutBody};
 use crate::traces::{Routed, Span, Traces};
 use crate::upstream::{self, Upstream};
 use agent::{Agents, Grant};
@@ -122,7 +122,7 @@ impl Proxy {
     async fn handle(self, request: Request<Incoming>) -> Response<ReplyBody> {
         let id = RequestId::next();
         let mut span = self.parts.traces.begin(request.method(), request.headers());
-        let refused = request.extensions().get::<Refused>().copied();
+        let refused = request.extensions().get::<Rejection>().copied();
         let account = route::account(&self.parts.book, self.bound.as_ref(), request.uri());
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let name = account.as_ref().map(|account| account.name().clone());
@@ -175,7 +175,7 @@ impl Proxy {
         }
         let until = Instant::now() + LONGEST_WAIT;
         let limits = **self.parts.limits.load();
-        let body = replay::keep(Patient::new(body, limits.idle_time), limits)?;
+        let body = replay::keep(TimeoutBody::new(body, limits.idle_time), limits)?;
         let checked = Checked { id, grant, route, stripped, method: head.method, body, handshake };
         let bearer = account.bearer(until).await.map_err(Refusal::Token)?;
         let open = self.parts.metrics.open_stream();

@@ -1,26 +1,22 @@
 //! Listeners: where Pixy is spoken to, and the loop that accepts.
 //!
 //! A connection speaks HTTP/1, behind `strict`, or HTTP/2 with prior knowledge. What is no request that means one thing only
-//! reaches a surface as [`Refused`], whatever else the request may look like.
+//! reaches a surface as [`Rejection`], whatever else the request may look like.
 //!
 //! Places are bounded (`Limits::connections`), and nobody keeps all of them by being slow: see `crowd`.
 //!
 //! A listener may end before Pixy does ([`Shutdown`]). Its limits may change too: for the connections from then on.
 
-mod chunked;
-mod crowd;
-mod descriptors;
-mod entry;
-mod framer;
-mod head;
+mod admission;
+mod body_timeout;
+mod connection;
+mod fd_limit;
+mod framing;
 mod http2;
 mod listener;
-mod patient;
-mod pulse;
-mod refused;
-mod strict;
-mod target;
-mod waits;
+mod reject;
+mod service;
+mod stall;
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -35,18 +31,18 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tower::Service;
 
-use crowd::{Crowd, Place, Room};
-use entry::Entry;
+use admission::{ConnectionLimit, FreePermit, Permit};
+use connection::ConnectionState;
+use framing::strict::{Protocol, Strict};
 use listener::Stream;
-use pulse::Pulse;
-use strict::{Protocol, Strict};
-use waits::Waits;
+use service::Entry;
+use stall::StallTracker;
 
-pub use descriptors::{Share, share};
+pub use body_timeout::TimeoutBody;
+pub use connection::{Upgrade, Upgraded};
+pub use fd_limit::{Share, share};
 pub use listener::{Access, Address, Listener, Peer};
-pub use patient::Patient;
-pub use pulse::{Switch, Switched};
-pub use refused::Refused;
+pub use reject::Rejection;
 
 /// After a failed accept (no descriptors left), before the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -95,8 +91,8 @@ pub enum Shutdown {
 /// How many connections, and requests under way, several listeners may have together. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Capacity {
-    connections: Arc<Crowd>,
-    exchanges: Arc<Crowd>,
+    connections: Arc<ConnectionLimit>,
+    exchanges: Arc<ConnectionLimit>,
 }
 
 impl Default for Limits {
@@ -117,7 +113,7 @@ impl Default for Limits {
 impl Capacity {
     /// So many connections, and as many requests under way.
     pub fn new(most: usize) -> Self {
-        Self { connections: Crowd::new(most), exchanges: Crowd::new(most) }
+        Self { connections: ConnectionLimit::new(most), exchanges: ConnectionLimit::new(most) }
     }
 
     /// So many from now on. Who is too much by that stays for as long as nobody else needs the place.
@@ -128,12 +124,12 @@ impl Capacity {
 
     /// A place for a connection that was accepted. One of those goes whose client is waited for: an idle connection, or a
     /// stream, after which its connection is idle.
-    async fn place(&self) -> Option<(Arc<Pulse>, Place)> {
+    async fn place(&self) -> Option<(Arc<ConnectionState>, Permit)> {
         self.connections.room(Some(&self.exchanges)).await.map(taken)
     }
 
     /// One that is free now.
-    fn free_place(&self) -> Option<(Arc<Pulse>, Place)> {
+    fn free_place(&self) -> Option<(Arc<ConnectionState>, Permit)> {
         self.connections.free().map(taken)
     }
 }
@@ -219,8 +215,8 @@ pub async fn serve<S, B>(
     }
 }
 
-fn taken(room: Room) -> (Arc<Pulse>, Place) {
-    let pulse = Pulse::new();
+fn taken(room: FreePermit) -> (Arc<ConnectionState>, Permit) {
+    let pulse = ConnectionState::new();
     let place = room.taken_by(Arc::clone(pulse.waits()));
     (pulse, place)
 }
@@ -231,7 +227,7 @@ async fn ended(shutdown: &mut watch::Receiver<Shutdown>) {
 }
 
 /// Resolves when a connection is to end: one that is new may ask first.
-async fn is_to_end(shutdown: &mut watch::Receiver<Shutdown>, waits: &Waits) {
+async fn is_to_end(shutdown: &mut watch::Receiver<Shutdown>, waits: &StallTracker) {
     ended(shutdown).await;
     tokio::select! {
         () = going_down(shutdown) => {}
@@ -249,9 +245,9 @@ async fn connection<S, B>(
     stream: Box<dyn Stream>,
     peer: Peer,
     limits: Limits,
-    pulse: Arc<Pulse>,
-    _place: Place,
-    exchanges: Arc<Crowd>,
+    pulse: Arc<ConnectionState>,
+    _place: Permit,
+    exchanges: Arc<ConnectionLimit>,
     surface: S,
     mut shutdown: watch::Receiver<Shutdown>,
 ) where

@@ -24,7 +24,7 @@ use super::problem::Problem;
 use super::recipe::{self, Door};
 use super::{Identified, Linker};
 use crate::account::{Account, Unlinked};
-use crate::server::{Address, Patient, Peer, Refused};
+use crate::server::{Address, Peer, Rejection, TimeoutBody};
 use crate::upstream::BoxError;
 
 /// A body of this surface.
@@ -99,7 +99,7 @@ impl LinkApi {
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<LinkBody>, Problem> {
-        if let Some(refused) = request.extensions().get::<Refused>() {
+        if let Some(refused) = request.extensions().get::<Rejection>() {
             return Err(Problem::refused(*refused));
         }
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
@@ -307,7 +307,7 @@ async fn read_any<T: DeserializeOwned>(request: Request<Incoming>) -> Result<Opt
         // A form of another site can send text/plain without asking; it cannot send this.
         return Err(Problem::bad_body("The body must be application/json."));
     }
-    let body = Limited::new(Patient::new(request.into_body(), BODY_PAUSE), LARGEST_BODY).collect().await;
+    let body = Limited::new(TimeoutBody::new(request.into_body(), BODY_PAUSE), LARGEST_BODY).collect().await;
     let body = body.map_err(|_| Problem::bad_body("The body is too large, or ended early."))?;
     let body = body.to_bytes();
     if body.is_empty() {

@@ -31,11 +31,11 @@ impl Linker {
         };
         let Some((id, account)) = found else {
             let sentence = "This address belongs to no attempt that is open. Go back to Pixy and start again.";
-            return CallbackOutcome::Refused { sentence: sentence.to_owned() };
+            return CallbackOutcome::Rejection { sentence: sentence.to_owned() };
         };
         match self.paste(&id, query).await {
             Ok(_) => CallbackOutcome::Exchanged { title: account.as_str().to_owned() },
-            Err(problem) => CallbackOutcome::Refused { sentence: format!("{} {}", problem.title, problem.detail) },
+            Err(problem) => CallbackOutcome::Rejection { sentence: format!("{} {}", problem.title, problem.detail) },
         }
     }
 }

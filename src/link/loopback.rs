@@ -21,7 +21,7 @@ use super::page::{self, CallbackOutcome};
 use super::problem::Problem;
 use super::{Linker, guard};
 use crate::oauth::profile::{Ports, Redirect};
-use crate::server::{self, Address, Capacity, Limits, Listener, Refused, Shutdown};
+use crate::server::{self, Address, Capacity, Limits, Listener, Rejection, Shutdown};
 
 /// A person's browser needs a few.
 const CONNECTIONS: usize = 16;
@@ -158,7 +158,7 @@ struct CallbackSurface(Weak<Linker>);
 
 impl CallbackSurface {
     async fn answer(self, request: Request<Incoming>) -> Result<Response<LinkBody>, Problem> {
-        if let Some(refused) = request.extensions().get::<Refused>() {
+        if let Some(refused) = request.extensions().get::<Rejection>() {
             return Err(Problem::refused(*refused));
         }
         let linker = self.0.upgrade().ok_or_else(no_call)?;

@@ -39,7 +39,7 @@ pub enum CallbackOutcome {
         title: String,
     },
     /// Nothing came of it.
-    Refused {
+    Rejection {
         /// Why, and what to do.
         sentence: String,
     },
@@ -134,7 +134,7 @@ pub fn callback(outcome: &CallbackOutcome) -> String {
                 .to_owned(),
         ),
         // What happened is the title; what to do about it stands below.
-        CallbackOutcome::Refused { sentence } => {
+        CallbackOutcome::Rejection { sentence } => {
             let (what, rest) = sentence.split_once(". ").unwrap_or((sentence.trim_end_matches('.'), ""));
             (format!("{what}."), format!("{rest} Nothing was stored. You can close this tab."))
         }

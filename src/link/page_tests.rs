@@ -14,7 +14,7 @@ fn pages() -> Vec<String> {
     vec![
         index(&facts()),
         callback(&CallbackOutcome::Exchanged { title: "claude".into() }),
-        callback(&CallbackOutcome::Refused { sentence: "<img src=x onerror=alert(1)>".into() }),
+        callback(&CallbackOutcome::Rejection { sentence: "<img src=x onerror=alert(1)>".into() }),
     ]
 }
 
@@ -122,16 +122,16 @@ fn what_is_told_is_escaped() {
     let html = index(&facts());
     assert!(html.contains("/home/&lt;b&gt;anna&lt;/b&gt;/vault"));
     assert!(html.contains("1.2.3") && html.contains("http://127.0.0.1:8700") && html.contains("unix:/run/pixy.sock"));
-    let refused = callback(&CallbackOutcome::Refused { sentence: "<img src=x onerror=alert(1)>".into() });
+    let refused = callback(&CallbackOutcome::Rejection { sentence: "<img src=x onerror=alert(1)>".into() });
     assert!(!refused.contains("<img src=x") && refused.contains("&lt;img src=x"));
 }
 
 #[test]
 fn a_refused_callback_says_what_happened_and_then_what_to_do() {
-    let refused = callback(&CallbackOutcome::Refused { sentence: "The code is too old. Start again.".into() });
+    let refused = callback(&CallbackOutcome::Rejection { sentence: "The code is too old. Start again.".into() });
     assert!(refused.contains("<h1>The code is too old.</h1>"), "{refused}");
     assert!(refused.contains(">Start again. Nothing was stored. You can close this tab.</p>"), "{refused}");
-    let refused = callback(&CallbackOutcome::Refused { sentence: "It was not allowed.".into() });
+    let refused = callback(&CallbackOutcome::Rejection { sentence: "It was not allowed.".into() });
     assert!(refused.contains("<h1>It was not allowed.</h1>"), "{refused}");
 }
 

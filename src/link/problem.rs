@@ -7,7 +7,7 @@ use super::paste::NotIt;
 use crate::oauth::id_token::Unproven;
 use crate::oauth::profile::{Flow, Terms};
 use crate::oauth::reply::{Failure, FailureKind};
-use crate::server::Refused;
+use crate::server::Rejection;
 
 /// What happened, whose side it is on, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -271,7 +271,7 @@ impl Problem {
     }
 
     /// A request that no call is looked up for.
-    pub fn refused(refused: Refused) -> Self {
+    pub fn refused(refused: Rejection) -> Self {
         let title = format!("The request was refused: {}.", refused.message());
         Self::new(refused.status(), refused.code(), title, "Nothing was done.")
     }

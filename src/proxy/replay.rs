@@ -13,7 +13,7 @@ use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
 use super::Limits;
 use super::reply::Refusal;
-use crate::server::Patient;
+use crate::server::TimeoutBody;
 use crate::upstream::{Body, BoxError};
 
 /// A request's body that can be sent again, as far as it was kept.
@@ -21,7 +21,7 @@ pub struct Kept(Arc<Mutex<Shared>>);
 
 /// What the attempts of one request share; at any time one of them reads.
 struct Shared {
-    incoming: Patient<Incoming>,
+    incoming: TimeoutBody<Incoming>,
     /// Everything that came, unless it was given up.
     pieces: Vec<Bytes>,
     /// No more is kept: it was too much, or the answer is there.
@@ -47,7 +47,7 @@ struct Attempt {
 }
 
 /// Takes a body over. One that says it is too large is refused before anything is sent.
-pub fn keep(incoming: Patient<Incoming>, limits: Limits) -> Result<Kept, Refusal> {
+pub fn keep(incoming: TimeoutBody<Incoming>, limits: Limits) -> Result<Kept, Refusal> {
     if incoming.size_hint().lower() > limits.body_bytes {
         return Err(Refusal::RequestTooLarge { limit: limits.body_bytes });
     }

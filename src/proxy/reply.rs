@@ -12,7 +12,7 @@ use super::stream::ReplyBody;
 use crate::account::Unusable;
 use crate::name::{AccountName, AgentName};
 use crate::oauth::profile::ErrorShape;
-use crate::server::Refused;
+use crate::server::Rejection;
 
 /// Why a request was not passed on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub enum Refusal {
     /// The request is not one that could mean one thing only.
     BadRequest(&'static str),
     /// It was refused before it came here: no HTTP that means one thing only, or too large.
-    Unread(Refused),
+    Unread(Rejection),
     /// The first segment of the path is no account.
     NoRoute,
     /// The path may be called, but not so.
@@ -120,8 +120,8 @@ impl Refusal {
         {
             headers.insert(ALLOW, allow);
         }
-        if self == Self::Unread(Refused::MethodNotAllowed) {
-            headers.insert(ALLOW, HeaderValue::from_static(Refused::ALLOW));
+        if self == Self::Unread(Rejection::MethodNotAllowed) {
+            headers.insert(ALLOW, HeaderValue::from_static(Rejection::ALLOW));
         }
         response
     }

@@ -28,7 +28,7 @@ use super::stream::ReplyBody;
 use crate::account::Spending;
 use crate::metrics::OpenStream;
 use crate::name::AccountName;
-use crate::server::{Switch, Switched};
+use crate::server::{Upgrade, Upgraded};
 use crate::upstream::Incoming;
 use crate::usage::TokenCounter;
 
@@ -37,7 +37,7 @@ pub struct Handshake {
     key: HeaderValue,
     protocols: Option<HeaderValue>,
     agent: OnUpgrade,
-    switch: Switch,
+    switch: Upgrade,
 }
 
 /// What lives as long as a WebSocket does.
@@ -163,7 +163,7 @@ impl Handshake {
             .collect();
         let protocols = HeaderValue::try_from(passing.join(", ")).ok().filter(|value| !value.is_empty());
         // Absent over HTTP/2, where nothing can be upgraded (RFC 9113 §8.6).
-        let (agent, switch) = (head.extensions.remove::<OnUpgrade>(), head.extensions.remove::<Switch>());
+        let (agent, switch) = (head.extensions.remove::<OnUpgrade>(), head.extensions.remove::<Upgrade>());
         let (Some(agent), Some(switch)) = (agent, switch) else { return Err(Refusal::NoWebSocket) };
         Ok(Self { key, protocols, agent, switch })
     }
@@ -195,7 +195,7 @@ impl Handshake {
 }
 
 impl Tunnel {
-    async fn run<S: AsyncRead + AsyncWrite>(self, agent: S, upstream: S, mut switched: Switched) {
+    async fn run<S: AsyncRead + AsyncWrite>(self, agent: S, upstream: S, mut switched: Upgraded) {
         let Self { id, account, grant, mut scrub, mut spending, idle, open } = self;
         let (mut agent_says, mut to_agent) = tokio::io::split(agent);
         let (mut upstream_says, mut to_upstream) = tokio::io::split(upstream);

@@ -11,9 +11,9 @@ use hyper::server::conn::http2::Builder;
 use hyper_util::rt::TokioTimer;
 
 use super::Limits;
-use super::refused::Refused;
-use super::target;
-use super::waits::{STREAM, Waits};
+use super::framing::request_target;
+use super::reject::Rejection;
+use super::stall::{STREAM, StallTracker};
 
 /// A client that answers no PING is gone.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -59,30 +59,30 @@ pub(super) fn builder(limits: &Limits) -> Builder<Streams> {
 /// Judges a request by the rules of HTTP/1 heads (h2 has seen to the rest of RFC 9113 §8: pseudo-fields, fields of one
 /// connection, Content-Length against DATA), and puts it into the form in which one comes over HTTP/1: the authority in
 /// `Host`, the target a path.
-pub(super) fn normalise<B>(request: &mut Request<B>, limits: &Limits) -> Result<(), Refused> {
-    target::check_method(request.method().as_str().as_bytes())?;
+pub(super) fn normalise<B>(request: &mut Request<B>, limits: &Limits) -> Result<(), Rejection> {
+    request_target::check_method(request.method().as_str().as_bytes())?;
     let path = request.uri().path_and_query().map_or("", PathAndQuery::as_str);
-    target::check(path.as_bytes(), limits)?;
+    request_target::check(path.as_bytes(), limits)?;
     let headers = request.headers();
     if headers.len() > limits.header_fields {
-        return Err(Refused::HeadTooLarge);
+        return Err(Rejection::HeadTooLarge);
     }
     if headers.get_all(CONTENT_LENGTH).iter().count() > 1 {
-        return Err(Refused::BadRequest("a request may carry one Content-Length"));
+        return Err(Rejection::BadRequest("a request may carry one Content-Length"));
     }
     for value in headers.get_all(EXPECT) {
-        target::check_expectation(value.as_bytes())?;
+        request_target::check_expectation(value.as_bytes())?;
     }
     let host = authority(request)?;
-    let path: PathAndQuery = path.parse().map_err(|_| Refused::BadRequest("the request target is not one"))?;
+    let path: PathAndQuery = path.parse().map_err(|_| Rejection::BadRequest("the request target is not one"))?;
     *request.uri_mut() = Uri::from(path);
     request.headers_mut().insert(HOST, host);
     Ok(())
 }
 
 /// The one authority: `:authority`, or `Host`, or both with one text (RFC 9113 §8.3.1).
-fn authority<B>(request: &Request<B>) -> Result<HeaderValue, Refused> {
-    const ONE: Refused = Refused::BadRequest("a request must carry exactly one authority");
+fn authority<B>(request: &Request<B>) -> Result<HeaderValue, Rejection> {
+    const ONE: Rejection = Rejection::BadRequest("a request must carry exactly one authority");
     let mut hosts = request.headers().get_all(HOST).iter();
     let (host, more) = (hosts.next(), hosts.next());
     let authority = match (request.uri().authority(), host, more) {
@@ -90,18 +90,18 @@ fn authority<B>(request: &Request<B>) -> Result<HeaderValue, Refused> {
         (None, Some(host), None) => host.clone(),
         (Some(authority), host, None) => {
             if host.is_some_and(|host| host.as_bytes() != authority.as_str().as_bytes()) {
-                return Err(Refused::BadRequest("Host and :authority differ"));
+                return Err(Rejection::BadRequest("Host and :authority differ"));
             }
             HeaderValue::from_str(authority.as_str()).map_err(|_| ONE)?
         }
     };
-    target::check_authority(authority.as_bytes())?;
+    request_target::check_authority(authority.as_bytes())?;
     Ok(authority)
 }
 
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams {
     fn execute(&self, stream: F) {
-        let (waits, idle_time) = (Waits::of_stream(), self.idle_time);
+        let (waits, idle_time) = (StallTracker::of_stream(), self.idle_time);
         let stream = STREAM.scope(Arc::clone(&waits), stream);
         tokio::spawn(async move {
             tokio::select! {

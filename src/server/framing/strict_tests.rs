@@ -59,7 +59,7 @@ impl AsyncWrite for Pieces {
 fn seen(bytes: &[u8], lengths: &[usize], space: usize) -> (Vec<u8>, bool) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
-        let mut strict = Strict::new(Pieces::of(bytes, lengths), Limits::default(), Pulse::new());
+        let mut strict = Strict::new(Pieces::of(bytes, lengths), Limits::default(), ConnectionState::new());
         let mut seen = Vec::new();
         if strict.protocol().await.is_err() {
             return (seen, false);
@@ -225,7 +225,7 @@ fn every_target_that_passes_is_one_for_hyper_too() {
     for byte in 0..=u8::MAX {
         for before in ["/x", "/x?y"] {
             let target = [before.as_bytes(), &[byte]].concat();
-            if super::super::target::check(&target, &Limits::default()).is_ok() {
+            if super::super::request_target::check(&target, &Limits::default()).is_ok() {
                 assert!(http::Uri::try_from(&target[..]).is_ok(), "{byte:#04x} after {before}");
             }
         }

@@ -21,7 +21,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use super::waits::{Waits, lock};
+use super::stall::{StallTracker, lock};
 
 /// Before its first request, a client may have its place for so long in any case.
 pub(super) const NEWCOMER: Duration = Duration::from_millis(100);
@@ -38,14 +38,14 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// So many places, and who has them.
 #[derive(Debug)]
-pub(super) struct Crowd {
+pub(super) struct ConnectionLimit {
     places: Arc<Semaphore>,
-    guests: Mutex<Guests>,
+    guests: Mutex<Connections>,
 }
 
 #[derive(Debug)]
-struct Guests {
-    present: HashMap<u64, Arc<Waits>>,
+struct Connections {
+    present: HashMap<u64, Arc<StallTracker>>,
     /// The number of the next one.
     next: u64,
     /// So many places there are to be.
@@ -55,23 +55,23 @@ struct Guests {
 }
 
 /// A place that nobody has taken yet.
-pub(super) struct Room(Place);
+pub(super) struct FreePermit(Permit);
 
 /// A place, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
-    crowd: Arc<Crowd>,
+pub(super) struct Permit {
+    crowd: Arc<ConnectionLimit>,
     /// Of who has taken it.
     number: Option<u64>,
     permit: Option<OwnedSemaphorePermit>,
 }
 
-impl Crowd {
+impl ConnectionLimit {
     pub(super) fn new(most: usize) -> Arc<Self> {
         let most = most.min(Semaphore::MAX_PERMITS);
         Arc::new(Self {
             places: Arc::new(Semaphore::new(most)),
-            guests: Mutex::new(Guests { present: HashMap::new(), next: 0, most, surplus: 0 }),
+            guests: Mutex::new(Connections { present: HashMap::new(), next: 0, most, surplus: 0 }),
         })
     }
 
@@ -92,13 +92,13 @@ impl Crowd {
     }
 
     /// A place that is free now.
-    pub(super) fn free(self: &Arc<Self>) -> Option<Room> {
+    pub(super) fn free(self: &Arc<Self>) -> Option<FreePermit> {
         Arc::clone(&self.places).try_acquire_owned().ok().map(|permit| self.room_of(permit))
     }
 
-    /// Waits for a place, in turn. While there is none, those of this crowd and of `others` are asked to go, one by one.
+    /// StallTracker for a place, in turn. While there is none, those of this crowd and of `others` are asked to go, one by one.
     /// `None`: never, the semaphore is not closed.
-    pub(super) async fn room(self: &Arc<Self>, others: Option<&Arc<Self>>) -> Option<Room> {
+    pub(super) async fn room(self: &Arc<Self>, others: Option<&Arc<Self>>) -> Option<FreePermit> {
         if let Some(room) = self.free() {
             return Some(room);
         }
@@ -113,13 +113,13 @@ impl Crowd {
         }
     }
 
-    fn room_of(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> Room {
-        Room(Place { crowd: Arc::clone(self), number: None, permit: Some(permit) })
+    fn room_of(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> FreePermit {
+        FreePermit(Permit { crowd: Arc::clone(self), number: None, permit: Some(permit) })
     }
 }
 
-impl Room {
-    pub(super) fn taken_by(self, guest: Arc<Waits>) -> Place {
+impl FreePermit {
+    pub(super) fn taken_by(self, guest: Arc<StallTracker>) -> Permit {
         let Self(mut place) = self;
         let mut guests = lock(&place.crowd.guests);
         let number = guests.next;
@@ -131,7 +131,7 @@ impl Room {
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         let mut guests = lock(&self.crowd.guests);
         if let Some(number) = self.number {
@@ -149,10 +149,10 @@ impl Drop for Place {
 }
 
 /// Asks whoever has waited longest for its client to go.
-fn ask_one<'a>(crowds: impl Iterator<Item = &'a Arc<Crowd>>) {
+fn ask_one<'a>(limits: impl Iterator<Item = &'a Arc<ConnectionLimit>>) {
     let now = Instant::now();
-    let mut longest: Option<(Instant, Arc<Waits>)> = None;
-    for crowd in crowds {
+    let mut longest: Option<(Instant, Arc<StallTracker>)> = None;
+    for crowd in limits {
         for guest in lock(&crowd.guests).present.values() {
             let Some(since) = guest.dispensable(now).filter(|_| !guest.is_asked()) else { continue };
             if longest.as_ref().is_none_or(|(other, _)| since < *other) {
@@ -172,12 +172,12 @@ mod tests {
     const SOON: Duration = Duration::from_millis(60);
 
     /// Takes a place for a guest.
-    async fn enter(crowd: &Arc<Crowd>, guest: &Arc<Waits>) -> Place {
+    async fn enter(crowd: &Arc<ConnectionLimit>, guest: &Arc<StallTracker>) -> Permit {
         crowd.room(None).await.unwrap().taken_by(Arc::clone(guest))
     }
 
     /// Which of them goes first when one more comes.
-    async fn who_goes(crowd: &Arc<Crowd>, guests: &[&Arc<Waits>]) -> Option<usize> {
+    async fn who_goes(crowd: &Arc<ConnectionLimit>, guests: &[&Arc<StallTracker>]) -> Option<usize> {
         let gone = guests.iter().map(|guest| Box::pin(guest.gone()));
         tokio::select! {
             _ = crowd.room(None) => None,
@@ -188,11 +188,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn attack_40_who_has_waited_longest_for_its_client_goes() {
-        let crowd = Crowd::new(3);
+        let crowd = ConnectionLimit::new(3);
         let mut guests = Vec::new();
         let mut places = Vec::new();
         for _ in 0..3 {
-            let guest = Waits::new();
+            let guest = StallTracker::new();
             places.push(enter(&crowd, &guest).await);
             guests.push(guest);
             tokio::time::sleep(Duration::from_millis(200)).await;
@@ -203,8 +203,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nobody_goes_who_waits_for_an_upstream_or_for_a_moment_only() {
-        let crowd = Crowd::new(4);
-        let (thinking, pausing, used) = (Waits::new(), Waits::new(), Waits::new());
+        let crowd = ConnectionLimit::new(4);
+        let (thinking, pausing, used) = (StallTracker::new(), StallTracker::new(), StallTracker::new());
         let _places = [enter(&crowd, &thinking).await, enter(&crowd, &pausing).await, enter(&crowd, &used).await];
         thinking.begin();
         pausing.begin();
@@ -213,7 +213,7 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(1)).await;
         used.begin();
         used.end();
-        let new = Waits::new();
+        let new = StallTracker::new();
         let _fourth = enter(&crowd, &new).await;
         let all = [&thinking, &pausing, &used, &new];
         assert_eq!(who_goes(&crowd, &all).await, None, "all have their reasons");
@@ -228,8 +228,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn attack_40_drops_do_not_make_up_for_a_wait_and_a_stream_does() {
-        let crowd = Crowd::new(2);
-        let (dripping, slow) = (Waits::new(), Waits::new());
+        let crowd = ConnectionLimit::new(2);
+        let (dripping, slow) = (StallTracker::new(), StallTracker::new());
         let _places = [enter(&crowd, &dripping).await, enter(&crowd, &slow).await];
         for guest in [&dripping, &slow] {
             guest.begin();
@@ -249,14 +249,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn fewer_places_end_nobody_and_more_let_in_who_waits() {
-        let crowd = Crowd::new(3);
-        let guests = [Waits::new(), Waits::new(), Waits::new()];
+        let crowd = ConnectionLimit::new(3);
+        let guests = [StallTracker::new(), StallTracker::new(), StallTracker::new()];
         let [first, second, third] =
             [enter(&crowd, &guests[0]).await, enter(&crowd, &guests[1]).await, enter(&crowd, &guests[2]).await];
         for guest in &guests {
             guest.begin();
         }
-        let none_is_free = async |crowd: &Arc<Crowd>| tokio::time::timeout(SOON, crowd.room(None)).await.is_err();
+        let none_is_free =
+            async |crowd: &Arc<ConnectionLimit>| tokio::time::timeout(SOON, crowd.room(None)).await.is_err();
         crowd.resize(1);
         assert!(none_is_free(&crowd).await);
         drop(first);
@@ -288,8 +289,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_was_asked_and_then_heard_from_its_client_stays() {
-        let crowd = Crowd::new(1);
-        let guest = Waits::new();
+        let crowd = ConnectionLimit::new(1);
+        let guest = StallTracker::new();
         let _place = enter(&crowd, &guest).await;
         tokio::time::sleep(Duration::from_secs(1)).await;
         let newcomer = tokio::spawn({

@@ -7,16 +7,16 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::crowd::{NEWCOMER, PAUSE, SLOWEST};
+use super::admission::{NEWCOMER, PAUSE, SLOWEST};
 
 /// Whether one connection, or one HTTP/2 stream, waits for its client.
 #[derive(Debug)]
-pub(super) struct Waits {
+pub(super) struct StallTracker {
     under_way: Mutex<UnderWay>,
     /// For more of a request's body.
-    pub(super) reading: Since,
+    pub(super) reading: StallTimer,
     /// For room for an answer.
-    pub(super) writing: Since,
+    pub(super) writing: StallTimer,
     /// Another needs the place.
     asked: AtomicBool,
     heard: Notify,
@@ -34,9 +34,9 @@ struct UnderWay {
     served: bool,
 }
 
-/// Since when something is waited for. What comes in drops does not make up for the wait: a debt is left.
+/// StallTimer when something is waited for. What comes in drops does not make up for the wait: a debt is left.
 #[derive(Debug, Default)]
-pub(super) struct Since(Mutex<Waiting>);
+pub(super) struct StallTimer(Mutex<Waiting>);
 
 #[derive(Debug, Default)]
 struct Waiting {
@@ -47,16 +47,16 @@ struct Waiting {
 
 tokio::task_local! {
     /// Of the HTTP/2 stream whose task this is.
-    pub(super) static STREAM: Arc<Waits>;
+    pub(super) static STREAM: Arc<StallTracker>;
 }
 
-impl Waits {
+impl StallTracker {
     /// Of a connection, without a request yet.
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             under_way: Mutex::new(UnderWay { count: 0, ended: Instant::now(), served: false }),
-            reading: Since::default(),
-            writing: Since::default(),
+            reading: StallTimer::default(),
+            writing: StallTimer::default(),
             asked: AtomicBool::new(false),
             heard: Notify::new(),
             first: Notify::new(),
@@ -103,13 +103,13 @@ impl Waits {
         lock(&self.under_way).count > 0
     }
 
-    /// Since when nothing is under way.
+    /// StallTimer when nothing is under way.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         let under_way = lock(&self.under_way);
         (under_way.count == 0).then_some(under_way.ended)
     }
 
-    /// Since when its client has been waited for, if that is so long that it could go.
+    /// StallTimer when its client has been waited for, if that is so long that it could go.
     pub(super) fn dispensable(&self, now: Instant) -> Option<Instant> {
         let in_request = [self.reading.with_debt(), self.writing.with_debt()].into_iter().flatten().min();
         let (since, least) = match (in_request, self.idle_since()) {
@@ -164,7 +164,7 @@ impl Waits {
     }
 }
 
-impl Since {
+impl StallTimer {
     /// From now on, unless it has begun already.
     pub(super) fn begin(&self) {
         lock(&self.0).since.get_or_insert_with(Instant::now);

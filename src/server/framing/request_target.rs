@@ -1,35 +1,35 @@
 //! What both versions of HTTP have in common: the method, the request target, the authority, and what a client expects.
 
-use super::Limits;
-use super::refused::Refused;
+use crate::server::Limits;
+use crate::server::reject::Rejection;
 
 /// Methods that mean something to a proxy alone.
-pub(super) fn check_method(method: &[u8]) -> Result<(), Refused> {
-    if matches!(method, b"CONNECT" | b"TRACE") { Err(Refused::MethodNotAllowed) } else { Ok(()) }
+pub(in crate::server) fn check_method(method: &[u8]) -> Result<(), Rejection> {
+    if matches!(method, b"CONNECT" | b"TRACE") { Err(Rejection::MethodNotAllowed) } else { Ok(()) }
 }
 
 /// Origin-form alone (RFC 9112 §3.2.1). A server ought to take absolute-form as well, but it would be a second place that
 /// names a host, and no client sends it to a gateway.
-pub(super) fn check(target: &[u8], limits: &Limits) -> Result<(), Refused> {
+pub(in crate::server) fn check(target: &[u8], limits: &Limits) -> Result<(), Rejection> {
     if target.len() > limits.uri_bytes {
-        return Err(Refused::TargetTooLong);
+        return Err(Rejection::TargetTooLong);
     }
     if target.first() != Some(&b'/') {
-        return Err(Refused::BadRequest("the request target must be a path"));
+        return Err(Rejection::BadRequest("the request target must be a path"));
     }
     let end = memchr::memchr(b'?', target).unwrap_or(target.len());
     let (path, query) = target.split_at(end);
     if path.iter().copied().all(is_path) && query.iter().copied().all(is_query) {
         Ok(())
     } else {
-        Err(Refused::BadRequest("the request target holds what no path or query may"))
+        Err(Rejection::BadRequest("the request target holds what no path or query may"))
     }
 }
 
 /// `host` or `host:port` (RFC 3986 §3.2.2, §3.2.3), without a user name, and without the characters of that grammar which no
 /// host has and which make lists: `,` `;` `=` and the like.
-pub(super) fn check_authority(authority: &[u8]) -> Result<(), Refused> {
-    const WRONG: Refused = Refused::BadRequest("Host must be a host, with or without a port");
+pub(in crate::server) fn check_authority(authority: &[u8]) -> Result<(), Rejection> {
+    const WRONG: Rejection = Rejection::BadRequest("Host must be a host, with or without a port");
     let (host, port) = match authority.strip_prefix(b"[") {
         Some(rest) => {
             let end = memchr::memchr(b']', rest).ok_or(WRONG)?;
@@ -57,8 +57,8 @@ pub(super) fn check_authority(authority: &[u8]) -> Result<(), Refused> {
 }
 
 /// RFC 9110 §10.1.1.
-pub(super) fn check_expectation(value: &[u8]) -> Result<(), Refused> {
-    if value.eq_ignore_ascii_case(b"100-continue") { Ok(()) } else { Err(Refused::ExpectationFailed) }
+pub(in crate::server) fn check_expectation(value: &[u8]) -> Result<(), Rejection> {
+    if value.eq_ignore_ascii_case(b"100-continue") { Ok(()) } else { Err(Rejection::ExpectationFailed) }
 }
 
 /// RFC 3986 §3.3: `pchar`, and the slash. Percent signs are looked at where the path is given its meaning.

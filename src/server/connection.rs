@@ -14,23 +14,23 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
 use super::Shutdown;
-use super::crowd::Place;
-use super::refused::Refused;
-use super::waits::{STREAM, Waits, lock};
+use super::admission::Permit;
+use super::reject::Rejection;
+use super::stall::{STREAM, StallTracker, lock};
 
 /// One connection's life.
 #[derive(Debug)]
-pub(super) struct Pulse {
-    waits: Arc<Waits>,
+pub(super) struct ConnectionState {
+    waits: Arc<StallTracker>,
     switched: AtomicBool,
-    refused: Mutex<Option<Refused>>,
+    refused: Mutex<Option<Rejection>>,
     /// Whoever waits for the end of an exchange.
     waiting: AtomicWaker,
 }
 
 /// A request and its answer under way: from the request's head to the last byte that its answer has.
 #[derive(Debug)]
-struct Exchange(Arc<Pulse>);
+struct Exchange(Arc<ConnectionState>);
 
 /// An answer's body, with what must live exactly as long.
 pub(super) struct Answer<B> {
@@ -38,7 +38,7 @@ pub(super) struct Answer<B> {
     /// Bytes of the last frame.
     handed_on: usize,
     _exchange: Exchange,
-    _place: Option<Place>,
+    _place: Option<Permit>,
 }
 
 /// Begun with the request, and handed on to the body of the answer.
@@ -46,29 +46,29 @@ pub(super) struct Begun(Exchange);
 
 /// Says that the other protocol begins: in the extensions of an HTTP/1 request that asks for one.
 #[derive(Debug, Clone)]
-pub struct Switch {
-    pulse: Arc<Pulse>,
+pub struct Upgrade {
+    pulse: Arc<ConnectionState>,
     shutdown: watch::Receiver<Shutdown>,
 }
 
 /// The other protocol, for as long as it lasts: until this is dropped, its connection counts, and a drain waits for it.
 #[derive(Debug)]
-pub struct Switched {
+pub struct Upgraded {
     _exchange: Exchange,
     shutdown: watch::Receiver<Shutdown>,
 }
 
 /// A deadline that moves often and fires seldom: the timer behind it is set anew only when it fires too early.
 #[derive(Debug, Default)]
-pub(super) struct Patience {
+pub(super) struct IdleTimer {
     deadline: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl Pulse {
+impl ConnectionState {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
-            waits: Waits::new(),
+            waits: StallTracker::new(),
             switched: AtomicBool::new(false),
             refused: Mutex::new(None),
             waiting: AtomicWaker::new(),
@@ -76,7 +76,7 @@ impl Pulse {
     }
 
     /// What the connection waits for.
-    pub(super) fn waits(&self) -> &Arc<Waits> {
+    pub(super) fn waits(&self) -> &Arc<StallTracker> {
         &self.waits
     }
 
@@ -94,12 +94,12 @@ impl Pulse {
     }
 
     /// The socket's side refuses a request; the request that stands in for it will ask why.
-    pub(super) fn refuse(&self, refused: Refused) {
+    pub(super) fn refuse(&self, refused: Rejection) {
         *lock(&self.refused) = Some(refused);
     }
 
     /// Why the request that stands here was refused.
-    pub(super) fn refused(&self) -> Option<Refused> {
+    pub(super) fn refused(&self) -> Option<Rejection> {
         lock(&self.refused).take()
     }
 
@@ -107,8 +107,8 @@ impl Pulse {
         self.switched.load(Ordering::Acquire)
     }
 
-    pub(super) fn switch(self: &Arc<Self>, shutdown: watch::Receiver<Shutdown>) -> Switch {
-        Switch { pulse: Arc::clone(self), shutdown }
+    pub(super) fn switch(self: &Arc<Self>, shutdown: watch::Receiver<Shutdown>) -> Upgrade {
+        Upgrade { pulse: Arc::clone(self), shutdown }
     }
 
     /// Resolves when the other protocol is over; at once where none began.
@@ -127,23 +127,23 @@ impl Drop for Exchange {
 }
 
 impl Begun {
-    pub(super) fn answer<B>(self, body: B, place: Option<Place>) -> Answer<B> {
+    pub(super) fn answer<B>(self, body: B, place: Option<Permit>) -> Answer<B> {
         Answer { body, handed_on: 0, _exchange: self.0, _place: place }
     }
 }
 
-impl Switch {
+impl Upgrade {
     /// What the agent sends from now on is no HTTP. To be said before the 101 is given to hyper; without it, whatever
     /// follows the request is judged as the next one.
     #[must_use]
-    pub fn switch(self) -> Switched {
+    pub fn switch(self) -> Upgraded {
         let Begun(exchange) = self.pulse.begin();
         self.pulse.switched.store(true, Ordering::Release);
-        Switched { _exchange: exchange, shutdown: self.shutdown }
+        Upgraded { _exchange: exchange, shutdown: self.shutdown }
     }
 }
 
-impl Switched {
+impl Upgraded {
     /// Resolves when Pixy is going down; that its listener was closed does not end it.
     pub async fn going_down(&mut self) {
         super::going_down(&mut self.shutdown).await;
@@ -182,7 +182,7 @@ impl<B: Body + Unpin> Body for Answer<B> {
     }
 }
 
-impl Patience {
+impl IdleTimer {
     /// The next wait starts anew.
     pub(super) fn renew(&mut self) {
         self.deadline = None;

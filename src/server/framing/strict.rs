@@ -15,16 +15,16 @@ use std::time::Duration;
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::Limits;
-use super::framer::{Framer, Place, Stop};
-use super::pulse::{Patience, Pulse};
+use super::framer::{Framer, Position, Stop};
+use crate::server::Limits;
+use crate::server::connection::{ConnectionState, IdleTimer};
 
 /// A socket of which hyper sees no more than it should.
-pub(super) struct Strict<S> {
+pub(in crate::server) struct Strict<S> {
     inner: S,
     framer: Framer,
     limits: Limits,
-    pulse: Arc<Pulse>,
+    pulse: Arc<ConnectionState>,
     /// What was read and cannot be passed yet; empty unless a head came in pieces.
     held: BytesMut,
     /// So much of it can.
@@ -33,8 +33,8 @@ pub(super) struct Strict<S> {
     /// No head has passed yet.
     first: bool,
     phase: Phase,
-    reading: Patience,
-    writing: Patience,
+    reading: IdleTimer,
+    writing: IdleTimer,
     /// The request that stands in for the refused one was handed on.
     stood_in: bool,
     /// Bytes thrown away at the end.
@@ -43,7 +43,7 @@ pub(super) struct Strict<S> {
 
 /// What a client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Protocol {
+pub(in crate::server) enum Protocol {
     Http1,
     /// With prior knowledge (RFC 9113 §3.3).
     Http2,
@@ -68,7 +68,7 @@ enum Phase {
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Marks the request that stands in for a refused one.
-pub(super) const REFUSED: &str = "x-pixy-refused";
+pub(in crate::server) const REFUSED: &str = "x-pixy-refused";
 
 const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nhost: pixy\r\nconnection: close\r\nx-pixy-refused: 1\r\n\r\n";
 
@@ -78,7 +78,7 @@ const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 1 << 20;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Strict<S> {
-    pub(super) fn new(inner: S, limits: Limits, pulse: Arc<Pulse>) -> Self {
+    pub(in crate::server) fn new(inner: S, limits: Limits, pulse: Arc<ConnectionState>) -> Self {
         Self {
             inner,
             framer: Framer::new(limits),
@@ -89,15 +89,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Strict<S> {
             stop: None,
             first: true,
             phase: Phase::Head,
-            reading: Patience::default(),
-            writing: Patience::default(),
+            reading: IdleTimer::default(),
+            writing: IdleTimer::default(),
             stood_in: false,
             drained: 0,
         }
     }
 
     /// Reads until it is clear what the client speaks; that counts as a head's time.
-    pub(super) async fn protocol(&mut self) -> io::Result<Protocol> {
+    pub(in crate::server) async fn protocol(&mut self) -> io::Result<Protocol> {
         while self.held.len() < PREFACE.len() && PREFACE.starts_with(&self.held) {
             if poll_fn(|context| self.poll_more(context)).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
@@ -157,13 +157,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Strict<S> {
     /// Nothing came: how long may that last?
     fn poll_silence(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let (phase, time) = match self.framer.place() {
-            Place::Raw => return Poll::Pending,
-            Place::Head | Place::Upgrading if self.pulse.poll_busy(context) => (Phase::Answering, None),
-            Place::Head | Place::Upgrading if self.held.is_empty() && !self.first => {
+            Position::Raw => return Poll::Pending,
+            Position::Head | Position::Upgrading if self.pulse.poll_busy(context) => (Phase::Answering, None),
+            Position::Head | Position::Upgrading if self.held.is_empty() && !self.first => {
                 (Phase::Idle, Some(self.limits.idle_time))
             }
-            Place::Head | Place::Upgrading => (Phase::Head, Some(self.limits.header_time)),
-            Place::Length(_) | Place::Chunked(_) => (Phase::Body, Some(self.limits.idle_time)),
+            Position::Head | Position::Upgrading => (Phase::Head, Some(self.limits.header_time)),
+            Position::Length(_) | Position::Chunked(_) => (Phase::Body, Some(self.limits.idle_time)),
         };
         if self.phase != phase {
             self.phase = phase;
@@ -222,7 +222,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Strict<S> {
                 return Poll::Ready(Ok(()));
             }
             match this.stop {
-                Some(Stop::Refused(refused)) if !this.stood_in => {
+                Some(Stop::Rejection(refused)) if !this.stood_in => {
                     this.pulse.refuse(refused);
                     this.held = BytesMut::from(STAND_IN);
                     this.judged = STAND_IN.len();
@@ -230,11 +230,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Strict<S> {
                     continue;
                 }
                 // Not an end of file: hyper would take it for a client that does not wait for its answer.
-                Some(Stop::Refused(_)) => return Poll::Pending,
+                Some(Stop::Rejection(_)) => return Poll::Pending,
                 Some(Stop::Broken(why)) => return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why))),
                 None => {}
             }
-            if this.framer.place() == Place::Upgrading {
+            if this.framer.place() == Position::Upgrading {
                 if this.pulse.switched() || !this.pulse.poll_busy(context) {
                     this.framer.settle(this.pulse.switched());
                     this.judge_held();

@@ -8,27 +8,27 @@ use std::time::Duration;
 use bytes::Buf;
 use hyper::body::{Body, Frame, SizeHint};
 
-use super::pulse::Patience;
-use super::waits::{STREAM, Waits};
+use super::connection::IdleTimer;
+use super::stall::{STREAM, StallTracker};
 
 /// The body of a request, waited for only so long, and without its trailers: they could carry what headers may not
 /// (RFC 9110 §6.5.1), and none is on a list.
-pub struct Patient<B> {
+pub struct TimeoutBody<B> {
     body: B,
     idle_time: Duration,
-    patience: Patience,
+    patience: IdleTimer,
     /// Of an HTTP/2 stream; over HTTP/1, the socket's side sees by itself what does not come.
-    waits: Option<Arc<Waits>>,
+    waits: Option<Arc<StallTracker>>,
 }
 
-impl<B> Patient<B> {
+impl<B> TimeoutBody<B> {
     /// Fails when no byte of `body` comes for `idle_time` while one is waited for. To be made where the request is handled.
     pub fn new(body: B, idle_time: Duration) -> Self {
-        Self { body, idle_time, patience: Patience::default(), waits: STREAM.try_with(Arc::clone).ok() }
+        Self { body, idle_time, patience: IdleTimer::default(), waits: STREAM.try_with(Arc::clone).ok() }
     }
 }
 
-impl<B> Drop for Patient<B> {
+impl<B> Drop for TimeoutBody<B> {
     fn drop(&mut self) {
         if let Some(waits) = &self.waits {
             waits.reading.end();
@@ -36,7 +36,7 @@ impl<B> Drop for Patient<B> {
     }
 }
 
-impl<B> Body for Patient<B>
+impl<B> Body for TimeoutBody<B>
 where
     B: Body + Unpin,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,

@@ -1,13 +1,13 @@
 //! Judges the head of an HTTP/1 request, line by line, before hyper sees it: whatever two programs could read in two ways is
 //! refused, also where the RFC would let a server mend it. That is what request smuggling lives on.
 
-use super::Limits;
-use super::refused::Refused;
-use super::target;
+use super::request_target;
+use crate::server::Limits;
+use crate::server::reject::Rejection;
 
 /// How the bytes after the head are framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Framing {
+pub(in crate::server) enum Framing {
     /// So many bytes.
     Length(u64),
     /// Chunks (RFC 9112 §7.1).
@@ -17,7 +17,7 @@ pub(super) enum Framing {
 /// What a head is seen to be so far.
 #[derive(Debug, Default)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own about a head")]
-pub(super) struct Head {
+pub(in crate::server) struct Head {
     lines: usize,
     is_http_10: bool,
     has_host: bool,
@@ -28,42 +28,42 @@ pub(super) struct Head {
 
 impl Head {
     /// One line without its CRLF; not the empty one that ends the head.
-    pub(super) fn line(&mut self, line: &[u8], limits: &Limits) -> Result<(), Refused> {
+    pub(in crate::server) fn line(&mut self, line: &[u8], limits: &Limits) -> Result<(), Rejection> {
         self.lines += 1;
         if self.lines == 1 {
             return self.request_line(line, limits);
         }
         if self.lines - 1 > limits.header_fields {
-            return Err(Refused::HeadTooLarge);
+            return Err(Rejection::HeadTooLarge);
         }
-        let (name, value) = field(line).map_err(Refused::BadRequest)?;
+        let (name, value) = field(line).map_err(Rejection::BadRequest)?;
         self.field(name, value)
     }
 
     /// Nothing was seen yet.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::server) fn is_empty(&self) -> bool {
         self.lines == 0
     }
 
     /// It asks for another protocol, so what follows may not be HTTP.
-    pub(super) fn upgrades(&self) -> bool {
+    pub(in crate::server) fn upgrades(&self) -> bool {
         self.upgrades
     }
 
     /// At the empty line: what follows.
-    pub(super) fn finish(&self) -> Result<Framing, Refused> {
+    pub(in crate::server) fn finish(&self) -> Result<Framing, Rejection> {
         if self.is_empty() {
             // RFC 9112 §2.2 lets a server skip it; it is nothing that a client of ours sends.
-            return Err(Refused::BadRequest("a request must not start with an empty line"));
+            return Err(Rejection::BadRequest("a request must not start with an empty line"));
         }
         if !self.has_host {
-            return Err(Refused::BadRequest("a request must carry exactly one Host"));
+            return Err(Rejection::BadRequest("a request must carry exactly one Host"));
         }
         match (self.chunked, self.length) {
             // RFC 9112 §6.1: this "ought to be handled as an error", and §11.2 is why.
-            (true, Some(_)) => Err(Refused::BadRequest("Content-Length and Transfer-Encoding exclude each other")),
+            (true, Some(_)) => Err(Rejection::BadRequest("Content-Length and Transfer-Encoding exclude each other")),
             (true, None) if self.is_http_10 => {
-                Err(Refused::BadRequest("HTTP/1.0 has no Transfer-Encoding")) // RFC 9112 §6.1
+                Err(Rejection::BadRequest("HTTP/1.0 has no Transfer-Encoding")) // RFC 9112 §6.1
             }
             (true, None) => Ok(Framing::Chunked),
             (false, length) => Ok(Framing::Length(length.unwrap_or(0))),
@@ -71,8 +71,8 @@ impl Head {
     }
 
     /// RFC 9112 §3: exactly one space between the three parts.
-    fn request_line(&mut self, line: &[u8], limits: &Limits) -> Result<(), Refused> {
-        const WRONG: Refused = Refused::BadRequest("the request line must be a method, a path and HTTP/1.1");
+    fn request_line(&mut self, line: &[u8], limits: &Limits) -> Result<(), Rejection> {
+        const WRONG: Rejection = Rejection::BadRequest("the request line must be a method, a path and HTTP/1.1");
         let mut parts = line.split(|&byte| byte == b' ');
         let (Some(method), Some(target), Some(version), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
@@ -85,35 +85,35 @@ impl Head {
         self.is_http_10 = match version {
             b"HTTP/1.1" => false,
             b"HTTP/1.0" => true,
-            _ => return Err(Refused::BadRequest("the version must be HTTP/1.1 or HTTP/1.0")),
+            _ => return Err(Rejection::BadRequest("the version must be HTTP/1.1 or HTTP/1.0")),
         };
-        target::check_method(method)?;
-        target::check(target, limits)
+        request_target::check_method(method)?;
+        request_target::check(target, limits)
     }
 
-    fn field(&mut self, name: &[u8], value: &[u8]) -> Result<(), Refused> {
+    fn field(&mut self, name: &[u8], value: &[u8]) -> Result<(), Rejection> {
         let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
         // By length first: most fields are none of these, and this runs for each.
         match name.len() {
             4 if is("host") => {
                 if self.has_host {
-                    return Err(Refused::BadRequest("a request must carry exactly one Host"));
+                    return Err(Rejection::BadRequest("a request must carry exactly one Host"));
                 }
                 self.has_host = true;
-                target::check_authority(value)?;
+                request_target::check_authority(value)?;
             }
-            6 if is("expect") => target::check_expectation(value)?,
+            6 if is("expect") => request_target::check_expectation(value)?,
             7 if is("upgrade") => self.upgrades = true,
             14 if is("content-length") => {
                 if self.length.is_some() {
-                    return Err(Refused::BadRequest("a request may carry one Content-Length"));
+                    return Err(Rejection::BadRequest("a request may carry one Content-Length"));
                 }
                 self.length = Some(length(value)?);
             }
             17 if is("transfer-encoding") => {
                 // Once: a second one, equal or not, would make it a list.
                 if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
-                    return Err(Refused::BadRequest("the only Transfer-Encoding is chunked"));
+                    return Err(Rejection::BadRequest("the only Transfer-Encoding is chunked"));
                 }
                 self.chunked = true;
             }
@@ -144,8 +144,8 @@ fn field(line: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {
     Ok((name, value.trim_ascii()))
 }
 
-fn length(value: &[u8]) -> Result<u64, Refused> {
-    const WRONG: Refused = Refused::BadRequest("Content-Length must be one number");
+fn length(value: &[u8]) -> Result<u64, Rejection> {
+    const WRONG: Rejection = Rejection::BadRequest("Content-Length must be one number");
     // `parse` alone would take a sign.
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return Err(WRONG);
@@ -154,18 +154,18 @@ fn length(value: &[u8]) -> Result<u64, Refused> {
 }
 
 /// RFC 9110 §5.6.2.
-pub(super) fn is_token(byte: u8) -> bool {
+pub(in crate::server) fn is_token(byte: u8) -> bool {
     matches!(byte,
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.'
         | b'^' | b'_' | b'`' | b'|' | b'~')
 }
 
 /// RFC 9110 §5.5: visible characters, blanks, and bytes above ASCII.
-pub(super) fn is_text(byte: u8) -> bool {
+pub(in crate::server) fn is_text(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
 /// RFC 9110 §5.6.3.
-pub(super) fn is_blank(byte: u8) -> bool {
+pub(in crate::server) fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }

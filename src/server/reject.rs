@@ -5,7 +5,7 @@ use http::StatusCode;
 /// Why a request is refused before anything else is asked. In the extensions of a request that stands in its place; each
 /// surface answers it first of all, in its own shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refused {
+pub enum Rejection {
     /// It could be read in two ways, or in none.
     BadRequest(&'static str),
     /// CONNECT or TRACE, which a gateway of this kind has no use for (RFC 9110 §9.3.6, §9.3.8).
@@ -18,7 +18,7 @@ pub enum Refused {
     HeadTooLarge,
 }
 
-impl Refused {
+impl Rejection {
     /// What `Allow` says with a 405: the methods that any path could take.
     pub const ALLOW: &str = "GET, HEAD, POST, PUT, PATCH, DELETE";
 

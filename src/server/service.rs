@@ -10,11 +10,11 @@ use hyper::body::Incoming;
 use tokio::sync::watch;
 use tower::{Service, ServiceExt as _};
 
-use super::crowd::Crowd;
-use super::pulse::{Answer, Pulse};
-use super::refused::Refused;
-use super::strict::{Protocol, REFUSED};
-use super::waits::STREAM;
+use super::admission::ConnectionLimit;
+use super::connection::{Answer, ConnectionState};
+use super::framing::strict::{Protocol, REFUSED};
+use super::reject::Rejection;
+use super::stall::STREAM;
 use super::{Limits, Peer, Shutdown, http2};
 
 /// A surface, as one connection serves it.
@@ -23,20 +23,20 @@ pub(super) struct Entry<S> {
     pub(super) peer: Peer,
     pub(super) protocol: Protocol,
     pub(super) limits: Limits,
-    pub(super) pulse: Arc<Pulse>,
+    pub(super) pulse: Arc<ConnectionState>,
     /// Held by each exchange, so that many streams are no way around the limit of connections.
-    pub(super) exchanges: Arc<Crowd>,
+    pub(super) exchanges: Arc<ConnectionLimit>,
     pub(super) shutdown: watch::Receiver<Shutdown>,
 }
 
 impl<S> Entry<S> {
     /// Gives the request what it needs, and says whether it is refused.
-    fn prepare(&self, request: &mut Request<Incoming>) -> Option<Refused> {
+    fn prepare(&self, request: &mut Request<Incoming>) -> Option<Rejection> {
         let marked = request.headers_mut().remove(REFUSED).is_some();
         let refused = match self.protocol {
             // Who sends the mark without having been refused is refused now.
             _ if marked => {
-                Some(self.pulse.refused().unwrap_or(Refused::BadRequest("x-pixy-refused is not for clients")))
+                Some(self.pulse.refused().unwrap_or(Rejection::BadRequest("x-pixy-refused is not for clients")))
             }
             Protocol::Http1 => None,
             Protocol::Http2 => http2::normalise(request, &self.limits).err(),

@@ -1,12 +1,12 @@
 //! Follows a chunked body (RFC 9112 §7.1) without holding any of it, strictly: what this passes has one reading.
 
-use super::Limits;
 use super::head::{is_text, is_token};
+use crate::server::Limits;
 
 /// Where in a chunked body the next byte stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Chunked {
-    place: Place,
+pub(in crate::server) struct Chunked {
+    place: Position,
     /// Of the size while it is read, then of the data still to come.
     left: u64,
     /// Digits of the size; bytes of the extension; bytes of all trailers.
@@ -16,7 +16,7 @@ pub(super) struct Chunked {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Position {
     Size,
     Extension,
     SizeEnd,
@@ -32,7 +32,7 @@ enum Place {
 
 /// How far a piece of a body goes.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Reach {
+pub(in crate::server) enum Reach {
     /// The body may go on.
     On,
     /// It ends after so many bytes of the piece.
@@ -49,20 +49,20 @@ const MOST_DIGITS: usize = 16;
 
 impl Chunked {
     /// Before the first chunk.
-    pub(super) fn new() -> Self {
-        Self { place: Place::Size, left: 0, count: 0, trailers: 0 }
+    pub(in crate::server) fn new() -> Self {
+        Self { place: Position::Size, left: 0, count: 0, trailers: 0 }
     }
 
     /// Follows a piece of the body.
-    pub(super) fn follow(&mut self, piece: &[u8], limits: &Limits) -> Reach {
+    pub(in crate::server) fn follow(&mut self, piece: &[u8], limits: &Limits) -> Reach {
         let mut at = 0;
         while at < piece.len() {
-            if self.place == Place::Data {
+            if self.place == Position::Data {
                 let here = usize::try_from(self.left).unwrap_or(usize::MAX).min(piece.len() - at);
                 self.left -= here as u64;
                 at += here;
                 if self.left == 0 {
-                    self.place = Place::DataReturn;
+                    self.place = Position::DataReturn;
                 }
                 continue;
             }
@@ -78,22 +78,22 @@ impl Chunked {
     /// One byte of the framing; `true` when it was the body's last.
     fn step(&mut self, byte: u8, limits: &Limits) -> Result<bool, &'static str> {
         self.place = match (self.place, byte) {
-            (Place::Size, digit) if digit.is_ascii_hexdigit() => {
+            (Position::Size, digit) if digit.is_ascii_hexdigit() => {
                 self.count += 1;
                 if self.count > MOST_DIGITS {
                     return Err("the size of a chunk is too large");
                 }
                 self.left = self.left << 4 | u64::from(char::from(digit).to_digit(16).unwrap_or(0));
-                Place::Size
+                Position::Size
             }
-            (Place::Size, b'\r') if self.count > 0 => Place::SizeEnd,
-            (Place::Size, b';') if self.count > 0 => {
+            (Position::Size, b'\r') if self.count > 0 => Position::SizeEnd,
+            (Position::Size, b';') if self.count > 0 => {
                 self.count = 0;
-                Place::Extension
+                Position::Extension
             }
-            (Place::Size, _) => return Err("the size of a chunk is no hexadecimal number"),
-            (Place::Extension, b'\r') => Place::SizeEnd,
-            (Place::Extension, byte) => {
+            (Position::Size, _) => return Err("the size of a chunk is no hexadecimal number"),
+            (Position::Extension, b'\r') => Position::SizeEnd,
+            (Position::Extension, byte) => {
                 self.count += 1;
                 if self.count > LONGEST_EXTENSION {
                     return Err("the extension of a chunk is too long");
@@ -102,45 +102,45 @@ impl Chunked {
                 if byte == b'"' || !(is_text(byte) && byte.is_ascii()) {
                     return Err("the extension of a chunk holds a quote or a control character");
                 }
-                Place::Extension
+                Position::Extension
             }
-            (Place::SizeEnd, b'\n') => {
+            (Position::SizeEnd, b'\n') => {
                 self.count = 0;
-                if self.left == 0 { Place::TrailerStart } else { Place::Data }
+                if self.left == 0 { Position::TrailerStart } else { Position::Data }
             }
-            (Place::DataReturn, b'\r') => Place::DataEnd,
-            (Place::DataEnd, b'\n') => Place::Size,
-            (Place::DataReturn | Place::DataEnd, _) => return Err("a chunk does not end where its size says"),
-            (Place::TrailerStart, b'\r') => Place::LastEnd,
-            (Place::LastEnd, b'\n') => return Ok(true),
-            (Place::TrailerStart | Place::TrailerName | Place::TrailerValue | Place::TrailerEnd, byte) => {
+            (Position::DataReturn, b'\r') => Position::DataEnd,
+            (Position::DataEnd, b'\n') => Position::Size,
+            (Position::DataReturn | Position::DataEnd, _) => return Err("a chunk does not end where its size says"),
+            (Position::TrailerStart, b'\r') => Position::LastEnd,
+            (Position::LastEnd, b'\n') => return Ok(true),
+            (Position::TrailerStart | Position::TrailerName | Position::TrailerValue | Position::TrailerEnd, byte) => {
                 self.trailer(byte, limits)?
             }
-            (Place::SizeEnd | Place::LastEnd, _) => return Err("a carriage return stands alone"),
-            (Place::Data, _) => Place::Data, // followed above
+            (Position::SizeEnd | Position::LastEnd, _) => return Err("a carriage return stands alone"),
+            (Position::Data, _) => Position::Data, // followed above
         };
         Ok(false)
     }
 
     /// As in a head, and no more of them.
-    fn trailer(&mut self, byte: u8, limits: &Limits) -> Result<Place, &'static str> {
+    fn trailer(&mut self, byte: u8, limits: &Limits) -> Result<Position, &'static str> {
         self.count += 1;
         if self.count > limits.header_bytes {
             return Err("the trailers are too large");
         }
         match (self.place, byte) {
-            (Place::TrailerStart, byte) if is_token(byte) => {
+            (Position::TrailerStart, byte) if is_token(byte) => {
                 self.trailers += 1;
                 if self.trailers > limits.header_fields {
                     return Err("there are too many trailers");
                 }
-                Ok(Place::TrailerName)
+                Ok(Position::TrailerName)
             }
-            (Place::TrailerName, b':') => Ok(Place::TrailerValue),
-            (Place::TrailerName, byte) if is_token(byte) => Ok(Place::TrailerName),
-            (Place::TrailerValue, b'\r') => Ok(Place::TrailerEnd),
-            (Place::TrailerValue, byte) if is_text(byte) => Ok(Place::TrailerValue),
-            (Place::TrailerEnd, b'\n') => Ok(Place::TrailerStart),
+            (Position::TrailerName, b':') => Ok(Position::TrailerValue),
+            (Position::TrailerName, byte) if is_token(byte) => Ok(Position::TrailerName),
+            (Position::TrailerValue, b'\r') => Ok(Position::TrailerEnd),
+            (Position::TrailerValue, byte) if is_text(byte) => Ok(Position::TrailerValue),
+            (Position::TrailerEnd, b'\n') => Ok(Position::TrailerStart),
             _ => Err("a trailer is no field"),
         }
     }

@@ -1,15 +1,15 @@
 //! Follows the requests of an HTTP/1 connection, one behind the other, without doing any input or output.
 
-use super::Limits;
 use super::chunked::{Chunked, Reach};
 use super::head::{Framing, Head};
-use super::refused::Refused;
+use crate::server::Limits;
+use crate::server::reject::Rejection;
 
 /// Knows where in which request the next byte stands.
 #[derive(Debug)]
-pub(super) struct Framer {
+pub(in crate::server) struct Framer {
     limits: Limits,
-    place: Place,
+    place: Position,
     /// The head under way; how much of it was looked at, and where its last line starts.
     head: Head,
     seen: usize,
@@ -18,7 +18,7 @@ pub(super) struct Framer {
 
 /// Where the next byte stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(in crate::server) enum Position {
     /// In a head, or before one.
     Head,
     /// In a body that has so many bytes left.
@@ -33,9 +33,9 @@ pub(super) enum Place {
 
 /// Why nothing that follows is passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stop {
+pub(in crate::server) enum Stop {
     /// The next head.
-    Refused(Refused),
+    Rejection(Rejection),
     /// The body under way.
     Broken(&'static str),
 }
@@ -44,32 +44,32 @@ pub(super) enum Stop {
 const BESIDE_TARGET: usize = 64;
 
 impl Framer {
-    pub(super) fn new(limits: Limits) -> Self {
-        Self { limits, place: Place::Head, head: Head::default(), seen: 0, line: 0 }
+    pub(in crate::server) fn new(limits: Limits) -> Self {
+        Self { limits, place: Position::Head, head: Head::default(), seen: 0, line: 0 }
     }
 
-    pub(super) fn place(&self) -> Place {
+    pub(in crate::server) fn place(&self) -> Position {
         self.place
     }
 
     /// The other protocol begins, or was not agreed on.
-    pub(super) fn settle(&mut self, switched: bool) {
-        self.place = if switched { Place::Raw } else { Place::Head };
+    pub(in crate::server) fn settle(&mut self, switched: bool) {
+        self.place = if switched { Position::Raw } else { Position::Head };
     }
 
     /// How many of these bytes may be passed, and what stands after them. Must be given the same bytes again, and more, until
     /// they pass; a head passes whole or not at all.
-    pub(super) fn pass(&mut self, bytes: &[u8]) -> (usize, Option<Stop>) {
+    pub(in crate::server) fn pass(&mut self, bytes: &[u8]) -> (usize, Option<Stop>) {
         let mut passed = 0;
         while passed < bytes.len() {
             let rest = &bytes[passed..];
             match &mut self.place {
-                Place::Head => match self.head(rest) {
+                Position::Head => match self.head(rest) {
                     Ok(Some(length)) => passed += length,
                     Ok(None) => break,
-                    Err(refused) => return (passed, Some(Stop::Refused(refused))),
+                    Err(refused) => return (passed, Some(Stop::Rejection(refused))),
                 },
-                Place::Length(left) => {
+                Position::Length(left) => {
                     let here = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
                     *left -= here as u64;
                     passed += here;
@@ -77,7 +77,7 @@ impl Framer {
                         self.end();
                     }
                 }
-                Place::Chunked(chunked) => match chunked.follow(rest, &self.limits) {
+                Position::Chunked(chunked) => match chunked.follow(rest, &self.limits) {
                     Reach::On => passed = bytes.len(),
                     Reach::End(length) => {
                         passed += length;
@@ -85,31 +85,31 @@ impl Framer {
                     }
                     Reach::Broken(length, why) => return (passed + length, Some(Stop::Broken(why))),
                 },
-                Place::Upgrading => break,
-                Place::Raw => passed = bytes.len(),
+                Position::Upgrading => break,
+                Position::Raw => passed = bytes.len(),
             }
         }
         (passed, None)
     }
 
     /// The length of the head that these bytes start with, if it is whole.
-    fn head(&mut self, bytes: &[u8]) -> Result<Option<usize>, Refused> {
+    fn head(&mut self, bytes: &[u8]) -> Result<Option<usize>, Rejection> {
         while let Some(found) = memchr::memchr(b'\n', &bytes[self.seen..]) {
             let end = self.seen + found;
             // RFC 9112 §2.2 lets a server take a bare LF for a line's end; where one does and one does not, a request hides.
             let line = bytes[self.line..end].strip_suffix(b"\r");
-            let line = line.ok_or(Refused::BadRequest("every line of a head ends with CR LF"))?;
+            let line = line.ok_or(Rejection::BadRequest("every line of a head ends with CR LF"))?;
             self.seen = end + 1;
             self.line = end + 1;
             if self.seen > self.limits.header_bytes {
-                return Err(Refused::HeadTooLarge);
+                return Err(Rejection::HeadTooLarge);
             }
             if line.is_empty() {
                 self.place = match self.head.finish()? {
-                    Framing::Length(left) => Place::Length(left),
-                    Framing::Chunked => Place::Chunked(Chunked::new()),
+                    Framing::Length(left) => Position::Length(left),
+                    Framing::Chunked => Position::Chunked(Chunked::new()),
                 };
-                if self.place == Place::Length(0) {
+                if self.place == Position::Length(0) {
                     self.end();
                 }
                 return Ok(Some(end + 1));
@@ -118,17 +118,17 @@ impl Framer {
         }
         self.seen = bytes.len();
         if self.head.is_empty() && bytes.len() > self.limits.uri_bytes + BESIDE_TARGET {
-            return Err(Refused::TargetTooLong);
+            return Err(Rejection::TargetTooLong);
         }
         if bytes.len() > self.limits.header_bytes {
-            return Err(Refused::HeadTooLarge);
+            return Err(Rejection::HeadTooLarge);
         }
         Ok(None)
     }
 
     /// The request has ended.
     fn end(&mut self) {
-        self.place = if self.head.upgrades() { Place::Upgrading } else { Place::Head };
+        self.place = if self.head.upgrades() { Position::Upgrading } else { Position::Head };
         self.head = Head::default();
         (self.seen, self.line) = (0, 0);
     }

@@ -1,0 +1,7 @@
+//! Judges the bytes of a connection before hyper parses them (RFC 9112).
+
+pub(super) mod chunked;
+pub(super) mod framer;
+pub(super) mod head;
+pub(super) mod request_target;
+pub(super) mod strict;
