@@ -4,15 +4,15 @@
 //! `proxy` asks an [`Account`] for its [`Bearer`]; `link` gives it a confirmed login by [`Account::adopt`]. A refresh belongs
 //! to the account's own task (`refresh`), never to a request: a caller that leaves cancels nothing.
 
-mod book;
-mod changed;
+mod registry;
+mod adopt;
 mod configured;
-mod ended;
-mod guarded;
+mod pending_revocation;
+mod redaction;
 #[cfg(test)]
 mod model_tests;
 mod refresh;
-mod spending;
+mod usage_meter;
 mod state;
 mod view;
 
@@ -36,12 +36,12 @@ use crate::usage::Ledger;
 use crate::vault::Vault;
 
 pub use crate::vault::VaultError;
-pub use book::{Book, Wanted};
 use configured::Configured;
-use guarded::Guarded;
-pub use spending::Spending;
+use redaction::Redactions;
+pub use registry::{AccountSettings, Accounts};
 pub use state::{Login, Renewal};
 use state::{Record, Timing};
+pub use usage_meter::UsageMeter;
 pub use view::{State, View};
 
 /// A request waits no longer than this for a usable token: agents give up at about a minute.
@@ -51,7 +51,7 @@ pub const LONGEST_WAIT: Duration = Duration::from_secs(45);
 pub struct Account {
     name: AccountName,
     configured: ArcSwap<Configured>,
-    parts: Parts,
+    parts: AccountServices,
     /// The published token: durable, and the only one that a request may get.
     live: ArcSwapOption<Bearer>,
     view: watch::Sender<View>,
@@ -75,7 +75,7 @@ struct Ask {
 
 /// What every account shares.
 #[derive(Clone)]
-pub struct Parts {
+pub struct AccountServices {
     /// Where logins are kept.
     pub vault: Vault,
     /// The way to token endpoints.
@@ -135,7 +135,7 @@ struct Inner {
     /// Of the published token, by serial: decided once, so that a step of the wall clock changes nothing.
     timing: Option<(u64, Timing)>,
     /// What no answer may hold.
-    guarded: Guarded,
+    guarded: Redactions,
     /// Failures in a row, for the backoff.
     failed_in_a_row: u32,
     /// The next refresh; `None` is never.
@@ -151,7 +151,7 @@ struct Inner {
 
 impl Account {
     /// An account that has yet to be read from the vault.
-    pub fn new(name: AccountName, profile: Arc<Profile>, terms_accepted: bool, parts: Parts) -> Arc<Self> {
+    pub fn new(name: AccountName, profile: Arc<Profile>, terms_accepted: bool, parts: AccountServices) -> Arc<Self> {
         let renewed_by = Arc::clone(&profile);
         let configured = Arc::new(Configured { profile, terms_accepted, served: true });
         Arc::new(Self {
@@ -166,7 +166,7 @@ impl Account {
                 record: None,
                 generation: 0,
                 timing: None,
-                guarded: Guarded::default(),
+                guarded: Redactions::default(),
                 failed_in_a_row: 0,
                 refresh_at: None,
                 forced_again_at: None,
@@ -230,7 +230,7 @@ impl Account {
     }
 
     /// What all accounts share.
-    pub fn parts(&self) -> &Parts {
+    pub fn parts(&self) -> &AccountServices {
         &self.parts
     }
 

@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::account::{self, Book, Wanted};
+use crate::account::{self, AccountSettings, Accounts};
 use crate::clock::Clock;
 use crate::config::{AccountConfig, Config};
 use crate::hardening::{Neighbours, Places};
@@ -70,7 +70,7 @@ pub struct Running {
     /// The control socket.
     pub control: PathBuf,
     /// The accounts.
-    pub book: Book,
+    pub book: Accounts,
     listeners: Listeners,
     keepers: JoinSet<()>,
     shutdown: watch::Sender<bool>,
@@ -129,14 +129,14 @@ pub async fn start_beside(config: Config, neighbours: Neighbours) -> Result<Runn
     let prepared = listeners::prepare(&[], &config).await.map_err(|unbound| unbound.error)?;
     let signs = Signs::new(&config, &prepared);
 
-    let shared = account::Parts {
+    let shared = account::AccountServices {
         vault: vault.clone(),
         upstream: upstream.clone(),
         clock: clock.clone(),
         metrics: Arc::clone(&metrics),
         changes: changes.clone(),
     };
-    let book = Book::default();
+    let book = Accounts::default();
     let mut keepers = JoinSet::new();
     book.serve(config.accounts.iter().map(wanted).collect(), &shared, &mut keepers, &going_down);
 
@@ -237,9 +237,9 @@ fn proxy_limits(config: &Config) -> proxy::Limits {
     }
 }
 
-fn wanted(account: &AccountConfig) -> Wanted {
+fn wanted(account: &AccountConfig) -> AccountSettings {
     let terms_accepted = account.accept_terms || account.profile.terms.status == TermsStatus::Open;
-    Wanted { name: account.name.clone(), profile: Arc::clone(&account.profile), terms_accepted }
+    AccountSettings { name: account.name.clone(), profile: Arc::clone(&account.profile), terms_accepted }
 }
 
 impl fmt::Display for StartError {

@@ -114,7 +114,7 @@ pub(crate) static WORLD: LazyLock<World> = LazyLock::new(|| {
     vault.state_dir = directory.join("state");
     vault.store = crate::vault::StoreSettings::Files(directory.join("vault"));
     vault.key = crate::vault::KeySettings::File(directory.join("key"));
-    let parts = account::Parts {
+    let parts = account::AccountServices {
         vault: Vault::open(&vault).unwrap_or_else(|error| panic!("{error}")),
         upstream: Upstream::new(&upstream).unwrap_or_else(|error| panic!("{error}")),
         clock: Clock::default(),

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 
-use crate::account::{Account, Book, Unlinked};
+use crate::account::{Account, Accounts, Unlinked};
 use crate::clock::Clock;
 use crate::name::AccountName;
 use crate::oauth::discovery;
@@ -45,7 +45,7 @@ pub use recipe::{Door, Key, Recipe, Variable};
 
 /// Links accounts; one for the page, the control socket and the terminal.
 pub struct Linker {
-    book: Book,
+    book: Accounts,
     upstream: Upstream,
     clock: Clock,
     link_port: Arc<ArcSwapOption<Address>>,
@@ -70,7 +70,7 @@ pub struct Identified {
 impl Linker {
     /// A linker; `link_port` is where loopback redirects come back to, while the page is on.
     pub fn new(
-        book: Book,
+        book: Accounts,
         upstream: Upstream,
         clock: Clock,
         link_port: Arc<ArcSwapOption<Address>>,
@@ -154,7 +154,7 @@ impl Linker {
     }
 
     /// All accounts.
-    pub fn book(&self) -> &Book {
+    pub fn book(&self) -> &Accounts {
         &self.book
     }
 

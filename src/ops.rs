@@ -13,7 +13,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::sync::watch;
 
-use crate::account::{Book, State};
+use crate::account::{Accounts, State};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::server::Rejection;
@@ -22,7 +22,7 @@ use crate::server::Rejection;
 #[derive(Clone)]
 pub struct Ops {
     /// The accounts.
-    pub book: Book,
+    pub book: Accounts,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// The time.

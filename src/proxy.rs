@@ -33,7 +33,7 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use crate::account::{Account, Bearer, Book, LONGEST_WAIT, Unusable};
+use crate::account::{Account, Accounts, Bearer, LONGEST_WAIT, Unusable};
 use crate::metrics::Metrics;
 use crate::name::AccountName;
 use crate::oauth::profile::ErrorShape;
@@ -63,7 +63,7 @@ pub struct Proxy {
 /// What all agent listeners share.
 pub struct Parts {
     /// The accounts.
-    pub book: Book,
+    pub book: Accounts,
     /// Who may ask.
     pub agents: Agents,
     /// The way out.

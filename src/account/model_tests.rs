@@ -9,15 +9,15 @@
 mod made;
 mod plan;
 mod server;
-mod world;
+mod harness;
 
 use std::time::Duration;
 
 use proptest::prelude::*;
 
+use harness::World;
 use plan::{Disk, Plan, Point, Reply};
 use server::Server;
-use world::World;
 
 /// What happens next.
 #[derive(Debug, Clone)]

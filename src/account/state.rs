@@ -16,7 +16,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::ended::Ended;
+use super::pending_revocation::PendingRevocation;
 use crate::clock::{Tick, Timestamp};
 use crate::oauth::reply::{Failure, FailureKind, NotBefore, Tokens};
 use crate::secret::Secret;
@@ -55,7 +55,7 @@ pub struct Record {
     pub linked_at: Timestamp,
     /// Grants that are over here, and of which the provider has yet to hear.
     #[serde(default)]
-    pub ended: Vec<Ended>,
+    pub ended: Vec<PendingRevocation>,
 }
 
 /// Whether a login can be used.
@@ -170,7 +170,7 @@ impl Record {
     pub fn after_restart(&self, now: Timestamp) -> Self {
         if self.is_being_revoked() && self.ended.is_empty() {
             // As written before `ended` was kept: the login itself is what the provider must hear of.
-            return Self { ended: Ended::of(&self.login, now).into_iter().collect(), ..self.clone() };
+            return Self { ended: PendingRevocation::of(&self.login, now).into_iter().collect(), ..self.clone() };
         }
         match &self.intent {
             Some(intent) if intent.tries >= 2 => self.relink(

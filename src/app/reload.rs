@@ -27,7 +27,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// What a reload needs to know and changes.
 pub(super) struct Reloading {
     pub(super) config: Config,
-    pub(super) shared: account::Parts,
+    pub(super) shared: account::AccountServices,
     pub(super) proxy: Arc<proxy::Parts>,
     pub(super) signs: Signs,
     /// What was wrong with the file when it was read last.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{Method, Uri};
 
 use super::reply::Refusal;
-use crate::account::{Account, Book};
+use crate::account::{Account, Accounts};
 use crate::name::AccountName;
 use crate::oauth::profile::{PathPattern, Profile};
 
@@ -69,7 +69,7 @@ impl Route {
 }
 
 /// The account that a path names: what a refusal is worded for, before anything is allowed.
-pub fn account(book: &Book, bound: Option<&AccountName>, uri: &Uri) -> Option<Arc<Account>> {
+pub fn account(book: &Accounts, bound: Option<&AccountName>, uri: &Uri) -> Option<Arc<Account>> {
     match bound {
         Some(name) => book.find(name.as_str()),
         None => book.find(uri.path().strip_prefix('/')?.split('/').next()?),

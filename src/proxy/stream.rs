@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep};
 use super::agent::Grant;
 use super::gather::{Gather, Piece};
 use super::scrub::Scrub;
-use crate::account::Spending;
+use crate::account::UsageMeter;
 use crate::metrics::OpenStream;
 use crate::traces::Span;
 use crate::upstream::{BoxError, Incoming};
@@ -36,7 +36,7 @@ pub struct Streaming {
     gather: Gather<BoxError>,
     scrub: Scrub,
     counter: Option<TokenCounter>,
-    spending: Spending,
+    spending: UsageMeter,
     grant: Grant,
     _open: OpenStream,
     /// Over when the stream is.
@@ -63,7 +63,7 @@ impl ReplyBody {
         idle_timeout: Duration,
         grant: Grant,
         scrub: Scrub,
-        spending: Spending,
+        spending: UsageMeter,
         open: OpenStream,
     ) -> Self {
         let timer = Box::pin(tokio::time::sleep(idle_timeout));

@@ -25,7 +25,7 @@ use super::reply::Refusal;
 use super::request_id::RequestId;
 use super::scrub::Scrub;
 use super::stream::ReplyBody;
-use crate::account::Spending;
+use crate::account::UsageMeter;
 use crate::metrics::OpenStream;
 use crate::name::AccountName;
 use crate::server::{Upgrade, Upgraded};
@@ -51,7 +51,7 @@ pub struct Tunnel {
     /// Watches what comes from the upstream.
     pub scrub: Scrub,
     /// Counts what is used of the account.
-    pub spending: Spending,
+    pub spending: UsageMeter,
     /// A silence of both sides that ends it.
     pub idle: Duration,
     /// Counted as open.

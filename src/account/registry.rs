@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::{Account, Parts};
+use super::{Account, AccountServices};
 use crate::name::AccountName;
 use crate::oauth::profile::Profile;
 use crate::secret::Secret;
@@ -14,17 +14,17 @@ use crate::vault::{Existing, RotationReport, Vault, VaultError};
 
 /// The accounts, in the order of the configuration. Clones share it.
 #[derive(Clone, Default)]
-pub struct Book(Arc<Pages>);
+pub struct Accounts(Arc<Entries>);
 
 #[derive(Default)]
-struct Pages {
+struct Entries {
     served: ArcSwap<Vec<Arc<Account>>>,
     /// Every account that was ever served, each with its keeper: one that comes back is the same one.
     known: Mutex<Vec<Arc<Account>>>,
 }
 
 /// An account as the configuration wants it.
-pub struct Wanted {
+pub struct AccountSettings {
     /// Its name.
     pub name: AccountName,
     /// Its provider.
@@ -33,7 +33,7 @@ pub struct Wanted {
     pub terms_accepted: bool,
 }
 
-impl Book {
+impl Accounts {
     /// The account of that name.
     pub fn find(&self, name: &str) -> Option<Arc<Account>> {
         self.0.served.load().iter().find(|account| account.name().as_str() == name).cloned()
@@ -54,14 +54,14 @@ impl Book {
     /// true, when its refresh, if one is under way, is over and durable.
     pub fn serve(
         &self,
-        wanted: Vec<Wanted>,
-        parts: &Parts,
+        wanted: Vec<AccountSettings>,
+        parts: &AccountServices,
         keepers: &mut JoinSet<()>,
         shutdown: &watch::Receiver<bool>,
     ) {
         let served: Vec<Arc<Account>> = wanted
             .into_iter()
-            .map(|Wanted { name, profile, terms_accepted }| {
+            .map(|AccountSettings { name, profile, terms_accepted }| {
                 if let Some(account) = self.known(&name) {
                     account.configure(profile, terms_accepted);
                     return account;
@@ -100,7 +100,7 @@ impl Book {
         self.vault()?.export(passphrase).await
     }
 
-    /// Takes in what [`Book::export`] gave; the accounts that are configured serve it at once. What is there stays, unless
+    /// Takes in what [`Accounts::export`] gave; the accounts that are configured serve it at once. What is there stays, unless
     /// `replace`.
     ///
     /// # Errors

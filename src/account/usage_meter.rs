@@ -13,17 +13,17 @@ use crate::usage::{Glance, Hour, Quota};
 const TOLD_EVERY: Duration = Duration::from_secs(1);
 
 /// One answer of the upstream's while it passes; its tokens are counted when it is dropped.
-pub struct Spending {
+pub struct UsageMeter {
     account: Arc<Account>,
     glance: Glance,
 }
 
 impl Account {
     /// The upstream has begun to answer: the request counts, and what the head says of the quota is remembered.
-    pub fn answered(self: &Arc<Self>, headers: &HeaderMap) -> Spending {
+    pub fn answered(self: &Arc<Self>, headers: &HeaderMap) -> UsageMeter {
         self.ledger.answered(&self.profile().api.quota_headers, headers, self.parts.clock.wall());
         self.tell_of_usage();
-        Spending { account: Arc::clone(self), glance: Glance::default() }
+        UsageMeter { account: Arc::clone(self), glance: Glance::default() }
     }
 
     /// The quota as the provider told it last; nothing without a login.
@@ -51,7 +51,7 @@ impl Account {
     }
 }
 
-impl Spending {
+impl UsageMeter {
     /// The next piece of the answer.
     pub fn feed(&mut self, piece: &[u8]) {
         self.glance.feed(piece);
@@ -64,7 +64,7 @@ impl Spending {
     }
 }
 
-impl Drop for Spending {
+impl Drop for UsageMeter {
     /// Also when the agent hung up: what the model has said by then is spent.
     fn drop(&mut self) {
         self.count();

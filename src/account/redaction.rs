@@ -9,7 +9,7 @@ use crate::secret::Secret;
 /// The current secrets and those before them: an answer that is under way during a renewal may hold the old token, and so may
 /// an upstream's cache. Kept in memory alone, so that after a restart only the current ones are known.
 #[derive(Default)]
-pub struct Guarded {
+pub struct Redactions {
     access: Pair,
     renewal: Pair,
     needles: Option<Arc<Needles>>,
@@ -21,7 +21,7 @@ struct Pair {
     previous: Option<Secret>,
 }
 
-impl Guarded {
+impl Redactions {
     /// What to look for while `login` is the current one; made anew only when a secret has changed.
     pub fn needles(&mut self, login: &Login) -> Arc<Needles> {
         let renewal = match &login.renewal {

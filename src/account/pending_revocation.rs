@@ -19,7 +19,7 @@ const LONGEST_REVOCATION: Duration = Duration::from_hours(24);
 
 /// What the provider is told of a grant that is over.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Ended {
+pub struct PendingRevocation {
     #[serde(with = "crate::secret::in_vault_record")]
     token: Secret,
     hint: Hint,
@@ -28,7 +28,7 @@ pub struct Ended {
     since: Timestamp,
 }
 
-impl Ended {
+impl PendingRevocation {
     /// Of a login. Its refresh token, for with it goes all that came of it (RFC 7009 §2.1); without one the access token.
     pub fn of(login: &Login, since: Timestamp) -> Option<Self> {
         let (token, hint) = match &login.renewal {
@@ -43,13 +43,13 @@ impl Ended {
 
 impl Account {
     /// What the provider must hear of a login that is over; `None` where it takes no such word.
-    pub(super) fn owed(&self, login: &Login) -> Option<Ended> {
+    pub(super) fn owed(&self, login: &Login) -> Option<PendingRevocation> {
         let told_where = self.profile().revoke.is_some() || login.revoke_url.is_some();
-        Ended::of(login, self.parts.clock.wall()).filter(|_| told_where)
+        PendingRevocation::of(login, self.parts.clock.wall()).filter(|_| told_where)
     }
 
     /// Tells the provider, once.
-    pub(super) async fn tell(&self, ended: &Ended) -> (Unlinked, Option<Duration>) {
+    pub(super) async fn tell(&self, ended: &PendingRevocation) -> (Unlinked, Option<Duration>) {
         let discovered = ended.revoke_url.clone().map(|url| Revoke { url, body: BodyKind::Form });
         let Some(settings) = self.profile().revoke.clone().or(discovered) else { return (Unlinked::NotRevoked, None) };
         match revoke(&self.parts.upstream, &settings, ended.client_id.as_deref(), &ended.token, ended.hint).await {
