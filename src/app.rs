@@ -153,7 +153,7 @@ pub async fn start_beside(config: Config, neighbours: Neighbours) -> Result<Runn
         changes: seen,
         problem: problem_seen,
     });
-    let proxy_parts = Arc::new(proxy::Parts {
+    let proxy_parts = Arc::new(proxy::ProxyServices {
         book: book.clone(),
         agents: Agents::new(config.agent_keys.clone(), clock.clone()),
         upstream,

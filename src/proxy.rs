@@ -9,15 +9,15 @@ mod attach;
 #[cfg(feature = "doors")]
 pub(crate) mod benching;
 mod forward;
-mod frames;
+mod websocket_frames;
 #[cfg(any(fuzzing, feature = "doors"))]
 pub(crate) mod fuzzing;
-mod gather;
-mod replay;
-mod reply;
+mod coalesce;
+mod replay_body;
+mod refusal;
 mod request_id;
 mod route;
-mod scrub;
+mod response_scrub;
 mod stream;
 mod strip;
 mod upgrade;
@@ -41,11 +41,11 @@ use crate::server::{Rejection, TimeoutBody};
 use crate::traces::{Routed, Span, Traces};
 use crate::upstream::{self, Upstream};
 use agent::{Agents, Grant};
-use replay::Kept;
-use reply::Refusal;
+use refusal::Refusal;
+use replay_body::Kept;
 use request_id::RequestId;
+use response_scrub::Scrub;
 use route::{Purpose, Route};
-use scrub::Scrub;
 pub use stream::ReplyBody;
 use strip::Stripped;
 use upgrade::{Handshake, Tunnel};
@@ -53,7 +53,7 @@ use upgrade::{Handshake, Tunnel};
 /// The agent surface, as one listener serves it; cheap to clone.
 #[derive(Clone)]
 pub struct Proxy {
-    parts: Arc<Parts>,
+    parts: Arc<ProxyServices>,
     /// The account that the listener is bound to; then paths have no account prefix.
     bound: Option<AccountName>,
     /// Only this machine, or Pixy's own user and group, reach it.
@@ -61,7 +61,7 @@ pub struct Proxy {
 }
 
 /// What all agent listeners share.
-pub struct Parts {
+pub struct ProxyServices {
     /// The accounts.
     pub book: Accounts,
     /// Who may ask.
@@ -114,7 +114,7 @@ impl Default for Limits {
 impl Proxy {
     /// A surface for one listener. Where it is not `local`, nobody is served without a key, also while there is none: the
     /// connections of a listener that was closed outlive the keys that it came with.
-    pub fn new(parts: Arc<Parts>, bound: Option<AccountName>, local: bool) -> Self {
+    pub fn new(parts: Arc<ProxyServices>, bound: Option<AccountName>, local: bool) -> Self {
         Self { parts, bound, local }
     }
 
@@ -175,7 +175,7 @@ impl Proxy {
         }
         let until = Instant::now() + LONGEST_WAIT;
         let limits = **self.parts.limits.load();
-        let body = replay::keep(TimeoutBody::new(body, limits.idle_time), limits)?;
+        let body = replay_body::keep(TimeoutBody::new(body, limits.idle_time), limits)?;
         let checked = Checked { id, grant, route, stripped, method: head.method, body, handshake };
         let bearer = account.bearer(until).await.map_err(Refusal::Token)?;
         let open = self.parts.metrics.open_stream();
@@ -223,7 +223,7 @@ impl Proxy {
         let account = checked.route.account();
         let Some(newer) = account.successor(bearer, until).await else {
             self.parts.metrics.repair(account.name(), "no_newer_token");
-            return Ok(Answer { response: reply::final_refusal(refused.response), ..refused });
+            return Ok(Answer { response: refusal::final_refusal(refused.response), ..refused });
         };
         drop(refused);
         let answer = self.send(checked, &newer).await;

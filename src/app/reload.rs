@@ -28,7 +28,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 pub(super) struct Reloading {
     pub(super) config: Config,
     pub(super) shared: account::AccountServices,
-    pub(super) proxy: Arc<proxy::Parts>,
+    pub(super) proxy: Arc<proxy::ProxyServices>,
     pub(super) signs: Signs,
     /// What was wrong with the file when it was read last.
     pub(super) problem: watch::Sender<Option<String>>,

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use super::reply::Refusal;
+use super::refusal::Refusal;
 use super::strip::Stripped;
 use crate::clock::{Clock, Tick};
 use crate::name::{AccountName, AgentName};

@@ -7,7 +7,7 @@ use http::header::ACCEPT_ENCODING;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 
 use super::agent::Grant;
-use super::reply::Refusal;
+use super::refusal::Refusal;
 use super::route::Route;
 use super::strip::Stripped;
 use super::upgrade::Handshake;

@@ -5,9 +5,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use hyper::body::Body as _;
 
 use super::attach::Outgoing;
-use super::reply::Refusal;
+use super::refusal::Refusal;
 use super::request_id::RequestId;
-use super::scrub::Scrub;
+use super::response_scrub::Scrub;
 use super::strip::begins;
 use super::upgrade;
 use crate::upstream::{Incoming, SendError, Upstream};

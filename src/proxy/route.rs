@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::{Method, Uri};
 
-use super::reply::Refusal;
+use super::refusal::Refusal;
 use crate::account::{Account, Accounts};
 use crate::name::AccountName;
 use crate::oauth::profile::{PathPattern, Profile};

@@ -12,8 +12,8 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use super::agent::Grant;
-use super::gather::{Gather, Piece};
-use super::scrub::Scrub;
+use super::coalesce::{Coalesced, Piece};
+use super::response_scrub::Scrub;
 use crate::account::UsageMeter;
 use crate::metrics::OpenStream;
 use crate::traces::Span;
@@ -33,7 +33,7 @@ pub enum ReplyBody {
 pub struct Streaming {
     source: Source,
     /// Before the scrubber and the counter: they, too, cost less for one piece than for many.
-    gather: Gather<BoxError>,
+    gather: Coalesced<BoxError>,
     scrub: Scrub,
     counter: Option<TokenCounter>,
     spending: UsageMeter,
@@ -70,7 +70,7 @@ impl ReplyBody {
         let last_activity = Instant::now();
         let counter = grant.counts_tokens().then(TokenCounter::default);
         let source = Source { body, idle_timeout, last_activity, timer };
-        let gather = Gather::new(source.body.comes_at_once());
+        let gather = Coalesced::new(source.body.comes_at_once());
         Self::Streaming(Box::new(Streaming {
             source,
             gather,

@@ -20,11 +20,11 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::agent::Grant;
 use super::forward::members;
-use super::frames::{Frames, NotFrames, Part};
-use super::reply::Refusal;
+use super::refusal::Refusal;
 use super::request_id::RequestId;
-use super::scrub::Scrub;
+use super::response_scrub::Scrub;
 use super::stream::ReplyBody;
+use super::websocket_frames::{Frames, NotFrames, Part};
 use crate::account::UsageMeter;
 use crate::metrics::OpenStream;
 use crate::name::AccountName;
@@ -80,7 +80,7 @@ enum Side {
 }
 
 /// One direction.
-struct Way<P> {
+struct Direction<P> {
     from: Side,
     frames: Frames,
     payload: P,
@@ -200,20 +200,21 @@ impl Tunnel {
         let (mut agent_says, mut to_agent) = tokio::io::split(agent);
         let (mut upstream_says, mut to_upstream) = tokio::io::split(upstream);
         let mut counter = grant.counts_tokens().then(TokenCounter::default);
-        let mut down = Way::new(Side::Upstream, Frames::of_upstream(), |piece: Bytes, ends_frame, ends_message| {
-            if let Some(counter) = &mut counter {
-                counter.feed(&piece);
-                if ends_message {
-                    grant.count_tokens(std::mem::take(counter).total());
+        let mut down =
+            Direction::new(Side::Upstream, Frames::of_upstream(), |piece: Bytes, ends_frame, ends_message| {
+                if let Some(counter) = &mut counter {
+                    counter.feed(&piece);
+                    if ends_message {
+                        grant.count_tokens(std::mem::take(counter).total());
+                    }
                 }
-            }
-            spending.feed(&piece);
-            if ends_message {
-                spending.count(); // one answer of several
-            }
-            scrub.piece(piece, ends_frame)
-        });
-        let mut up = Way::new(Side::Agent, Frames::of_agent(), |piece, _, _| piece);
+                spending.feed(&piece);
+                if ends_message {
+                    spending.count(); // one answer of several
+                }
+                scrub.piece(piece, ends_frame)
+            });
+        let mut up = Direction::new(Side::Agent, Frames::of_agent(), |piece, _, _| piece);
         let activity = Activity(Mutex::new(Instant::now()));
         let ended = tokio::select! {
             ended = down.pass(&mut upstream_says, &mut to_agent, &activity) => ended,
@@ -241,7 +242,7 @@ impl Tunnel {
     }
 }
 
-impl<P: FnMut(Bytes, bool, bool) -> Bytes> Way<P> {
+impl<P: FnMut(Bytes, bool, bool) -> Bytes> Direction<P> {
     fn new(from: Side, frames: Frames, payload: P) -> Self {
         Self { from, frames, payload, writing: false }
     }

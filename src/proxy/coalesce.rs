@@ -15,7 +15,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::{Duration, Instant};
 
 /// What was gathered so far.
-pub struct Gather<E> {
+pub struct Coalesced<E> {
     /// A piece that is alone leaves as it came, uncopied.
     first: Bytes,
     more: BytesMut,
@@ -48,7 +48,7 @@ const LOOKS: u8 = 2;
 /// What comes sooner than this after the last that left is part of a burst.
 const SILENCE: Duration = Duration::from_millis(1);
 
-impl<E> Gather<E> {
+impl<E> Coalesced<E> {
     /// `at_once`: what is there comes when it is asked for, without another task having run before.
     pub fn new(at_once: bool) -> Self {
         let most_looks = if at_once { 0 } else { LOOKS };
@@ -154,13 +154,13 @@ mod tests {
 
     /// What leaves in the middle of a burst.
     fn leaves(stream: impl IntoIterator<Item = Gives>) -> Vec<String> {
-        let mut gather = Gather::new(false);
+        let mut gather = Coalesced::new(false);
         gather.left = Some(Instant::now());
         leaves_from(gather, stream)
     }
 
     /// What leaves, looked at again for as long as a look was asked for; "-" where there is nothing for now.
-    fn leaves_from(mut gather: Gather<&'static str>, stream: impl IntoIterator<Item = Gives>) -> Vec<String> {
+    fn leaves_from(mut gather: Coalesced<&'static str>, stream: impl IntoIterator<Item = Gives>) -> Vec<String> {
         let mut stream: VecDeque<_> = stream.into_iter().collect();
         let count = Arc::new(Wakes::default());
         let waker = Arc::clone(&count).into();
@@ -208,10 +208,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn after_a_silence_a_lone_piece_leaves_without_another_look() {
         let first = || {
-            leaves_from(Gather::new(false), [Piece("a"), Nothing, Piece("b"), Nothing, Piece("c"), Nothing, Nothing])
+            leaves_from(Coalesced::new(false), [Piece("a"), Nothing, Piece("b"), Nothing, Piece("c"), Nothing, Nothing])
         };
         assert_eq!(first(), ["a", "bc", "-"], "b comes at once: a burst has begun");
-        let later = || Gather { left: Instant::now().checked_sub(2 * SILENCE), ..Gather::new(false) };
+        let later = || Coalesced { left: Instant::now().checked_sub(2 * SILENCE), ..Coalesced::new(false) };
         assert_eq!(leaves_from(later(), [Piece("a"), Nothing, Nothing]), ["a", "-"]);
         assert_eq!(leaves_from(later(), [Piece("a"), Piece("b"), Nothing, Piece("c")]), ["abc", "-"]);
     }
@@ -234,7 +234,7 @@ mod tests {
         let left = leaves((0..40).map(|_| Piece(text)));
         assert_eq!(left.iter().map(String::len).collect::<Vec<_>>(), [17_000, 17_000, 6000, 1]);
         let large = Bytes::from(vec![0; ENOUGH]);
-        let mut gather = Gather::<()>::new(false);
+        let mut gather = Coalesced::<()>::new(false);
         let mut context = Context::from_waker(std::task::Waker::noop());
         let polled = gather.poll(&mut context, |_| Poll::Ready(Some(Ok((large.clone(), false)))));
         let Poll::Ready(Some(Ok(piece))) = polled else { panic!("it leaves at once") };

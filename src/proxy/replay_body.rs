@@ -12,7 +12,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
 use super::Limits;
-use super::reply::Refusal;
+use super::refusal::Refusal;
 use crate::server::TimeoutBody;
 use crate::upstream::{Body, BoxError};
 
