@@ -32,7 +32,7 @@ use crate::oauth::profile::Profile;
 use crate::scrub::Needles;
 use crate::secret::Secret;
 use crate::upstream::Upstream;
-use crate::usage::Ledger;
+use crate::usage::HourlyUsage;
 use crate::vault::Vault;
 
 pub use crate::vault::VaultError;
@@ -62,7 +62,7 @@ pub struct Account {
     /// Who asks for a refresh before its time.
     asked: std::sync::Mutex<Vec<Ask>>,
     /// What agents use of it.
-    ledger: Ledger,
+    ledger: HourlyUsage,
     tells_of_usage: AtomicBool,
 }
 
@@ -176,7 +176,7 @@ impl Account {
             }),
             wake: Notify::new(),
             asked: std::sync::Mutex::default(),
-            ledger: Ledger::default(),
+            ledger: HourlyUsage::default(),
             tells_of_usage: AtomicBool::new(false),
         })
     }

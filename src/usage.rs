@@ -5,7 +5,7 @@
 //! comes from the first and the last of it ([`Glance`]), which costs the same however long the answer is.
 
 mod glance;
-mod ledger;
+mod hourly;
 mod quota;
 
 use std::sync::LazyLock;
@@ -13,7 +13,7 @@ use std::sync::LazyLock;
 use memchr::memmem;
 
 pub use glance::Glance;
-pub use ledger::{Hour, Ledger};
+pub use hourly::{Hour, HourlyUsage};
 pub use quota::Quota;
 
 /// Every member that holds a count has this in its name, in every dialect: one search finds them all.

@@ -18,10 +18,10 @@ const SHORT: Duration = Duration::from_mins(10);
 
 /// Counts of one account.
 #[derive(Debug, Default)]
-pub struct Ledger(Mutex<Pages>);
+pub struct HourlyUsage(Mutex<Hours>);
 
 #[derive(Debug, Default)]
-struct Pages {
+struct Hours {
     /// By hours since 1970.
     hours: BTreeMap<i64, Counts>,
     quota: Vec<Quota>,
@@ -45,7 +45,7 @@ pub struct Hour {
     pub tokens: Tokens,
 }
 
-impl Ledger {
+impl HourlyUsage {
     /// The provider has begun to answer a request. An answer without a word about the quota leaves what was told before.
     pub fn answered(&self, quota_headers: &[String], headers: &HeaderMap, now: Timestamp) {
         let told = quota::read(quota_headers, headers, now);
@@ -98,12 +98,12 @@ impl Ledger {
     }
 
     /// A panic elsewhere leaves numbers that are still numbers.
-    fn pages(&self) -> MutexGuard<'_, Pages> {
+    fn pages(&self) -> MutexGuard<'_, Hours> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Pages {
+impl Hours {
     /// Those that are over, and those that a stepped clock has left in the future, go when a new one begins.
     fn hour(&mut self, now: Timestamp) -> &mut Counts {
         let hour = hour_of(now);
@@ -126,14 +126,14 @@ mod tests {
         Timestamp::from_seconds(seconds)
     }
 
-    fn ask(ledger: &Ledger, now: i64, headers: &[(&'static str, &'static str)]) {
+    fn ask(ledger: &HourlyUsage, now: i64, headers: &[(&'static str, &'static str)]) {
         let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
         ledger.answered(&["x-ratelimit-*".to_owned()], &headers, at(now));
     }
 
     #[test]
     fn a_day_is_counted_by_the_hour_and_no_longer() {
-        let ledger = Ledger::default();
+        let ledger = HourlyUsage::default();
         assert_eq!(ledger.hours(at(0)), None);
         ask(&ledger, 3599, &[]);
         ledger.spent(Tokens { input: 5, output: 2 }, at(3599));
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_quota_holds_until_its_reset() {
-        let ledger = Ledger::default();
+        let ledger = HourlyUsage::default();
         let plan = [("x-ratelimit-limit", "100"), ("x-ratelimit-remaining", "25"), ("x-ratelimit-reset", "3600")];
         ask(&ledger, 1000, &plan);
         ask(&ledger, 1001, &[]);
