@@ -144,7 +144,7 @@ pub async fn start_beside(config: Config, neighbours: Neighbours) -> Result<Runn
     let linker = Linker::new(book.clone(), upstream.clone(), clock.clone(), Arc::clone(&page), changes);
     let (problem, problem_seen) = watch::channel(None);
     let door = signs.clone();
-    let link = Arc::new(api::Parts {
+    let link = Arc::new(api::LinkServices {
         linker: Arc::new(linker),
         guard: Guard::new(clock.clone()),
         door: Box::new(move |account| door.door(account)),

@@ -8,19 +8,19 @@ pub mod api;
 mod attempt;
 mod callback;
 mod device;
-mod exchange;
+mod code_exchange;
 #[cfg(any(fuzzing, feature = "doors"))]
 pub(crate) mod fuzzing;
-mod gauges;
+mod usage_view;
 pub mod guard;
-mod house;
+mod vault_admin;
 mod json;
-mod keys;
+mod static_credential;
 mod loopback;
 mod page;
 mod paste;
 mod problem;
-mod recipe;
+mod client_snippets;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,11 +37,11 @@ use crate::secret::Secret;
 use crate::server::Address;
 use crate::upstream::Upstream;
 use attempt::{Attempt, Bound, Browser, Failed, Spending, Stage, Way};
-use exchange::Exchange;
-use loopback::Doors;
+pub use client_snippets::{AgentEndpoint, ClientSnippet, Key, Variable};
+use code_exchange::Exchange;
+use loopback::CallbackListeners;
 pub use page::Facts;
 pub use problem::Problem;
-pub use recipe::{Door, Key, Recipe, Variable};
 
 /// Links accounts; one for the page, the control socket and the terminal.
 pub struct Linker {
@@ -50,7 +50,7 @@ pub struct Linker {
     clock: Clock,
     link_port: Arc<ArcSwapOption<Address>>,
     attempts: Mutex<HashMap<AccountName, Attempt>>,
-    doors: Doors,
+    doors: CallbackListeners,
     changes: tokio::sync::watch::Sender<u64>,
 }
 
@@ -76,7 +76,7 @@ impl Linker {
         link_port: Arc<ArcSwapOption<Address>>,
         changes: tokio::sync::watch::Sender<u64>,
     ) -> Self {
-        let (attempts, doors) = (Mutex::default(), Doors::default());
+        let (attempts, doors) = (Mutex::default(), CallbackListeners::default());
         Self { book, upstream, clock, link_port, attempts, doors, changes }
     }
 

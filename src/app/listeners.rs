@@ -32,7 +32,7 @@ const OTHER_CONNECTIONS: usize = 64;
 /// What answers on the listeners.
 pub(super) struct Services {
     pub(super) proxy: Arc<proxy::ProxyServices>,
-    pub(super) link: Arc<api::Parts>,
+    pub(super) link: Arc<api::LinkServices>,
     pub(super) ops: Ops,
     pub(super) neighbours: Arc<Neighbours>,
     pub(super) metrics: Arc<Metrics>,

@@ -8,7 +8,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use super::listeners::Prepared;
 use crate::account::Account;
 use crate::config::Config;
-use crate::link::{Door, Facts, Key};
+use crate::link::{AgentEndpoint, Facts, Key};
 use crate::name::AccountName;
 use crate::server::Address;
 use crate::vault;
@@ -46,7 +46,7 @@ impl Signs {
     }
 
     /// Where an account's agents connect: a listener bound to the account first, then one for all.
-    pub(super) fn door(&self, account: &Account) -> Door {
+    pub(super) fn door(&self, account: &Account) -> AgentEndpoint {
         let Agents { listeners, keys } = &**self.agents.load();
         let bound = listeners.iter().find(|(bound, _)| bound.as_ref() == Some(account.name()));
         let open = || listeners.iter().find(|(bound, _)| bound.is_none());
@@ -57,7 +57,7 @@ impl Signs {
             Some((_, Some(file))) => Key::File(file.clone()),
             Some((_, None)) => Key::Known,
         };
-        Door { address, bound: bound.is_some(), key }
+        AgentEndpoint { address, bound: bound.is_some(), key }
     }
 }
 

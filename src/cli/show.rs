@@ -14,7 +14,7 @@ use crate::link::Variable;
 
 /// A recipe as the API tells it.
 #[derive(Deserialize, Serialize)]
-struct Recipe {
+struct ClientSnippet {
     client: String,
     title: String,
     lines: Vec<String>,
@@ -120,7 +120,7 @@ pub(super) fn run(control: &Control, name: &str, command: &[String]) -> Result<(
     Err(Failure::Runtime(format!("{program} cannot be started: {error}")))
 }
 
-fn recipes(control: &Control, name: &str) -> Result<Vec<Recipe>, Failure> {
+fn recipes(control: &Control, name: &str) -> Result<Vec<ClientSnippet>, Failure> {
     let recipes = runtime()?.block_on(control.call(Method::GET, &format!("/api/accounts/{name}/env"), None))?;
     serde_json::from_value(recipes)
         .map_err(|error| Failure::Runtime(format!("the running Pixy is of another version ({error})")))

@@ -18,10 +18,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use super::client_snippets::{self, AgentEndpoint};
 use super::guard::{self, Guard, Person};
 use super::page::{self, Facts};
 use super::problem::Problem;
-use super::recipe::{self, Door};
 use super::{Identified, Linker};
 use crate::account::{Account, Unlinked};
 use crate::server::{Address, Peer, Rejection, TimeoutBody};
@@ -45,18 +45,18 @@ const EVENT_HEARTBEAT: Duration = Duration::from_secs(20);
 /// The link surface; cheap to clone.
 #[derive(Clone)]
 pub struct LinkApi {
-    parts: Arc<Parts>,
+    parts: Arc<LinkServices>,
     surface: Surface,
 }
 
 /// What both faces of the link surface share.
-pub struct Parts {
+pub struct LinkServices {
     /// The journey.
     pub linker: Arc<Linker>,
     /// Who may.
     pub guard: Guard,
     /// Where agents connect, for what is to be copied.
-    pub door: Box<dyn Fn(&Account) -> Door + Send + Sync>,
+    pub door: Box<dyn Fn(&Account) -> AgentEndpoint + Send + Sync>,
     /// For the page's foot.
     pub facts: Arc<ArcSwap<Facts>>,
     /// The page's own address, while it is on.
@@ -78,12 +78,12 @@ pub enum Surface {
 
 impl LinkApi {
     /// One face of the surface.
-    pub fn new(parts: Arc<Parts>, surface: Surface) -> Self {
+    pub fn new(parts: Arc<LinkServices>, surface: Surface) -> Self {
         Self { parts, surface }
     }
 
     /// What both faces share.
-    pub(super) fn parts(&self) -> &Parts {
+    pub(super) fn parts(&self) -> &LinkServices {
         &self.parts
     }
 
@@ -155,7 +155,7 @@ impl LinkApi {
             ("GET", ["api", "events"]) => return Ok(self.events()),
             ("GET", ["api", "accounts", name, "env"]) => {
                 let account = linker.account(name)?;
-                json!(recipe::recipes(&account, &(self.parts.door)(&account)))
+                json!(client_snippets::recipes(&account, &(self.parts.door)(&account)))
             }
             ("POST", ["api", "accounts", name, "attempts"]) => self.begin(name, request).await?,
             ("POST", ["api", "attempts", id, "paste"]) => {

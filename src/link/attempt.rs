@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::loopback::Door;
+use super::loopback::CallbackListener;
 use super::paste::{Client, Expected};
 use super::problem::Problem;
 use crate::account::Login;
@@ -67,7 +67,7 @@ pub struct Browser {
     /// Why it does not, where it should.
     pub notice: Option<String>,
     /// Held open for as long as the redirect may come.
-    _door: Option<Arc<Door>>,
+    _door: Option<Arc<CallbackListener>>,
     verifier: Option<Verifier>,
     state: Secret,
     issues_client_id: bool,
@@ -92,7 +92,7 @@ pub struct Landing {
     /// See [`Browser::notice`].
     pub notice: Option<String>,
     /// Held open for as long as the redirect may come.
-    pub door: Option<Arc<Door>>,
+    pub door: Option<Arc<CallbackListener>>,
 }
 
 /// How far an attempt is.

@@ -25,7 +25,7 @@ impl Linker {
                 .filter_map(|attempt| Some((attempt, attempt.expected()?)))
                 .filter(|(_, expected)| expected.redirect_uri.path() == path)
                 .find_map(|(attempt, expected)| match paste::read(query, &expected) {
-                    Err(paste::NotIt::OtherAttempt | paste::NotIt::NoState) => None,
+                    Err(paste::PasteError::OtherAttempt | paste::PasteError::NoState) => None,
                     _ => Some((attempt.id().to_owned(), attempt.bound.account.clone())),
                 })
         };

@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 
 use super::Linker;
 use super::attempt::{self, Attempt, Bound, Device, Failed, Spending, Stage, Way};
-use super::exchange::Exchange;
+use super::code_exchange::Exchange;
 use super::problem::Problem;
 use crate::account::Account;
 use crate::clock::Tick;

@@ -48,11 +48,11 @@ pub struct Person(());
 /// Setup codes and sessions.
 pub struct Guard {
     clock: Clock,
-    doors: Mutex<Doors>,
+    doors: Mutex<Sessions>,
 }
 
 #[derive(Default)]
-struct Doors {
+struct Sessions {
     codes: Vec<(Secret, Tick)>,
     sessions: Vec<Session>,
     wrong: VecDeque<Tick>,
@@ -119,7 +119,7 @@ impl Guard {
         doors.check_code(presented, now).map(|()| Person(()))
     }
 
-    fn doors(&self) -> MutexGuard<'_, Doors> {
+    fn doors(&self) -> MutexGuard<'_, Sessions> {
         self.doors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -179,7 +179,7 @@ fn not_in() -> Problem {
     )
 }
 
-impl Doors {
+impl Sessions {
     fn check_code(&mut self, code: &str, now: Tick) -> Result<(), Problem> {
         while self.wrong.front().is_some_and(|&at| now.since(at) >= LOCK_SPAN) {
             self.wrong.pop_front();

@@ -5,9 +5,9 @@ use serde_json::Value;
 
 use super::Linker;
 use super::attempt::{Stage, Way};
-use super::exchange::missing;
-use super::gauges::{self, QuotaJson, UsageJson};
-use super::recipe::{self, Door};
+use super::client_snippets::{self, AgentEndpoint};
+use super::code_exchange::missing;
+use super::usage_view::{self, QuotaJson, UsageJson};
 use crate::account::{Account, State};
 use crate::clock::Timestamp;
 use crate::oauth::profile::Redirect;
@@ -95,11 +95,11 @@ const BEGUN: [&str; 10] = [
 
 impl Linker {
     /// Every account, in the order of the configuration.
-    pub fn accounts(&self, door: impl Fn(&Account) -> Door) -> Vec<AccountJson> {
+    pub fn accounts(&self, door: impl Fn(&Account) -> AgentEndpoint) -> Vec<AccountJson> {
         self.book.iter().map(|account| self.account_json(&account, &door(&account))).collect()
     }
 
-    fn account_json(&self, account: &Account, door: &Door) -> AccountJson {
+    fn account_json(&self, account: &Account, door: &AgentEndpoint) -> AccountJson {
         let (view, profile) = (account.view(), account.profile());
         let needs_terms = view.state == State::Unlinked && !account.terms_accepted();
         let rfc3339 = |moment: Option<Timestamp>| moment.map(Timestamp::to_rfc3339);
@@ -124,9 +124,9 @@ impl Linker {
             refreshed_at: rfc3339(view.refreshed_at),
             next_refresh_at: rfc3339(view.next_refresh_at),
             error: view.error.map(|title| ErrorJson { title, detail: remedy(view.state) }),
-            quota: gauges::quota(account),
-            usage: gauges::usage(account),
-            base_url: recipe::root(account, door),
+            quota: usage_view::quota(account),
+            usage: usage_view::usage(account),
+            base_url: client_snippets::root(account, door),
             attempt: self.attempt_json(account, is_linked.then_some(view.identity)),
         }
     }

@@ -36,16 +36,16 @@ const PORT_TRIES: usize = 25;
 const PORT_PAUSE: Duration = Duration::from_millis(20);
 
 /// An open port that redirects come back to; closed when the last attempt that holds it is over.
-pub struct Door {
+pub struct CallbackListener {
     port: u16,
     close: watch::Sender<Shutdown>,
 }
 
 /// Ports that are open now, with the host that they were opened for.
 #[derive(Default)]
-pub struct Doors(tokio::sync::Mutex<HashMap<(String, u16), Weak<Door>>>);
+pub struct CallbackListeners(tokio::sync::Mutex<HashMap<(String, u16), Weak<CallbackListener>>>);
 
-impl Drop for Door {
+impl Drop for CallbackListener {
     fn drop(&mut self) {
         self.close.send_replace(Shutdown::GoingDown);
     }
@@ -85,7 +85,7 @@ impl Linker {
     }
 
     /// The door at a port: one that is open for another attempt serves this one too.
-    async fn open(self: &Arc<Self>, host: &str, port: u16) -> io::Result<Arc<Door>> {
+    async fn open(self: &Arc<Self>, host: &str, port: u16) -> io::Result<Arc<CallbackListener>> {
         let mut doors = self.doors.0.lock().await;
         let key = (host.to_owned(), port);
         if let Some(door) = doors.get(&key).and_then(Weak::upgrade) {
@@ -107,7 +107,7 @@ impl Linker {
             let (listener, limits) = (Arc::new(listener), limits.clone());
             tokio::spawn(server::serve(listener, limits, Capacity::new(CONNECTIONS), surface, closed.clone()));
         }
-        let door = Arc::new(Door { port, close });
+        let door = Arc::new(CallbackListener { port, close });
         doors.retain(|_, door| door.strong_count() > 0);
         doors.insert(key, Arc::downgrade(&door));
         Ok(door)

@@ -47,9 +47,9 @@ pub struct Pasted {
     pub client_id: Option<String>,
 }
 
-/// What the text was instead. All but [`NotIt::Denied`] leave the attempt as it was.
+/// What the text was instead. All but [`PasteError::Denied`] leave the attempt as it was.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NotIt {
+pub enum PasteError {
     /// Nothing, or only spaces.
     Empty,
     /// Too long to be one.
@@ -75,20 +75,20 @@ pub enum NotIt {
 }
 
 /// Reads `code#state`, the whole address that the provider redirected to, or its query.
-pub fn read(text: &str, expected: &Expected<'_>) -> Result<Pasted, NotIt> {
+pub fn read(text: &str, expected: &Expected<'_>) -> Result<Pasted, PasteError> {
     let text = unquoted(text.trim());
     if text.is_empty() {
-        return Err(NotIt::Empty);
+        return Err(PasteError::Empty);
     }
     if text.len() > LONGEST {
-        return Err(NotIt::TooLong);
+        return Err(PasteError::TooLong);
     }
     if text.chars().any(|character| character.is_whitespace() || character.is_control()) {
-        return Err(NotIt::Rubbish);
+        return Err(PasteError::Rubbish);
     }
     let scheme = text.split_once(':').map_or("", |(scheme, _)| scheme);
     if ["http", "https"].iter().any(|web| scheme.eq_ignore_ascii_case(web)) {
-        let url = Url::parse(text).map_err(|_| NotIt::Rubbish)?;
+        let url = Url::parse(text).map_err(|_| PasteError::Rubbish)?;
         let place = |url: &Url| {
             (
                 url.scheme().to_owned(),
@@ -98,7 +98,7 @@ pub fn read(text: &str, expected: &Expected<'_>) -> Result<Pasted, NotIt> {
             )
         };
         if place(&url) != place(expected.redirect_uri) {
-            return Err(NotIt::ForeignHost(url.host_str().unwrap_or_default().to_owned()));
+            return Err(PasteError::ForeignHost(url.host_str().unwrap_or_default().to_owned()));
         }
         return response(url.query().unwrap_or_default(), expected);
     }
@@ -107,39 +107,39 @@ pub fn read(text: &str, expected: &Expected<'_>) -> Result<Pasted, NotIt> {
             // The provider's own page put these two together; it has no place for `iss`.
             checked_state(Some(state), expected.state)?;
             if let Client::Issued { .. } = expected.client {
-                return Err(NotIt::NoClientId);
+                return Err(PasteError::NoClientId);
             }
             code_of(code, None)
         }
         _ if text.contains('=') => response(text.trim_start_matches('?'), expected),
-        _ if is_code(text) => Err(NotIt::NoState),
-        _ => Err(NotIt::Rubbish),
+        _ if is_code(text) => Err(PasteError::NoState),
+        _ => Err(PasteError::Rubbish),
     }
 }
 
 /// Reads the query of an authorization response.
-fn response(query: &str, expected: &Expected<'_>) -> Result<Pasted, NotIt> {
+fn response(query: &str, expected: &Expected<'_>) -> Result<Pasted, PasteError> {
     let query = query.split('#').next().unwrap_or_default();
     let parameters: Vec<(String, String)> = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
-    let one = |name: &'static str| -> Result<Option<&str>, NotIt> {
+    let one = |name: &'static str| -> Result<Option<&str>, PasteError> {
         let mut values = parameters.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str());
         let first = values.next();
-        if values.next().is_some() { Err(NotIt::Twice(name)) } else { Ok(first) }
+        if values.next().is_some() { Err(PasteError::Twice(name)) } else { Ok(first) }
     };
     let (code, error) = (one("code")?, one("error")?);
     if code.is_none() && error.is_none() {
-        return Err(NotIt::Rubbish);
+        return Err(PasteError::Rubbish);
     }
     checked_state(one("state")?, expected.state)?;
     match (one("iss")?, expected.issuer) {
-        (Some(iss), Some(issuer)) if !is_issuer(iss, issuer) => return Err(NotIt::OtherIssuer),
-        (None, Some(_)) if expected.sends_iss => return Err(NotIt::OtherIssuer),
+        (Some(iss), Some(issuer)) if !is_issuer(iss, issuer) => return Err(PasteError::OtherIssuer),
+        (None, Some(_)) if expected.sends_iss => return Err(PasteError::OtherIssuer),
         _ => {}
     }
     match (code, error) {
         (Some(code), None) => code_of(code, client_id(one("client_id")?, expected.client)?),
-        (_, Some(error)) => Err(NotIt::Denied(ERRORS.iter().copied().find(|known| *known == error))),
-        (None, None) => Err(NotIt::Rubbish),
+        (_, Some(error)) => Err(PasteError::Denied(ERRORS.iter().copied().find(|known| *known == error))),
+        (None, None) => Err(PasteError::Rubbish),
     }
 }
 
@@ -157,31 +157,31 @@ const ERRORS: [&str; 10] = [
     "interaction_required",
 ];
 
-fn checked_state(given: Option<&str>, expected: &Secret) -> Result<(), NotIt> {
+fn checked_state(given: Option<&str>, expected: &Secret) -> Result<(), PasteError> {
     match given {
-        None | Some("") => Err(NotIt::NoState),
+        None | Some("") => Err(PasteError::NoState),
         Some(given) if expected.matches(given) => Ok(()),
-        Some(_) => Err(NotIt::OtherAttempt),
+        Some(_) => Err(PasteError::OtherAttempt),
     }
 }
 
-fn code_of(code: &str, client_id: Option<&str>) -> Result<Pasted, NotIt> {
+fn code_of(code: &str, client_id: Option<&str>) -> Result<Pasted, PasteError> {
     if is_code(code) {
         Ok(Pasted { code: Secret::new(code.to_owned()), client_id: client_id.map(str::to_owned) })
     } else {
-        Err(NotIt::Rubbish)
+        Err(PasteError::Rubbish)
     }
 }
 
 /// The client id that the grant belongs to from here on, if it is not ours.
-fn client_id<'a>(named: Option<&'a str>, client: Client<'_>) -> Result<Option<&'a str>, NotIt> {
+fn client_id<'a>(named: Option<&'a str>, client: Client<'_>) -> Result<Option<&'a str>, PasteError> {
     let is_one = |id: &str| !id.is_empty() && id.len() <= 512 && id.bytes().all(|byte| byte.is_ascii_graphic());
     match (client, named) {
         (Client::Ours, _) | (Client::Known(_), None) => Ok(None),
         (Client::Known(known), Some(named)) if named == known => Ok(None),
-        (Client::Known(_), Some(_)) => Err(NotIt::OtherClient),
+        (Client::Known(_), Some(_)) => Err(PasteError::OtherClient),
         (Client::Issued { asked_with }, Some(named)) if is_one(named) && Some(named) != asked_with => Ok(Some(named)),
-        (Client::Issued { .. }, _) => Err(NotIt::NoClientId),
+        (Client::Issued { .. }, _) => Err(PasteError::NoClientId),
     }
 }
 
@@ -197,7 +197,7 @@ fn unquoted(text: &str) -> &str {
     text.trim_matches(['"', '\'', '`']).trim()
 }
 
-impl NotIt {
+impl PasteError {
     /// The attempt is over: the provider will give no code for it.
     pub fn ends_the_attempt(&self) -> bool {
         matches!(self, Self::Denied(_))
@@ -220,7 +220,7 @@ impl NotIt {
     }
 }
 
-impl fmt::Display for NotIt {
+impl fmt::Display for PasteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => f.write_str("Nothing was pasted. Paste the code that the provider shows."),
@@ -256,7 +256,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn read_for(text: &str, redirect_uri: &str) -> Result<String, NotIt> {
+    fn read_for(text: &str, redirect_uri: &str) -> Result<String, PasteError> {
         let expected = Expected {
             state: &Secret::new("st-ate".into()),
             redirect_uri: &Url::parse(redirect_uri).unwrap(),
@@ -289,40 +289,46 @@ mod tests {
     #[test]
     fn attack_62_what_is_not_the_answer_is_named() {
         for (text, problem) in [
-            ("", NotIt::Empty),
-            ("  \n", NotIt::Empty),
-            ("hello world", NotIt::Rubbish),
-            ("<script>alert(1)</script>", NotIt::Rubbish),
-            ("💥", NotIt::Rubbish),
-            ("co-de", NotIt::NoState),
-            ("co-de#", NotIt::NoState),
-            ("#st-ate", NotIt::Rubbish),
-            ("co-de#other", NotIt::OtherAttempt),
-            ("co-de#ST-ATE", NotIt::OtherAttempt),
-            ("co-de#st-at", NotIt::OtherAttempt),
-            ("code=co-de", NotIt::NoState),
-            ("code=co-de&state=other", NotIt::OtherAttempt),
-            ("code=a&code=b&state=st-ate", NotIt::Twice("code")),
-            ("code=a&state=st-ate&state=st-ate", NotIt::Twice("state")),
-            ("code=a&state=st-ate&iss=https://evil.example", NotIt::OtherIssuer),
-            ("error=access_denied&state=st-ate", NotIt::Denied(Some("access_denied"))),
-            ("error=%3Cscript%3E&state=st-ate", NotIt::Denied(None)),
-            ("error=access_denied&state=other", NotIt::OtherAttempt),
-            ("foo=bar", NotIt::Rubbish),
-            ("https://evil.example/oauth/callback?code=co-de&state=st-ate", NotIt::ForeignHost("evil.example".into())),
-            ("'https://evil.example/?x=y&code=co-de&state=st-ate", NotIt::ForeignHost("evil.example".into())),
-            ("HTTPS://evil.example/?x=y&code=co-de&state=st-ate", NotIt::ForeignHost("evil.example".into())),
-            ("https:/evil.example/?x=y&code=co-de&state=st-ate", NotIt::ForeignHost("evil.example".into())),
-            ("https://platform.example/other?code=co-de&state=st-ate", NotIt::ForeignHost("platform.example".into())),
+            ("", PasteError::Empty),
+            ("  \n", PasteError::Empty),
+            ("hello world", PasteError::Rubbish),
+            ("<script>alert(1)</script>", PasteError::Rubbish),
+            ("💥", PasteError::Rubbish),
+            ("co-de", PasteError::NoState),
+            ("co-de#", PasteError::NoState),
+            ("#st-ate", PasteError::Rubbish),
+            ("co-de#other", PasteError::OtherAttempt),
+            ("co-de#ST-ATE", PasteError::OtherAttempt),
+            ("co-de#st-at", PasteError::OtherAttempt),
+            ("code=co-de", PasteError::NoState),
+            ("code=co-de&state=other", PasteError::OtherAttempt),
+            ("code=a&code=b&state=st-ate", PasteError::Twice("code")),
+            ("code=a&state=st-ate&state=st-ate", PasteError::Twice("state")),
+            ("code=a&state=st-ate&iss=https://evil.example", PasteError::OtherIssuer),
+            ("error=access_denied&state=st-ate", PasteError::Denied(Some("access_denied"))),
+            ("error=%3Cscript%3E&state=st-ate", PasteError::Denied(None)),
+            ("error=access_denied&state=other", PasteError::OtherAttempt),
+            ("foo=bar", PasteError::Rubbish),
+            (
+                "https://evil.example/oauth/callback?code=co-de&state=st-ate",
+                PasteError::ForeignHost("evil.example".into()),
+            ),
+            ("'https://evil.example/?x=y&code=co-de&state=st-ate", PasteError::ForeignHost("evil.example".into())),
+            ("HTTPS://evil.example/?x=y&code=co-de&state=st-ate", PasteError::ForeignHost("evil.example".into())),
+            ("https:/evil.example/?x=y&code=co-de&state=st-ate", PasteError::ForeignHost("evil.example".into())),
+            (
+                "https://platform.example/other?code=co-de&state=st-ate",
+                PasteError::ForeignHost("platform.example".into()),
+            ),
             (
                 "http://platform.example/oauth/callback?code=co-de&state=st-ate",
-                NotIt::ForeignHost("platform.example".into()),
+                PasteError::ForeignHost("platform.example".into()),
             ),
-            ("https://", NotIt::Rubbish),
+            ("https://", PasteError::Rubbish),
         ] {
             assert_eq!(read_for(text, PAGE), Err(problem), "{text}");
         }
-        assert_eq!(read_for(&"a".repeat(1 << 20), PAGE), Err(NotIt::TooLong));
+        assert_eq!(read_for(&"a".repeat(1 << 20), PAGE), Err(PasteError::TooLong));
     }
 
     #[test]
@@ -334,7 +340,7 @@ mod tests {
             sends_iss: true,
             client: Client::Ours,
         };
-        assert_eq!(read("code=a&state=st-ate", &expected).unwrap_err(), NotIt::OtherIssuer);
+        assert_eq!(read("code=a&state=st-ate", &expected).unwrap_err(), PasteError::OtherIssuer);
         assert!(read("code=a&state=st-ate&iss=https://issuer.example", &expected).is_ok());
     }
 
@@ -352,14 +358,14 @@ mod tests {
         };
         let issued = Client::Issued { asked_with: Some("dynamic") };
         assert_eq!(read_as(issued, "&client_id=app_1"), Ok(Some("app_1".to_owned())));
-        assert_eq!(read_as(issued, ""), Err(NotIt::NoClientId));
-        assert_eq!(read_as(issued, "&client_id="), Err(NotIt::NoClientId));
-        assert_eq!(read_as(issued, "&client_id=dynamic"), Err(NotIt::NoClientId), "it is for asking alone");
-        assert_eq!(read_as(issued, "&client_id=a&client_id=b"), Err(NotIt::Twice("client_id")));
-        assert_eq!(read_as(issued, "&client_id=%00"), Err(NotIt::NoClientId));
+        assert_eq!(read_as(issued, ""), Err(PasteError::NoClientId));
+        assert_eq!(read_as(issued, "&client_id="), Err(PasteError::NoClientId));
+        assert_eq!(read_as(issued, "&client_id=dynamic"), Err(PasteError::NoClientId), "it is for asking alone");
+        assert_eq!(read_as(issued, "&client_id=a&client_id=b"), Err(PasteError::Twice("client_id")));
+        assert_eq!(read_as(issued, "&client_id=%00"), Err(PasteError::NoClientId));
         assert_eq!(read_as(Client::Known("app_1"), "&client_id=app_1"), Ok(None));
         assert_eq!(read_as(Client::Known("app_1"), ""), Ok(None));
-        assert_eq!(read_as(Client::Known("app_1"), "&client_id=app_2"), Err(NotIt::OtherClient));
+        assert_eq!(read_as(Client::Known("app_1"), "&client_id=app_2"), Err(PasteError::OtherClient));
         assert_eq!(read_as(Client::Ours, "&client_id=app_2"), Ok(None));
     }
 

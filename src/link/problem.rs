@@ -3,7 +3,7 @@
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use super::paste::NotIt;
+use super::paste::PasteError;
 use crate::oauth::id_token::Unproven;
 use crate::oauth::profile::{Flow, Terms};
 use crate::oauth::reply::{Failure, FailureKind};
@@ -197,22 +197,22 @@ impl Problem {
     }
 
     /// The pasted text was not the answer.
-    pub fn paste(not_it: &NotIt) -> Self {
+    pub fn paste(not_it: &PasteError) -> Self {
         let detail = match not_it {
-            NotIt::Denied(Some("access_denied")) => "Start again if that was a mistake.",
-            NotIt::Denied(_) => "Start again; if it stays so, the profile may be wrong.",
-            NotIt::OtherClient => {
+            PasteError::Denied(Some("access_denied")) => "Start again if that was a mistake.",
+            PasteError::Denied(_) => "Start again; if it stays so, the profile may be wrong.",
+            PasteError::OtherClient => {
                 "The attempt goes on. If every answer is like this, unlink the account and link it again: the provider then registers Pixy anew."
             }
-            NotIt::Empty
-            | NotIt::TooLong
-            | NotIt::Rubbish
-            | NotIt::ForeignHost(_)
-            | NotIt::NoState
-            | NotIt::OtherAttempt
-            | NotIt::Twice(_)
-            | NotIt::OtherIssuer
-            | NotIt::NoClientId => "The attempt goes on: paste again.",
+            PasteError::Empty
+            | PasteError::TooLong
+            | PasteError::Rubbish
+            | PasteError::ForeignHost(_)
+            | PasteError::NoState
+            | PasteError::OtherAttempt
+            | PasteError::Twice(_)
+            | PasteError::OtherIssuer
+            | PasteError::NoClientId => "The attempt goes on: paste again.",
         };
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, not_it.code(), not_it.to_string(), detail)
     }
@@ -289,19 +289,19 @@ mod tests {
     #[test]
     fn whoever_pasted_the_wrong_thing_is_told_once_how_to_go_on() {
         for not_it in [
-            NotIt::Empty,
-            NotIt::TooLong,
-            NotIt::Rubbish,
-            NotIt::ForeignHost("news.example".into()),
-            NotIt::NoState,
-            NotIt::OtherAttempt,
-            NotIt::Twice("code"),
-            NotIt::OtherIssuer,
-            NotIt::NoClientId,
-            NotIt::OtherClient,
-            NotIt::Denied(None),
-            NotIt::Denied(Some("access_denied")),
-            NotIt::Denied(Some("server_error")),
+            PasteError::Empty,
+            PasteError::TooLong,
+            PasteError::Rubbish,
+            PasteError::ForeignHost("news.example".into()),
+            PasteError::NoState,
+            PasteError::OtherAttempt,
+            PasteError::Twice("code"),
+            PasteError::OtherIssuer,
+            PasteError::NoClientId,
+            PasteError::OtherClient,
+            PasteError::Denied(None),
+            PasteError::Denied(Some("access_denied")),
+            PasteError::Denied(Some("server_error")),
         ] {
             let Problem { title, detail, .. } = Problem::paste(&not_it);
             let is_over = not_it.ends_the_attempt();

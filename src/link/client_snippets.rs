@@ -11,7 +11,7 @@ use crate::server::Address;
 
 /// What agents of one kind need.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Recipe {
+pub struct ClientSnippet {
     /// As in `pixy env NAME --for …`.
     pub client: &'static str,
     /// For people.
@@ -46,7 +46,7 @@ pub enum Key {
 
 /// Where agents connect, and what they present.
 #[derive(Debug, Clone)]
-pub struct Door {
+pub struct AgentEndpoint {
     /// The listener's address.
     pub address: Address,
     /// The listener is bound to the account: no prefix.
@@ -56,7 +56,7 @@ pub struct Door {
 }
 
 /// The recipes of an account, those that suit its API alone.
-pub fn recipes(account: &Account, door: &Door) -> Vec<Recipe> {
+pub fn recipes(account: &Account, door: &AgentEndpoint) -> Vec<ClientSnippet> {
     let profile = account.profile();
     let root = root(account, door);
     let mut recipes = Vec::new();
@@ -94,7 +94,7 @@ pub fn recipes(account: &Account, door: &Door) -> Vec<Recipe> {
 }
 
 /// `http://127.0.0.1:8700/claude`: what an agent's base URL starts with.
-pub fn root(account: &Account, door: &Door) -> String {
+pub fn root(account: &Account, door: &AgentEndpoint) -> String {
     let prefix = if door.bound { String::new() } else { format!("/{}", account.name()) };
     match &door.address {
         Address::Tcp(address) if address.ip().is_unspecified() => {
@@ -111,11 +111,17 @@ fn prefix_of(profile: &Profile, end: &str) -> Option<String> {
     profile.api.allow.iter().find_map(|rule| rule.path.as_text().strip_suffix(end).map(str::to_owned))
 }
 
-fn anthropic(client: &'static str, title: &'static str, base: &str, key: &Key) -> Recipe {
+fn anthropic(client: &'static str, title: &'static str, base: &str, key: &Key) -> ClientSnippet {
     variables(client, title, &[("ANTHROPIC_BASE_URL", base)], "ANTHROPIC_AUTH_TOKEN", key)
 }
 
-fn variables(client: &'static str, title: &'static str, pairs: &[(&str, &str)], key_name: &str, key: &Key) -> Recipe {
+fn variables(
+    client: &'static str,
+    title: &'static str,
+    pairs: &[(&str, &str)],
+    key_name: &str,
+    key: &Key,
+) -> ClientSnippet {
     let plain =
         pairs.iter().map(|(name, value)| Variable { name: (*name).to_owned(), value: (*value).to_owned(), file: None });
     let file = match key {
@@ -126,11 +132,11 @@ fn variables(client: &'static str, title: &'static str, pairs: &[(&str, &str)], 
         plain.chain([Variable { name: key_name.to_owned(), value: key.plain().to_owned(), file }]).collect();
     let value = |variable: &Variable| if variable.name == key_name { key.for_shell() } else { variable.value.clone() };
     let lines = variables.iter().map(|variable| format!("export {}={}", variable.name, value(variable))).collect();
-    Recipe { client, title, lines, variables }
+    ClientSnippet { client, title, lines, variables }
 }
 
 /// A provider of Codex's own configuration: with the built-in one, Codex insists on its own login.
-fn codex(account: &Account, base: &str, key: &Key) -> Recipe {
+fn codex(account: &Account, base: &str, key: &Key) -> ClientSnippet {
     let name = account.name();
     let mut lines = vec![
         "# in ~/.codex/config.toml".to_owned(),
@@ -144,10 +150,10 @@ fn codex(account: &Account, base: &str, key: &Key) -> Recipe {
     if *key != Key::Any {
         lines.push(format!("env_key = \"PIXY_AGENT_KEY\" # export PIXY_AGENT_KEY={}", key.for_shell()));
     }
-    Recipe { client: "codex", title: "Codex", lines, variables: Vec::new() }
+    ClientSnippet { client: "codex", title: "Codex", lines, variables: Vec::new() }
 }
 
-fn opencode(account: &Account, base: &str, key: &Key) -> Recipe {
+fn opencode(account: &Account, base: &str, key: &Key) -> ClientSnippet {
     let name = account.name();
     let lines = vec![
         "// in opencode.json".to_owned(),
@@ -162,10 +168,10 @@ fn opencode(account: &Account, base: &str, key: &Key) -> Recipe {
         "  }".to_owned(),
         "}".to_owned(),
     ];
-    Recipe { client: "opencode", title: "opencode", lines, variables: Vec::new() }
+    ClientSnippet { client: "opencode", title: "opencode", lines, variables: Vec::new() }
 }
 
-fn curl(profile: &Profile, root: &str, key: &Key) -> Recipe {
+fn curl(profile: &Profile, root: &str, key: &Key) -> ClientSnippet {
     let messages = prefix_of(profile, "/v1/messages").map(|prefix| format!("{prefix}/v1/messages"));
     let chat = prefix_of(profile, "/chat/completions").map(|prefix| format!("{prefix}/chat/completions"));
     let (path, body) = match (profile.api.errors, messages, chat) {
@@ -179,7 +185,7 @@ fn curl(profile: &Profile, root: &str, key: &Key) -> Recipe {
         _ => {
             let first = profile.api.allow.iter().find(|rule| rule.method == http::Method::GET);
             let path = first.map_or_else(|| "/".to_owned(), |rule| rule.path.as_text());
-            return Recipe {
+            return ClientSnippet {
                 client: "curl",
                 title: "curl",
                 lines: vec![format!("curl {root}{path}")],
@@ -191,7 +197,7 @@ fn curl(profile: &Profile, root: &str, key: &Key) -> Recipe {
     if *key != Key::Any {
         let _ = write!(line, " -H \"authorization: Bearer {}\"", key.for_shell().trim_matches('"')); // a String takes it
     }
-    Recipe { client: "curl", title: "curl", lines: vec![line], variables: Vec::new() }
+    ClientSnippet { client: "curl", title: "curl", lines: vec![line], variables: Vec::new() }
 }
 
 impl Key {
