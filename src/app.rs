@@ -2,7 +2,7 @@
 
 mod listeners;
 mod reload;
-mod signs;
+mod endpoints;
 
 use std::fmt;
 use std::io;
@@ -31,10 +31,10 @@ use crate::traces::Traces;
 use crate::upstream::{RootsError, Upstream};
 use crate::vault::{self, Vault, VaultError};
 
+use endpoints::Endpoints;
 use listeners::{Listeners, Prepared, Services};
 use reload::Reloading;
 pub use reload::Watched;
-use signs::Signs;
 
 /// A refresh under way is waited for this long: longer than the token endpoint may take.
 const LAST_REFRESH: Duration = Duration::from_secs(35);
@@ -127,7 +127,7 @@ pub async fn start_beside(config: Config, neighbours: Neighbours) -> Result<Runn
     let (changes, seen) = watch::channel(0);
 
     let prepared = listeners::prepare(&[], &config).await.map_err(|unbound| unbound.error)?;
-    let signs = Signs::new(&config, &prepared);
+    let signs = Endpoints::new(&config, &prepared);
 
     let shared = account::AccountServices {
         vault: vault.clone(),

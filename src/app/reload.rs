@@ -12,8 +12,8 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
+use super::endpoints::Endpoints;
 use super::listeners::{Prepared, Unbound};
-use super::signs::Signs;
 use super::{Running, StartError, proxy_limits, wanted};
 use crate::account;
 use crate::config::{self, Config, Env};
@@ -29,7 +29,7 @@ pub(super) struct Reloading {
     pub(super) config: Config,
     pub(super) shared: account::AccountServices,
     pub(super) proxy: Arc<proxy::ProxyServices>,
-    pub(super) signs: Signs,
+    pub(super) signs: Endpoints,
     /// What was wrong with the file when it was read last.
     pub(super) problem: watch::Sender<Option<String>>,
 }

@@ -15,7 +15,7 @@ use crate::vault;
 
 /// As it is now; whoever tells it looks each time.
 #[derive(Clone)]
-pub(super) struct Signs {
+pub(super) struct Endpoints {
     agents: Arc<ArcSwap<Agents>>,
     pub(super) facts: Arc<ArcSwap<Facts>>,
     /// The page's own address, while it is on.
@@ -29,7 +29,7 @@ struct Agents {
     keys: Vec<(Vec<AccountName>, Option<PathBuf>)>,
 }
 
-impl Signs {
+impl Endpoints {
     pub(super) fn new(config: &Config, prepared: &Prepared) -> Self {
         let page = prepared.page().cloned().map(Arc::new);
         Self {
