@@ -18,7 +18,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Config, Env};
 use crate::metrics::Metrics;
 use crate::oauth::profile::Profile;
-use crate::oauth::reply::{self, FailureKind, LONGEST_LIFETIME, LONGEST_RETRY_AFTER};
+use crate::oauth::token_response::{self, FailureKind, LONGEST_LIFETIME, LONGEST_RETRY_AFTER};
 use crate::secret::Secret;
 use crate::upstream::{self, Fetched, Upstream};
 use crate::vault::Vault;
@@ -58,7 +58,7 @@ pub fn token_reply(data: &[u8]) {
     let status = StatusCode::from_u16(status).expect("it is one");
     let fetched = Fetched { status, headers, body: Zeroizing::new(body.to_vec()) };
     let profile = &WORLD.profiles[usize::from(*field) % WORLD.profiles.len()];
-    match reply::sort(profile, &fetched, Timestamp::from_seconds(1_795_000_000)) {
+    match token_response::sort(profile, &fetched, Timestamp::from_seconds(1_795_000_000)) {
         Ok(tokens) => {
             assert_eq!(status, StatusCode::OK);
             for token in [Some(&tokens.access_token), tokens.refresh_token.as_ref()].into_iter().flatten() {

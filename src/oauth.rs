@@ -4,10 +4,10 @@
 
 pub mod device;
 pub mod discovery;
-pub mod exchange;
+pub mod token_endpoint;
 pub mod id_token;
 pub mod identity;
 pub mod pkce;
 pub mod profile;
-pub mod reply;
+pub mod token_response;
 pub mod revoke;

@@ -20,9 +20,9 @@ use super::state::{self, Record, Renewal};
 use super::{Account, Ask, Bearer, Inner, State, View, random_fraction};
 use crate::clock::Tick;
 use crate::oauth::discovery;
-use crate::oauth::exchange::{self, Grant};
 use crate::oauth::profile::Profile;
-use crate::oauth::reply::{Failure, FailureKind, Tokens};
+use crate::oauth::token_endpoint::{self, Grant};
+use crate::oauth::token_response::{Failure, FailureKind, Tokens};
 use crate::vault::VaultError;
 
 /// The keeper looks again at least this often: tokio's timers stand still while a laptop sleeps.
@@ -187,8 +187,15 @@ impl Account {
             Renewal::None => return Err(Failure::nothing_to_renew_with()),
         };
         let parts = &self.parts;
-        exchange::call(&parts.upstream, profile, &token_url, login.client_id.as_deref(), grant, parts.clock.wall())
-            .await
+        token_endpoint::call(
+            &parts.upstream,
+            profile,
+            &token_url,
+            login.client_id.as_deref(),
+            grant,
+            parts.clock.wall(),
+        )
+        .await
     }
 
     async fn discover(&self, profile: &Profile) -> Result<url::Url, Failure> {

@@ -18,7 +18,7 @@ use url::Url;
 
 use super::pending_revocation::PendingRevocation;
 use crate::clock::{Tick, Timestamp};
-use crate::oauth::reply::{Failure, FailureKind, NotBefore, Tokens};
+use crate::oauth::token_response::{Failure, FailureKind, NotBefore, Tokens};
 use crate::secret::Secret;
 
 /// So many unknown answers in a row are taken as the end of the grant.

@@ -7,10 +7,10 @@ use super::attempt::{Bound, Failed, Spending, Stage};
 use super::problem::Problem;
 use super::{Identified, Linker};
 use crate::account::{Account, Login, Renewal, State, Unlinked};
-use crate::oauth::exchange::{self, Grant};
 use crate::oauth::id_token::{self, Expected};
 use crate::oauth::profile::Profile;
-use crate::oauth::reply::Tokens;
+use crate::oauth::token_endpoint::{self, Grant};
+use crate::oauth::token_response::Tokens;
 use crate::secret::Secret;
 
 /// Seconds between the tries to give back a login that is stored nowhere.
@@ -43,7 +43,7 @@ impl Linker {
                     state: spending.state.as_ref(),
                 };
                 let now = self.clock.wall();
-                exchange::call(&self.upstream, &profile, token_url, exchange.client_id.as_deref(), grant, now)
+                token_endpoint::call(&self.upstream, &profile, token_url, exchange.client_id.as_deref(), grant, now)
                     .await
                     .map_err(|failure| Problem::exchange(token_url.host_str().unwrap_or(&profile.title), &failure))
             }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::paste::PasteError;
 use crate::oauth::id_token::Unproven;
 use crate::oauth::profile::{Flow, Terms};
-use crate::oauth::reply::{Failure, FailureKind};
+use crate::oauth::token_response::{Failure, FailureKind};
 use crate::server::Rejection;
 
 /// What happened, whose side it is on, and what to do.

@@ -6,9 +6,9 @@ use super::Linker;
 use super::problem::Problem;
 use crate::account::{Account, Login, Renewal};
 use crate::oauth::discovery;
-use crate::oauth::exchange::{self, Grant};
 use crate::oauth::profile::Flow;
-use crate::oauth::reply::Tokens;
+use crate::oauth::token_endpoint::{self, Grant};
+use crate::oauth::token_response::Tokens;
 use crate::secret::Secret;
 
 impl Linker {
@@ -36,7 +36,7 @@ impl Linker {
         let client_id = profile.link.client_id.clone();
         let grant = Grant::ClientSecret(&secret);
         let now = self.clock.wall();
-        let tokens = exchange::call(&self.upstream, &profile, &token_url, client_id.as_deref(), grant, now)
+        let tokens = token_endpoint::call(&self.upstream, &profile, &token_url, client_id.as_deref(), grant, now)
             .await
             .map_err(|failure| Problem::exchange(token_url.host_str().unwrap_or(&profile.title), &failure))?;
         let login = self.login(&profile, client_id, Some(&endpoints), tokens);

@@ -8,10 +8,10 @@ use serde_json::Value;
 use url::Url;
 
 use super::discovery::Endpoints;
-use super::exchange::{self, Fields, Grant};
 use super::pkce::Verifier;
 use super::profile::{BodyKind, Device, HandedCode, Profile};
-use super::reply::{self, Failure, FailureKind, Tokens};
+use super::token_endpoint::{self, Fields, Grant};
+use super::token_response::{self, Failure, FailureKind, Tokens};
 use crate::clock::Timestamp;
 use crate::secret::Secret;
 use crate::upstream::{Upstream, is_loopback_host};
@@ -100,9 +100,10 @@ pub async fn begin(
         fields.apply(parameters);
     }
     let kind = if handed_code.is_some() { BodyKind::Json } else { BodyKind::Form };
-    let fetched = exchange::post(upstream, url, kind, &fields).await.map_err(|error| Failure::from_send(&error))?;
+    let fetched =
+        token_endpoint::post(upstream, url, kind, &fields).await.map_err(|error| Failure::from_send(&error))?;
     let document = serde_json::from_slice::<Value>(&fetched.body).ok();
-    if let Some(failure) = reply::refusal(profile, &fetched, document.as_ref()) {
+    if let Some(failure) = token_response::refusal(profile, &fetched, document.as_ref()) {
         return Err(failure);
     }
     let fallback = profile.link.device.as_ref().and_then(|device| device.verification_url.as_ref());
@@ -125,7 +126,7 @@ pub async fn ask(
     }
     let Some(token_url) = &endpoints.token else { return Answer::Over(Failure::not_discovered()) };
     let grant = Grant::DeviceCode(&authorization.device_code);
-    match exchange::call(upstream, profile, token_url, client_id, grant, now).await {
+    match token_endpoint::call(upstream, profile, token_url, client_id, grant, now).await {
         Ok(tokens) => Answer::Allowed(Box::new(Allowed::Tokens(tokens))),
         Err(failure) => sort(failure),
     }
@@ -183,7 +184,7 @@ async fn ask_for_code(
     let mut fields = Fields::default();
     fields.set("device_auth_id", authorization.device_code.expose());
     fields.set("user_code", &authorization.user_code);
-    let fetched = match exchange::post(upstream, &handed_code.url, BodyKind::Json, &fields).await {
+    let fetched = match token_endpoint::post(upstream, &handed_code.url, BodyKind::Json, &fields).await {
         Ok(fetched) => fetched,
         Err(error) => return sort(Failure::from_send(&error)),
     };
@@ -191,10 +192,10 @@ async fn ask_for_code(
         return Answer::Pending;
     }
     let document = serde_json::from_slice::<Value>(&fetched.body).ok();
-    if let Some(failure) = reply::refusal(profile, &fetched, document.as_ref()) {
+    if let Some(failure) = token_response::refusal(profile, &fetched, document.as_ref()) {
         return sort(failure);
     }
-    let field = |name: &str| document.as_ref()?.get(name)?.as_str().filter(|text| reply::is_token(text));
+    let field = |name: &str| document.as_ref()?.get(name)?.as_str().filter(|text| token_response::is_token(text));
     match (field("authorization_code"), field("code_verifier").and_then(Verifier::handed_out)) {
         (Some(code), Some(verifier)) => Answer::Allowed(Box::new(Allowed::Code {
             code: Secret::new(code.to_owned()),
@@ -208,8 +209,8 @@ async fn ask_for_code(
 /// The reply of either kind of server; `None` when it cannot be used.
 fn read(reply: &Value, fallback: Option<&Url>) -> Option<Authorization> {
     let text = |names: [&str; 2]| names.iter().find_map(|name| reply.get(name)?.as_str());
-    let span = |name: &str| reply::seconds(reply.get(name)).filter(|seconds| *seconds > 0.0);
-    let device_code = text(["device_code", "device_auth_id"]).filter(|code| reply::is_token(code))?;
+    let span = |name: &str| token_response::seconds(reply.get(name)).filter(|seconds| *seconds > 0.0);
+    let device_code = text(["device_code", "device_auth_id"]).filter(|code| token_response::is_token(code))?;
     let user_code = text(["user_code", "usercode"]).filter(|code| is_typeable(code))?;
     let verification_url = match text(["verification_uri", "verification_url"]) {
         Some(address) => for_a_person(address)?,

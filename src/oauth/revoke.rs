@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::exchange::{self, Fields};
 use super::profile::Revoke;
-use super::reply;
+use super::token_endpoint::{self, Fields};
+use super::token_response;
 use crate::secret::Secret;
 use crate::upstream::Upstream;
 
@@ -52,10 +52,10 @@ pub async fn revoke(
     if let Some(client_id) = client_id {
         fields.set("client_id", client_id);
     }
-    match exchange::post_within(TIMEOUT, upstream, &settings.url, settings.body, &fields).await {
+    match token_endpoint::post_within(TIMEOUT, upstream, &settings.url, settings.body, &fields).await {
         Ok(answer) if answer.status.is_success() => Revoked::Yes,
         Ok(answer) if answer.status.is_server_error() || matches!(answer.status.as_u16(), 408 | 429) => {
-            Revoked::NotNow(reply::retry_after(&answer.headers))
+            Revoked::NotNow(token_response::retry_after(&answer.headers))
         }
         Ok(_) => Revoked::Refused,
         Err(_) => Revoked::NotNow(None),

@@ -9,7 +9,7 @@ use super::plan::{Crash, Disk, Plan, Point, Reply};
 use super::server::Server;
 use crate::account::state::{Login, Record, Renewal, Standing, Timing, backoff};
 use crate::clock::{Clock, Tick, Timestamp};
-use crate::oauth::reply::{Failure, FailureKind, Tokens};
+use crate::oauth::token_response::{Failure, FailureKind, Tokens};
 use crate::secret::Secret;
 
 /// All that is remembered across a crash, and what has been seen.

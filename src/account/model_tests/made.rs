@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::server::Pair;
 use crate::account::state::{Login, Record, Renewal};
 use crate::clock::Timestamp;
-use crate::oauth::reply::{Failure, FailureKind, NotBefore, Tokens};
+use crate::oauth::token_response::{Failure, FailureKind, NotBefore, Tokens};
 use crate::secret::Secret;
 
 pub fn wall(truth: Duration, ahead: i64) -> Timestamp {

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::pkce::Verifier;
 use super::profile::{BodyKind, Profile};
-use super::reply::{self, Failure, Tokens};
+use super::token_response::{self, Failure, Tokens};
 use crate::clock::Timestamp;
 use crate::secret::Secret;
 use crate::upstream::{Body, Fetched, SendError, Upstream};
@@ -57,7 +57,7 @@ pub async fn call(
     let fields = fields(profile, client_id, grant);
     let answer = post(upstream, token_url, profile.token.body, &fields).await;
     match answer {
-        Ok(fetched) => reply::sort(profile, &fetched, now),
+        Ok(fetched) => token_response::sort(profile, &fetched, now),
         Err(error) => Err(Failure::from_send(&error)),
     }
 }
