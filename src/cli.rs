@@ -6,15 +6,15 @@
 
 mod control;
 mod doctor;
-mod house;
+mod vault_admin;
 mod inspect;
 mod link;
 mod log;
-mod screen;
+mod terminal;
 mod serve;
 mod show;
 mod status;
-mod turn;
+mod log_buffer;
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
@@ -185,11 +185,11 @@ pub fn main() -> ExitCode {
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Usage(text)) => {
-            screen::complain(text.trim_end());
+            terminal::complain(text.trim_end());
             ExitCode::from(64)
         }
         Err(Failure::Runtime(text)) => {
-            screen::complain(&format!("pixy: {}", text.trim_end()));
+            terminal::complain(&format!("pixy: {}", text.trim_end()));
             ExitCode::FAILURE
         }
     }
@@ -234,9 +234,9 @@ fn run(cli: Cli) -> Result<(), Failure> {
             println!("{}", crate::vault::new_key().expose());
             Ok(())
         }
-        Command::Key { what: KeyCommand::Rotate } => house::rotate(&running()?),
-        Command::Export { file } => house::export(&running()?, &file),
-        Command::Import { file, replace } => house::import(&running()?, &file, replace),
+        Command::Key { what: KeyCommand::Rotate } => vault_admin::rotate(&running()?),
+        Command::Export { file } => vault_admin::export(&running()?, &file),
+        Command::Import { file, replace } => vault_admin::import(&running()?, &file, replace),
         Command::Doctor(options) => doctor::doctor(&options, || config::load(cli.config.as_deref())),
         Command::Health => show::health(&running()?),
         Command::Run { name, command } => show::run(&running()?, &name, &command),
@@ -256,7 +256,7 @@ fn runtime_of(io_threads: usize) -> Result<tokio::runtime::Runtime, Failure> {
     if io_threads > 1 {
         builder.worker_threads(io_threads);
     } else {
-        builder.on_thread_park(turn::write_out);
+        builder.on_thread_park(log_buffer::write_out);
     }
     builder
         .enable_all()

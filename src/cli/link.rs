@@ -1,7 +1,7 @@
 //! `pixy link NAME`: the whole of linking, in a terminal or a pipe.
 
 mod qr;
-mod words;
+mod messages;
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader, Lines, Stdin};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::control::{Control, Refused};
-use super::screen::{Place, Screen, ask, complain, say, say_step};
+use super::terminal::{Place, Screen, ask, complain, say, say_step};
 use super::{Failure, is_terminal, runtime, told};
 
 /// How often it is looked how far the attempt is.
@@ -102,7 +102,7 @@ impl Session<'_> {
         let begun = self.control.call(Method::POST, &format!("/api/accounts/{}/attempts", self.name), None).await?;
         let id = begun["attempt"].as_str().unwrap_or_default();
         let title = account["title"].as_str().unwrap_or(self.name);
-        self.tell("begun", &begun, || words::begun(&begun, title, self.screen, Place::find()));
+        self.tell("begun", &begun, || messages::begun(&begun, title, self.screen, Place::find()));
         let decided = tokio::select! {
             decided = self.decide(&begun, id, yes, typed) => decided,
             () = stop.asked() => {
@@ -123,7 +123,7 @@ impl Session<'_> {
     /// Until the person has said that it is them.
     async fn decide(&self, begun: &Value, id: &str, yes: bool, typed: &mut Typed) -> Result<(), Ended> {
         let found = self.identify(begun, id, typed).await?;
-        self.tell("identified", &found, || format!("\n{}", words::identified(&found, self.screen)));
+        self.tell("identified", &found, || format!("\n{}", messages::identified(&found, self.screen)));
         if yes || self.confirmed(typed).await {
             return Ok(());
         }
@@ -202,7 +202,7 @@ impl Session<'_> {
     async fn linked(&self) -> Result<(), Ended> {
         let recipes = self.control.call(Method::GET, &format!("/api/accounts/{}/env", self.name), None).await?;
         let told = json!({ "account": self.name, "env": recipes });
-        self.tell("linked", &told, || words::linked(self.name, &recipes, self.screen));
+        self.tell("linked", &told, || messages::linked(self.name, &recipes, self.screen));
         Ok(())
     }
 

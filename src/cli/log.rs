@@ -16,7 +16,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use super::turn::Turn;
+use super::log_buffer::Turn;
 use super::{LogFormat, LogLevel, LogOptions};
 
 /// The level is Pixy's own: what libraries say at `trace` may hold what they carry, so they are kept at `info` whatever is asked

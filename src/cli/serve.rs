@@ -2,7 +2,7 @@
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Failure, LogOptions, log, runtime_of, turn};
+use super::{Failure, LogOptions, log, log_buffer, runtime_of};
 use crate::account::State;
 use crate::app::{self, Running};
 use crate::config::{self, Config, Env};
@@ -21,7 +21,7 @@ pub(super) fn serve(mut config: Config, options: &LogOptions, mut guards: Guards
     let (file, env) = (config.file.clone(), Env::read());
     let runtime = runtime_of(config.io_threads)?;
     if config.io_threads == 1 {
-        turn::keep_lines();
+        log_buffer::keep_lines();
     }
     let outcome = runtime.block_on(async {
         let failed = |error: &dyn std::fmt::Display| Failure::Runtime(error.to_string());
@@ -47,7 +47,7 @@ pub(super) fn serve(mut config: Config, options: &LogOptions, mut guards: Guards
         tracing::info!("going down: open streams may finish");
         running.stop().await.map_err(|what| failed(&what))
     });
-    turn::write_out();
+    log_buffer::write_out();
     runtime.shutdown_background();
     outcome
 }

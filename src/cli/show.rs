@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::control::Control;
-use super::screen::say;
+use super::terminal::say;
 use super::{Failure, runtime};
 use crate::link::Variable;
 

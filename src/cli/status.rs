@@ -6,7 +6,7 @@ use http::Method;
 use serde_json::Value;
 
 use super::control::Control;
-use super::screen::{Mark, Screen, say};
+use super::terminal::{Mark, Screen, say};
 use super::{Failure, runtime};
 use crate::clock::Clock;
 

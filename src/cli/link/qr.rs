@@ -3,7 +3,7 @@
 use qrcode::types::Color;
 use qrcode::{EcLevel, QrCode};
 
-use crate::cli::screen::Screen;
+use crate::cli::terminal::Screen;
 
 /// Around the code, so that a camera finds it (ISO/IEC 18004).
 const QUIET_ZONE: usize = 4;

@@ -6,7 +6,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::qr;
-use crate::cli::screen::{Mark, Place, Screen};
+use crate::cli::terminal::{Mark, Place, Screen};
 use crate::clock::Clock;
 
 /// What to do in the browser, once an attempt has begun.
