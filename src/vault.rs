@@ -21,14 +21,14 @@ use crate::secret::Secret;
 
 mod error;
 mod export;
-mod fields;
+mod codec;
 mod file;
 #[cfg(feature = "doors")]
 pub(crate) mod benching;
 #[cfg(any(fuzzing, feature = "doors"))]
 pub(crate) mod fuzzing;
 mod key;
-mod marks;
+mod high_water;
 mod records;
 mod rotate;
 mod seal;
@@ -41,8 +41,8 @@ pub use key::new_key;
 pub use rotate::RotationReport;
 
 use file::{FileStore, Lock};
+use high_water::HighWaterMarks;
 use key::{Cost, Keyring};
-use marks::Marks;
 use seal::StoreId;
 
 /// Where records are kept and what opens them.
@@ -102,7 +102,7 @@ struct Inner {
 
 struct State {
     keys: Keyring,
-    marks: Marks,
+    marks: HighWaterMarks,
 }
 
 /// Makes the directories of records, state and key (0700) where they are missing; [`Vault::open`] does it too, but for the key's
@@ -174,7 +174,7 @@ impl Vault {
         let fresh = store.list()?.is_empty();
         let id = StoreId::read_or_make(directory, fresh)?;
         let keys = Keyring::open(&settings.key, directory, id, fresh, cost)?;
-        let marks = Marks::load(&settings.state_dir, id, &clock)?;
+        let marks = HighWaterMarks::load(&settings.state_dir, id, &clock)?;
         let state = Mutex::new(State { keys, marks });
         let inner = Inner { store, id, clock, state, rotating: Mutex::new(()), export_cost: cost, _locks: locks };
         inner.verify()?;

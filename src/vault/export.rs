@@ -15,8 +15,8 @@ use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use super::Inner;
+use super::codec::{self, Reader};
 use super::error::VaultError;
-use super::fields::{self, Reader};
 use super::key::Cost;
 use crate::name::AccountName;
 use crate::secret::{Secret, fill_random};
@@ -98,10 +98,10 @@ fn seal(logins: &[Login], passphrase: &Secret, cost: Cost) -> Option<Vec<u8>> {
     let size: usize = logins.iter().map(|login| login.plaintext.len() + login.provider.len() + 128).sum();
     let mut body = Zeroizing::new(Vec::with_capacity(size + 16));
     for login in logins {
-        fields::put(&mut body, login.account.as_str().as_bytes());
-        fields::put(&mut body, login.provider.as_bytes());
-        fields::put(&mut body, &login.generation.to_be_bytes());
-        fields::put(&mut body, &login.plaintext);
+        codec::put(&mut body, login.account.as_str().as_bytes());
+        codec::put(&mut body, login.provider.as_bytes());
+        codec::put(&mut body, &login.generation.to_be_bytes());
+        codec::put(&mut body, &login.plaintext);
     }
 
     let (mut salt, mut nonce) = ([0; 16], [0; 24]);

@@ -16,7 +16,7 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
-use super::fields::{self, Reader};
+use super::codec::{self, Reader};
 use crate::secret::fill_random;
 
 /// One vault; made with it, and never the same on two machines unless the vault itself was moved.
@@ -73,8 +73,8 @@ pub(super) fn seal(key: &RecordKey, place: &Place<'_>, generation: u64, plaintex
     record.extend_from_slice(&key.commitment);
     record.extend_from_slice(&place.store.0);
     record.extend_from_slice(&generation.to_be_bytes());
-    fields::put(&mut record, place.account.as_bytes());
-    fields::put(&mut record, place.provider.as_bytes());
+    codec::put(&mut record, place.account.as_bytes());
+    codec::put(&mut record, place.provider.as_bytes());
     let associated = associated_data(&record, place, generation);
 
     let mut nonce = [0; NONCE];
@@ -178,12 +178,12 @@ impl<'a> Header<'a> {
 
 fn associated_data(header: &[u8], place: &Place<'_>, generation: u64) -> Vec<u8> {
     let mut out = Vec::with_capacity(2 * header.len() + 128);
-    fields::put(&mut out, header);
-    fields::put(&mut out, &[VERSION]);
-    fields::put(&mut out, &place.store.0);
-    fields::put(&mut out, place.account.as_bytes());
-    fields::put(&mut out, place.provider.as_bytes());
-    fields::put(&mut out, &generation.to_be_bytes());
+    codec::put(&mut out, header);
+    codec::put(&mut out, &[VERSION]);
+    codec::put(&mut out, &place.store.0);
+    codec::put(&mut out, place.account.as_bytes());
+    codec::put(&mut out, place.provider.as_bytes());
+    codec::put(&mut out, &generation.to_be_bytes());
     out
 }
 

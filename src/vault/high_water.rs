@@ -19,7 +19,7 @@ use crate::secret::base64_url;
 
 /// The marks of one store; a directory may keep those of others, for a person may switch between vaults.
 #[derive(Debug)]
-pub(super) struct Marks {
+pub(super) struct HighWaterMarks {
     directory: PathBuf,
     store: String,
     file: Document,
@@ -32,7 +32,7 @@ struct Document {
     stores: BTreeMap<String, BTreeMap<String, u64>>,
 }
 
-impl Marks {
+impl HighWaterMarks {
     /// Reads the marks.
     ///
     /// No file: the marks start from what is stored. To refuse would turn each lost state directory (a new container with
@@ -61,7 +61,7 @@ impl Marks {
         self.file.stores.get(&self.store).and_then(|marks| marks.get(account.as_str())).copied().unwrap_or(0)
     }
 
-    /// Sets a mark in memory; [`Marks::save`] makes it last.
+    /// Sets a mark in memory; [`HighWaterMarks::save`] makes it last.
     pub(super) fn set(&mut self, account: &AccountName, generation: u64) {
         self.file.stores.entry(self.store.clone()).or_default().insert(account.as_str().to_owned(), generation);
     }
@@ -103,8 +103,8 @@ const VERSION: u32 = 1;
 mod tests {
     use super::*;
 
-    fn load(directory: &Path, store: u8) -> Marks {
-        Marks::load(directory, StoreId([store; 16]), &Clock::default()).unwrap()
+    fn load(directory: &Path, store: u8) -> HighWaterMarks {
+        HighWaterMarks::load(directory, StoreId([store; 16]), &Clock::default()).unwrap()
     }
 
     #[test]
