@@ -5,7 +5,7 @@
 
 mod body;
 mod dial;
-mod frames;
+mod h2_settings;
 mod h1;
 mod h2;
 mod head;

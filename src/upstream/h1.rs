@@ -28,7 +28,7 @@ pub(super) struct Http1 {
     sender: http1::SendRequest<Outbound>,
     /// Nothing when it has ended.
     connection: Option<Pin<Box<Connection>>>,
-    bell: Arc<Bell>,
+    bell: Arc<ConnectionWaker>,
     /// Rings it.
     waker: Waker,
     reused: bool,
@@ -44,7 +44,7 @@ type Connection = http1::Connection<Stream, Outbound>;
 /// Wakes whoever holds a connection. Its socket, and hyper's channels between it and the messages on it, know this alone: they
 /// would wake whoever polled last, and that is another task from request to request, or the one that runs just now.
 #[derive(Default)]
-struct Bell {
+struct ConnectionWaker {
     holder: AtomicWaker,
     rung: AtomicBool,
 }
@@ -52,7 +52,7 @@ struct Bell {
 /// Begins HTTP/1.1 on a stream, for the pool.
 pub(super) async fn open(origin: &Arc<Origin>, stream: Stream) -> Result<Http1, BoxError> {
     let (sender, connection) = builder().handshake(stream).await?;
-    let bell = Arc::<Bell>::default();
+    let bell = Arc::<ConnectionWaker>::default();
     let waker = Waker::from(Arc::clone(&bell));
     let (keep, origin) = (origin.tuning.idle, Arc::downgrade(origin));
     let connection = Some(Box::pin(connection));
@@ -110,7 +110,7 @@ async fn others_first() {
     .await;
 }
 
-impl Wake for Bell {
+impl Wake for ConnectionWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }

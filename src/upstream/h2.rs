@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::body::{Held, Incoming, Outbound};
 use super::dial::Stream;
-use super::frames::{Tap, Told};
+use super::h2_settings::{Settings, Tap};
 use super::pool::Origin;
 use super::{Body, BoxError, Failure, Tuning, Unclear, head};
 
@@ -33,7 +33,7 @@ type Connection = http2::Connection<TokioIo<Tap<TokioIo<Stream>>>, Outbound, Tok
 /// Begins HTTP/2 on a stream, for the pool, and waits until its server has said how many streams it allows: h2 would
 /// queue those beyond the limit, behind streams that last for minutes.
 pub(super) async fn open(origin: &Arc<Origin>, stream: Stream, patience: Duration) -> Result<(), BoxError> {
-    let (tell, mut told) = watch::channel(Told::default());
+    let (tell, mut told) = watch::channel(Settings::default());
     let stream = TokioIo::new(Tap::new(TokioIo::new(stream), tell));
     let (sender, connection) = builder(&origin.tuning).handshake(stream).await?;
     let id = origin.number();
@@ -41,7 +41,7 @@ pub(super) async fn open(origin: &Arc<Origin>, stream: Stream, patience: Duratio
     origin.admit(id, sender);
     let first = told.wait_for(|told| told.streams.is_some());
     match tokio::time::timeout(patience, first).await.map(|told| told.map(|told| *told)) {
-        Ok(Ok(Told { streams: Some(streams), going_away: false })) if streams > 0 => {
+        Ok(Ok(Settings { streams: Some(streams), going_away: false })) if streams > 0 => {
             origin.opened(id, streams);
             Ok(())
         }
@@ -108,7 +108,7 @@ impl Drop for Slot {
 }
 
 /// Follows what the server says until the connection takes no new streams; those on it are moved by tasks of hyper's.
-async fn drive(connection: Connection, mut told: watch::Receiver<Told>, origin: Weak<Origin>, id: u64) {
+async fn drive(connection: Connection, mut told: watch::Receiver<Settings>, origin: Weak<Origin>, id: u64) {
     let mut connection = std::pin::pin!(connection);
     let Some(idle) = origin.upgrade().map(|origin| origin.tuning.idle) else { return };
     let mut look = std::pin::pin!(tokio::time::sleep(idle));

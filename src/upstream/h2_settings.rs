@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 /// What the server has said so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Told {
+pub(super) struct Settings {
     /// How many streams it allows at once; `None` before its first SETTINGS, which must be its first frame (RFC 9113 §3.4).
     pub(super) streams: Option<u32>,
     /// It sent GOAWAY: it takes no new streams.
@@ -23,11 +23,11 @@ pub(super) struct Told {
 pub(super) struct Tap<T> {
     inner: T,
     walker: Walker,
-    told: watch::Sender<Told>,
+    told: watch::Sender<Settings>,
 }
 
 impl<T> Tap<T> {
-    pub(super) fn new(inner: T, told: watch::Sender<Told>) -> Self {
+    pub(super) fn new(inner: T, told: watch::Sender<Settings>) -> Self {
         Self { inner, walker: Walker::default(), told }
     }
 }
@@ -79,7 +79,7 @@ struct Walker {
     /// What is left of the frame's payload.
     left: usize,
     in_settings: bool,
-    told: Told,
+    told: Settings,
 }
 
 impl Walker {
@@ -145,7 +145,7 @@ mod tests {
         [&length[1..], &[kind, flags, 0, 0, 0, 0], payload].concat()
     }
 
-    fn told(bytes: &[u8], cut: usize) -> Told {
+    fn told(bytes: &[u8], cut: usize) -> Settings {
         let mut walker = Walker::default();
         bytes.chunks(cut).for_each(|piece| {
             walker.walk(piece);
@@ -163,26 +163,26 @@ mod tests {
         for first in [[window, limit].concat(), [limit, window].concat(), limit.to_vec()] {
             let mut bytes = frame(SETTINGS, 0, &first);
             for cut in 1..40 {
-                assert_eq!(told(&bytes, cut), Told { streams: Some(10), going_away: false }, "{cut}");
+                assert_eq!(told(&bytes, cut), Settings { streams: Some(10), going_away: false }, "{cut}");
             }
             bytes.extend([frame(SETTINGS, ACK, &[]), data.clone(), lower.clone(), data.clone(), end.clone()].concat());
             for cut in 1..200 {
-                assert_eq!(told(&bytes, cut), Told { streams: Some(7), going_away: true }, "{cut}");
+                assert_eq!(told(&bytes, cut), Settings { streams: Some(7), going_away: true }, "{cut}");
             }
         }
     }
 
     #[test]
     fn settings_without_a_limit_mean_no_limit_and_no_settings_mean_nothing() {
-        let none = Told { streams: Some(u32::MAX), going_away: false };
+        let none = Settings { streams: Some(u32::MAX), going_away: false };
         assert_eq!(told(&frame(SETTINGS, 0, &[]), 3), none);
         assert_eq!(told(&frame(SETTINGS, 0, &[0, 4, 0, 1, 0, 0]), 3), none);
         // Later SETTINGS without it leave it as it was.
         let both = [frame(SETTINGS, 0, &[0, 3, 0, 0, 0, 1]), frame(SETTINGS, 0, &[0, 4, 0, 1, 0, 0])].concat();
-        assert_eq!(told(&both, 5), Told { streams: Some(1), going_away: false });
+        assert_eq!(told(&both, 5), Settings { streams: Some(1), going_away: false });
         let mut walker = Walker::default();
         assert!(!walker.walk(&frame(SETTINGS, ACK, &[])) && !walker.walk(&frame(0, 0, &[1; 9])));
-        assert_eq!(walker.told, Told::default());
+        assert_eq!(walker.told, Settings::default());
         assert!(walker.walk(&frame(SETTINGS, 0, &[])) && !walker.walk(&frame(SETTINGS, 0, &[])));
     }
 }
