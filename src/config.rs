@@ -10,11 +10,11 @@ mod build;
 mod check;
 mod env;
 mod fault;
-mod node;
-mod place;
+mod spanned_yaml;
+mod state_dir;
 mod profile;
 mod raw;
-mod scope;
+mod diagnostics;
 mod shipped;
 mod value;
 
@@ -27,9 +27,9 @@ use serde_json::Value;
 pub use env::{Env, traces, variable, variables};
 pub use fault::{Fault, Faults};
 
+use diagnostics::{Scope, Sink};
 use fault::Source;
-use node::Node;
-use scope::{Scope, Sink};
+use spanned_yaml::Node;
 
 use crate::name::AccountName;
 use crate::oauth::profile::{Flow, Profile, TermsStatus};
@@ -59,7 +59,7 @@ pub fn load_with(explicit: Option<&Path>, env: &Env) -> Result<Config, Faults> {
 /// Pixy is found that took up an earlier version of the file. `None`: the default needs `HOME`, which is not set.
 pub fn state_dir(explicit: Option<&Path>) -> Option<PathBuf> {
     let env = Env::read();
-    let written = find(explicit, &env).and_then(|file| place::state_dir(&read(&file).ok()?));
+    let written = find(explicit, &env).and_then(|file| state_dir::state_dir(&read(&file).ok()?));
     let path = |text: &str| value::path(text, env.home()).ok();
     written.and_then(|text| path(&text)).or_else(|| path(build::STATE_DIR))
 }
@@ -78,14 +78,14 @@ pub fn parse(text: &str, file: Option<PathBuf>, env: &Env) -> Result<Config, Fau
     let source = Arc::new(Source { name: name.clone(), text: text.to_owned() });
     let sink = Sink::default();
     let built = Node::parse(&source).map_err(|fault| sink.push(*fault)).ok().and_then(|mut node| {
-        if matches!(node.content, node::Content::Null) {
+        if matches!(node.content, spanned_yaml::Content::Null) {
             // An empty file is one in which everything has its default.
-            node.content = node::Content::Map(Vec::new());
+            node.content = spanned_yaml::Content::Map(Vec::new());
         }
         let tree = check::check(node, &schema(), &[], &sink);
         let scope = Scope::new(&sink, &tree);
         let raw = match tree.content {
-            node::Content::Map(_) => serde_json::from_value::<raw::File>(tree.to_json()),
+            spanned_yaml::Content::Map(_) => serde_json::from_value::<raw::File>(tree.to_json()),
             _ => Ok(raw::File::default()),
         };
         let raw = raw.map_err(|error| scope.say(format!("the configuration cannot be read: {error}."))).ok()?;
@@ -210,7 +210,7 @@ impl Config {
         let file = self.file.as_deref();
         let text = file.map_or_else(|| Ok(shipped::CONFIGURATION.to_owned()), read).unwrap_or_default();
         let name = file.map_or_else(|| shipped::CONFIGURATION_NAME.to_owned(), |file| file.display().to_string());
-        place::fault(name, text, path, predicate)
+        state_dir::fault(name, text, path, predicate)
     }
 }
 

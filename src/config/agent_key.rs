@@ -8,8 +8,8 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::build::granted;
+use super::diagnostics::Scope;
 use super::env::Env;
-use super::scope::Scope;
 use super::{raw, value};
 use crate::name::{AccountName, AgentName, GRAMMAR};
 use crate::proxy::agent::{AgentKey, Limits};

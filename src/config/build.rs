@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::check::{did_you_mean, short};
+use super::diagnostics::{Scope, Sink};
 use super::env::Env;
-use super::node::{Content, Node};
 use super::profile::{each, optional};
-use super::scope::{Scope, Sink};
+use super::spanned_yaml::{Content, Node};
 use super::{AccountConfig, AgentListener, Config, agent_key, check, profile, raw, shipped, value};
 use crate::name::{AccountName, GRAMMAR};
 use crate::oauth::profile::Profile;

@@ -7,10 +7,10 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
+use super::diagnostics::Sink;
 use super::fault::{Fault, Place};
-use super::node::{Content, Entry, Node};
 use super::raw;
-use super::scope::Sink;
+use super::spanned_yaml::{Content, Entry, Node};
 
 /// Checks a tree. What comes back holds no faulty part.
 pub(super) fn check(node: Node, schema: &Value, path: &[String], sink: &Sink) -> Node {

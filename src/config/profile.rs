@@ -2,9 +2,9 @@
 
 use http::HeaderName;
 
+use super::diagnostics::{Read, Scope};
 use super::raw::Pairs;
 use super::raw::profile as raw;
-use super::scope::{Read, Scope};
 use super::value;
 use crate::oauth::profile::{
     Api, Attach, BodyKind, Device, ErrorShape, Expiry, Flow, HandedCode, Headers, Link, Ports, Profile, Redirect,

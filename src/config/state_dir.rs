@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use super::diagnostics::{Scope, Sink};
 use super::fault::{Fault, Faults, Source};
-use super::node::{Content, Found, Node};
-use super::scope::{Scope, Sink};
+use super::spanned_yaml::{Content, Found, Node};
 
 /// A fault of the value at a path, or of the key above it where the path goes on and the text does not.
 pub(super) fn fault(name: String, text: String, path: &[String], predicate: &str) -> Faults {

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::fmt::Display;
 
 use super::fault::{Fault, Place};
-use super::node::{Found, Node};
+use super::spanned_yaml::{Found, Node};
 
 /// Gathers faults, so that one run tells all of them.
 #[derive(Default)]
