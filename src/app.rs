@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use crate::account::{self, AccountSettings, Accounts};
 use crate::clock::Clock;
 use crate::config::{AccountConfig, Config};
-use crate::hardening::{Neighbours, Places};
+use crate::hardening::{PeerAudit, Places};
 use crate::link::Linker;
 use crate::link::api;
 use crate::link::guard::Guard;
@@ -112,11 +112,11 @@ pub fn places(config: &Config) -> Places {
 
 /// Starts everything, or nothing: every address is bound before the first connection is accepted.
 pub async fn start(config: Config) -> Result<Running, StartError> {
-    start_beside(config, Neighbours::new()).await
+    start_beside(config, PeerAudit::new()).await
 }
 
 /// As [`start`], with what was opened before the process was confined.
-pub async fn start_beside(config: Config, neighbours: Neighbours) -> Result<Running, StartError> {
+pub async fn start_beside(config: Config, neighbours: PeerAudit) -> Result<Running, StartError> {
     make_state_dir(&config.state_dir)?;
     let vault = Vault::open(&config.vault).map_err(StartError::Vault)?;
     let upstream = Upstream::new(&config.upstream).map_err(StartError::Roots)?;

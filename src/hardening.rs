@@ -11,10 +11,10 @@
 //! said. Everything applies to the thread that asks and to those that it makes later, so it comes before the runtime.
 
 #[cfg(target_os = "linux")]
-mod calls;
+mod seccomp;
 #[cfg(target_os = "linux")]
-mod files;
-mod neighbours;
+mod landlock;
+mod peer_audit;
 mod process;
 #[cfg(target_os = "linux")]
 mod swap;
@@ -22,7 +22,7 @@ mod swap;
 use std::fmt;
 use std::path::PathBuf;
 
-pub use neighbours::Neighbours;
+pub use peer_audit::PeerAudit;
 
 /// What is on and what is not, for the line that Pixy starts with.
 #[derive(Debug, Default)]
@@ -49,7 +49,7 @@ pub fn begin() -> Guards {
     process::close(&mut guards);
     #[cfg(target_os = "linux")]
     guards.note(swap::avoid());
-    guards.cautions.extend(neighbours::shared_process_list());
+    guards.cautions.extend(peer_audit::shared_process_list());
     guards
 }
 
@@ -58,8 +58,8 @@ impl Guards {
     pub fn confine(&mut self, places: &Places) {
         #[cfg(target_os = "linux")]
         {
-            self.note(files::limit(places));
-            self.note(calls::refuse());
+            self.note(landlock::limit(places));
+            self.note(seccomp::refuse());
         }
         #[cfg(not(target_os = "linux"))]
         {

@@ -15,7 +15,7 @@ use tower::{Service as _, ServiceExt as _};
 
 use super::StartError;
 use crate::config::Config;
-use crate::hardening::Neighbours;
+use crate::hardening::PeerAudit;
 use crate::link::api::{self, LinkApi};
 use crate::metrics::Metrics;
 use crate::name::AccountName;
@@ -34,7 +34,7 @@ pub(super) struct Services {
     pub(super) proxy: Arc<proxy::ProxyServices>,
     pub(super) link: Arc<api::LinkServices>,
     pub(super) ops: Ops,
-    pub(super) neighbours: Arc<Neighbours>,
+    pub(super) neighbours: Arc<PeerAudit>,
     pub(super) metrics: Arc<Metrics>,
 }
 

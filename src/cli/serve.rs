@@ -6,13 +6,13 @@ use super::{Failure, LogOptions, log, log_buffer, runtime_of};
 use crate::account::State;
 use crate::app::{self, Running};
 use crate::config::{self, Config, Env};
-use crate::hardening::{Guards, Neighbours};
+use crate::hardening::{Guards, PeerAudit};
 
 /// Serves until SIGTERM or SIGINT.
 pub(super) fn serve(mut config: Config, options: &LogOptions, mut guards: Guards) -> Result<(), Failure> {
     log::start(options);
     config.traces = config::traces();
-    let neighbours = Neighbours::new();
+    let neighbours = PeerAudit::new();
     guards.confine(&app::places(&config)); // the runtime, and so every thread, comes after it
     // The allocator's own thread, too: it gives back what streams have let go of when no request comes that would.
     if let Err(error) = tikv_jemalloc_ctl::background_thread::write(true) {

@@ -18,7 +18,7 @@ use crate::server::Peer;
 ///
 /// A Unix socket says who is there. For TCP over loopback the kernel's tables of sockets say it (Linux); they are read for one
 /// request a minute at most, for long ones take milliseconds, and before that request goes on, for the agent may hang up.
-pub struct Neighbours {
+pub struct PeerAudit {
     own: u32,
     /// The tables of TCP over IPv4 and IPv6. They are held open, because their place is closed later.
     tables: Mutex<Vec<File>>,
@@ -26,7 +26,7 @@ pub struct Neighbours {
     told: AtomicBool,
 }
 
-impl Neighbours {
+impl PeerAudit {
     /// Opens the kernel's tables. To be called before [`super::Guards::confine`].
     pub fn new() -> Self {
         Self {
@@ -92,7 +92,7 @@ impl Neighbours {
     }
 }
 
-impl Default for Neighbours {
+impl Default for PeerAudit {
     fn default() -> Self {
         Self::new()
     }
@@ -179,7 +179,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_owner_of_a_tcp_peer_is_found() {
-        let neighbours = Neighbours::new();
+        let neighbours = PeerAudit::new();
         let Ok(listener) = std::net::TcpListener::bind("127.0.0.1:0") else { panic!("loopback is there") };
         let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let address = client.local_addr().unwrap();
@@ -191,7 +191,7 @@ mod tests {
     #[tokio::test]
     async fn attack_06_an_agent_of_the_same_user_or_of_root_is_told_once_and_counted() {
         let counted = async |uid| {
-            let (neighbours, metrics) = (Arc::new(Neighbours { own: 1000, ..Neighbours::new() }), Arc::default());
+            let (neighbours, metrics) = (Arc::new(PeerAudit { own: 1000, ..PeerAudit::new() }), Arc::default());
             neighbours.look(Peer { uid: Some(uid), address: None }, &metrics).await;
             metrics.encode().contains("\npixy_agent_same_uid 1\n")
         };
@@ -201,7 +201,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn tables_are_read_once_a_minute() {
-        let neighbours = Neighbours::new();
+        let neighbours = PeerAudit::new();
         assert!(neighbours.is_due() && !neighbours.is_due());
         tokio::time::advance(Duration::from_secs(59)).await;
         assert!(!neighbours.is_due());
