@@ -8,12 +8,12 @@ mod catalogue; // SECURITY.md names tests that exist, for all of the attacks
 mod config; // the file: every fault at once, each with its place
 mod doctor; // mistakes planted around a Pixy and around an agent, each found
 mod doctor_examples; // the shipped examples say what they mean, and keep Pixy and the agent apart
-mod doors; // every way in and out, listed
+mod surface_audit; // every way in and out, listed
 mod fakes; // the fakes do what they say
 mod framing; // the way in: what is no request that means one thing only, and what is too much
 mod gateway; // a request's way: what passes, what does not, what the agent hears
-mod hostile; // Pixy as one user and the agent as another, in a network namespace
-mod house; // the vault as a whole, while Pixy runs: a new key, moving house
+mod agent_isolation; // Pixy as one user and the agent as another, in a network namespace
+mod vault_admin; // the vault as a whole, while Pixy runs: a new key, moving house
 mod io_threads; // more than one thread for connections: nothing is different
 mod kill; // a login against kill -9 at every syscall of its refresh, and against a disk that fails
 mod layers; // the order of the modules, and the bans
@@ -28,11 +28,11 @@ mod request_ids; // one name a request, for the agent and the log
 mod scrub; // what an upstream sends back of Pixy's secrets: found in every spelling, however it is cut
 mod sockets; // WebSockets: what passes, what does not, and how they end
 mod support; // what the tests talk to: fakes of a provider and of a client, and a whole Pixy
-mod told; // what metrics and logs say
+mod observability; // what metrics and logs say
 mod tokens; // the life of a login: refreshes, failures, crashes
 mod traces; // an agent's trace goes on; with the feature `otlp`, a span a request
 mod upstream; // the way out: full, dead and hostile servers
 mod usage; // what a person is told of an account's use
 mod version; // the commit in `pixy --version`
 mod vault; // sealed files: swapped, damaged, rolled back, full disks, key rotation, moving house
-mod writes; // what came together leaves together
+mod coalescing; // what came together leaves together

@@ -1,6 +1,6 @@
 //! The configuration changes while Pixy runs: what is under way goes on, what comes next is served by the new one.
 
-mod leaving;
+mod removed;
 mod limits;
 mod listeners;
 mod terminal;

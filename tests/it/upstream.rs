@@ -1,9 +1,9 @@
 //! The way out: connections and their streams, against servers that are full, dead, going away or hostile.
 
 mod attacks; // servers and networks that want more than they should get
-mod crossed; // an answer and the one who asked for it
-mod frames; // HTTP/2 frames by hand, for servers that no library would be
-mod patience; // how long a server keeps a connection
+mod request_mixup; // an answer and the one who asked for it
+mod h2_frames; // HTTP/2 frames by hand, for servers that no library would be
+mod timeouts; // how long a server keeps a connection
 mod relay; // a network that fails
 
 use std::sync::atomic::{AtomicUsize, Ordering};

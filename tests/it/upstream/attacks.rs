@@ -9,7 +9,7 @@ use http_body_util::BodyExt as _;
 use pixy::upstream::{Resolver, SendError, Settings, Tuning, Upstream as Way};
 use serde_json::json;
 
-use super::frames::{self, ByHand};
+use super::h2_frames::{self, ByHand};
 use super::{get, text, tuned, way};
 use crate::support::{
     Authority, Pixy, Program, Protocols, Reply, Step, TokenEndpoint, Upstream, oauth_account, within,
@@ -77,25 +77,25 @@ async fn attack_23_push_is_off_and_other_origins_are_not_heard_of() {
     let serving = async {
         let mut first = server.accept().await;
         assert!(first.settings.contains(&(2, 0)), "SETTINGS_ENABLE_PUSH is 0: {:?}", first.settings);
-        first.write(frames::SETTINGS, 0, 0, &[]).await;
+        first.write(h2_frames::SETTINGS, 0, 0, &[]).await;
         let stream = first.request().await.unwrap();
         let evil = b"https://evil.example";
-        first.write(frames::ORIGIN, 0, 0, &[&[0, 20][..], evil].concat()).await;
-        first.write(frames::ALTSVC, 0, stream, b"\0\0h2=\"evil.example:443\"").await;
-        first.write(frames::HEADERS, frames::END_HEADERS, stream, frames::EARLY_HINTS).await;
-        first.write(frames::HEADERS, frames::END_HEADERS, stream, frames::OK).await;
-        first.write(frames::DATA, frames::END_STREAM, stream, b"fine").await;
+        first.write(h2_frames::ORIGIN, 0, 0, &[&[0, 20][..], evil].concat()).await;
+        first.write(h2_frames::ALTSVC, 0, stream, b"\0\0h2=\"evil.example:443\"").await;
+        first.write(h2_frames::HEADERS, h2_frames::END_HEADERS, stream, h2_frames::EARLY_HINTS).await;
+        first.write(h2_frames::HEADERS, h2_frames::END_HEADERS, stream, h2_frames::OK).await;
+        first.write(h2_frames::DATA, h2_frames::END_STREAM, stream, b"fine").await;
 
         let stream = first.request().await.unwrap();
-        let promised = [&2_u32.to_be_bytes()[..], frames::OK].concat();
-        first.write(frames::PUSH_PROMISE, frames::END_HEADERS, stream, &promised).await;
-        first.write(frames::HEADERS, frames::END_HEADERS | frames::END_STREAM, 2, frames::OK).await;
+        let promised = [&2_u32.to_be_bytes()[..], h2_frames::OK].concat();
+        first.write(h2_frames::PUSH_PROMISE, h2_frames::END_HEADERS, stream, &promised).await;
+        first.write(h2_frames::HEADERS, h2_frames::END_HEADERS | h2_frames::END_STREAM, 2, h2_frames::OK).await;
         first.until_closed().await;
 
         let mut second = server.accept().await;
-        second.write(frames::SETTINGS, 0, 0, &[]).await;
+        second.write(h2_frames::SETTINGS, 0, 0, &[]).await;
         let stream = second.request().await.unwrap();
-        second.write(frames::HEADERS, frames::END_HEADERS | frames::END_STREAM, stream, frames::OK).await;
+        second.write(h2_frames::HEADERS, h2_frames::END_HEADERS | h2_frames::END_STREAM, stream, h2_frames::OK).await;
         second.until_closed().await;
     };
     let asking = async {
@@ -123,7 +123,7 @@ async fn an_http2_server_that_allows_no_stream_or_says_nothing_holds_nobody_up()
             loop {
                 let mut connection = server.accept().await;
                 if allows_none {
-                    connection.write(frames::SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 0]).await;
+                    connection.write(h2_frames::SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 0]).await;
                 }
                 connection.until_closed().await;
             }

@@ -9,7 +9,7 @@ use pixy::upstream::{Body, Settings, Upstream as Way};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::frames::{self, ByHand};
+use super::h2_frames::{self, ByHand};
 use super::{get, next, text, way};
 use crate::support::{Authority, Protocols, Reply, Seen, Step, Upstream, within};
 
@@ -147,16 +147,16 @@ async fn a_stream_whose_request_goes_on_after_its_answer_keeps_its_place() {
     let (server, way) = (ByHand::start(&authority).await, way(&authority));
     let (upload, request) = upload(&server.url());
     upload.send("begun".into()).unwrap();
-    let ends = frames::END_HEADERS | frames::END_STREAM;
+    let ends = h2_frames::END_HEADERS | h2_frames::END_STREAM;
     let serving = async {
         let mut first = server.accept().await;
-        first.write(frames::SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 1]).await;
+        first.write(h2_frames::SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 1]).await;
         let stream = first.request().await.unwrap();
-        first.write(frames::HEADERS, ends, stream, frames::OK).await;
+        first.write(h2_frames::HEADERS, ends, stream, h2_frames::OK).await;
         let mut second = server.accept().await;
-        second.write(frames::SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 1]).await;
+        second.write(h2_frames::SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 1]).await;
         let stream = second.request().await.unwrap();
-        second.write(frames::HEADERS, ends, stream, frames::OK).await;
+        second.write(h2_frames::HEADERS, ends, stream, h2_frames::OK).await;
         (first, second)
     };
     let asking = async {

@@ -6,7 +6,7 @@
 
 mod agent;
 mod doctor;
-mod house;
+mod harness;
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
@@ -16,13 +16,13 @@ use std::time::Duration;
 use http::Method;
 use serde_json::{Value, json};
 
-use self::house::{AGENT, House, PIXY, in_a_namespace};
+use self::harness::{AGENT, Harness, PIXY, in_a_namespace};
 use crate::support::within;
 
 #[test]
 fn attack_01_the_agent_finds_no_way_in_on_any_port() {
     in_a_namespace("attack_01_the_agent_finds_no_way_in_on_any_port", async || {
-        let house = House::new().await;
+        let house = Harness::new().await;
         let before = house.accounts().await;
         assert_eq!(house.upstream.requests().len(), 0);
         println!("  {}", house.agent(AGENT, "crawl", &json!({ "not": house.ports_of_fakes })));
@@ -36,7 +36,7 @@ fn attack_01_the_agent_finds_no_way_in_on_any_port() {
 #[test]
 fn attack_05_nobody_else_listens_on_a_port_of_pixy() {
     in_a_namespace("attack_05_nobody_else_listens_on_a_port_of_pixy", async || {
-        let house = House::new().await;
+        let house = Harness::new().await;
         let ports = json!({ "not": house.ports_of_fakes });
         println!("  {}", house.agent(AGENT, "listen", &ports));
         // SO_REUSEPORT lets the same user in where the first socket has it as well: this one has not.
@@ -47,7 +47,7 @@ fn attack_05_nobody_else_listens_on_a_port_of_pixy() {
 #[test]
 fn attack_06_the_agent_reaches_no_file_of_pixy() {
     in_a_namespace("attack_06_the_agent_reaches_no_file_of_pixy", async || {
-        let house = House::new().await;
+        let house = Harness::new().await;
         let files = house.scratch.files();
         assert!(["control.sock", "a.record", "k.record", "key", "pixy.yaml", "high-water.json"].iter().all(|name| {
             files.iter().any(|file| file.ends_with(name)) // the list is not empty, and whole
@@ -60,7 +60,7 @@ fn attack_06_the_agent_reaches_no_file_of_pixy() {
 #[test]
 fn attack_06_a_socket_for_the_group_lets_the_group_in_and_nobody_else() {
     in_a_namespace("attack_06_a_socket_for_the_group_lets_the_group_in_and_nobody_else", async || {
-        let house = House::new().await;
+        let house = Harness::new().await;
         let [agents, control] = ["agent.sock", "state/control.sock"].map(|name| house.scratch.path(name));
         let none: [&str; 0] = [];
         println!("  {}", house.agent(AGENT, "knock", &json!({ "open": none, "closed": [agents, control] })));
@@ -71,7 +71,7 @@ fn attack_06_a_socket_for_the_group_lets_the_group_in_and_nobody_else() {
 #[test]
 fn attack_06_an_agent_of_pixys_own_user_is_told_of_over_tcp_too() {
     in_a_namespace("attack_06_an_agent_of_pixys_own_user_is_told_of_over_tcp_too", async || {
-        let house = House::new().await;
+        let house = Harness::new().await;
         house.agent(PIXY, "ask", &json!({ "address": house.program.agents().to_string() }));
         within(async {
             while !house.metrics().await.contains("\npixy_agent_same_uid 1\n") {
@@ -86,11 +86,12 @@ fn attack_06_an_agent_of_pixys_own_user_is_told_of_over_tcp_too() {
 fn attack_48_an_abort_leaves_no_core_and_nobody_makes_one() {
     in_a_namespace("attack_48_an_abort_leaves_no_core_and_nobody_makes_one", async || {
         // What happens to a program that does not care, so that the test is known to look in the right place.
-        let other = house::with_cores(PIXY, "sh", &["-c", "kill -ABRT $$"], house::public().path()).status().unwrap();
+        let other =
+            harness::with_cores(PIXY, "sh", &["-c", "kill -ABRT $$"], harness::public().path()).status().unwrap();
         if !other.core_dumped() {
             println!("  this machine makes no core files at all: only Pixy's own limits are seen");
         }
-        let house = House::new().await;
+        let house = Harness::new().await;
         let limits = fs::read_to_string(format!("/proc/{}/limits", house.program.id())).unwrap();
         let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
         assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "hard and soft");
@@ -110,7 +111,7 @@ fn attack_48_an_abort_leaves_no_core_and_nobody_makes_one() {
 #[test]
 fn attack_49_proc_shows_no_secret_to_the_agent_nor_to_pixys_own_user() {
     in_a_namespace("attack_49_proc_shows_no_secret_to_the_agent_nor_to_pixys_own_user", async || {
-        let house = House::new().await;
+        let house = Harness::new().await;
         for user in [AGENT, PIXY] {
             println!("  {}", house.agent(user, "proc", &json!({ "process": house.program.id() })));
         }
@@ -124,7 +125,7 @@ fn attack_49_proc_shows_no_secret_to_the_agent_nor_to_pixys_own_user() {
 #[test]
 fn attack_51_after_unlinking_memory_is_searched_for_what_was_known() {
     in_a_namespace("attack_51_after_unlinking_memory_is_searched_for_what_was_known", async || {
-        let house = House::new().await;
+        let house = Harness::new().await;
         for path in ["/a/v1/models", "/k/models"] {
             assert_eq!(house.program.get(path).await.status, 200);
         }
@@ -151,7 +152,7 @@ fn attack_51_after_unlinking_memory_is_searched_for_what_was_known() {
 #[test]
 fn pixy_says_how_it_is_guarded_and_finds_names_and_certificates_all_the_same() {
     in_a_namespace("pixy_says_how_it_is_guarded_and_finds_names_and_certificates_all_the_same", async || {
-        let house = House::new().await;
+        let house = Harness::new().await;
         let told = house.program.told();
         let line = told.lines().find(|line| line.starts_with("  guarded  ")).expect("it is said");
         for guard in ["no core dumps", "memory closed", "no new privileges"] {

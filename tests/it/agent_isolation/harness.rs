@@ -22,7 +22,7 @@ pub(super) const AGENT: u32 = 64_702;
 const STATIC_KEY: &str = "marked-static-key-0-1";
 
 /// Pixy with three accounts: `a` by OAuth, `k` by a key, and `n` by a key with an upstream that is named, not numbered.
-pub(super) struct House {
+pub(super) struct Harness {
     pub(super) endpoint: TokenEndpoint,
     pub(super) upstream: Upstream,
     pub(super) scratch: Scratch,
@@ -35,7 +35,7 @@ pub(super) struct House {
     public: TempDir,
 }
 
-impl House {
+impl Harness {
     pub(super) async fn new() -> Self {
         let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
         let ports_of_fakes = listening();
@@ -92,7 +92,7 @@ impl House {
         let output = Command::new("timeout")
             .arg("30")
             .arg(binary)
-            .args(["--exact", "hostile::the_agent", "--ignored", "--nocapture"])
+            .args(["--exact", "agent_isolation::the_agent", "--ignored", "--nocapture"])
             .env("PIXY_AGENT", task.to_string())
             .current_dir("/")
             .uid(user)
@@ -159,7 +159,7 @@ pub(super) fn in_a_namespace(name: &str, body: impl AsyncFnOnce()) {
     let output = Command::new("unshare")
         .args(["-n", "sh", "-c", "ip link set lo up && exec timeout 60 \"$0\" \"$@\""])
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", &format!("hostile::{name}"), "--nocapture"])
+        .args(["--exact", &format!("agent_isolation::{name}"), "--nocapture"])
         .env("PIXY_IN_A_NAMESPACE", "1")
         .stdin(Stdio::null())
         .output()

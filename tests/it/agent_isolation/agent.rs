@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::net::{AddressFamily, SocketType, bind, listen, socket, sockopt};
 use serde_json::Value;
 
-use super::house::count;
+use super::harness::count;
 
 pub(super) fn run(task: &Value) {
     let said = match task["do"].as_str().unwrap() {

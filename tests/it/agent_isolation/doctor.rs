@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use super::house::{AGENT, House, PIXY, in_a_namespace, public};
+use super::harness::{AGENT, Harness, PIXY, in_a_namespace, public};
 use crate::doctor::Found;
 
 /// The doctor at a place where every user may start it; its home is there too.
@@ -35,7 +35,7 @@ impl Doctor {
 #[test]
 fn the_doctor_finds_nothing_to_mend_where_all_is_well() {
     in_a_namespace("doctor::the_doctor_finds_nothing_to_mend_where_all_is_well", async || {
-        let (house, doctor) = (House::new().await, Doctor::new());
+        let (house, doctor) = (Harness::new().await, Doctor::new());
         let url = format!("http://{}/a", house.program.agents());
         let found = tokio::task::block_in_place(|| doctor.look(AGENT, &url));
         assert_eq!(found.0["healthy"], true, "{:#}", found.0);
@@ -52,7 +52,7 @@ fn the_doctor_finds_nothing_to_mend_where_all_is_well() {
 #[test]
 fn the_doctor_finds_an_agent_of_pixys_own_user_and_one_of_root() {
     in_a_namespace("doctor::the_doctor_finds_an_agent_of_pixys_own_user_and_one_of_root", async || {
-        let (house, doctor) = (House::new().await, Doctor::new());
+        let (house, doctor) = (Harness::new().await, Doctor::new());
         let url = format!("http://{}/a", house.program.agents());
         let found = tokio::task::block_in_place(|| doctor.look(PIXY, &url));
         found.assert("user", "bad", "runs as the agent's own user");
@@ -67,7 +67,7 @@ fn the_doctor_finds_an_agent_of_pixys_own_user_and_one_of_root() {
 #[test]
 fn the_doctor_finds_a_shared_process_list_in_which_pixy_is_open() {
     in_a_namespace("doctor::the_doctor_finds_a_shared_process_list_in_which_pixy_is_open", async || {
-        let (house, doctor) = (House::new().await, Doctor::new());
+        let (house, doctor) = (Harness::new().await, Doctor::new());
         // A Pixy that has not closed its memory: any program of its name will do.
         let program = doctor.place.path().join("pixy");
         fs::copy("/bin/sleep", &program).unwrap();
@@ -83,7 +83,7 @@ fn the_doctor_finds_a_shared_process_list_in_which_pixy_is_open() {
 #[test]
 fn the_doctor_finds_a_page_that_opens_without_a_code() {
     in_a_namespace("doctor::the_doctor_finds_a_page_that_opens_without_a_code", async || {
-        let (house, doctor) = (House::new().await, Doctor::new());
+        let (house, doctor) = (Harness::new().await, Doctor::new());
         let _open = OpenPage::at(USUAL_PAGE);
         let found = tokio::task::block_in_place(|| doctor.look(AGENT, &format!("http://{}/a", house.program.agents())));
         found.assert("page", "bad", "without a code");
