@@ -33,7 +33,7 @@
 //! | [`server`] | the way in: listeners, limits, who makes room (`crowd`), drain |
 //! | [`scrub`] | an account's secrets in every spelling, found in what an upstream sends; below `account`, which makes the needles, because `proxy` uses them |
 //! | [`usage`] | tokens of the model, counted in passing; requests by the hour; the quota as the provider tells it |
-//! | [`metrics`], [`name`], [`secret`], [`clock`] | what everything may use |
+//! | [`metrics`], [`name`], [`secret`], [`clock`], [`lock`] | what everything may use |
 //!
 //! # Layers
 //!
@@ -73,6 +73,7 @@ pub mod metrics;
 pub mod name;
 pub mod secret;
 pub mod clock;
+pub mod lock;
 
 /// What `pixy --version` says after the name: the version, and the commit if the build knew it (`build.rs`).
 pub const VERSION: &str = match option_env!("PIXY_VERSION") {

@@ -21,7 +21,8 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use super::stall::{StallTracker, lock};
+use super::stall::StallTracker;
+use crate::lock::lock;
 
 /// Before its first request, a client may have its place for so long in any case.
 pub(super) const NEWCOMER: Duration = Duration::from_millis(100);

@@ -16,7 +16,8 @@ use tokio::time::{Instant, Sleep};
 use super::Shutdown;
 use super::admission::Permit;
 use super::reject::Rejection;
-use super::stall::{STREAM, StallTracker, lock};
+use super::stall::{STREAM, StallTracker};
+use crate::lock::lock;
 
 /// One connection's life.
 #[derive(Debug)]

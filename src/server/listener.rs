@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixSocket, UnixStream};
 
-use super::stall::lock;
+use crate::lock::lock;
 
 /// An address to listen on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -1,13 +1,14 @@
 //! What a connection, or a stream of one, waits for: its client or not, and since when.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::admission::{NEWCOMER, PAUSE, SLOWEST};
+use crate::lock::lock;
 
 /// Whether one connection, or one HTTP/2 stream, waits for its client.
 #[derive(Debug)]
@@ -191,9 +192,4 @@ impl StallTimer {
         let waiting = lock(&self.0);
         waiting.since.map(|since| since.checked_sub(waiting.debt).unwrap_or(since))
     }
-}
-
-/// A panic elsewhere leaves values that are still values.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
