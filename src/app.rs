@@ -27,7 +27,6 @@ use crate::ops::Ops;
 use crate::proxy;
 use crate::proxy::agent::Agents;
 use crate::server::{self, Address};
-use crate::traces::Traces;
 use crate::upstream::{RootsError, Upstream};
 use crate::vault::{self, Vault, VaultError};
 
@@ -76,7 +75,6 @@ pub struct Running {
     shutdown: watch::Sender<bool>,
     going_down: watch::Receiver<bool>,
     reloading: Reloading,
-    traces: Traces,
     /// Locked for as long as this Pixy runs, accounts or none.
     _vault: Vault,
 }
@@ -122,7 +120,6 @@ pub async fn start_beside(config: Config, neighbours: PeerAudit) -> Result<Runni
     let upstream = Upstream::new(&config.upstream).map_err(StartError::Roots)?;
     upstream.warm_up();
     let (clock, metrics) = (Clock::default(), Arc::new(Metrics::new()));
-    let traces = Traces::start(&config.traces, &upstream, &metrics);
     let (shutdown, going_down) = watch::channel(false);
     let (changes, seen) = watch::channel(0);
 
@@ -158,7 +155,6 @@ pub async fn start_beside(config: Config, neighbours: PeerAudit) -> Result<Runni
         agents: Agents::new(config.agent_keys.clone(), clock.clone()),
         upstream,
         metrics: Arc::clone(&metrics),
-        traces: traces.clone(),
         limits: ArcSwap::from_pointee(proxy_limits(&config)),
     });
 
@@ -180,7 +176,6 @@ pub async fn start_beside(config: Config, neighbours: PeerAudit) -> Result<Runni
         shutdown,
         going_down,
         reloading: Reloading { config, shared, proxy: proxy_parts, signs, problem },
-        traces,
         _vault: vault,
     };
     let limits = running.reloading.config.limits;
@@ -198,7 +193,6 @@ impl Running {
             tokio::time::timeout(LAST_REFRESH, all).await
         };
         let ended = tokio::join!(surfaces, keepers);
-        self.traces.finish().await;
         match ended {
             ((), Ok(())) => Ok(()),
             ((), Err(_)) => Err("a refresh did not end in time: at the next start its token is tried once more"),

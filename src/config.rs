@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-pub use env::{Env, traces, variable, variables};
+pub use env::{Env, variable, variables};
 pub use fault::{Fault, Faults};
 
 use diagnostics::{Scope, Sink};
@@ -199,8 +199,6 @@ pub struct Config {
     pub replay_bytes: usize,
     /// Threads for connections, 1 or more; files have threads of their own.
     pub io_threads: usize,
-    /// Where traces go; not of the file but of [`traces()`], which who serves asks.
-    pub traces: crate::traces::Settings,
 }
 
 impl Config {

@@ -26,8 +26,6 @@ pub struct Metrics {
     reloads: Family<ReloadLabels, Counter>,
     reload_successful: Gauge,
     reload_success_time: Gauge,
-    #[cfg(feature = "otlp")]
-    spans: Family<ReloadLabels, Counter>,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -125,12 +123,6 @@ impl Metrics {
                 "When the configuration was taken up last while running; 0 is never",
                 Gauge::default(),
             ),
-            #[cfg(feature = "otlp")]
-            spans: metric(
-                of,
-                "spans",
-                "Spans of requests: exported, or dropped when they were too many or the collector did not take them",
-            ),
             registry: all,
         };
         metrics.reload_successful.set(1);
@@ -214,12 +206,6 @@ impl Metrics {
         if let Some(at) = taken_up_at {
             self.reload_success_time.set(at);
         }
-    }
-
-    /// Spans that are done with.
-    #[cfg(feature = "otlp")]
-    pub fn spans(&self, outcome: &'static str, count: u64) {
-        self.spans.get_or_create(&ReloadLabels { outcome }).inc_by(count);
     }
 
     /// As OpenMetrics text.

@@ -38,7 +38,6 @@ use crate::metrics::Metrics;
 use crate::name::AccountName;
 use crate::oauth::profile::ErrorShape;
 use crate::server::{Rejection, TimeoutBody};
-use crate::traces::{Routed, Span, Traces};
 use crate::upstream::{self, Upstream};
 use agent::{Agents, Grant};
 use refusal::Refusal;
@@ -70,8 +69,6 @@ pub struct ProxyServices {
     pub upstream: Upstream,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// What is told of each request elsewhere.
-    pub traces: Traces,
     /// How much of a request is taken.
     pub limits: ArcSwap<Limits>,
 }
@@ -121,7 +118,6 @@ impl Proxy {
     /// Passes a request on, or says why not.
     async fn handle(self, request: Request<Incoming>) -> Response<ReplyBody> {
         let id = RequestId::next();
-        let mut span = self.parts.traces.begin(request.method(), request.headers());
         let refused = request.extensions().get::<Rejection>().copied();
         let account = route::account(&self.parts.book, self.bound.as_ref(), request.uri());
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
@@ -129,7 +125,7 @@ impl Proxy {
         let asks_for_socket = upgrade::is_asked(request.headers());
         let result = match (refused, &account) {
             (Some(refused), _) => Err(Refusal::Unread(refused)),
-            (None, Some(account)) => self.pass(id, &mut span, account, request).await,
+            (None, Some(account)) => self.pass(id, account, request).await,
             (None, None) => Err(Refusal::NoRoute),
         };
         let result = result.map_err(|refusal| if asks_for_socket { upgrade::as_heard(refusal) } else { refusal });
@@ -142,8 +138,6 @@ impl Proxy {
         self.parts.metrics.request(name.as_ref(), response.status().as_u16(), code);
         // The query may hold a key, so it is not shown; neither are headers and bodies.
         tracing::info!(request_id = %id, %method, path, account = name.as_ref().map(AccountName::as_str), status = response.status().as_u16(), code, "request");
-        span.answered(name.as_ref(), response.status(), code, id);
-        response.body_mut().ends(span);
         response
     }
 
@@ -151,7 +145,6 @@ impl Proxy {
     async fn pass(
         &self,
         id: RequestId,
-        span: &mut Span,
         account: &Arc<Account>,
         request: Request<Incoming>,
     ) -> Result<Response<ReplyBody>, Refusal> {
@@ -163,7 +156,6 @@ impl Proxy {
         let asks_for_socket = upgrade::is_asked(&head.headers);
         let find = if asks_for_socket { route::find_socket } else { route::find };
         let route = find(account, self.bound.is_some(), &head.method, &head.uri)?;
-        span.routed(|| Routed { shape: route.shape(), host: route.host() });
         let handshake = asks_for_socket.then(|| Handshake::take(&mut head, &body)).transpose()?;
         let stripped = strip::strip(head.headers, &route);
         let grant = self.parts.agents.authorize(&stripped, account.name())?;

@@ -5,13 +5,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{Failure, LogOptions, log, log_buffer, runtime_of};
 use crate::account::State;
 use crate::app::{self, Running};
-use crate::config::{self, Config, Env};
+use crate::config::{Config, Env};
 use crate::hardening::{Guards, PeerAudit};
 
 /// Serves until SIGTERM or SIGINT.
-pub(super) fn serve(mut config: Config, options: &LogOptions, mut guards: Guards) -> Result<(), Failure> {
+pub(super) fn serve(config: Config, options: &LogOptions, mut guards: Guards) -> Result<(), Failure> {
     log::start(options);
-    config.traces = config::traces();
     let neighbours = PeerAudit::new();
     guards.confine(&app::places(&config)); // the runtime, and so every thread, comes after it
     // The allocator's own thread, too: it gives back what streams have let go of when no request comes that would.

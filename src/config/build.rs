@@ -69,7 +69,6 @@ pub(super) fn config(raw: raw::File, file: Option<PathBuf>, here: &Scope, root: 
         body_bytes: limits.1,
         replay_bytes: limits.2?,
         io_threads,
-        traces: crate::traces::Settings::default(),
     })
 }
 

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use crate::secret::Secret;
-use crate::traces;
 
 /// What a configuration takes from the environment; a value, so that tests need none.
 #[derive(Debug, Clone, Default)]
@@ -36,19 +35,6 @@ impl Env {
     pub(super) fn mounted_key(&self) -> Option<PathBuf> {
         self.secret_directories.iter().map(|directory| directory.join("pixy-key")).find(|file| file.is_file())
     }
-}
-
-/// Where traces go, by the variables that OpenTelemetry has for it ("OTLP Exporter Configuration"): what runs many programs sets
-/// them for all. Of the protocols there is one, `http/json`.
-pub fn traces() -> traces::Settings {
-    let is = |name: &str, off: &str| variable(name).is_some_and(|value| value.eq_ignore_ascii_case(off));
-    if is("OTEL_SDK_DISABLED", "true") || is("OTEL_TRACES_EXPORTER", "none") {
-        return traces::Settings::default();
-    }
-    let of_all =
-        || variable("OTEL_EXPORTER_OTLP_ENDPOINT").map(|base| format!("{}/v1/traces", base.trim_end_matches('/')));
-    let endpoint = variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").or_else(of_all);
-    traces::Settings { endpoint, service: variable("OTEL_SERVICE_NAME") }
 }
 
 /// Every variable of this process, for `pixy doctor`, which looks for forgotten credentials among them.

@@ -7,7 +7,7 @@ use http::{Method, Uri};
 use super::refusal::Refusal;
 use crate::account::{Account, Accounts};
 use crate::name::AccountName;
-use crate::oauth::profile::{PathPattern, Profile};
+use crate::oauth::profile::Profile;
 
 /// A request that an account's profile allows. Made by [`find`] alone.
 pub struct Route {
@@ -47,19 +47,6 @@ impl Route {
     /// The query as it came, without what carries a key.
     pub fn query(&self) -> Option<&str> {
         self.query.as_deref()
-    }
-
-    /// The rule that allowed it, below the account: of many paths one, and nothing that an agent wrote.
-    pub fn shape(&self) -> String {
-        let api = &self.profile.api;
-        let mut patterns = api.allow.iter().map(|rule| &rule.path).chain(&api.websocket);
-        let pattern = patterns.find(|pattern| pattern.matches(&self.path)).map_or("/".to_owned(), PathPattern::as_text);
-        format!("/{}{pattern}", self.account.name())
-    }
-
-    /// The host that it goes to.
-    pub fn host(&self) -> String {
-        self.profile.api.base_url.host_str().unwrap_or_default().to_owned()
     }
 
     /// What it is for.

@@ -16,7 +16,6 @@ use super::coalesce::{Coalesced, Piece};
 use super::response_scrub::Scrub;
 use crate::account::UsageMeter;
 use crate::metrics::OpenStream;
-use crate::traces::Span;
 use crate::upstream::{BoxError, Incoming};
 use crate::usage::TokenCounter;
 
@@ -39,8 +38,6 @@ pub struct Streaming {
     spending: UsageMeter,
     grant: Grant,
     _open: OpenStream,
-    /// Over when the stream is.
-    span: Option<Span>,
 }
 
 /// The upstream's body, which may be silent only for so long.
@@ -71,23 +68,7 @@ impl ReplyBody {
         let counter = grant.counts_tokens().then(TokenCounter::default);
         let source = Source { body, idle_timeout, last_activity, timer };
         let gather = Coalesced::new(source.body.comes_at_once());
-        Self::Streaming(Box::new(Streaming {
-            source,
-            gather,
-            scrub,
-            counter,
-            spending,
-            grant,
-            _open: open,
-            span: None,
-        }))
-    }
-
-    /// The span of the request ends with this body.
-    pub fn ends(&mut self, span: Span) {
-        if let Self::Streaming(streaming) = self {
-            streaming.span = Some(span);
-        }
+        Self::Streaming(Box::new(Streaming { source, gather, scrub, counter, spending, grant, _open: open }))
     }
 }
 

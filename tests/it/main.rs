@@ -30,7 +30,7 @@ mod sockets; // WebSockets: what passes, what does not, and how they end
 mod support; // what the tests talk to: fakes of a provider and of a client, and a whole Pixy
 mod observability; // what metrics and logs say
 mod tokens; // the life of a login: refreshes, failures, crashes
-mod traces; // an agent's trace goes on; with the feature `otlp`, a span a request
+mod traces; // W3C Trace Context is forwarded unchanged
 mod upstream; // the way out: full, dead and hostile servers
 mod usage; // what a person is told of an account's use
 mod version; // the commit in `pixy --version`
