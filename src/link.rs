@@ -13,6 +13,7 @@ mod code_exchange;
 pub(crate) mod fuzzing;
 mod usage_view;
 pub mod guard;
+mod http;
 mod vault_admin;
 mod json;
 mod static_credential;

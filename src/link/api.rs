@@ -5,36 +5,26 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use ::http::header::CONTENT_TYPE;
+use ::http::{HeaderValue, Method, Request, Response, StatusCode};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::header::CONTENT_TYPE;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, Full, Limited, StreamBody};
-use hyper::body::{Body as _, Frame, Incoming};
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::{Frame, Incoming};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::client_snippets::{self, AgentEndpoint};
 use super::guard::{self, Guard, Person};
+use super::http::{self, LinkBody, RequestBody};
 use super::page::{self, Facts};
 use super::problem::Problem;
-use super::{Identified, Linker};
+use super::{Identified, Linker, vault_admin};
 use crate::account::{Account, Unlinked};
-use crate::server::{Address, Peer, Rejection, TimeoutBody};
+use crate::server::{Address, Peer, Rejection};
 use crate::upstream::BoxError;
-
-/// A body of this surface.
-pub type LinkBody = UnsyncBoxBody<Bytes, BoxError>;
-
-/// Bodies of calls are small; the largest is an export of many logins.
-const LARGEST_BODY: usize = 1 << 20;
-
-/// Between two pieces of a body.
-const BODY_PAUSE: Duration = Duration::from_secs(10);
 
 /// Several changes within this become one event.
 const EVENT_PAUSE: Duration = Duration::from_millis(150);
@@ -82,23 +72,7 @@ impl LinkApi {
         Self { parts, surface }
     }
 
-    /// What both faces share.
-    pub(super) fn parts(&self) -> &LinkServices {
-        &self.parts
-    }
-
-    async fn handle(self, request: Request<Incoming>) -> Response<LinkBody> {
-        let mut response = match self.answer(request).await {
-            Ok(response) => response,
-            Err(problem) => problem_response(&problem),
-        };
-        for (name, value) in page::SECURITY_HEADERS {
-            response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
-        }
-        response
-    }
-
-    async fn answer(&self, request: Request<Incoming>) -> Result<Response<LinkBody>, Problem> {
+    async fn answer(&self, request: Request<RequestBody>) -> Result<Response<LinkBody>, Problem> {
         if let Some(refused) = request.extensions().get::<Rejection>() {
             return Err(Problem::refused(*refused));
         }
@@ -110,9 +84,9 @@ impl LinkApi {
                 return self.page(&method, &path, request.uri().query().unwrap_or_default()).await;
             }
             if (&method, path.as_str()) == (&Method::POST, "/api/session") {
-                let body: SetupCode = read(request).await?;
+                let body: SetupCode = http::read(request).await?;
                 let session = self.parts.guard.open_session(&body.setup_code)?;
-                return Ok(json_response(&json!({ "session": session.expose() })));
+                return Ok(http::json_response(&json!({ "session": session.expose() })));
             }
         }
         let person = match self.surface {
@@ -125,19 +99,19 @@ impl LinkApi {
     /// What needs no session: it tells nothing.
     async fn page(&self, method: &Method, path: &str, query: &str) -> Result<Response<LinkBody>, Problem> {
         if !matches!(*method, Method::GET | Method::HEAD) {
-            return Err(no_call());
+            return Err(Problem::no_call());
         }
         if path == "/" {
-            return Ok(response("text/html; charset=utf-8", page::index(&self.parts.facts.load())));
+            return Ok(http::html_response(page::index(&self.parts.facts.load())));
         }
         if let Some(asset) = page::asset(path) {
-            return Ok(response(asset.content_type, asset.body));
+            return Ok(http::response(asset.content_type, asset.body));
         }
         if self.parts.linker.is_callback_path(path) {
             let outcome = self.parts.linker.come_back(path, query).await;
-            return Ok(response("text/html; charset=utf-8", page::callback(&outcome)));
+            return Ok(http::html_response(page::callback(&outcome)));
         }
-        Err(no_call())
+        Err(Problem::no_call())
     }
 
     /// The calls of a known person.
@@ -146,7 +120,7 @@ impl LinkApi {
         _: &Person,
         method: &Method,
         path: &str,
-        request: Request<Incoming>,
+        request: Request<RequestBody>,
     ) -> Result<Response<LinkBody>, Problem> {
         let linker = &self.parts.linker;
         let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
@@ -159,7 +133,7 @@ impl LinkApi {
             }
             ("POST", ["api", "accounts", name, "attempts"]) => self.begin(name, request).await?,
             ("POST", ["api", "attempts", id, "paste"]) => {
-                let body: Pasted = read(request).await?;
+                let body: Pasted = http::read(request).await?;
                 identified_json(&linker.paste(id, &body.text).await?)
             }
             ("POST", ["api", "attempts", id, "confirm"]) => {
@@ -171,7 +145,7 @@ impl LinkApi {
                 json!({ "state": "cancelled" })
             }
             ("POST", ["api", "accounts", name, "key"]) => {
-                let body: Key = read(request).await?;
+                let body: Key = http::read(request).await?;
                 linker.set_key(name, &body.key).await?;
                 json!({ "state": "linked" })
             }
@@ -191,15 +165,17 @@ impl LinkApi {
                 json!({ "file": self.parts.facts.load().file, "problem": *self.parts.problem.borrow() })
             }
             ("POST", ["api", "setup"]) if self.surface == Surface::Control => self.setup()?,
-            ("POST", ["api", "vault", call]) if self.surface == Surface::Control => self.vault(call, request).await?,
-            _ => return Err(no_call()),
+            ("POST", ["api", "vault", call]) if self.surface == Surface::Control => {
+                vault_admin::handle(self.parts.linker.book(), call, request).await?
+            }
+            _ => return Err(Problem::no_call()),
         };
-        Ok(json_response(&answer))
+        Ok(http::json_response(&answer))
     }
 
     /// The body may name a flow; there may be none.
-    async fn begin(&self, name: &str, request: Request<Incoming>) -> Result<Value, Problem> {
-        let wanted: Option<Begin> = read_any(request).await?;
+    async fn begin(&self, name: &str, request: Request<RequestBody>) -> Result<Value, Problem> {
+        let wanted: Option<Begin> = http::read_optional(request).await?;
         let flow = wanted.and_then(|wanted| wanted.flow);
         let id = self.parts.linker.begin(name, flow.as_deref()).await?;
         self.parts.linker.begun_json(name, &id).ok_or_else(Problem::no_attempt)
@@ -268,7 +244,10 @@ impl tower::Service<Request<Incoming>> for LinkApi {
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
         let this = self.clone();
-        Box::pin(async move { Ok(this.handle(request).await) })
+        http::serve(request, move |request| {
+            let this = this.clone();
+            async move { this.answer(request).await }
+        })
     }
 }
 
@@ -292,35 +271,6 @@ struct Key {
     key: String,
 }
 
-pub(super) async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Problem> {
-    read_any(request).await?.ok_or_else(not_the_json)
-}
-
-/// `None` when there is no body, or it is `null`.
-async fn read_any<T: DeserializeOwned>(request: Request<Incoming>) -> Result<Option<T>, Problem> {
-    if request.body().is_end_stream() {
-        return Ok(None);
-    }
-    let is_json =
-        request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
-    if !is_json {
-        // A form of another site can send text/plain without asking; it cannot send this.
-        return Err(Problem::bad_body("The body must be application/json."));
-    }
-    let body = Limited::new(TimeoutBody::new(request.into_body(), BODY_PAUSE), LARGEST_BODY).collect().await;
-    let body = body.map_err(|_| Problem::bad_body("The body is too large, or ended early."))?;
-    let body = body.to_bytes();
-    if body.is_empty() {
-        return Ok(None);
-    }
-    // serde's own message could repeat what was sent.
-    serde_json::from_slice(&body).map_err(|_| not_the_json())
-}
-
-fn not_the_json() -> Problem {
-    Problem::bad_body("The body is not the JSON that this call takes.")
-}
-
 fn identified_json(identified: &Identified) -> Value {
     json!({
         "identity": identified.identity,
@@ -336,31 +286,4 @@ fn revoked_json(unlinked: Unlinked) -> Value {
         Unlinked::NotRevoked => json!(false),
         Unlinked::Pending => json!("pending"),
     }
-}
-
-pub(super) fn no_call() -> Problem {
-    Problem::new(
-        StatusCode::NOT_FOUND,
-        "no_call",
-        "There is nothing here.",
-        "The calls are listed in Pixy's documentation.",
-    )
-}
-
-pub(super) fn response(content_type: &'static str, body: impl Into<Bytes>) -> Response<LinkBody> {
-    let body = Full::new(body.into()).map_err(|never: Infallible| match never {});
-    let mut response = Response::new(body.boxed_unsync());
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    response
-}
-
-fn json_response(value: &Value) -> Response<LinkBody> {
-    response("application/json", value.to_string())
-}
-
-pub(super) fn problem_response(problem: &Problem) -> Response<LinkBody> {
-    let body = serde_json::to_string(problem).unwrap_or_default(); // four strings and a number always serialise
-    let mut response = response("application/problem+json", body);
-    *response.status_mut() = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response
 }

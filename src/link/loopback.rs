@@ -9,14 +9,14 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use ::http::{Method, Request, Response};
 use futures_util::future::BoxFuture;
-use http::{HeaderName, HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
 use tokio::sync::watch;
 use url::Url;
 
-use super::api::{LinkBody, no_call, problem_response, response};
 use super::attempt::Landing;
+use super::http::{self, LinkBody, RequestBody};
 use super::page::{self, CallbackOutcome};
 use super::problem::Problem;
 use super::{Linker, guard};
@@ -157,25 +157,25 @@ const FALLBACK_PORT: u16 = 8701;
 struct CallbackSurface(Weak<Linker>);
 
 impl CallbackSurface {
-    async fn answer(self, request: Request<Incoming>) -> Result<Response<LinkBody>, Problem> {
+    async fn answer(self, request: Request<RequestBody>) -> Result<Response<LinkBody>, Problem> {
         if let Some(refused) = request.extensions().get::<Rejection>() {
             return Err(Problem::refused(*refused));
         }
-        let linker = self.0.upgrade().ok_or_else(no_call)?;
+        let linker = self.0.upgrade().ok_or_else(Problem::no_call)?;
         let path = request.uri().path();
         let is_callback = linker.is_callback_path(path);
         guard::check_origin(request.method(), request.headers(), is_callback)?;
         if request.method() != Method::GET {
-            return Err(no_call());
+            return Err(Problem::no_call());
         }
         if let Some(asset) = page::asset(path) {
-            return Ok(response(asset.content_type, asset.body));
+            return Ok(http::response(asset.content_type, asset.body));
         }
         if !is_callback {
-            return Err(no_call());
+            return Err(Problem::no_call());
         }
         let outcome: CallbackOutcome = linker.come_back(path, request.uri().query().unwrap_or_default()).await;
-        Ok(response("text/html; charset=utf-8", page::callback(&outcome)))
+        Ok(http::html_response(page::callback(&outcome)))
     }
 }
 
@@ -190,12 +190,6 @@ impl tower::Service<Request<Incoming>> for CallbackSurface {
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
         let this = self.clone();
-        Box::pin(async move {
-            let mut response = this.answer(request).await.unwrap_or_else(|problem| problem_response(&problem));
-            for (name, value) in page::SECURITY_HEADERS {
-                response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
-            }
-            Ok(response)
-        })
+        http::serve(request, move |request| this.clone().answer(request))
     }
 }

@@ -1,5 +1,7 @@
 //! What went wrong at linking, as a person reads it: RFC 9457 problem details.
 
+use std::fmt;
+
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +34,26 @@ impl Problem {
             title: title.into(),
             detail: detail.into(),
         }
+    }
+
+    /// The path and method name no call.
+    pub fn no_call() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "no_call",
+            "There is nothing here.",
+            "The calls are listed in Pixy's documentation.",
+        )
+    }
+
+    /// A call took longer than the link surface waits.
+    pub fn timed_out() -> Self {
+        Self::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "timed_out",
+            "Pixy did not finish this call in time.",
+            "It may still finish. Reload to see the current state before you try again.",
+        )
     }
 
     /// The account is not in the configuration.
@@ -279,6 +301,14 @@ impl Problem {
     /// A body that is not what the call wants.
     pub fn bad_body(what: &str) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", what, "The request was not understood and nothing was done.")
+    }
+}
+
+impl std::error::Error for Problem {}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.title, self.detail)
     }
 }
 

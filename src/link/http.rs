@@ -1,0 +1,122 @@
+//! HTTP of every link surface: the layers that each request passes, and how calls, answers and problems are read and written.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use http::header::CONTENT_TYPE;
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::{Body as _, Incoming};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tower::{ServiceBuilder, ServiceExt as _};
+
+use super::page::SECURITY_HEADERS;
+use super::problem::Problem;
+use crate::server::TimeoutBody;
+use crate::upstream::BoxError;
+
+/// The body of a response.
+pub type LinkBody = UnsyncBoxBody<Bytes, BoxError>;
+
+/// The body of a request, bounded in size and in time.
+pub(super) type RequestBody = Limited<TimeoutBody<Incoming>>;
+
+/// The largest body is an export of many logins.
+const MAX_BODY_BYTES: usize = 1 << 20;
+
+/// A body fails when no byte arrives for this long.
+const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longer than discovery, token endpoint and the keys of an id_token together.
+const CALL_TIMEOUT: Duration = Duration::from_mins(2);
+
+/// Serves one request of a link surface: bounded by the layers, answered by `handler`, with the security headers in any case.
+pub(super) fn serve<F, A>(
+    request: Request<Incoming>,
+    mut handler: F,
+) -> BoxFuture<'static, Result<Response<LinkBody>, Infallible>>
+where
+    F: FnMut(Request<RequestBody>) -> A + Send + 'static,
+    A: Future<Output = Result<Response<LinkBody>, Problem>> + Send + 'static,
+{
+    let bounded = ServiceBuilder::new()
+        // Stops at the head of the response: server-sent events go on.
+        .timeout(CALL_TIMEOUT)
+        // No call reads an unbounded body, or waits without end for the rest of one.
+        .map_request(|request: Request<Incoming>| {
+            request.map(|body| Limited::new(TimeoutBody::new(body, BODY_IDLE_TIMEOUT), MAX_BODY_BYTES))
+        })
+        .service_fn(move |request| handler(request));
+    let answer = bounded.oneshot(request);
+    let answer = answer.map(|result| result.unwrap_or_else(|error: BoxError| problem_response(&problem_of(error))));
+    answer.map(|response| Ok(with_security_headers(response))).boxed()
+}
+
+/// The handler fails with a [`Problem`], the layers with a timeout.
+fn problem_of(error: BoxError) -> Problem {
+    error.downcast().map_or_else(|_elapsed| Problem::timed_out(), |problem: Box<Problem>| *problem)
+}
+
+fn with_security_headers(mut response: Response<LinkBody>) -> Response<LinkBody> {
+    let headers = SECURITY_HEADERS.iter();
+    let headers = headers.map(|&(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+    response.headers_mut().extend(headers);
+    response
+}
+
+/// Reads a JSON body.
+pub(super) async fn read<T: DeserializeOwned>(request: Request<RequestBody>) -> Result<T, Problem> {
+    read_optional(request).await?.ok_or_else(unexpected_json)
+}
+
+/// Reads a JSON body; `None` when there is no body, or it is `null`.
+pub(super) async fn read_optional<T: DeserializeOwned>(request: Request<RequestBody>) -> Result<Option<T>, Problem> {
+    if request.body().is_end_stream() {
+        return Ok(None);
+    }
+    let is_json =
+        request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+    if !is_json {
+        // A form of another site can send text/plain without a preflight request, but not JSON.
+        return Err(Problem::bad_body("The body must be application/json."));
+    }
+    let body = request.into_body().collect().await;
+    let body = body.map_err(|_| Problem::bad_body("The body is too large, or ended early."))?.to_bytes();
+    if body.is_empty() {
+        return Ok(None);
+    }
+    // serde's own message could repeat what was sent.
+    serde_json::from_slice(&body).map_err(|_| unexpected_json())
+}
+
+fn unexpected_json() -> Problem {
+    Problem::bad_body("The body is not the JSON that this call takes.")
+}
+
+pub(super) fn response(content_type: &'static str, body: impl Into<Bytes>) -> Response<LinkBody> {
+    let body = Full::new(body.into()).map_err(|never: Infallible| match never {});
+    let mut response = Response::new(body.boxed_unsync());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+pub(super) fn html_response(document: String) -> Response<LinkBody> {
+    response("text/html; charset=utf-8", document)
+}
+
+pub(super) fn json_response(value: &impl Serialize) -> Response<LinkBody> {
+    // No answer holds a map with keys that are not strings, the one thing that JSON cannot write.
+    response("application/json", serde_json::to_string(value).unwrap_or_default())
+}
+
+pub(super) fn problem_response(problem: &Problem) -> Response<LinkBody> {
+    let body = serde_json::to_string(problem).unwrap_or_default(); // four strings and a number always serialise
+    let mut response = response("application/problem+json", body);
+    *response.status_mut() = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response
+}
