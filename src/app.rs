@@ -1,4 +1,4 @@
-//! Puts a running Pixy together from its configuration, and takes it down again. The one place that knows all parts.
+//! Builds a running Pixy from its configuration, and shuts it down. The one module that knows all components.
 
 mod listeners;
 mod reload;
@@ -31,38 +31,32 @@ use crate::upstream::{RootsError, Upstream};
 use crate::vault::{self, Vault, VaultError};
 
 use endpoints::Endpoints;
-use listeners::{Listeners, Prepared, Services};
-use reload::Reloading;
-pub use reload::Watched;
+pub use listeners::BindError;
+use listeners::{BoundListeners, Listeners, Services};
+use reload::ReloadState;
+pub use reload::{ReloadError, WatchedFiles};
 
-/// A refresh under way is waited for this long: longer than the token endpoint may take.
-const LAST_REFRESH: Duration = Duration::from_secs(35);
+/// How long a shutdown waits for a refresh under way: longer than the timeout of a token request.
+const REFRESH_DRAIN: Duration = Duration::from_secs(35);
 
 /// Why Pixy did not start.
 #[derive(Debug)]
 pub enum StartError {
     /// The directory of the control socket.
     StateDir(PathBuf, io::Error),
-    /// Where logins are kept.
+    /// The vault.
     Vault(VaultError),
     /// The trusted roots.
     Roots(RootsError),
     /// A listener.
-    Bind {
-        /// Which surface: "agents", "the page", …
-        surface: &'static str,
-        /// Where.
-        address: Address,
-        /// Why not.
-        source: io::Error,
-    },
+    Bind(BindError),
 }
 
-/// A Pixy that serves: its addresses, as the system gave them.
+/// A Pixy that serves, with its bound addresses.
 pub struct Running {
-    /// Where agents connect.
+    /// The agent listeners, in the order of the file.
     pub agents: Vec<Address>,
-    /// The page, if it is on.
+    /// The page; `None` while it is off.
     pub page: Option<Address>,
     /// Probes and metrics.
     pub ops: Address,
@@ -71,16 +65,16 @@ pub struct Running {
     /// The accounts.
     pub book: Accounts,
     listeners: Listeners,
-    keepers: JoinSet<()>,
+    account_tasks: JoinSet<()>,
     shutdown: watch::Sender<bool>,
-    going_down: watch::Receiver<bool>,
-    reloading: Reloading,
-    /// Locked for as long as this Pixy runs, accounts or none.
+    shutdown_signal: watch::Receiver<bool>,
+    reload: ReloadState,
+    /// Keeps the vault locked as long as this Pixy runs, even without accounts.
     _vault: Vault,
 }
 
-/// Where the files of this configuration are. Directories that are missing are made now, for only what exists can be allowed;
-/// why one cannot be made is told by [`start`].
+/// The paths that this configuration needs. Creates missing directories, because Landlock can only allow paths that exist;
+/// [`start`] reports a directory that cannot be created.
 pub fn places(config: &Config) -> Places {
     let _ = make_state_dir(&config.state_dir);
     let _ = vault::make_directories(&config.vault);
@@ -90,7 +84,7 @@ pub fn places(config: &Config) -> Places {
         vault::StoreSettings::Postgres { url_file } => places.read.push(url_file.clone()),
     }
     match &config.vault.key {
-        // Made and rotated beside the old one, or beside what the path points to.
+        // A new key is written to the directory of the old one, or of the target of a symbolic link.
         vault::KeySettings::File(file) => {
             let real = file.canonicalize().ok();
             places.changed.extend([Some(file), real.as_ref()].into_iter().flatten().filter_map(|file| directory(file)));
@@ -108,23 +102,23 @@ pub fn places(config: &Config) -> Places {
     places
 }
 
-/// Starts everything, or nothing: every address is bound before the first connection is accepted.
+/// Starts all components or none: every address is bound before the first connection is accepted.
 pub async fn start(config: Config) -> Result<Running, StartError> {
-    start_beside(config, PeerAudit::new()).await
+    start_with_peer_audit(config, PeerAudit::new()).await
 }
 
-/// As [`start`], with what was opened before the process was confined.
-pub async fn start_beside(config: Config, neighbours: PeerAudit) -> Result<Running, StartError> {
+/// As [`start`], with the peer audit that was opened before the process was confined.
+pub async fn start_with_peer_audit(config: Config, peer_audit: PeerAudit) -> Result<Running, StartError> {
     make_state_dir(&config.state_dir)?;
     let vault = Vault::open(&config.vault).map_err(StartError::Vault)?;
     let upstream = Upstream::new(&config.upstream).map_err(StartError::Roots)?;
     upstream.warm_up();
     let (clock, metrics) = (Clock::default(), Arc::new(Metrics::new()));
-    let (shutdown, going_down) = watch::channel(false);
+    let (shutdown, shutdown_signal) = watch::channel(false);
     let (changes, seen) = watch::channel(0);
 
-    let prepared = listeners::prepare(&[], &config).await.map_err(|unbound| unbound.error)?;
-    let signs = Endpoints::new(&config, &prepared);
+    let bound = listeners::bind(&[], &config).await.map_err(StartError::Bind)?;
+    let endpoints = Endpoints::new(&config, &bound);
 
     let shared = account::AccountServices {
         vault: vault.clone(),
@@ -134,23 +128,23 @@ pub async fn start_beside(config: Config, neighbours: PeerAudit) -> Result<Runni
         changes: changes.clone(),
     };
     let book = Accounts::default();
-    let mut keepers = JoinSet::new();
-    book.serve(config.accounts.iter().map(wanted).collect(), &shared, &mut keepers, &going_down);
+    let mut account_tasks = JoinSet::new();
+    book.serve(config.accounts.iter().map(account_settings).collect(), &shared, &mut account_tasks, &shutdown_signal);
 
-    let page = Arc::clone(&signs.page);
+    let page = Arc::clone(&endpoints.page);
     let linker = Linker::new(book.clone(), upstream.clone(), clock.clone(), Arc::clone(&page), changes);
     let (problem, problem_seen) = watch::channel(None);
-    let door = signs.clone();
+    let agent_endpoints = endpoints.clone();
     let link = Arc::new(api::LinkServices {
         linker: Arc::new(linker),
         guard: Guard::new(clock.clone()),
-        door: Box::new(move |account| door.door(account)),
-        facts: Arc::clone(&signs.facts),
+        door: Box::new(move |account| agent_endpoints.of_account(account)),
+        facts: Arc::clone(&endpoints.facts),
         page,
         changes: seen,
         problem: problem_seen,
     });
-    let proxy_parts = Arc::new(proxy::ProxyServices {
+    let proxy_services = Arc::new(proxy::ProxyServices {
         book: book.clone(),
         agents: Agents::new(config.agent_keys.clone(), clock.clone()),
         upstream,
@@ -159,10 +153,10 @@ pub async fn start_beside(config: Config, neighbours: PeerAudit) -> Result<Runni
     });
 
     let services = Services {
-        proxy: Arc::clone(&proxy_parts),
+        proxy: Arc::clone(&proxy_services),
         link,
-        ops: Ops { book: book.clone(), metrics: Arc::clone(&metrics), clock, shutdown: going_down.clone() },
-        neighbours: Arc::new(neighbours),
+        ops: Ops { book: book.clone(), metrics: Arc::clone(&metrics), clock, shutdown: shutdown_signal.clone() },
+        peer_audit: Arc::new(peer_audit),
         metrics,
     };
     let mut running = Running {
@@ -172,40 +166,43 @@ pub async fn start_beside(config: Config, neighbours: PeerAudit) -> Result<Runni
         control: config.state_dir.join("control.sock"),
         book,
         listeners: Listeners::new(services, config.limits),
-        keepers,
+        account_tasks,
         shutdown,
-        going_down,
-        reloading: Reloading { config, shared, proxy: proxy_parts, signs, problem },
+        shutdown_signal,
+        reload: ReloadState { config, shared, proxy: proxy_services, endpoints, problem },
         _vault: vault,
     };
-    let limits = running.reloading.config.limits;
-    running.listen(prepared, limits).await;
+    let limits = running.reload.config.limits;
+    running.apply_listeners(bound, limits).await;
     Ok(running)
 }
 
 impl Running {
-    /// Stops accepting, lets streams and a refresh under way finish, and says if a refresh could not.
+    /// Stops accepting, and waits for streams and refreshes under way.
+    ///
+    /// # Errors
+    /// A refresh did not end in time.
     pub async fn stop(mut self) -> Result<(), &'static str> {
         self.shutdown.send_replace(true);
-        let surfaces = self.listeners.go_down();
-        let keepers = async {
-            let all = async { while self.keepers.join_next().await.is_some() {} };
-            tokio::time::timeout(LAST_REFRESH, all).await
+        let surfaces = self.listeners.shut_down();
+        let account_tasks = async {
+            let all = async { while self.account_tasks.join_next().await.is_some() {} };
+            tokio::time::timeout(REFRESH_DRAIN, all).await
         };
-        let ended = tokio::join!(surfaces, keepers);
+        let ended = tokio::join!(surfaces, account_tasks);
         match ended {
             ((), Ok(())) => Ok(()),
-            ((), Err(_)) => Err("a refresh did not end in time: at the next start its token is tried once more"),
+            ((), Err(_)) => Err("a refresh did not end in time: the next start tries its token once more"),
         }
     }
 
-    async fn listen(&mut self, prepared: Prepared, limits: server::Limits) {
-        self.agents = prepared.agents().map(|(_, address)| address.clone()).collect();
-        self.page = prepared.page().cloned();
-        if let Some(ops) = prepared.ops() {
+    async fn apply_listeners(&mut self, bound: BoundListeners, limits: server::Limits) {
+        self.agents = bound.agents().map(|(_, address)| address.clone()).collect();
+        self.page = bound.page().cloned();
+        if let Some(ops) = bound.ops() {
             self.ops = ops.clone();
         }
-        self.listeners.take_up(prepared, limits).await;
+        self.listeners.apply(bound, limits).await;
     }
 }
 
@@ -231,7 +228,7 @@ fn proxy_limits(config: &Config) -> proxy::Limits {
     }
 }
 
-fn wanted(account: &AccountConfig) -> AccountSettings {
+fn account_settings(account: &AccountConfig) -> AccountSettings {
     let terms_accepted = account.accept_terms || account.profile.terms.status == TermsStatus::Open;
     AccountSettings { name: account.name.clone(), profile: Arc::clone(&account.profile), terms_accepted }
 }
@@ -241,19 +238,12 @@ impl fmt::Display for StartError {
         match self {
             Self::StateDir(path, error) => write!(
                 f,
-                "the state directory {} cannot be made ({error}); set `state_dir` to a place that Pixy may write",
+                "the state directory {} cannot be created ({error}); set `state_dir` to a directory that Pixy may write to",
                 path.display()
             ),
             Self::Vault(error) => write!(f, "{error}"),
             Self::Roots(error) => write!(f, "{error}"),
-            Self::Bind { surface, address, source } if source.kind() == io::ErrorKind::AddrInUse => write!(
-                f,
-                "{address}, the address for {surface}, is held by another program. Pixy takes no other port by itself: \
-                 whoever holds this one could pass for Pixy. Find it (`ss -ltnp`), or set another address in the configuration"
-            ),
-            Self::Bind { surface, address, source } => {
-                write!(f, "{address}, the address for {surface}, cannot be listened on: {source}")
-            }
+            Self::Bind(error) => write!(f, "{error}"),
         }
     }
 }

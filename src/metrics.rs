@@ -193,14 +193,14 @@ impl Metrics {
     }
 
     /// An account is not served any more.
-    pub fn forget_account(&self, name: &AccountName) {
+    pub fn remove_account(&self, name: &AccountName) {
         let labels = AccountLabels { account: name.as_str().to_owned() };
         self.usable.remove(&labels);
         self.expiry.remove(&labels);
     }
 
     /// The configuration was read again; `taken_up_at` in seconds since 1970, if it was taken up.
-    pub fn reloaded(&self, outcome: &'static str, taken_up_at: Option<i64>) {
+    pub fn record_reload(&self, outcome: &'static str, taken_up_at: Option<i64>) {
         self.reloads.get_or_create(&ReloadLabels { outcome }).inc();
         self.reload_successful.set(i64::from(taken_up_at.is_some()));
         if let Some(at) = taken_up_at {

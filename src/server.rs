@@ -127,17 +127,12 @@ impl Capacity {
     async fn place(&self) -> Option<(Arc<ConnectionState>, Permit)> {
         self.connections.room(Some(&self.exchanges)).await.map(taken)
     }
-
-    /// One that is free now.
-    fn free_place(&self) -> Option<(Arc<ConnectionState>, Permit)> {
-        self.connections.free().map(taken)
-    }
 }
 
 /// Accepts until `shutdown` says otherwise, then lets open streams go on as that says. A connection keeps the limits with which
-/// it came. Of several that serve one listener, one accepts at a time.
+/// it came.
 pub async fn serve<S, B>(
-    listener: Arc<Listener>,
+    listener: Listener,
     limits: watch::Receiver<Limits>,
     capacity: Capacity,
     surface: S,
@@ -167,7 +162,6 @@ pub async fn serve<S, B>(
         }
     };
     let mut ends = shutdown.clone();
-    let turn = listener.turn().await;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -193,15 +187,6 @@ pub async fn serve<S, B>(
             None => connections.spawn(queue(stream, peer)),
         };
     }
-    if *shutdown.borrow() == Shutdown::Closed {
-        // Who is in the kernel's queue has been let in already; what is closed now would be reset. As far as there are places:
-        // to wait for one takes a descriptor.
-        while let Some(place) = capacity.free_place() {
-            let Ok((stream, peer)) = listener.take_waiting() else { break };
-            connections.spawn(attend(stream, peer, place));
-        }
-    }
-    drop(turn);
     drop(listener);
     let drained = async { while connections.join_next().await.is_some() {} };
     let too_long = async {

@@ -1,11 +1,11 @@
-//! What a person and the agents' lines are told of where Pixy is reached. A reload changes it.
+//! Where agents and the person's browser reach Pixy. A reload changes it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
-use super::listeners::Prepared;
+use super::listeners::BoundListeners;
 use crate::account::Account;
 use crate::config::Config;
 use crate::link::{AgentEndpoint, Facts, Key};
@@ -13,45 +13,44 @@ use crate::name::AccountName;
 use crate::server::Address;
 use crate::vault;
 
-/// As it is now; whoever tells it looks each time.
+/// The current endpoints. Cheap to clone; readers load them for each use.
 #[derive(Clone)]
 pub(super) struct Endpoints {
-    agents: Arc<ArcSwap<Agents>>,
+    agents: Arc<ArcSwap<AgentEndpoints>>,
     pub(super) facts: Arc<ArcSwap<Facts>>,
-    /// The page's own address, while it is on.
+    /// The page's own address; `None` while it is off.
     pub(super) page: Arc<ArcSwapOption<Address>>,
 }
 
-struct Agents {
-    /// Where they connect, and the account that a listener is bound to.
+struct AgentEndpoints {
+    /// Each listener's account, if it is bound to one, and address.
     listeners: Vec<(Option<AccountName>, Address)>,
-    /// What their keys open, and the files that they are in.
+    /// Each agent key's accounts, and its file if it has one.
     keys: Vec<(Vec<AccountName>, Option<PathBuf>)>,
 }
 
 impl Endpoints {
-    pub(super) fn new(config: &Config, prepared: &Prepared) -> Self {
-        let page = prepared.page().cloned().map(Arc::new);
+    pub(super) fn new(config: &Config, listeners: &BoundListeners) -> Self {
         Self {
-            agents: Arc::new(ArcSwap::from_pointee(agents(config, prepared))),
-            facts: Arc::new(ArcSwap::from_pointee(facts(config, prepared))),
-            page: Arc::new(ArcSwapOption::new(page)),
+            agents: Arc::new(ArcSwap::from_pointee(agent_endpoints(config, listeners))),
+            facts: Arc::new(ArcSwap::from_pointee(facts(config, listeners))),
+            page: Arc::new(ArcSwapOption::new(listeners.page().cloned().map(Arc::new))),
         }
     }
 
-    pub(super) fn change(&self, config: &Config, prepared: &Prepared) {
-        self.agents.store(Arc::new(agents(config, prepared)));
-        self.facts.store(Arc::new(facts(config, prepared)));
-        self.page.store(prepared.page().cloned().map(Arc::new));
+    pub(super) fn replace(&self, config: &Config, listeners: &BoundListeners) {
+        self.agents.store(Arc::new(agent_endpoints(config, listeners)));
+        self.facts.store(Arc::new(facts(config, listeners)));
+        self.page.store(listeners.page().cloned().map(Arc::new));
     }
 
-    /// Where an account's agents connect: a listener bound to the account first, then one for all.
-    pub(super) fn door(&self, account: &Account) -> AgentEndpoint {
-        let Agents { listeners, keys } = &**self.agents.load();
+    /// Where agents reach this account: on a listener that is bound to it, otherwise on the first one for all accounts.
+    pub(super) fn of_account(&self, account: &Account) -> AgentEndpoint {
+        let AgentEndpoints { listeners, keys } = &**self.agents.load();
         let bound = listeners.iter().find(|(bound, _)| bound.as_ref() == Some(account.name()));
-        let open = || listeners.iter().find(|(bound, _)| bound.is_none());
-        let fallback = || Address::Tcp(([127, 0, 0, 1], 8700).into());
-        let address = bound.or_else(open).map_or_else(fallback, |(_, address)| address.clone());
+        let shared = || listeners.iter().find(|(bound, _)| bound.is_none());
+        let default = || Address::Tcp(([127, 0, 0, 1], 8700).into());
+        let address = bound.or_else(shared).map_or_else(default, |(_, address)| address.clone());
         let key = match keys.iter().find(|(accounts, _)| accounts.contains(account.name())) {
             None => Key::Any,
             Some((_, Some(file))) => Key::File(file.clone()),
@@ -61,14 +60,14 @@ impl Endpoints {
     }
 }
 
-fn agents(config: &Config, prepared: &Prepared) -> Agents {
-    Agents {
-        listeners: prepared.agents().map(|(bound, address)| (bound.cloned(), address.clone())).collect(),
+fn agent_endpoints(config: &Config, listeners: &BoundListeners) -> AgentEndpoints {
+    AgentEndpoints {
+        listeners: listeners.agents().map(|(bound, address)| (bound.cloned(), address.clone())).collect(),
         keys: config.agent_keys.iter().map(|key| (key.accounts.clone(), key.key_file.clone())).collect(),
     }
 }
 
-fn facts(config: &Config, prepared: &Prepared) -> Facts {
+fn facts(config: &Config, listeners: &BoundListeners) -> Facts {
     let store = match &config.vault.store {
         vault::StoreSettings::Files(path) => path.display().to_string(),
         vault::StoreSettings::Postgres { .. } => "PostgreSQL".to_owned(),
@@ -76,9 +75,9 @@ fn facts(config: &Config, prepared: &Prepared) -> Facts {
     Facts {
         file: config.file.as_ref().map(|file| file.display().to_string()),
         version: crate::VERSION,
-        agent_addresses: prepared.agents().map(|(_, address)| address.to_string()).collect(),
+        agent_addresses: listeners.agents().map(|(_, address)| address.to_string()).collect(),
         store,
-        port: prepared.page().and_then(|address| match address {
+        port: listeners.page().and_then(|address| match address {
             Address::Tcp(address) => Some(address.port()),
             Address::Unix(_) => None,
         }),

@@ -1,19 +1,18 @@
-//! The listeners of a running Pixy, which a new configuration may add, take away and change while streams go on.
+//! The listeners of a running Pixy. A reload adds and removes them; one that changes in place needs a restart.
 //!
-//! [`prepare`] binds all that is new, or fails and has changed nothing; [`Listeners::take_up`] cannot fail. A listener of which
-//! nothing changes is left alone. One at the same place for another purpose, or with another mode, keeps its socket and is handed
-//! over: no connection is missed, and those that came before are served as before until nothing is under way on them. One that is
-//! taken out accepts no more; what it accepted goes on to its end, and who waits to be accepted is let in as far as there are places.
+//! [`bind`] binds every new listener, or fails and has changed nothing; [`Listeners::apply`] cannot fail. A listener whose
+//! settings stay the same is left alone. A removed one closes its socket; its connections go on to their end.
 
+use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tower::{Service as _, ServiceExt as _};
 
-use super::StartError;
 use crate::config::Config;
 use crate::hardening::PeerAudit;
 use crate::link::api::{self, LinkApi};
@@ -23,10 +22,10 @@ use crate::ops::Ops;
 use crate::proxy::{self, Proxy};
 use crate::server::{self, Access, Address, Capacity, Limits, Listener, Peer, Share, Shutdown};
 
-/// Of the page, the control socket and the probes: calls that take milliseconds.
-const BRIEF_DRAIN: Duration = Duration::from_secs(1);
+/// Longest drain of the page, the control socket and the probes: their calls take milliseconds.
+const SHORT_DRAIN: Duration = Duration::from_secs(1);
 
-/// Connections of each surface but the agents'.
+/// Most connections of the page, of the control socket and of the probes, each.
 const OTHER_CONNECTIONS: usize = 64;
 
 /// What answers on the listeners.
@@ -34,200 +33,188 @@ pub(super) struct Services {
     pub(super) proxy: Arc<proxy::ProxyServices>,
     pub(super) link: Arc<api::LinkServices>,
     pub(super) ops: Ops,
-    pub(super) neighbours: Arc<PeerAudit>,
+    pub(super) peer_audit: Arc<PeerAudit>,
     pub(super) metrics: Arc<Metrics>,
 }
 
-/// What serves now.
+/// The listeners that serve now, and the connections of removed ones.
 pub(super) struct Listeners {
     services: Services,
-    open: Vec<Open>,
-    /// Of those that were closed and may still have connections.
-    closed: Vec<watch::Sender<Shutdown>>,
+    open: Vec<OpenListener>,
+    /// Of removed listeners that may still have connections.
+    removed: Vec<watch::Sender<Shutdown>>,
     tasks: JoinSet<()>,
-    limits: watch::Sender<Limits>,
-    /// The limits of surfaces whose calls take milliseconds.
-    brief: watch::Sender<Limits>,
-    capacity: Capacities,
+    agent_limits: watch::Sender<Limits>,
+    other_limits: watch::Sender<Limits>,
+    capacity: SurfaceCapacity,
 }
 
-/// Agents share one.
-struct Capacities {
+/// How many connections each surface may have; all agent listeners share one.
+struct SurfaceCapacity {
     agents: Capacity,
     page: Capacity,
     control: Capacity,
     ops: Capacity,
 }
 
-pub(super) struct Open {
-    wanted: Wanted,
-    listener: Arc<Listener>,
+pub(super) struct OpenListener {
+    settings: ListenerSettings,
+    address: Address,
     shutdown: watch::Sender<Shutdown>,
+    /// Resolves when the socket is closed.
+    closed: oneshot::Receiver<()>,
 }
 
-/// A listener as the configuration wants it.
+/// A listener as the configuration describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Wanted {
-    purpose: Purpose,
+struct ListenerSettings {
+    surface: Surface,
     address: Address,
     access: Access,
 }
 
-/// What a listener is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Purpose {
-    Agents { bound: Option<AccountName> },
+enum Surface {
+    /// Bound to one account, or for all.
+    Agents(Option<AccountName>),
     Page,
     Ops,
     Control,
 }
 
-/// All listeners of a configuration, bound; the new ones are not served yet.
-pub(super) struct Prepared(Vec<(Wanted, Arc<Listener>)>);
+/// All listeners of a configuration in the order of the file: those that stay open, and new ones that are bound but not served yet.
+pub(super) struct BoundListeners(Vec<BoundListener>);
 
-/// A listener that cannot be had.
-pub(super) struct Unbound {
+struct BoundListener {
+    settings: ListenerSettings,
+    address: Address,
+    /// `None` if a listener that is open stays.
+    new: Option<Listener>,
+}
+
+/// A new listener cannot be bound.
+#[derive(Debug)]
+pub struct BindError {
     /// The key of the configuration, outermost first.
     pub(super) key: Vec<String>,
-    pub(super) error: StartError,
-    /// Pixy holds it itself, by a listener that goes: it would have to be given up before it could be taken.
-    pub(super) overlaps: Option<Address>,
+    /// Which surface: "agents", "the page", …
+    surface: &'static str,
+    pub(super) address: Address,
+    pub(super) source: io::Error,
 }
 
-/// Binds what `config` wants and `open` does not have. On failure nothing has changed.
-pub(super) async fn prepare(open: &[Open], config: &Config) -> Result<Prepared, Unbound> {
-    let wanted = wanted(config);
-    let matched = matched(open, &wanted);
-    let mut prepared = Vec::new();
-    for (at, wanted) in wanted.iter().enumerate() {
-        let listener = match matched[at] {
-            Some(known) => Arc::clone(&open[known].listener),
-            None => match Listener::bind_for(&wanted.address, wanted.access).await {
-                Ok(listener) => Arc::new(listener),
-                Err(error) => return Err(unbound(open, wanted, at, error)),
-            },
+/// Binds each listener of `config` that is not among `open`.
+///
+/// # Errors
+/// The first listener that cannot be bound; then nothing has changed.
+pub(super) async fn bind(open: &[OpenListener], config: &Config) -> Result<BoundListeners, BindError> {
+    let mut listeners = Vec::new();
+    for (at, (settings, kept)) in match_open(open, config).into_iter().enumerate() {
+        let (address, new) = if let Some(kept) = kept {
+            (kept.address.clone(), None)
+        } else {
+            let bound = Listener::bind_with_access(&settings.address, settings.access).await;
+            let listener = bound.map_err(|source| BindError {
+                key: settings.surface.key(at),
+                surface: settings.surface.name(),
+                address: settings.address.clone(),
+                source,
+            })?;
+            (listener.address().clone(), Some(listener))
         };
-        prepared.push((wanted.clone(), listener));
+        listeners.push(BoundListener { settings, address, new });
     }
-    // Last, for it is the one thing that would have to be undone.
-    let mut changed: Vec<(&Listener, Access)> = Vec::new();
-    for (at, (wanted, listener)) in prepared.iter().enumerate() {
-        let Some(before) = matched[at].map(|known| open[known].wanted.access) else { continue };
-        if before == wanted.access {
-            continue;
-        }
-        if let Err(error) = listener.set_access(wanted.access) {
-            for (listener, before) in changed {
-                let _ = listener.set_access(before); // it could be changed a moment ago
-            }
-            return Err(unbound(open, wanted, at, error));
-        }
-        changed.push((listener, before));
-    }
-    Ok(Prepared(prepared))
+    Ok(BoundListeners(listeners))
 }
 
-/// In the order of the file: agents first.
-fn wanted(config: &Config) -> Vec<Wanted> {
-    let own = |purpose, address: &Address| Wanted { purpose, address: address.clone(), access: Access::Owner };
-    let agents = config.agent_listeners.iter().map(|listener| Wanted {
-        purpose: Purpose::Agents { bound: listener.account.clone() },
+/// The configured listeners in the order of the file, agents first, each with the open one that has the same settings.
+fn match_open<'a>(open: &'a [OpenListener], config: &Config) -> Vec<(ListenerSettings, Option<&'a OpenListener>)> {
+    let own =
+        |surface, address: &Address| ListenerSettings { surface, address: address.clone(), access: Access::Owner };
+    let agents = config.agent_listeners.iter().map(|listener| ListenerSettings {
+        surface: Surface::Agents(listener.account.clone()),
         address: listener.address.clone(),
         access: listener.access,
     });
     let control = Address::Unix(config.state_dir.join("control.sock"));
-    agents
-        .chain(config.link_listen.iter().map(|address| own(Purpose::Page, address)))
-        .chain([own(Purpose::Ops, &config.ops_listen), own(Purpose::Control, &control)])
-        .collect()
+    let configured = agents
+        .chain(config.link_listen.iter().map(|address| own(Surface::Page, address)))
+        .chain([own(Surface::Ops, &config.ops_listen), own(Surface::Control, &control)]);
+    // Several with port 0 may have the same settings: each open listener is matched once.
+    let mut unmatched: Vec<&OpenListener> = open.iter().collect();
+    let matched = configured.map(|settings| {
+        let at = unmatched.iter().position(|open| open.settings == settings);
+        (settings, at.map(|at| unmatched.remove(at)))
+    });
+    matched.collect()
 }
 
-/// Which of `open` each one goes on with. Where the system chooses ports, several may have one address: those of which nothing
-/// changes come first, and a port that the system chose for one surface is never another one's.
-fn matched(open: &[Open], wanted: &[Wanted]) -> Vec<Option<usize>> {
-    let rules: [fn(&Open, &Wanted) -> bool; 2] = [
-        |open, wanted| open.wanted == *wanted,
-        |open, wanted| {
-            let is_chosen = matches!(wanted.address, Address::Tcp(address) if address.port() == 0);
-            let is_same = open.wanted.address == wanted.address || *open.listener.address() == wanted.address;
-            is_same && (!is_chosen || open.wanted.purpose.surface() == wanted.purpose.surface())
-        },
-    ];
-    let mut matched = vec![None; wanted.len()];
-    for rule in rules {
-        for (at, wanted) in wanted.iter().enumerate() {
-            if matched[at].is_none() {
-                let is_free = |known: &usize| !matched.contains(&Some(*known));
-                matched[at] = (0..open.len()).filter(is_free).find(|&known| rule(&open[known], wanted));
-            }
-        }
-    }
-    matched
-}
-
-fn unbound(open: &[Open], wanted: &Wanted, at: usize, source: io::Error) -> Unbound {
-    let overlaps = open.iter().map(|open| open.listener.address()).find(|held| overlap(held, &wanted.address));
-    let overlaps = overlaps.filter(|_| source.kind() == io::ErrorKind::AddrInUse).cloned();
-    let (surface, address) = (wanted.purpose.surface(), wanted.address.clone());
-    Unbound { key: wanted.purpose.key(at), error: StartError::Bind { surface, address, source }, overlaps }
-}
-
-/// Whoever has one of them keeps the other from being bound.
+/// Whether a socket on one of them keeps the other from being bound. `[::]` takes IPv4 too.
 fn overlap(one: &Address, other: &Address) -> bool {
     match (one, other) {
         (Address::Tcp(one), Address::Tcp(other)) => {
-            let everywhere = one.ip().is_unspecified() || other.ip().is_unspecified();
-            one.port() == other.port() && (everywhere || one.ip() == other.ip())
+            let (a, b) = (one.ip(), other.ip());
+            let covers = |a: IpAddr, b: IpAddr| a.is_unspecified() && (a.is_ipv6() || b.is_ipv4());
+            one.port() == other.port() && (a == b || covers(a, b) || covers(b, a))
         }
         (Address::Unix(one), Address::Unix(other)) => one == other,
         _ => false,
     }
 }
 
-impl Purpose {
-    fn surface(&self) -> &'static str {
+impl Surface {
+    fn name(&self) -> &'static str {
         match self {
-            Self::Agents { .. } => "agents",
+            Self::Agents(_) => "agents",
             Self::Page => "the page",
             Self::Ops => "probes and metrics",
             Self::Control => "the control socket",
         }
     }
 
-    /// The key that says so, of the listener that stands at this place among all.
+    /// The key of the configuration for the listener at this index of all, outermost first.
     fn key(&self, at: usize) -> Vec<String> {
         let at = at.to_string();
         let key: &[&str] = match self {
-            Self::Agents { .. } => &["agent", "listen", &at, "address"],
+            Self::Agents(_) => &["agent", "listen", &at, "address"],
             Self::Page => &["link", "listen"],
             Self::Ops => &["ops", "listen"],
             Self::Control => &["state_dir"],
         };
         key.iter().map(|&step| step.to_owned()).collect()
     }
+
+    /// The same for a person, without the index: a single listener is written without a list.
+    fn setting(&self) -> &'static str {
+        match self {
+            Self::Agents(_) => "agent.listen",
+            Self::Page => "link.listen",
+            Self::Ops => "ops.listen",
+            Self::Control => "state_dir",
+        }
+    }
 }
 
-impl Prepared {
-    /// Where agents connect, and the account that a listener is bound to.
+impl BoundListeners {
+    /// Each agent listener: the account that it is bound to, and its address.
     pub(super) fn agents(&self) -> impl Iterator<Item = (Option<&AccountName>, &Address)> {
-        self.0.iter().filter_map(|(wanted, listener)| match &wanted.purpose {
-            Purpose::Agents { bound } => Some((bound.as_ref(), listener.address())),
-            Purpose::Page | Purpose::Ops | Purpose::Control => None,
+        self.0.iter().filter_map(|listener| match &listener.settings.surface {
+            Surface::Agents(account) => Some((account.as_ref(), &listener.address)),
+            Surface::Page | Surface::Ops | Surface::Control => None,
         })
     }
 
-    /// The page, while it is on.
+    /// `None` while the page is off.
     pub(super) fn page(&self) -> Option<&Address> {
-        self.of(&Purpose::Page)
+        self.address(&Surface::Page)
     }
 
-    /// Probes and metrics.
     pub(super) fn ops(&self) -> Option<&Address> {
-        self.of(&Purpose::Ops)
+        self.address(&Surface::Ops)
     }
 
-    fn of(&self, purpose: &Purpose) -> Option<&Address> {
-        self.0.iter().find(|(wanted, _)| wanted.purpose == *purpose).map(|(_, listener)| listener.address())
+    fn address(&self, surface: &Surface) -> Option<&Address> {
+        self.0.iter().find(|listener| listener.settings.surface == *surface).map(|listener| &listener.address)
     }
 }
 
@@ -239,11 +226,11 @@ impl Listeners {
         Self {
             services,
             open: Vec::new(),
-            closed: Vec::new(),
+            removed: Vec::new(),
             tasks: JoinSet::new(),
-            limits: watch::Sender::new(limits),
-            brief: watch::Sender::new(brief(limits)),
-            capacity: Capacities {
+            agent_limits: watch::Sender::new(limits),
+            other_limits: watch::Sender::new(with_short_drain(limits)),
+            capacity: SurfaceCapacity {
                 agents: Capacity::new(share.agents),
                 page: others(),
                 control: others(),
@@ -252,123 +239,115 @@ impl Listeners {
         }
     }
 
-    /// Binds what is new in `config`.
-    ///
-    /// # Errors
-    /// The first listener that cannot be had; then nothing has changed.
-    pub(super) async fn prepare(&self, config: &Config) -> Result<Prepared, Unbound> {
-        prepare(&self.open, config).await
+    /// As [`bind`], beside those that are open.
+    pub(super) async fn bind(&self, config: &Config) -> Result<BoundListeners, BindError> {
+        bind(&self.open, config).await
     }
 
-    /// Serves these from now on, with these limits for every connection that comes. When this is over, nobody is accepted any more
-    /// by what has changed or is gone.
-    pub(super) async fn take_up(&mut self, prepared: Prepared, limits: Limits) {
+    /// The listeners of `config` that cannot be bound while Pixy listens as it does: the same address with other settings, or one
+    /// that overlaps. In the words of the file.
+    pub(super) fn changed_in_place(&self, config: &Config) -> Vec<String> {
+        let added = match_open(&self.open, config).into_iter().filter(|(_, kept)| kept.is_none());
+        let changed = added.filter_map(|(settings, _)| {
+            let held = self.open.iter().map(|open| &open.address).find(|held| overlap(held, &settings.address))?;
+            Some(format!("`{}` {} (Pixy listens on {held})", settings.surface.setting(), settings.address))
+        });
+        changed.collect()
+    }
+
+    /// Serves these from now on, and new connections with these limits. When it returns, the sockets of removed listeners are closed.
+    pub(super) async fn apply(&mut self, bound: BoundListeners, limits: Limits) {
         self.change_limits(limits);
         while self.tasks.try_join_next().is_some() {}
-        self.closed.retain(|shutdown| !shutdown.is_closed());
+        self.removed.retain(|shutdown| !shutdown.is_closed());
         let mut before = std::mem::take(&mut self.open);
-        for (wanted, listener) in prepared.0 {
-            let known = before.iter().position(|open| Arc::ptr_eq(&open.listener, &listener));
-            let open = match known.map(|known| before.swap_remove(known)) {
-                Some(open) if (&open.wanted.purpose, open.wanted.access) == (&wanted.purpose, wanted.access) => {
-                    Open { wanted, ..open }
-                }
-                Some(open) => {
-                    let before = open.wanted.access;
-                    self.close(open).await;
-                    if before != wanted.access {
-                        // There was no place for them, and they may be such as could not connect now.
-                        listener.turn_away();
-                    }
-                    self.serve(wanted, listener)
-                }
-                None => self.serve(wanted, listener),
+        for BoundListener { settings, address, new } in bound.0 {
+            let open = match (new, before.iter().position(|open| open.address == address)) {
+                (Some(listener), _) => self.serve(settings, listener),
+                (None, Some(at)) => before.swap_remove(at),
+                (None, None) => continue, // `bind` found it among the open ones
             };
             self.open.push(open);
         }
-        for gone in before {
-            gone.listener.withdraw();
-            self.close(gone).await;
+        for removed in before {
+            self.close(removed).await;
         }
     }
 
-    /// Nothing is accepted any more; resolves when all open streams have ended, or had their time.
-    pub(super) async fn go_down(&mut self) {
-        // Let go of as well: who came by a socket that stayed open would wait for the end of other people's streams.
-        let open = std::mem::take(&mut self.open);
-        for shutdown in open.iter().map(|open| &open.shutdown).chain(&self.closed) {
+    /// Closes all listeners; resolves when all connections have ended, or their drain time is over.
+    pub(super) async fn shut_down(&mut self) {
+        for shutdown in self.open.iter().map(|open| &open.shutdown).chain(&self.removed) {
             shutdown.send_replace(Shutdown::GoingDown);
         }
-        drop(open);
         while self.tasks.join_next().await.is_some() {}
     }
 
-    async fn close(&mut self, open: Open) {
-        open.shutdown.send_replace(Shutdown::Closed);
-        open.listener.rested().await;
-        if !matches!(open.wanted.purpose, Purpose::Agents { .. }) {
-            // Here a stream without end is a page that watches; it is not let be where it is to be no more.
-            open.shutdown.send_replace(Shutdown::GoingDown);
-        }
-        self.closed.push(open.shutdown);
+    async fn close(&mut self, listener: OpenListener) {
+        // Connections of agents go on to their end. Page streams are server-sent events without an end: they are closed.
+        let is_agents = matches!(listener.settings.surface, Surface::Agents(_));
+        listener.shutdown.send_replace(if is_agents { Shutdown::Closed } else { Shutdown::GoingDown });
+        let _ = listener.closed.await; // an error is the signal: the sender is dropped with the socket
+        self.removed.push(listener.shutdown);
     }
 
     fn change_limits(&mut self, limits: Limits) {
-        let before = self.limits.send_replace(limits);
+        let before = self.agent_limits.send_replace(limits);
         if before == limits {
             return;
         }
-        self.brief.send_replace(brief(limits));
+        self.other_limits.send_replace(with_short_drain(limits));
         let share = share(limits.connections);
-        let Capacities { agents, page, control, ops } = &self.capacity;
+        let SurfaceCapacity { agents, page, control, ops } = &self.capacity;
         agents.resize(share.agents);
         for other in [page, control, ops] {
             other.resize(share.others);
         }
     }
 
-    fn serve(&mut self, wanted: Wanted, listener: Arc<Listener>) -> Open {
+    fn serve(&mut self, settings: ListenerSettings, mut listener: Listener) -> OpenListener {
         let (shutdown, ends) = watch::channel(Shutdown::No);
         let Self { services, tasks, capacity, .. } = self;
-        let (served, brief) = (Arc::clone(&listener), self.brief.subscribe());
-        match &wanted.purpose {
-            Purpose::Agents { bound } => {
-                let local = listener.address().is_local() && wanted.access != Access::Everybody;
-                let proxy = Proxy::new(Arc::clone(&services.proxy), bound.clone(), local);
-                let (neighbours, metrics) = (Arc::clone(&services.neighbours), Arc::clone(&services.metrics));
+        let (address, closed) = (listener.address().clone(), listener.closed());
+        let limits = self.other_limits.subscribe();
+        match &settings.surface {
+            Surface::Agents(account) => {
+                let local = address.is_local() && settings.access != Access::Everybody;
+                let proxy = Proxy::new(Arc::clone(&services.proxy), account.clone(), local);
+                let (peer_audit, metrics) = (Arc::clone(&services.peer_audit), Arc::clone(&services.metrics));
                 let proxy = tower::service_fn(move |request: http::Request<_>| {
-                    let (mut proxy, neighbours, metrics) =
-                        (proxy.clone(), Arc::clone(&neighbours), Arc::clone(&metrics));
+                    let (mut proxy, peer_audit, metrics) =
+                        (proxy.clone(), Arc::clone(&peer_audit), Arc::clone(&metrics));
                     async move {
                         if let Some(&peer) = request.extensions().get::<Peer>() {
-                            neighbours.look(peer, &metrics).await;
+                            peer_audit.look(peer, &metrics).await;
                         }
                         proxy.ready().await?.call(request).await
                     }
                 });
-                tasks.spawn(server::serve(served, self.limits.subscribe(), capacity.agents.clone(), proxy, ends));
+                let limits = self.agent_limits.subscribe();
+                tasks.spawn(server::serve(listener, limits, capacity.agents.clone(), proxy, ends));
             }
-            Purpose::Page => {
+            Surface::Page => {
                 let page = LinkApi::new(Arc::clone(&services.link), api::Surface::Page);
-                tasks.spawn(server::serve(served, brief, capacity.page.clone(), page, ends));
+                tasks.spawn(server::serve(listener, limits, capacity.page.clone(), page, ends));
             }
-            Purpose::Control => {
+            Surface::Control => {
                 let control = LinkApi::new(Arc::clone(&services.link), api::Surface::Control);
-                tasks.spawn(server::serve(served, brief, capacity.control.clone(), control, ends));
+                tasks.spawn(server::serve(listener, limits, capacity.control.clone(), control, ends));
             }
-            Purpose::Ops => {
-                tasks.spawn(server::serve(served, brief, capacity.ops.clone(), services.ops.clone(), ends));
+            Surface::Ops => {
+                tasks.spawn(server::serve(listener, limits, capacity.ops.clone(), services.ops.clone(), ends));
             }
         }
-        Open { wanted, listener, shutdown }
+        OpenListener { settings, address, shutdown, closed }
     }
 }
 
-fn brief(limits: Limits) -> Limits {
-    Limits { drain_time: limits.drain_time.min(BRIEF_DRAIN), ..limits }
+fn with_short_drain(limits: Limits) -> Limits {
+    Limits { drain_time: limits.drain_time.min(SHORT_DRAIN), ..limits }
 }
 
-/// How many connections each surface may have, with a word when that is less than was asked for.
+/// Connections for each surface; logs a warning if that is less than configured.
 fn share(connections: usize) -> Share {
     let share = server::share(connections, OTHER_CONNECTIONS);
     if share.agents < connections {
@@ -379,4 +358,20 @@ fn share(connections: usize) -> Share {
         );
     }
     share
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { surface, address, source, .. } = self;
+        if source.kind() == io::ErrorKind::AddrInUse {
+            write!(
+                f,
+                "{address}, the address for {surface}, is in use by another program. Pixy never takes another port by itself: \
+                 the program that has this one could impersonate Pixy. Find it (`ss -ltnp`), or set another address in the \
+                 configuration"
+            )
+        } else {
+            write!(f, "Pixy cannot listen on {address}, the address for {surface}: {source}")
+        }
+    }
 }

@@ -1,198 +1,232 @@
-//! A configuration that changes while Pixy runs: all of it is taken up, or nothing.
+//! Reload: applies a changed configuration while Pixy runs, all of it or nothing.
 //!
-//! Agents' keys and accounts are taken up for requests from then on, limits for connections from then on, and listeners as
-//! `listeners` says; what is under way goes on as it began. What is made of a setting once, or needs a lock or a place that the
-//! process has closed to itself, needs a restart.
+//! Agent keys and accounts apply to new requests, limits to new connections, and listeners as `listeners` says. Requests under way
+//! are not disturbed. Settings that are used once at the start, or that need a lock or a path that the process has closed to
+//! itself, need a restart.
 
+use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
+use tokio::task::JoinError;
 use zeroize::Zeroizing;
 
 use super::endpoints::Endpoints;
-use super::listeners::{Prepared, Unbound};
-use super::{Running, StartError, proxy_limits, wanted};
+use super::listeners::{BindError, BoundListeners};
+use super::{Running, account_settings, proxy_limits};
 use crate::account;
-use crate::config::{self, Config, Env};
+use crate::config::{self, Config, Env, Faults};
 use crate::proxy;
 use crate::server::Address;
 
-/// The content of the file is looked at this often. Looked at rather than waited for (inotify): a mounted directory is changed
-/// by turning a link, on file systems that tell nobody.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Polling interval for changed files. Polled because inotify does not see every change: a mounted directory is replaced by
+/// a symbolic link, and network file systems send no events.
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// What a reload needs to know and changes.
-pub(super) struct Reloading {
+/// What a reload reads and changes.
+pub(super) struct ReloadState {
     pub(super) config: Config,
     pub(super) shared: account::AccountServices,
     pub(super) proxy: Arc<proxy::ProxyServices>,
-    pub(super) signs: Endpoints,
-    /// What was wrong with the file when it was read last.
+    pub(super) endpoints: Endpoints,
+    /// Why the last reload failed; `None` if it succeeded.
     pub(super) problem: watch::Sender<Option<String>>,
 }
 
-/// Looks at files for a content that changes.
-pub struct Watched {
+/// Polls files for changed content.
+pub struct WatchedFiles {
     files: Vec<PathBuf>,
-    seen: Vec<Option<[u8; 32]>>,
+    digests: Vec<Option<[u8; 32]>>,
+}
+
+/// Why a reload changed nothing.
+#[derive(Debug)]
+pub enum ReloadError {
+    /// Pixy was started without a configuration file.
+    NoFile,
+    /// The task that reads the file failed.
+    ReadTask(JoinError),
+    /// The file, or a key file, is missing or faulty.
+    BadFile(Faults),
+    /// These settings changed, in the words of the file.
+    NeedsRestart(Vec<String>),
+    /// A new listener cannot be bound.
+    NotBound {
+        /// Where the file configures it, and why it cannot be bound.
+        fault: Faults,
+        /// A Unix socket in a directory that Landlock does not allow.
+        denied: bool,
+    },
 }
 
 impl Running {
-    /// Reads the configuration again and takes it up; one that is bad, or that needs a restart, changes nothing. What is wrong
-    /// is told to the log, to metrics and to `pixy status`, and given back.
+    /// Reads the configuration again and applies it. The outcome is logged, counted, and shown by `pixy status`.
     ///
     /// # Errors
-    /// Every fault with its place, or what needs a restart.
-    pub async fn reload(&mut self, env: &Env) -> Result<(), String> {
+    /// The file is faulty, a change needs a restart, or a new listener cannot be bound; then nothing has changed.
+    pub async fn reload(&mut self, env: &Env) -> Result<(), ReloadError> {
         let outcome = self.try_reload(env).await;
-        let metrics = &self.reloading.shared.metrics;
-        let now = self.reloading.shared.clock.wall();
+        let ReloadState { shared, problem, .. } = &self.reload;
         match &outcome {
             Ok(()) => {
-                metrics.reloaded("taken_up", Some(now.as_seconds()));
-                tracing::info!("the configuration was read again and taken up");
+                shared.metrics.record_reload("taken_up", Some(shared.clock.wall().as_seconds()));
+                tracing::info!("the configuration was reloaded");
             }
-            Err((word, problem)) => {
-                metrics.reloaded(word, None);
-                tracing::error!("the configuration was read again and not taken up: {problem}");
+            Err(error) => {
+                shared.metrics.record_reload(error.outcome(), None);
+                tracing::error!("the configuration was not reloaded: {error}");
             }
         }
-        let outcome = outcome.map_err(|(_, problem)| problem);
-        self.reloading.problem.send_replace(outcome.as_ref().err().cloned());
+        problem.send_replace(outcome.as_ref().err().map(ToString::to_string));
         outcome
     }
 
-    /// The files whose content is the configuration: its own, and the agents' keys.
-    pub fn watched(&self) -> Watched {
-        let config = &self.reloading.config;
+    /// The configuration file and the agents' key files.
+    pub fn watched_files(&self) -> WatchedFiles {
+        let config = &self.reload.config;
         let keys = config.agent_keys.iter().filter_map(|key| key.key_file.clone());
-        Watched::new(config.file.iter().cloned().chain(keys).collect())
+        WatchedFiles::new(config.file.iter().cloned().chain(keys).collect())
     }
 
-    async fn try_reload(&mut self, env: &Env) -> Result<(), (&'static str, String)> {
-        let Some(file) = self.reloading.config.file.clone() else {
-            return Err(("restart", "Pixy runs without a configuration file; with one it needs a restart.".to_owned()));
-        };
+    async fn try_reload(&mut self, env: &Env) -> Result<(), ReloadError> {
+        let file = self.reload.config.file.clone().ok_or(ReloadError::NoFile)?;
         let env = env.clone();
-        // Files have threads of their own: a mounted directory may be slow.
+        // In a blocking thread: a mounted directory may be slow.
         let read = tokio::task::spawn_blocking(move || config::load_with(Some(&file), &env)).await;
-        let config = match read {
-            Ok(Ok(config)) => config,
-            Ok(Err(faults)) => return Err(("bad_file", bad_file(&faults))),
-            Err(error) => return Err(("bad_file", format!("The configuration could not be read: {error}. {STAYS}"))),
-        };
-        let needing = self.what_needs_a_restart(&config);
-        if !needing.is_empty() {
-            let changes = needing.join(", ");
-            return Err(("restart", format!("What is changed needs a restart of Pixy: {changes}. {STAYS}")));
+        let config = read.map_err(ReloadError::ReadTask)?.map_err(ReloadError::BadFile)?;
+        let changes = self.changes_that_need_a_restart(&config);
+        if !changes.is_empty() {
+            return Err(ReloadError::NeedsRestart(changes));
         }
-        let prepared = self.listeners.prepare(&config).await.map_err(|unbound| not_bound(&config, &unbound))?;
-        self.take_up(config, prepared).await;
+        let bound = self.listeners.bind(&config).await.map_err(|error| ReloadError::not_bound(&config, &error))?;
+        self.apply(config, bound).await;
         Ok(())
     }
 
-    /// From here on nothing fails.
-    async fn take_up(&mut self, config: Config, prepared: Prepared) {
-        let Self { reloading, book, keepers, going_down, .. } = self;
-        let gone =
-            reloading.config.accounts.iter().filter(|old| config.accounts.iter().all(|new| new.name != old.name));
-        let gone: Vec<_> = gone.map(|account| account.name.clone()).collect();
-        // Who may ask is changed first: a key that lost an account must not meet one that is new.
-        reloading.proxy.agents.replace(config.agent_keys.clone());
-        reloading.proxy.limits.store(Arc::new(proxy_limits(&config)));
-        reloading.signs.change(&config, &prepared);
-        book.serve(config.accounts.iter().map(wanted).collect(), &reloading.shared, keepers, going_down);
-        for name in &gone {
-            reloading.shared.metrics.forget_account(name);
+    /// Cannot fail.
+    async fn apply(&mut self, config: Config, bound: BoundListeners) {
+        let Self { reload, book, account_tasks, shutdown_signal, .. } = self;
+        let removed =
+            reload.config.accounts.iter().filter(|old| config.accounts.iter().all(|new| new.name != old.name));
+        let removed: Vec<_> = removed.map(|account| account.name.clone()).collect();
+        // Keys before accounts: a key that lost an account must not be able to use one that is added under the same name.
+        reload.proxy.agents.replace(config.agent_keys.clone());
+        reload.proxy.limits.store(Arc::new(proxy_limits(&config)));
+        reload.endpoints.replace(&config, &bound);
+        let accounts = config.accounts.iter().map(account_settings).collect();
+        book.serve(accounts, &reload.shared, account_tasks, shutdown_signal);
+        for name in &removed {
+            reload.shared.metrics.remove_account(name);
         }
         let limits = config.limits;
-        reloading.config = config;
-        self.listen(prepared, limits).await;
+        reload.config = config;
+        self.apply_listeners(bound, limits).await;
     }
 
     /// In the words of the file.
-    fn what_needs_a_restart(&self, new: &Config) -> Vec<String> {
-        let old = &self.reloading.config;
-        let parts = [
+    fn changes_that_need_a_restart(&self, new: &Config) -> Vec<String> {
+        let old = &self.reload.config;
+        let settings = [
             ("`state_dir`", old.state_dir != new.state_dir),
             ("`vault`", old.vault != new.vault),
             ("`upstream`", old.upstream != new.upstream),
             ("`limits.io_threads`", old.io_threads != new.io_threads),
         ];
-        let mut needing: Vec<String> =
-            parts.iter().filter(|(_, differs)| *differs).map(|(what, _)| (*what).to_owned()).collect();
+        let mut changes: Vec<String> =
+            settings.iter().filter(|(_, differs)| *differs).map(|(setting, _)| (*setting).to_owned()).collect();
         for account in &new.accounts {
             let Some(known) = self.book.known(&account.name) else { continue };
             if known.profile().provider != account.profile.provider {
-                // Its stored login, and an attempt to link it, are the other provider's.
-                needing.push(format!("the provider of the account {} (or give it another name)", account.name));
+                // Its stored login, and an attempt to link it, belong to the old provider.
+                changes.push(format!("the provider of the account {} (or give it another name)", account.name));
             }
         }
-        needing
+        changes.extend(self.listeners.changed_in_place(new));
+        changes
     }
 }
 
-/// A listener that cannot be had.
-fn not_bound(config: &Config, unbound: &Unbound) -> (&'static str, String) {
-    let Unbound { key, error, overlaps } = unbound;
-    if let (StartError::Bind { address, .. }, Some(own)) = (error, overlaps) {
-        let said = format!("needs a restart of Pixy: it holds {own} itself, and {address} cannot be had beside that");
-        return ("restart", config.fault(key, &said).told(STAYS_IN_FORCE));
+impl ReloadError {
+    /// The label of `pixy_config_reloads_total`.
+    pub fn outcome(&self) -> &'static str {
+        match self {
+            Self::NoFile | Self::NeedsRestart(_) => "restart",
+            Self::ReadTask(_) | Self::BadFile(_) => "bad_file",
+            Self::NotBound { .. } => "not_bound",
+        }
     }
-    let mut text = config.fault(key, &format!("cannot be taken up: {error}")).told(STAYS_IN_FORCE);
-    if let StartError::Bind { address: Address::Unix(_), source, .. } = error
-        && source.kind() == std::io::ErrorKind::PermissionDenied
-    {
-        text.push_str(
-            "\nA socket in a directory that the configuration did not name when Pixy started is closed to it: that needs a restart.",
-        );
+
+    fn not_bound(config: &Config, error: &BindError) -> Self {
+        Self::NotBound {
+            fault: config.fault(&error.key, &format!("cannot be applied: {error}")),
+            denied: matches!(error.address, Address::Unix(_)) && error.source.kind() == io::ErrorKind::PermissionDenied,
+        }
     }
-    ("not_bound", text)
 }
 
-fn bad_file(faults: &config::Faults) -> String {
-    let mut text = faults.told(STAYS_IN_FORCE);
-    if faults.iter().any(|fault| fault.message().contains("permission denied")) {
-        text.push_str(
-            "\nA file in a directory that the configuration did not name when Pixy started is closed to it: that needs a restart.",
-        );
+impl fmt::Display for ReloadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let closed = |f: &mut fmt::Formatter<'_>, what: &str| {
+            write!(
+                f,
+                "\nA {what} in a directory that the configuration did not name at the start is closed to Pixy: that needs a restart."
+            )
+        };
+        match self {
+            Self::NoFile => write!(f, "Pixy runs without a configuration file; to use one needs a restart."),
+            Self::ReadTask(error) => write!(f, "The configuration could not be read: {error}. {SENTENCE}"),
+            Self::NeedsRestart(changes) => {
+                write!(f, "What is changed needs a restart of Pixy: {}. {SENTENCE}", changes.join(", "))
+            }
+            Self::BadFile(faults) => {
+                write!(f, "{}", faults.told(CLAUSE))?;
+                let denied = faults.iter().any(|fault| fault.message().contains("permission denied"));
+                if denied { closed(f, "file") } else { Ok(()) }
+            }
+            Self::NotBound { fault, denied } => {
+                write!(f, "{}", fault.told(CLAUSE))?;
+                if *denied { closed(f, "socket") } else { Ok(()) }
+            }
+        }
     }
-    text
 }
 
-impl Watched {
-    /// Of what they hold now.
+impl std::error::Error for ReloadError {}
+
+impl WatchedFiles {
+    /// With their current content.
     pub fn new(files: Vec<PathBuf>) -> Self {
-        let seen = digests(&files);
-        Self { files, seen }
+        let digests = digests(&files);
+        Self { files, digests }
     }
 
-    /// Of what they held before, where that is known: what has changed in the meantime is seen as a change.
+    /// Takes the content of files that `before` also watched from there: a change since then is still reported.
     #[must_use]
     pub fn since(mut self, before: &Self) -> Self {
-        for (file, seen) in self.files.iter().zip(&mut self.seen) {
+        for (file, digest) in self.files.iter().zip(&mut self.digests) {
             if let Some(at) = before.files.iter().position(|other| other == file) {
-                *seen = before.seen[at];
+                *digest = before.digests[at];
             }
         }
         self
     }
 
-    /// Waits until the content is another one, and has been for a moment: an editor may be writing. May be dropped at any time.
+    /// Resolves when the content has changed and then stayed the same for one interval: an editor may be writing. Cancel safe.
     pub async fn changed(&mut self) {
-        let mut before = None;
+        let mut previous = None;
         loop {
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
             let files = self.files.clone();
-            let Ok(now) = tokio::task::spawn_blocking(move || digests(&files)).await else { continue };
-            if now != self.seen && before.as_ref() == Some(&now) {
-                self.seen = now;
+            let Ok(current) = tokio::task::spawn_blocking(move || digests(&files)).await else { continue };
+            if current != self.digests && previous.as_ref() == Some(&current) {
+                self.digests = current;
                 return;
             }
-            before = Some(now);
+            previous = Some(current);
         }
     }
 }
@@ -201,21 +235,22 @@ fn digests(files: &[PathBuf]) -> Vec<Option<[u8; 32]>> {
     files.iter().map(|file| digest(file)).collect()
 }
 
-/// `None` while it cannot be read.
+/// `None` if the file cannot be read.
 fn digest(file: &Path) -> Option<[u8; 32]> {
     use std::io::Read as _;
-    // Asked before it is opened: to open a named pipe would wait for its writer.
+    // Checked before opening: opening a named pipe blocks until there is a writer.
     if !std::fs::metadata(file).ok()?.is_file() {
         return None;
     }
     let mut content = Zeroizing::new(Vec::new());
-    std::fs::File::open(file).ok()?.take(LONGEST + 1).read_to_end(&mut content).ok()?;
+    std::fs::File::open(file).ok()?.take(MAX_FILE_BYTES + 1).read_to_end(&mut content).ok()?;
     Some(Sha256::digest(&*content).into())
 }
 
-const STAYS_IN_FORCE: &str = "the configuration before stays in force";
+/// Closes the list of faults.
+const CLAUSE: &str = "the configuration before stays in force";
 
-const STAYS: &str = "The configuration before stays in force.";
+const SENTENCE: &str = "The configuration before stays in force.";
 
-/// A longer file is no configuration: that it changes past this is not seen.
-const LONGEST: u64 = 1024 * 1024;
+/// A longer file is no valid configuration; changes beyond this length are not noticed.
+const MAX_FILE_BYTES: u64 = 1024 * 1024;

@@ -27,10 +27,10 @@ pub(super) fn serve(config: Config, options: &LogOptions, mut guards: Guards) ->
         let mut terminate = signal(SignalKind::terminate()).map_err(|error| failed(&error))?;
         let mut hangup = signal(SignalKind::hangup()).map_err(|error| failed(&error))?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| failed(&error))?;
-        let mut running = app::start_beside(config, neighbours).await.map_err(|error| failed(&error))?;
+        let mut running = app::start_with_peer_audit(config, neighbours).await.map_err(|error| failed(&error))?;
         let origin = file.map_or("the built-in configuration".to_owned(), |file| file.display().to_string());
         announce(&running, &origin, &guards).await;
-        let mut watched = running.watched();
+        let mut watched = running.watched_files();
         loop {
             tokio::select! {
                 _ = terminate.recv() => break,
@@ -38,10 +38,10 @@ pub(super) fn serve(config: Config, options: &LogOptions, mut guards: Guards) ->
                 _ = hangup.recv() => {}
                 () = watched.changed() => {}
             }
-            let before = running.watched();
-            // What is wrong is told by `reload` itself; the configuration before serves on.
+            let before = running.watched_files();
+            // `reload` reports its error itself; the previous configuration stays in force.
             let _ = running.reload(&env).await;
-            watched = running.watched().since(&before);
+            watched = running.watched_files().since(&before);
         }
         tracing::info!("going down: open streams may finish");
         running.stop().await.map_err(|what| failed(&what))

@@ -104,7 +104,7 @@ impl Linker {
         let (_, limits) = watch::channel(Limits { drain_time: DRAIN, ..Limits::default() });
         for listener in listeners {
             let surface = CallbackSurface(Arc::downgrade(self));
-            let (listener, limits) = (Arc::new(listener), limits.clone());
+            let limits = limits.clone();
             tokio::spawn(server::serve(listener, limits, Capacity::new(CONNECTIONS), surface, closed.clone()));
         }
         let door = Arc::new(CallbackListener { port, close });

@@ -1,18 +1,15 @@
-//! The sockets that are listened on.
+//! Listening sockets, TCP and Unix.
 
 use std::fmt;
 use std::fs::Permissions;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixSocket, UnixStream};
-
-use crate::lock::lock;
+use tokio::net::{TcpListener, TcpSocket, UnixListener, UnixSocket, UnixStream};
+use tokio::sync::oneshot;
 
 /// An address to listen on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -23,7 +20,7 @@ pub enum Address {
     Unix(PathBuf),
 }
 
-/// Who may connect to a Unix socket: who may write to its file (unix(7)).
+/// Which users may connect to a Unix socket: those who may write to its file (unix(7)).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Access {
     /// Pixy's own user: mode 0600.
@@ -31,21 +28,20 @@ pub enum Access {
     Owner,
     /// The socket's group too, 0660: Pixy's own, or that of the directory where that is setgid.
     Group,
-    /// Whoever reaches the directory: 0666.
+    /// Every user who can reach the directory: 0666.
     Everybody,
 }
 
-/// A bound socket.
+/// A bound socket. Dropping it closes the socket and removes a Unix socket's file.
 pub struct Listener {
+    // Dropped in this order.
     socket: Socket,
+    _file: Option<SocketFile>,
+    closed: Option<oneshot::Sender<()>>,
     address: Address,
-    /// Until it is taken away.
-    file: Mutex<Option<SocketFile>>,
-    /// Held by whoever accepts.
-    turn: tokio::sync::Mutex<()>,
 }
 
-/// Who is at the other end, as the kernel says; in each request's extensions.
+/// The peer of a connection, as the kernel reports it; in each request's extensions.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer {
     /// The user id of a Unix socket's peer.
@@ -59,15 +55,15 @@ enum Socket {
     Unix(UnixListener),
 }
 
-/// Removes the socket's file when the listener ends, if it is still there.
+/// Removes the socket's file when dropped, if it is still the same file.
 struct SocketFile {
     path: PathBuf,
-    /// Device and inode: somebody may have put something else in its place.
+    /// Device and inode: another file may have taken its name.
     identity: (u64, u64),
 }
 
 impl Address {
-    /// Only this machine can reach it.
+    /// Whether only this machine can reach it.
     pub fn is_local(&self) -> bool {
         match self {
             Self::Tcp(address) => address.ip().is_loopback(),
@@ -87,14 +83,14 @@ impl Access {
 }
 
 impl Listener {
-    /// Binds. A TCP port that somebody else holds is an error, never a reason to take another; a Unix socket that nobody
-    /// answers on is a leftover and is replaced. A Unix socket is for Pixy's own user.
+    /// Binds with [`Access::Owner`]. A TCP port in use is an error, never a reason to take another. A Unix socket file without a
+    /// listening process is a leftover and is replaced.
     pub async fn bind(address: &Address) -> io::Result<Self> {
-        Self::bind_for(address, Access::Owner).await
+        Self::bind_with_access(address, Access::Owner).await
     }
 
-    /// The same, with a word on who may connect if it is a Unix socket.
-    pub async fn bind_for(address: &Address, access: Access) -> io::Result<Self> {
+    /// As [`Listener::bind`]; `access` is the mode of a Unix socket.
+    pub async fn bind_with_access(address: &Address, access: Access) -> io::Result<Self> {
         match address {
             Address::Tcp(wanted) => {
                 let socket = bind_tcp(*wanted)?;
@@ -106,55 +102,26 @@ impl Listener {
                 let socket = UnixSocket::new_stream()?;
                 socket.bind(path)?;
                 let file = SocketFile { path: path.clone(), identity: identity(path)? };
-                // Before anybody can connect.
+                // Before `listen`: nothing can connect yet.
                 set_mode(path, access)?;
-                let socket = Socket::Unix(socket.listen(WAITING)?);
+                let socket = Socket::Unix(socket.listen(BACKLOG)?);
                 Ok(Self::new(socket, address.clone(), Some(file)))
             }
         }
     }
 
     fn new(socket: Socket, address: Address, file: Option<SocketFile>) -> Self {
-        Self { socket, address, file: Mutex::new(file), turn: tokio::sync::Mutex::default() }
+        Self { socket, _file: file, closed: None, address }
     }
 
-    /// From now on these may connect, if it is a Unix socket; who has connected stays.
-    ///
-    /// # Errors
-    /// The mode cannot be set, or something else stands where the socket was.
-    pub fn set_access(&self, access: Access) -> io::Result<()> {
-        let file = lock(&self.file);
-        let Some(file) = &*file else { return Ok(()) };
-        if identity(&file.path)? != file.identity {
-            return Err(io::Error::other("something else was put in its place"));
-        }
-        set_mode(&file.path, access)
+    /// Resolves, with an error, when this listener was dropped and its socket is closed.
+    pub fn closed(&mut self) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        self.closed = Some(sender);
+        receiver
     }
 
-    /// Takes the socket's file away, so that nobody else comes. Who has connected is still there to be accepted.
-    pub fn withdraw(&self) {
-        drop(lock(&self.file).take());
-    }
-
-    /// Resolves when nobody accepts from it any more.
-    pub async fn rested(&self) {
-        drop(self.turn().await);
-    }
-
-    /// Hangs up on who waits to be accepted.
-    pub fn turn_away(&self) {
-        for _ in 0..WAITING {
-            if self.take_waiting().is_err() {
-                return;
-            }
-        }
-    }
-
-    pub(super) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
-        self.turn.lock().await
-    }
-
-    /// Where it listens, with the port that the system chose.
+    /// The bound address, with the port that the system chose.
     pub fn address(&self) -> &Address {
         &self.address
     }
@@ -163,63 +130,41 @@ impl Listener {
         match &self.socket {
             Socket::Tcp(socket) => {
                 let (stream, address) = socket.accept().await?;
-                of_tcp(stream, address)
-            }
-            Socket::Unix(socket) => of_unix(socket.accept().await?.0),
-        }
-    }
-
-    /// One that is in the kernel's queue now, whether the runtime has heard of it or not; an error when there is none.
-    pub(super) fn take_waiting(&self) -> io::Result<(Box<dyn Stream>, Peer)> {
-        match &self.socket {
-            Socket::Tcp(socket) => {
-                let socket = std::net::TcpListener::from(socket.as_fd().try_clone_to_owned()?);
-                let (stream, address) = socket.accept()?;
-                stream.set_nonblocking(true)?;
-                of_tcp(TcpStream::from_std(stream)?, address)
+                stream.set_nodelay(true)?;
+                Ok((Box::new(stream), Peer { uid: None, address: Some(address) }))
             }
             Socket::Unix(socket) => {
-                let socket = std::os::unix::net::UnixListener::from(socket.as_fd().try_clone_to_owned()?);
-                let (stream, _) = socket.accept()?;
-                stream.set_nonblocking(true)?;
-                of_unix(UnixStream::from_std(stream)?)
+                let (stream, _) = socket.accept().await?;
+                let uid = stream.peer_cred()?.uid();
+                Ok((Box::new(stream), Peer { uid: Some(uid), address: None }))
             }
         }
     }
-}
-
-fn of_tcp(stream: TcpStream, address: SocketAddr) -> io::Result<(Box<dyn Stream>, Peer)> {
-    stream.set_nodelay(true)?;
-    Ok((Box::new(stream), Peer { uid: None, address: Some(address) }))
-}
-
-fn of_unix(stream: UnixStream) -> io::Result<(Box<dyn Stream>, Peer)> {
-    let uid = stream.peer_cred()?.uid();
-    Ok((Box::new(stream), Peer { uid: Some(uid), address: None }))
 }
 
 fn bind_tcp(wanted: SocketAddr) -> io::Result<TcpListener> {
     let socket = if wanted.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // Otherwise a restart waits for the kernel to forget the old connections. Never SO_REUSEPORT: it lets others in beside us.
+    // Without it a restart fails while old connections are in TIME-WAIT. Never SO_REUSEPORT: another process could then bind
+    // the same port.
     socket.set_reuseaddr(true)?;
     socket.bind(wanted)?;
-    socket.listen(WAITING)
+    socket.listen(BACKLOG)
 }
 
 async fn remove_leftover(path: &Path) -> io::Result<()> {
     let Ok(found) = path.symlink_metadata() else { return Ok(()) };
     if !found.file_type().is_socket() {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is no socket has this name"));
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file of this name exists and is not a socket"));
     }
     match UnixStream::connect(path).await {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
-        // Also one whose queue is full, or that is not for us.
-        _ => Err(io::Error::new(io::ErrorKind::AddrInUse, "another program answers on this socket")),
+        // Also one whose accept queue is full, or that this user may not connect to.
+        _ => Err(io::Error::new(io::ErrorKind::AddrInUse, "another program listens on this socket")),
     }
 }
 
-/// Gives a new socket its mode, of which the umask has left less. Where others may write to its directory, one of them could have
-/// put a link to a file of ours in its place: what is opened here is no link, and only what was opened is changed.
+/// Sets the mode of a new socket file, which the umask has reduced. Another user who may write to its directory could have
+/// replaced it by a symbolic link to a file of Pixy's: `O_NOFOLLOW` opens no link, and only the opened file is changed.
 #[cfg(target_os = "linux")]
 fn set_mode(path: &Path, access: Access) -> io::Result<()> {
     use rustix::fs::{Mode, OFlags};
@@ -227,9 +172,9 @@ fn set_mode(path: &Path, access: Access) -> io::Result<()> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let opened = std::fs::File::from(rustix::fs::open(path, flags, Mode::empty())?);
     if !opened.metadata()?.file_type().is_socket() {
-        return Err(io::Error::other("something else was put in its place"));
+        return Err(io::Error::other("the socket file was replaced by another file"));
     }
-    // A descriptor of this kind cannot be changed itself, but what it stands for can (proc_pid_fd(5)).
+    // fchmod refuses an O_PATH descriptor; its entry in /proc is accepted (proc_pid_fd(5)).
     let permissions = Permissions::from_mode(access.mode());
     match std::fs::set_permissions(format!("/proc/self/fd/{}", opened.as_raw_fd()), permissions.clone()) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => std::fs::set_permissions(path, permissions), // no /proc
@@ -242,7 +187,7 @@ fn set_mode(path: &Path, access: Access) -> io::Result<()> {
     std::fs::set_permissions(path, Permissions::from_mode(access.mode()))
 }
 
-/// What stands there now.
+/// Device and inode.
 fn identity(path: &Path) -> io::Result<(u64, u64)> {
     let found = path.symlink_metadata()?;
     Ok((found.dev(), found.ino()))
@@ -251,7 +196,7 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if identity(&self.path).is_ok_and(|found| found == self.identity) {
-            let _ = std::fs::remove_file(&self.path); // already gone is as good
+            let _ = std::fs::remove_file(&self.path); // it may be gone already
         }
     }
 }
@@ -269,6 +214,6 @@ pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// How many connections may wait to be accepted, if the system allows so many (`net.core.somaxconn`): while Pixy sleeps, has no
-/// descriptors left, or serves as many as `limits.connections` says. The library would ask for 128.
-const WAITING: u32 = 4096;
+/// Connections in the accept queue, if the system allows so many (`net.core.somaxconn`): while Pixy is suspended, has no
+/// descriptors left, or has reached `limits.connections`. The default would be 128.
+const BACKLOG: u32 = 4096;

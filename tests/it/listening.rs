@@ -37,7 +37,7 @@ async fn a_socket_lets_in_whom_it_was_made_for() {
     let address = Address::Unix(path.clone());
     drop(Listener::bind(&address).await.unwrap());
     for (access, expected) in [(Access::Owner, 0o600), (Access::Group, 0o660), (Access::Everybody, 0o666)] {
-        let listener = Listener::bind_for(&address, access).await.unwrap();
+        let listener = Listener::bind_with_access(&address, access).await.unwrap();
         assert_eq!(mode(&path), expected, "{access:?}");
         UnixStream::connect(&path).await.unwrap();
         // Somebody answers there: it is not taken away, whatever its mode.

@@ -85,13 +85,13 @@ impl Pixy {
     /// Reads the file again after it was written anew with these accounts and top-level keys.
     pub(crate) async fn reload(&mut self, accounts: &Value, more: &Value) -> Result<(), String> {
         self.scratch.config_with(accounts, more);
-        within(self.running.reload(&Env::default())).await
+        within(self.running.reload(&Env::default())).await.map_err(|error| error.to_string())
     }
 
     /// The same with a file of this text.
     pub(crate) async fn reload_text(&mut self, text: &str) -> Result<(), String> {
         self.scratch.write("pixy.yaml", text);
-        within(self.running.reload(&Env::default())).await
+        within(self.running.reload(&Env::default())).await.map_err(|error| error.to_string())
     }
 
     /// Where agents connect.
