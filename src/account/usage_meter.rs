@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::HeaderMap;
 
 use super::Account;
-use crate::usage::{Glance, Hour, Quota};
+use crate::usage::{Hour, Quota, TokenCounter, Tokens};
 
 /// A burst of requests is told to those who watch once in so long.
 const TOLD_EVERY: Duration = Duration::from_secs(1);
@@ -15,7 +15,7 @@ const TOLD_EVERY: Duration = Duration::from_secs(1);
 /// One answer of the upstream's while it passes; its tokens are counted when it is dropped.
 pub struct UsageMeter {
     account: Arc<Account>,
-    glance: Glance,
+    counter: TokenCounter,
 }
 
 impl Account {
@@ -23,7 +23,7 @@ impl Account {
     pub fn answered(self: &Arc<Self>, headers: &HeaderMap) -> UsageMeter {
         self.ledger.answered(&self.profile().api.quota_headers, headers, self.parts.clock.wall());
         self.tell_of_usage();
-        UsageMeter { account: Arc::clone(self), glance: Glance::default() }
+        UsageMeter { account: Arc::clone(self), counter: TokenCounter::default() }
     }
 
     /// The quota as the provider told it last; nothing without a login.
@@ -54,13 +54,14 @@ impl Account {
 impl UsageMeter {
     /// The next piece of the answer.
     pub fn feed(&mut self, piece: &[u8]) {
-        self.glance.feed(piece);
+        self.counter.feed(piece);
     }
 
-    /// Counts what was fed so far; more may follow on the same connection.
-    pub fn count(&mut self) {
-        let tokens = std::mem::take(&mut self.glance).tokens();
+    /// Counts what was fed so far and returns it; more may follow on the same connection.
+    pub fn count(&mut self) -> Tokens {
+        let tokens = self.counter.take();
         self.account.ledger.spent(tokens, self.account.parts.clock.wall());
+        tokens
     }
 }
 

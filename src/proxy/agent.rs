@@ -179,14 +179,9 @@ impl Grant {
         self.agent.as_ref()
     }
 
-    /// The agent has a limit of tokens, so the answer must be readable and is read.
-    pub fn counts_tokens(&self) -> bool {
-        self.counts_tokens
-    }
-
-    /// Counts tokens of the model against the agent's day.
+    /// Counts tokens of the model against the agent's day, if it has a limit of them.
     pub fn count_tokens(&self, tokens: u64) {
-        if let Some(usage) = &self.usage {
+        if let Some(usage) = self.usage.as_ref().filter(|_| self.counts_tokens) {
             let mut usage = lock(usage);
             usage.tokens = usage.tokens.saturating_add(tokens);
         }

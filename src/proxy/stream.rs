@@ -17,7 +17,6 @@ use super::response_scrub::Scrub;
 use crate::account::UsageMeter;
 use crate::metrics::OpenStream;
 use crate::upstream::{BoxError, Incoming};
-use crate::usage::TokenCounter;
 
 /// An answer's body: fixed text of ours, or the upstream's stream.
 pub enum ReplyBody {
@@ -34,7 +33,6 @@ pub struct Streaming {
     /// Before the scrubber and the counter: they, too, cost less for one piece than for many.
     gather: Coalesced<BoxError>,
     scrub: Scrub,
-    counter: Option<TokenCounter>,
     spending: UsageMeter,
     grant: Grant,
     _open: OpenStream,
@@ -65,10 +63,9 @@ impl ReplyBody {
     ) -> Self {
         let timer = Box::pin(tokio::time::sleep(idle_timeout));
         let last_activity = Instant::now();
-        let counter = grant.counts_tokens().then(TokenCounter::default);
         let source = Source { body, idle_timeout, last_activity, timer };
         let gather = Coalesced::new(source.body.comes_at_once());
-        Self::Streaming(Box::new(Streaming { source, gather, scrub, counter, spending, grant, _open: open }))
+        Self::Streaming(Box::new(Streaming { source, gather, scrub, spending, grant, _open: open }))
     }
 }
 
@@ -101,21 +98,16 @@ impl Body for ReplyBody {
 impl Drop for Streaming {
     /// Also when the agent hung up: what the model has said by then is spent.
     fn drop(&mut self) {
-        if let Some(counter) = &self.counter {
-            self.grant.count_tokens(counter.total());
-        }
+        self.grant.count_tokens(self.spending.count().total());
     }
 }
 
 impl Streaming {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let Self { source, gather, scrub, counter, spending, .. } = self;
+        let Self { source, gather, scrub, spending, .. } = self;
         loop {
             let passing = match ready!(gather.poll(context, |context| source.poll(context))) {
                 Some(Ok(piece)) => {
-                    if let Some(counter) = counter {
-                        counter.feed(&piece);
-                    }
                     spending.feed(&piece);
                     let last = gather.len() == 0 && source.body.is_end_stream();
                     let passing = scrub.piece(piece, last);

@@ -30,7 +30,6 @@ use crate::metrics::OpenStream;
 use crate::name::AccountName;
 use crate::server::{Upgrade, Upgraded};
 use crate::upstream::Incoming;
-use crate::usage::TokenCounter;
 
 /// What an agent said to open a WebSocket, and the way to its end of it. Made by [`Handshake::take`] alone.
 pub struct Handshake {
@@ -199,18 +198,11 @@ impl Tunnel {
         let Self { id, account, grant, mut scrub, mut spending, idle, open } = self;
         let (mut agent_says, mut to_agent) = tokio::io::split(agent);
         let (mut upstream_says, mut to_upstream) = tokio::io::split(upstream);
-        let mut counter = grant.counts_tokens().then(TokenCounter::default);
         let mut down =
             Direction::new(Side::Upstream, Frames::of_upstream(), |piece: Bytes, ends_frame, ends_message| {
-                if let Some(counter) = &mut counter {
-                    counter.feed(&piece);
-                    if ends_message {
-                        grant.count_tokens(std::mem::take(counter).total());
-                    }
-                }
                 spending.feed(&piece);
                 if ends_message {
-                    spending.count(); // one answer of several
+                    grant.count_tokens(spending.count().total()); // one answer of several
                 }
                 scrub.piece(piece, ends_frame)
             });
