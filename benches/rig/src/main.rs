@@ -24,8 +24,8 @@ use tokio::time::Instant;
 /// Anything that went wrong is told, and ends the run.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-const USAGE: &str = "usage: pixy-rig [--quick|--smoke] [--only JOB|memory|refresh]… [--peer NAME]… [--rounds N] [--streams N]… [--note TEXT]… [--out FILE] [--keep DIRECTORY]\n       \
-                     [--pixy PATH] [--pixy NAME=PATH]… [--nginx PATH] [--haproxy PATH] [--envoy PATH] [--litellm PATH]";
+const USAGE: &str = "usage: pixy-rig [--quick|--smoke|--versions] [--only JOB|memory|refresh]… [--peer NAME]… [--rounds N] [--streams N]… [--note TEXT]… [--out FILE] [--keep DIRECTORY]\n       \
+                     [--pixy PATH] [--old PATH] [--pixy NAME=PATH]… [--nginx PATH] [--haproxy PATH] [--envoy PATH] [--litellm PATH]";
 
 /// See [`Plan::seldom`].
 const RATE_SELDOM: usize = 4;
@@ -79,6 +79,7 @@ fn run() -> Result<()> {
         match argument.as_str() {
             "--quick" => plan = Plan::quick(),
             "--smoke" => plan = Plan::smoke(),
+            "--versions" => plan = Plan::versions(),
             "--only" => only.push(value()?),
             "--peer" => names.push(value()?),
             "--streams" => streams.push(value()?.parse()?),
@@ -94,6 +95,7 @@ fn run() -> Result<()> {
                     None => programs.pixy = Some(build.into()),
                 }
             }
+            "--old" => programs.old = Some(value()?.into()),
             "--nginx" => programs.nginx = Some(value()?.into()),
             "--haproxy" => programs.haproxy = Some(value()?.into()),
             "--envoy" => programs.envoy = Some(value()?.into()),
@@ -114,18 +116,21 @@ fn run() -> Result<()> {
     std::fs::create_dir_all(directory)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let compares_builds = !programs.builds.is_empty();
+    let compares_versions = programs.old.is_some();
     plan.seldom = if compares_builds { RATE_SELDOM } else { 1 };
     let report = runtime.block_on(measure(&plan, programs, directory))?;
-    let text = if compares_builds {
-        report.builds(plan.rounds, &notes)
+    let (text, slower) = if compares_builds {
+        (report.builds(plan.rounds, &notes), 0)
+    } else if compares_versions {
+        report.versions(plan.rounds, &notes)
     } else {
-        report.markdown(plan.kind, plan.rounds, &notes)
+        (report.markdown(plan.kind, plan.rounds, &notes), 0)
     };
     match out {
         Some(file) => std::fs::write(file, text)?,
         None => print!("{text}"),
     }
-    Ok(())
+    if slower > 0 { Err(format!("{slower} figures are worse than those of the old version").into()) } else { Ok(()) }
 }
 
 async fn measure(plan: &Plan, programs: Programs, directory: &Path) -> Result<Report> {
@@ -135,12 +140,9 @@ async fn measure(plan: &Plan, programs: Programs, directory: &Path) -> Result<Re
     let api = api::start(&authority)?;
     let tokens = Arc::clone(&api.tokens);
     let place = Place { directory, api, ca, connector: authority.connector()? };
-    let mut renewing = match &programs.pixy {
-        Some(pixy) if plan.refreshes > 0 => place.renewing(pixy).await?,
-        _ => Vec::new(),
-    };
+    let mut refreshing = if plan.refreshes > 0 { place.refreshing(&programs).await? } else { Vec::new() };
     let mut peers = place.peers(programs).await?;
-    for peers in [&mut peers, &mut renewing] {
+    for peers in [&mut peers, &mut refreshing] {
         peers.retain(|peer| plan.peers.is_empty() || plan.peers.iter().any(|name| name == peer.name));
     }
     let mut report = Report::new(&peers);
@@ -153,7 +155,7 @@ async fn measure(plan: &Plan, programs: Programs, directory: &Path) -> Result<Re
                 loads(plan, peer, round, &mut report).await?;
             }
         }
-        for peer in &renewing {
+        for peer in &refreshing {
             eprintln!("round {} of {}: {}, refreshes", round + 1, plan.rounds, peer.name);
             refreshes(plan, peer, &tokens, round, &mut report).await;
         }
@@ -289,6 +291,11 @@ impl Plan {
             peers: Vec::new(),
             kind: "quick",
         }
+    }
+
+    /// Two versions of Pixy: differences are small, so rounds are many and short.
+    fn versions() -> Self {
+        Self { rounds: 11, memory_rounds: 3, ..Self::quick() }
     }
 
     /// Whether everything works; the figures mean nothing.

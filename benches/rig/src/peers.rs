@@ -23,6 +23,8 @@ const AGENT_KEY: &str = "agent-key-0123456789abcdef";
 #[derive(Default)]
 pub struct Programs {
     pub pixy: Option<PathBuf>,
+    /// An earlier version of Pixy, to compare `pixy` with.
+    pub old: Option<PathBuf>,
     /// Builds of Pixy to compare with each other; the first is what the others differ from.
     pub builds: Vec<(&'static str, PathBuf)>,
     pub nginx: Option<PathBuf>,
@@ -99,6 +101,7 @@ impl Place<'_> {
             }
             return Ok(builds);
         }
+        let versions = self.versions(&programs, Login::Key).await?;
         let mut peers = vec![Peer {
             name: "direct",
             target: Target { address: self.api.http1, prefix: "/v1", key: REAL_KEY, tls: Some(self.connector.clone()) },
@@ -114,22 +117,28 @@ impl Place<'_> {
         if let Some(path) = programs.envoy {
             peers.push(self.envoy(path)?);
         }
-        if let Some(path) = programs.pixy {
-            peers.push(self.pixy("pixy", &path, self.api.http1, Login::Key).await?);
-            peers.push(self.pixy("pixy, h2", &path, self.api.http2, Login::Key).await?);
-        }
+        peers.extend(versions);
         if let Some(path) = programs.litellm {
             peers.push(self.litellm(path)?);
         }
         Ok(peers)
     }
 
-    /// Pixy once more, each with an account whose token has to be renewed all the time.
-    pub async fn renewing(&self, pixy: &Path) -> Result<Vec<Peer>> {
-        Ok(vec![
-            self.pixy("pixy", pixy, self.api.http1, Login::Code).await?,
-            self.pixy("pixy, h2", pixy, self.api.http2, Login::Code).await?,
-        ])
+    /// Pixy and, where one is given, its earlier version, each over HTTP/1.1 and HTTP/2 to the API.
+    async fn versions(&self, programs: &Programs, login: Login) -> Result<Vec<Peer>> {
+        let versions = [("old", "old, h2", &programs.old), ("pixy", "pixy, h2", &programs.pixy)];
+        let mut peers = Vec::new();
+        for (http1, http2, path) in versions {
+            let Some(path) = path else { continue };
+            peers.push(self.pixy(http1, path, self.api.http1, login).await?);
+            peers.push(self.pixy(http2, path, self.api.http2, login).await?);
+        }
+        Ok(peers)
+    }
+
+    /// The same with an account whose access token expires every few seconds.
+    pub async fn refreshing(&self, programs: &Programs) -> Result<Vec<Peer>> {
+        self.versions(programs, Login::Code).await
     }
 
     fn nginx(&self, path: PathBuf) -> Result<Peer> {

@@ -1,5 +1,7 @@
 //! What was measured, as a table, and whether each gate is met.
 
+mod versions;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
