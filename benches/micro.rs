@@ -1,14 +1,22 @@
-//! The steps of `pixy::benching`: all of them timed, or one done so often, for `benches/micro` to count its instructions.
-#![allow(clippy::print_stdout, reason = "this is what it is for")]
+//! The steps that every request pays for: all of them timed, or one repeated, for `benches/micro` to count its instructions.
+#![allow(clippy::print_stdout, reason = "the results go to stdout")]
+#![allow(missing_docs, reason = "nothing here is used elsewhere")]
+
+#[path = "../fuzz/fuzz_targets/linked_account.rs"]
+mod linked_account;
+mod request;
+mod steps;
 
 use std::process::ExitCode;
 use std::time::Instant;
 
-use pixy::benching;
+/// One step, to be repeated.
+type Step = Box<dyn FnMut()>;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    let mut steps = benching::steps();
+    let mut steps: Vec<(&str, Step)> =
+        [steps::proxy(), steps::stream(), steps::vault(), request::steps()].into_iter().flatten().collect();
     match arguments.as_slice() {
         [] => {
             for (name, step) in &mut steps {
@@ -22,7 +30,7 @@ fn main() -> ExitCode {
         [name, count] => {
             let found = steps.iter_mut().find(|(known, _)| known == name);
             let (Some((_, step)), Ok(count)) = (found, count.parse::<u32>()) else { return ExitCode::from(64) };
-            step(); // what is made ready once does not count
+            step(); // what is prepared only once is not counted
             repeat(step, count);
         }
         _ => return ExitCode::from(64),
@@ -30,8 +38,8 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// What is counted.
+/// `benches/micro` counts the instructions of this function.
 #[inline(never)]
-fn repeat(step: &mut benching::Step, count: u32) {
+fn repeat(step: &mut Step, count: u32) {
     (0..count).for_each(|_| step());
 }

@@ -9,7 +9,7 @@ mod doctor;
 mod vault_admin;
 mod inspect;
 mod link;
-mod log;
+pub(crate) mod log;
 mod terminal;
 mod serve;
 mod show;
@@ -26,8 +26,6 @@ use crate::config::{self, Config};
 use crate::hardening;
 use crate::link::Problem;
 use control::Control;
-#[cfg(feature = "doors")]
-pub(crate) use log::plain as plain_log;
 
 /// A sidecar proxy that holds your LLM logins, so that the agent beside it never does.
 #[derive(Parser)]

@@ -49,10 +49,8 @@
 //! - No failure empties the store, and no client's disconnect cancels a refresh.
 //! - No stream is buffered.
 
-#[cfg(feature = "doors")]
-pub mod benching;
-#[cfg(any(fuzzing, feature = "doors"))]
-pub mod fuzzing;
+#[cfg(feature = "internals")]
+pub mod internals;
 pub mod cli;
 pub mod app;
 pub mod config;

@@ -9,8 +9,6 @@ mod attempt;
 mod callback;
 mod device;
 mod code_exchange;
-#[cfg(any(fuzzing, feature = "doors"))]
-pub(crate) mod fuzzing;
 mod usage_view;
 pub mod guard;
 mod http;
@@ -19,7 +17,7 @@ mod json;
 mod static_credential;
 mod loopback;
 mod page;
-mod paste;
+pub(crate) mod paste;
 mod problem;
 mod client_snippets;
 

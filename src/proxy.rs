@@ -5,21 +5,17 @@
 //! by their own step alone, so that a step cannot be left out.
 
 pub mod agent;
-mod attach;
-#[cfg(feature = "doors")]
-pub(crate) mod benching;
+pub(crate) mod attach;
 mod forward;
 mod websocket_frames;
-#[cfg(any(fuzzing, feature = "doors"))]
-pub(crate) mod fuzzing;
 mod coalesce;
 mod replay_body;
 mod refusal;
 mod request_id;
-mod route;
+pub(crate) mod route;
 mod response_scrub;
 mod stream;
-mod strip;
+pub(crate) mod strip;
 mod upgrade;
 
 use std::convert::Infallible;

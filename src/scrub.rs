@@ -25,9 +25,7 @@
 //! `spell` (two of them on top of each other, base64 broken into lines, another charset, compression: answers that are
 //! compressed are refused instead); a secret that a model spells out in words.
 
-#[cfg(any(fuzzing, feature = "doors"))]
-pub(crate) mod fuzzing;
-mod spell;
+pub(crate) mod spell;
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -23,15 +23,11 @@ mod error;
 mod export;
 mod codec;
 mod file;
-#[cfg(feature = "doors")]
-pub(crate) mod benching;
-#[cfg(any(fuzzing, feature = "doors"))]
-pub(crate) mod fuzzing;
 mod key;
 mod high_water;
 mod records;
 mod rotate;
-mod seal;
+pub(crate) mod seal;
 #[cfg(test)]
 mod tests;
 

@@ -1,3 +1,107 @@
+//! No secret passes the scrubber and nothing else changes, wherever the text is cut.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| pixy::fuzzing::scrubber(data));
+use std::sync::{Arc, LazyLock};
+
+use bytes::Bytes;
+use pixy::internals::spellings;
+use pixy::scrub::{Needles, SHORTEST, Scrubber};
+use pixy::secret::Secret;
+use zeroize::Zeroizing;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| scrubber(data));
+
+/// One with every character that an encoding changes, a JWT, one that overlaps with itself, one that is a prefix of another, and
+/// one that is too short to be searched for.
+const SECRETS: [&str; 6] = [
+    "sk-ant/oat01+QmFy~c3Vt.Zm9vYmFyYmF6_cXV4+Lw==",
+    "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbm5hIn0.c2lnbmF0dXJl",
+    "abababababababababab",
+    "abcdefghijklmnopqrst",
+    "abcdefghijklmnopqrstuvwxyz",
+    "only15characte!",
+];
+
+static NEEDLES: LazyLock<Arc<Needles>> = LazyLock::new(|| {
+    let secrets: Vec<_> = SECRETS.iter().map(|secret| Secret::new((*secret).to_owned())).collect();
+    Arc::new(Needles::new(&secrets))
+});
+
+static SPELLINGS: LazyLock<Vec<Zeroizing<Vec<u8>>>> = LazyLock::new(|| {
+    let long = SECRETS.iter().filter(|secret| secret.len() >= SHORTEST);
+    long.flat_map(|secret| spellings(secret)).collect()
+});
+
+/// The input refers to secrets, so that the fuzzer need not guess any: a byte from 0xF8 to 0xFF, then which spelling, and how much
+/// of it. The first byte seeds where the text is cut.
+fn scrubber(data: &[u8]) {
+    let Some((&seed, data)) = data.split_first() else { return };
+    let text = expand(data);
+    let whole = scrub_slowly(&text);
+
+    let scrubbed = scrub_in_pieces(&text, seed);
+    assert_eq!(scrubbed.len(), text.len(), "the length stays");
+    assert_eq!(scrubbed, whole, "wherever it is cut");
+    for spelling in SPELLINGS.iter() {
+        assert!(memchr::memmem::find(&scrubbed, spelling).is_none(), "a secret passes");
+    }
+    let at_once = NEEDLES.scrub(&text);
+    assert_eq!(at_once.as_ref().map_or(&text, |(scrubbed, _)| scrubbed), &whole, "as a header value");
+}
+
+/// The whole output. Each piece is 1 to 64 bytes long; with seed 0 the text is one piece.
+fn scrub_in_pieces(text: &[u8], seed: u8) -> Vec<u8> {
+    let mut scrubber = Scrubber::new(Arc::clone(&NEEDLES));
+    let (mut left, mut out, mut state) = (text, Vec::new(), u32::from(seed));
+    while !left.is_empty() {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let size = if seed == 0 { left.len() } else { (state >> 24) as usize % 64 + 1 };
+        let (piece, rest) = left.split_at(size.min(left.len()));
+        let last = rest.is_empty() && seed.is_multiple_of(2);
+        let piece = Bytes::copy_from_slice(piece);
+        out.extend_from_slice(&if last { scrubber.finish_with(piece) } else { scrubber.feed(piece) });
+        // Only what may be the start of a secret is held back, judged by its first bytes and its length.
+        let held = &text[out.len()..text.len() - rest.len()];
+        assert_eq!(held.len(), scrubber.held());
+        let start = &held[..held.len().min(4)];
+        let may_be = |spelling: &Zeroizing<Vec<u8>>| spelling.len() > held.len() && spelling.starts_with(start);
+        assert!(held.is_empty() || SPELLINGS.iter().any(may_be), "held back without need");
+        left = rest;
+    }
+    out.extend_from_slice(&scrubber.finish());
+    assert_eq!(scrubber.held(), 0);
+    out
+}
+
+fn expand(data: &[u8]) -> Vec<u8> {
+    let (mut text, mut left) = (Vec::new(), data);
+    while let Some((&byte, rest)) = left.split_first() {
+        left = if let (0xF8.., &[which, much, ref more @ ..]) = (byte, rest) {
+            let spelling = &SPELLINGS[(usize::from(byte) * 256 + usize::from(which)) % SPELLINGS.len()];
+            let length = usize::from(much % 128).min(spelling.len());
+            let part = if much < 128 { &spelling[..length] } else { &spelling[spelling.len() - length..] };
+            text.extend_from_slice(if much.is_multiple_of(4) { spelling } else { part });
+            more
+        } else {
+            text.push(byte);
+            rest
+        };
+    }
+    text
+}
+
+/// Replaces the leftmost, longest spelling, by comparison at every offset.
+fn scrub_slowly(text: &[u8]) -> Vec<u8> {
+    let mut out = text.to_vec();
+    let replacement = [b"[pixy:redacted]".as_slice(), &[b'*'; 1024]].concat();
+    let mut at = 0;
+    while at < text.len() {
+        let here = SPELLINGS.iter().filter(|spelling| text[at..].starts_with(spelling)).map(|spelling| spelling.len());
+        let length = here.max();
+        if let Some(length) = length {
+            out[at..at + length].copy_from_slice(&replacement[..length]);
+        }
+        at += length.unwrap_or(1);
+    }
+    out
+}

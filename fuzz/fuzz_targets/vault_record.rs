@@ -1,3 +1,44 @@
+//! Bytes that were not sealed here do not open, and a sealed record opens only whole and in its place.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| pixy::fuzzing::vault_record(data));
+use std::sync::LazyLock;
+
+use pixy::internals::{DoesNotOpen, Header, Place, RecordKey, StoreId, open, seal};
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| vault_record(data));
+
+fn vault_record(data: &[u8]) {
+    let store = StoreId([7; 16]);
+    let place = Place { store, account: "a", provider: "oauth" };
+    let open_here = |record: &[u8]| open([&KEYS.1, &KEYS.0], &place, record);
+
+    assert!(open_here(data).is_err(), "not sealed here");
+    // With a valid header, to get past the parser.
+    let valid = seal(&KEYS.0, &place, 1, b"");
+    let head = valid.len() - 24 - 16;
+    let mut forged = valid[..head].to_vec();
+    forged.extend_from_slice(data);
+    assert!(open_here(&forged).is_err(), "not sealed here");
+    if let Ok(header) = Header::parse(data) {
+        assert!(header.provider.len() < data.len());
+    }
+
+    let [at, change, plaintext @ ..] = data else { return };
+    let record = seal(&KEYS.0, &place, 41, plaintext);
+    let opened = open_here(&record).expect("sealed here");
+    assert_eq!((opened.0, opened.1.as_slice()), (41, plaintext));
+    let elsewhere = Place { account: "b", ..place };
+    assert_eq!(open([&KEYS.0], &elsewhere, &record).err(), Some(DoesNotOpen::NotForThis));
+    assert_eq!(open([&KEYS.1], &place, &record).err(), Some(DoesNotOpen::OtherKey));
+
+    let at = usize::from(*at) * record.len() / 256;
+    assert!(open_here(&record[..at]).is_err(), "cut");
+    let mut damaged = record;
+    damaged[at] ^= change.max(&1);
+    assert!(open_here(&damaged).is_err(), "changed at {at}");
+}
+
+static KEYS: LazyLock<(RecordKey, RecordKey)> = LazyLock::new(|| {
+    let derive = |byte| RecordKey::derive(&[byte; 32], StoreId([7; 16]));
+    (derive(1), derive(2))
+});

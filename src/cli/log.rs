@@ -42,7 +42,7 @@ pub(super) fn start(options: &LogOptions) {
 }
 
 /// Text without colours.
-pub(crate) fn plain<W>(level: LevelFilter, writer: W) -> impl Subscriber + Send + Sync
+pub fn plain<W>(level: LevelFilter, writer: W) -> impl Subscriber + Send + Sync
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {

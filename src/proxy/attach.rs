@@ -24,7 +24,7 @@ pub struct Outgoing {
 
 impl Outgoing {
     /// For `forward` alone.
-    pub(super) fn into_request(self) -> Request<Body> {
+    pub(crate) fn into_request(self) -> Request<Body> {
         self.request
     }
 

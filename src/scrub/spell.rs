@@ -4,7 +4,7 @@ use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use zeroize::Zeroizing;
 
 /// Text with parts of a secret in it.
-type Spelling = Zeroizing<Vec<u8>>;
+pub type Spelling = Zeroizing<Vec<u8>>;
 
 /// What percent-encoders leave alone besides letters and digits.
 const UNESCAPED: [&[u8]; 5] = [
@@ -41,7 +41,7 @@ const HTML_ESCAPED: [&[(u8, &str)]; 4] = [
 ];
 
 /// The secret as it is and in every encoding that is looked for; some may be equal, as most tokens need no escapes.
-pub(super) fn spellings(secret: &str) -> Vec<Spelling> {
+pub fn spellings(secret: &str) -> Vec<Spelling> {
     let secret = secret.as_bytes();
     let mut all = vec![Zeroizing::new(secret.to_vec())];
     for ahead in 0..3 {

@@ -21,30 +21,35 @@ use crate::secret::fill_random;
 
 /// One vault; made with it, and never the same on two machines unless the vault itself was moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct StoreId(pub(super) [u8; 16]);
+pub struct StoreId(pub [u8; 16]);
 
 /// Where a record belongs.
-pub(super) struct Place<'a> {
-    pub(super) store: StoreId,
-    pub(super) account: &'a str,
-    pub(super) provider: &'a str,
+pub struct Place<'a> {
+    /// The vault that holds it.
+    pub store: StoreId,
+    /// Whose login it is.
+    pub account: &'a str,
+    /// The profile that the account was linked with.
+    pub provider: &'a str,
 }
 
 /// What seals and opens the records of one store.
-pub(super) struct RecordKey {
+pub struct RecordKey {
     id: [u8; 16],
     commitment: [u8; 32],
     key: Zeroizing<[u8; 32]>,
 }
 
 /// What a record says of itself before it is opened: true only once it was.
-pub(super) struct Header<'a> {
+pub struct Header<'a> {
     key_id: [u8; 16],
     commitment: [u8; 32],
     store: StoreId,
-    pub(super) generation: u64,
+    /// How many records the account had before.
+    pub generation: u64,
     account: &'a str,
-    pub(super) provider: &'a str,
+    /// The profile that the account was linked with.
+    pub provider: &'a str,
     /// All bytes of the header, as they are authenticated.
     bytes: &'a [u8],
     nonce: [u8; 24],
@@ -53,7 +58,7 @@ pub(super) struct Header<'a> {
 
 /// Why a record does not open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum DoesNotOpen {
+pub enum DoesNotOpen {
     /// None of the keys at hand sealed it.
     OtherKey,
     /// It is not as it was sealed.
@@ -65,7 +70,7 @@ pub(super) enum DoesNotOpen {
 }
 
 /// Seals `plaintext` for `place`.
-pub(super) fn seal(key: &RecordKey, place: &Place<'_>, generation: u64, plaintext: &[u8]) -> Vec<u8> {
+pub fn seal(key: &RecordKey, place: &Place<'_>, generation: u64, plaintext: &[u8]) -> Vec<u8> {
     let mut record = Vec::with_capacity(plaintext.len() + 512);
     record.extend_from_slice(MAGIC);
     record.push(VERSION);
@@ -91,7 +96,7 @@ pub(super) fn seal(key: &RecordKey, place: &Place<'_>, generation: u64, plaintex
 }
 
 /// Opens a record that is in `place`, with whichever of `keys` sealed it; gives its generation and plaintext.
-pub(super) fn open<'k>(
+pub fn open<'k>(
     keys: impl IntoIterator<Item = &'k RecordKey>,
     place: &Place<'_>,
     record: &[u8],
@@ -112,7 +117,7 @@ pub(super) fn open<'k>(
 
 impl RecordKey {
     /// The key for the records of `store`: HKDF-SHA-256 (RFC 5869) of the master key, salted with the store id.
-    pub(super) fn derive(master: &[u8; 32], store: StoreId) -> Self {
+    pub fn derive(master: &[u8; 32], store: StoreId) -> Self {
         let hkdf = Hkdf::<Sha256>::new(Some(&store.0), master);
         let mut derived = Self { id: [0; 16], commitment: [0; 32], key: Zeroizing::new([0; 32]) };
         for (label, out) in [
@@ -126,13 +131,14 @@ impl RecordKey {
     }
 
     /// Tells keys apart; says nothing about them.
-    pub(super) fn id(&self) -> [u8; 16] {
+    pub fn id(&self) -> [u8; 16] {
         self.id
     }
 }
 
 impl<'a> Header<'a> {
-    pub(super) fn parse(record: &'a [u8]) -> Result<Self, DoesNotOpen> {
+    /// Reads the header; nothing is decrypted.
+    pub fn parse(record: &'a [u8]) -> Result<Self, DoesNotOpen> {
         let mut reader = Reader::new(record);
         let magic = reader.array::<7>().ok_or(DoesNotOpen::Damaged)?;
         let [version] = reader.array().ok_or(DoesNotOpen::Damaged)?;
@@ -159,10 +165,7 @@ impl<'a> Header<'a> {
     }
 
     /// The key that this header names.
-    pub(super) fn key_among<'k>(
-        &self,
-        keys: impl IntoIterator<Item = &'k RecordKey>,
-    ) -> Result<&'k RecordKey, DoesNotOpen> {
+    pub fn key_among<'k>(&self, keys: impl IntoIterator<Item = &'k RecordKey>) -> Result<&'k RecordKey, DoesNotOpen> {
         for key in keys {
             // XChaCha20-Poly1305 does not commit to its key (one ciphertext can be made to open with two), hence both.
             match (self.key_id == key.id, bool::from(self.commitment.ct_eq(&key.commitment))) {

@@ -93,10 +93,10 @@ fn the_bans_of_lib_rs_hold() {
         if module == "proxy" {
             assert!(!uses("link"), "{place}: link and proxy never import each other");
         }
-        if !["config", "app", "cli", "fuzzing", "benching", "lib", "main"].contains(&module.as_str()) {
+        if !["config", "app", "cli", "internals", "lib", "main"].contains(&module.as_str()) {
             assert!(!uses("config"), "{place}: nothing below app imports config");
         }
-        if !["account", "vault", "app", "config", "cli", "fuzzing", "benching", "lib"].contains(&module.as_str()) {
+        if !["account", "vault", "app", "config", "cli", "internals", "lib"].contains(&module.as_str()) {
             assert!(!uses("vault"), "{place}: only account writes to the vault");
         }
         if module != "config" {

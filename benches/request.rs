@@ -1,11 +1,15 @@
-//! A whole request: from the bytes that an agent sends to those that it gets, through a Pixy as `app` starts it. What the
-//! agent's and Pixy's side take is counted together, for they share a thread; the upstream has its own, which is not counted.
-//! TLS and the kernel are not in it.
+//! A whole request: from the bytes that an agent sends to those that it receives, through a Pixy as `app` starts it. The agent
+//! and Pixy share a thread and are counted together; the upstream has its own thread, which is not counted. TLS and the kernel
+//! are not included.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::thread;
 
+use pixy::app::{self, Running};
+use pixy::config;
+use pixy::internals::plain_log;
+use pixy::server::Address;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -13,35 +17,33 @@ use tokio::runtime::Runtime;
 use tracing::Dispatch;
 use tracing::level_filters::LevelFilter;
 
-use super::Step;
-use crate::app::{self, Running};
-use crate::server::Address;
-use crate::{cli, config, fuzzing};
+use crate::Step;
+use crate::linked_account::{env, login};
 
-/// `request`, with the line in the log that it has by default, and `quiet`, without one.
-pub(super) fn steps() -> Vec<(&'static str, Step)> {
-    vec![("request", asked(LevelFilter::INFO)), ("quiet", asked(LevelFilter::WARN))]
+/// `request`, with its log line at the default level, and `quiet`, without one.
+pub fn steps() -> Vec<(&'static str, Step)> {
+    vec![("request", step(LevelFilter::INFO)), ("quiet", step(LevelFilter::WARN))]
 }
 
-fn asked(level: LevelFilter) -> Step {
-    let mut served = None;
+fn step(level: LevelFilter) -> Step {
+    let mut fixture = None;
     Box::new(move || {
-        let Served { runtime, agent, received, log, .. } = served.get_or_insert_with(|| Served::start(level));
-        let asked = async {
+        let Fixture { runtime, agent, received, log, .. } = fixture.get_or_insert_with(|| Fixture::start(level));
+        let request = async {
             agent.write_all(REQUEST.as_bytes()).await?;
             received.clear();
             while !received.ends_with(END.as_bytes()) {
-                assert!(agent.read_buf(received).await? > 0, "the connection goes on");
+                assert!(agent.read_buf(received).await? > 0, "the connection stays open");
             }
             std::io::Result::Ok(())
         };
-        tracing::dispatcher::with_default(log, || runtime.block_on(asked)).expect("Pixy answers");
+        tracing::dispatcher::with_default(log, || runtime.block_on(request)).expect("Pixy answers");
         assert!(received.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(received));
     })
 }
 
-/// A Pixy with one account, and an agent that is connected.
-struct Served {
+/// A Pixy with one account and a connected agent.
+struct Fixture {
     runtime: Runtime,
     agent: TcpStream,
     received: Vec<u8>,
@@ -50,29 +52,29 @@ struct Served {
     _directory: TempDir,
 }
 
-impl Served {
+impl Fixture {
     fn start(level: LevelFilter) -> Self {
-        let directory = tempfile::tempdir().expect("there is room");
+        let directory = tempfile::tempdir().expect("a directory is made");
         let text = CONFIGURATION
             .replace("UPSTREAM", &upstream().to_string())
             .replace("DIRECTORY", &directory.path().display().to_string());
-        let config = config::parse(&text, None, &fuzzing::env()).unwrap_or_else(|faults| panic!("{faults}"));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("there are threads");
+        let config = config::parse(&text, None, &env()).unwrap_or_else(|faults| panic!("{faults}"));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
         let (running, agent) = runtime.block_on(async {
             let running = app::start(config).await.unwrap_or_else(|error| panic!("{error}"));
             let account = running.book.find("a").expect("it is configured");
-            account.adopt(fuzzing::login()).await.unwrap_or_else(|error| panic!("{error}"));
+            account.adopt(login()).await.unwrap_or_else(|error| panic!("{error}"));
             let [Address::Tcp(address)] = running.agents[..] else { panic!("one address is configured") };
             (running, TcpStream::connect(address).await.expect("it listens"))
         });
-        let log = Dispatch::new(cli::plain_log(level, std::io::sink));
+        let log = Dispatch::new(plain_log(level, std::io::sink));
         Self { runtime, agent, received: Vec::new(), log, _running: running, _directory: directory }
     }
 }
 
-/// Answers every request alike.
+/// Sends the same response to every request.
 fn upstream() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("there are ports");
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
     let address = listener.local_addr().expect("it is bound");
     thread::spawn(move || {
         while let Ok((mut stream, _)) = listener.accept() {
@@ -82,7 +84,7 @@ fn upstream() -> SocketAddr {
                     received.extend_from_slice(&space[..length]);
                     if received.ends_with(END.as_bytes()) {
                         received.clear();
-                        if stream.write_all(ANSWER.as_bytes()).is_err() {
+                        if stream.write_all(RESPONSE.as_bytes()).is_err() {
                             return;
                         }
                     }
@@ -117,10 +119,10 @@ accounts:
         quota_headers: [anthropic-ratelimit-unified-*]
 "#;
 
-/// Ends every message here, and nothing else.
+/// Ends every message here and occurs nowhere else.
 const END: &str = "\"end\":true}\n";
 
-/// As Claude Code asks.
+/// A request of Claude Code.
 const REQUEST: &str = concat!(
     "POST /a/v1/messages?beta=true HTTP/1.1\r\naccept: application/json\r\naccept-encoding: gzip, deflate, br, zstd\r\n",
     "anthropic-beta: claude-code-20250219,interleaved-thinking-2025-05-14\r\n",
@@ -133,8 +135,8 @@ const REQUEST: &str = concat!(
     "{\"model\":\"m\",\"max_tokens\":1024,\"messages\":[{\"role\":\"user\",\"content\":\"And so on?\"}],\"end\":true}\n",
 );
 
-/// As Anthropic answers.
-const ANSWER: &str = concat!(
+/// A response of Anthropic.
+const RESPONSE: &str = concat!(
     "HTTP/1.1 200 OK\r\ndate: Thu, 26 Nov 2026 05:00:00 GMT\r\ncontent-type: application/json\r\ncontent-length: 194\r\n",
     "connection: keep-alive\r\nrequest-id: req_011CUvZ5wqM8vT9eA3nJ4kXb\r\nanthropic-organization-id: 6f1c9f6e\r\n",
     "anthropic-ratelimit-unified-status: allowed\r\nanthropic-ratelimit-unified-reset: 1795154800\r\n",
