@@ -24,6 +24,7 @@
 //! | [`proxy`] | the agent surface: one request's way, and what an agent hears when it ends early |
 //! | [`link`] | the person's surface: attempts, the paste parser, sessions, the JSON API, the page |
 //! | [`ops`] | probes and metrics |
+//! | [`api`] | the JSON API as data: requests, answers, the table of routes, OpenAPI |
 //! | [`account`] | one login's state machine (`state`, pure), the task that keeps it fresh (`refresh`); the vault's only writer |
 //! | [`oauth`] | the provider as data (`profile`), calls to its endpoints, what their answers mean |
 //! | [`vault`] | one sealed record an account: envelope, key, files |
@@ -57,6 +58,7 @@ pub mod config;
 pub mod proxy;
 pub mod link;
 pub mod ops;
+pub mod api;
 pub mod account;
 pub mod oauth;
 pub mod vault;

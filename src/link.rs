@@ -13,7 +13,7 @@ mod usage_view;
 pub mod guard;
 mod http;
 mod vault_admin;
-mod json;
+mod account_status;
 mod static_credential;
 mod loopback;
 mod page;
@@ -28,6 +28,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 
 use crate::account::{Account, Accounts, Unlinked};
+use crate::api::Identified;
 use crate::clock::Clock;
 use crate::name::AccountName;
 use crate::oauth::discovery;
@@ -36,7 +37,7 @@ use crate::secret::Secret;
 use crate::server::Address;
 use crate::upstream::Upstream;
 use attempt::{Attempt, Bound, Browser, Failed, Spending, Stage, Way};
-pub use client_snippets::{AgentEndpoint, ClientSnippet, Key, Variable};
+pub use client_snippets::{AgentEndpoint, Key};
 use code_exchange::Exchange;
 use loopback::CallbackListeners;
 pub use page::Facts;
@@ -51,19 +52,6 @@ pub struct Linker {
     attempts: Mutex<HashMap<AccountName, Attempt>>,
     doors: CallbackListeners,
     changes: tokio::sync::watch::Sender<u64>,
-}
-
-/// What a person is asked to confirm.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identified {
-    /// Whose account the provider says it is.
-    pub identity: Vec<String>,
-    /// What was granted.
-    pub scopes: Vec<String>,
-    /// What was asked for and not granted.
-    pub missing_scopes: Vec<String>,
-    /// Whose login it takes the place of.
-    pub replaces: Option<Vec<String>>,
 }
 
 impl Linker {

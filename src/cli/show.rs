@@ -4,22 +4,12 @@ use std::os::unix::process::CommandExt as _;
 use std::time::Duration;
 
 use http::Method;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::control::Control;
 use super::terminal::say;
 use super::{Failure, runtime};
-use crate::link::Variable;
-
-/// A recipe as the API tells it.
-#[derive(Deserialize, Serialize)]
-struct ClientSnippet {
-    client: String,
-    title: String,
-    lines: Vec<String>,
-    variables: Vec<Variable>,
-}
+use crate::api::ClientSnippet;
 
 pub(super) fn unlink(control: &Control, name: &str, as_json: bool) -> Result<(), Failure> {
     let answer = runtime()?.block_on(control.call(Method::DELETE, &format!("/api/accounts/{name}"), None))?;

@@ -12,8 +12,6 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Frame, Incoming};
-use serde::Deserialize;
-use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::client_snippets::{self, AgentEndpoint};
@@ -21,8 +19,13 @@ use super::guard::{self, Guard, Person};
 use super::http::{self, LinkBody, RequestBody};
 use super::page::{self, Facts};
 use super::problem::Problem;
-use super::{Identified, Linker, vault_admin};
+use super::{Linker, account_status, vault_admin};
 use crate::account::{Account, Unlinked};
+use crate::api::{
+    self, Access, AccountState, AccountStateAnswer, AccountStatus, Cancelled, CancelledAnswer, ConfigurationStatus,
+    OpenApiDocument, Operation, PageUrl, PendingRevocation, Revocation, RevocationAnswer, Route, SecretText, Session,
+};
+use crate::secret::Secret;
 use crate::server::{Address, Peer, Rejection};
 use crate::upstream::BoxError;
 
@@ -83,17 +86,23 @@ impl LinkApi {
             if !path.starts_with("/api/") {
                 return self.page(&method, &path, request.uri().query().unwrap_or_default()).await;
             }
-            if (&method, path.as_str()) == (&Method::POST, "/api/session") {
-                let body: SetupCode = http::read(request).await?;
-                let session = self.parts.guard.open_session(&body.setup_code)?;
-                return Ok(http::json_response(&json!({ "session": session.expose() })));
-            }
+        }
+        let route = api::find_route(&method, &path);
+        if self.surface == Surface::Page && route.is_some_and(|(route, _)| route.access == Access::Open) {
+            let code = http::read::<api::OpenSession>(request).await?.setup_code;
+            let session = SecretText(self.parts.guard.open_session(code.0.expose())?);
+            return http::answer::<api::OpenSession>(&Session { session });
         }
         let person = match self.surface {
             Surface::Page => self.parts.guard.person(request.headers())?,
             Surface::Control => guard::socket_person(request.extensions().get::<Peer>().and_then(|peer| peer.uid))?,
         };
-        self.call(&person, &method, &path, request).await
+        match route {
+            Some((route, parameter)) if self.surface == Surface::Control || route.access != Access::ControlSocket => {
+                self.call(&person, route, parameter, request).await
+            }
+            _ => Err(Problem::no_call()),
+        }
     }
 
     /// What needs no session: it tells nothing.
@@ -114,75 +123,83 @@ impl LinkApi {
         Err(Problem::no_call())
     }
 
-    /// The calls of a known person.
+    /// The calls of an authenticated person.
     async fn call(
         &self,
         _: &Person,
-        method: &Method,
-        path: &str,
+        route: &Route,
+        parameter: &str,
         request: Request<RequestBody>,
     ) -> Result<Response<LinkBody>, Problem> {
         let linker = &self.parts.linker;
-        let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
-        let answer = match (method.as_str(), segments.as_slice()) {
-            ("GET", ["api", "accounts"]) => json!(self.accounts()),
-            ("GET", ["api", "events"]) => return Ok(self.events()),
-            ("GET", ["api", "accounts", name, "env"]) => {
-                let account = linker.account(name)?;
-                json!(client_snippets::recipes(&account, &(self.parts.door)(&account)))
+        match route.operation {
+            Operation::OpenSession => Err(Problem::no_call()), // by the page alone, before there is a session
+            Operation::ListAccounts => http::answer::<api::ListAccounts>(&self.accounts()),
+            Operation::StreamAccounts => Ok(self.events()),
+            Operation::DescribeApi => http::answer::<api::DescribeApi>(&OpenApiDocument(api::openapi::document())),
+            Operation::ShowSnippets => {
+                let account = linker.account(parameter)?;
+                http::answer::<api::ShowSnippets>(&client_snippets::snippets(&account, &(self.parts.door)(&account)))
             }
-            ("POST", ["api", "accounts", name, "attempts"]) => self.begin(name, request).await?,
-            ("POST", ["api", "attempts", id, "paste"]) => {
-                let body: Pasted = http::read(request).await?;
-                identified_json(&linker.paste(id, &body.text).await?)
+            Operation::BeginAttempt => {
+                let flow = http::read::<api::BeginAttempt>(request).await?.and_then(|options| options.flow);
+                let id = linker.begin(parameter, flow.as_deref()).await?;
+                let started = linker.started_attempt(parameter, &id).ok_or_else(Problem::no_attempt)?;
+                http::answer::<api::BeginAttempt>(&started)
             }
-            ("POST", ["api", "attempts", id, "confirm"]) => {
-                linker.confirm(id).await?;
-                json!({ "state": "linked" })
+            Operation::Paste => {
+                let text = http::read::<api::Paste>(request).await?.text;
+                http::answer::<api::Paste>(&linker.paste(parameter, text.0.expose()).await?)
             }
-            ("DELETE", ["api", "attempts", id]) => {
-                linker.cancel(id)?;
-                json!({ "state": "cancelled" })
+            Operation::ConfirmAttempt => {
+                linker.confirm(parameter).await?;
+                http::answer::<api::ConfirmAttempt>(&AccountStateAnswer { state: AccountState::Linked })
             }
-            ("POST", ["api", "accounts", name, "key"]) => {
-                let body: Key = http::read(request).await?;
-                linker.set_key(name, &body.key).await?;
-                json!({ "state": "linked" })
+            Operation::CancelAttempt => {
+                linker.cancel(parameter)?;
+                http::answer::<api::CancelAttempt>(&CancelledAnswer { state: Cancelled::Cancelled })
             }
-            ("POST", ["api", "accounts", name, "refresh"]) => {
-                let account = linker.account(name)?;
+            Operation::SetStaticCredential => {
+                let key = http::read::<api::SetStaticCredential>(request).await?.key;
+                linker.set_key(parameter, key.0.expose()).await?;
+                http::answer::<api::SetStaticCredential>(&AccountStateAnswer { state: AccountState::Linked })
+            }
+            Operation::RefreshAccount => {
+                let account = linker.account(parameter)?;
                 account.refresh_soon();
-                json!({ "state": account.view().state.as_str() })
+                http::answer::<api::RefreshAccount>(&state_of(&account))
             }
-            ("DELETE", ["api", "accounts", name]) => json!({ "revoked": revoked_json(linker.unlink(name).await?) }),
-            ("POST", ["api", "accounts", name, "older-copy"]) if self.surface == Surface::Control => {
-                let account = linker.account(name)?;
+            Operation::UnlinkAccount => {
+                let revoked = revocation(linker.unlink(parameter).await?);
+                http::answer::<api::UnlinkAccount>(&RevocationAnswer { revoked })
+            }
+            Operation::AcceptOlderCopy => {
+                let account = linker.account(parameter)?;
                 let accepted = account.accept_older_copy().await;
                 accepted.map_err(|error| Problem::not_stored(&error.to_string()))?;
-                json!({ "state": account.view().state.as_str() })
+                http::answer::<api::AcceptOlderCopy>(&state_of(&account))
             }
-            ("GET", ["api", "configuration"]) if self.surface == Surface::Control => {
-                json!({ "file": self.parts.facts.load().file, "problem": *self.parts.problem.borrow() })
+            Operation::ReadConfiguration => http::answer::<api::ReadConfiguration>(&ConfigurationStatus {
+                file: self.parts.facts.load().file.clone(),
+                problem: self.parts.problem.borrow().clone(),
+            }),
+            Operation::SetupUrl => http::answer::<api::SetupUrl>(&self.setup()?),
+            Operation::RotateVaultKey => {
+                http::answer::<api::RotateVaultKey>(&vault_admin::rotate_key(self.parts.linker.book()).await?)
             }
-            ("POST", ["api", "setup"]) if self.surface == Surface::Control => self.setup()?,
-            ("POST", ["api", "vault", call]) if self.surface == Surface::Control => {
-                vault_admin::handle(self.parts.linker.book(), call, request).await?
+            Operation::ExportVault => {
+                let request = http::read::<api::ExportVault>(request).await?;
+                http::answer::<api::ExportVault>(&vault_admin::export(self.parts.linker.book(), &request).await?)
             }
-            _ => return Err(Problem::no_call()),
-        };
-        Ok(http::json_response(&answer))
+            Operation::ImportVault => {
+                let request = http::read::<api::ImportVault>(request).await?;
+                http::answer::<api::ImportVault>(&vault_admin::import(self.parts.linker.book(), &request).await?)
+            }
+        }
     }
 
-    /// The body may name a flow; there may be none.
-    async fn begin(&self, name: &str, request: Request<RequestBody>) -> Result<Value, Problem> {
-        let wanted: Option<Begin> = http::read_optional(request).await?;
-        let flow = wanted.and_then(|wanted| wanted.flow);
-        let id = self.parts.linker.begin(name, flow.as_deref()).await?;
-        self.parts.linker.begun_json(name, &id).ok_or_else(Problem::no_attempt)
-    }
-
-    /// The page's address with a fresh setup code in the fragment, which no server ever sees.
-    fn setup(&self) -> Result<Value, Problem> {
+    /// The page's address with a fresh setup code in the fragment, which browsers send to no server.
+    fn setup(&self) -> Result<PageUrl, Problem> {
         let Some(address) = self.parts.page.load_full() else {
             return Err(Problem::new(
                 StatusCode::CONFLICT,
@@ -196,10 +213,11 @@ impl LinkApi {
             Address::Tcp(address) => format!("http://{address}"),
             Address::Unix(_) => "http://localhost".to_owned(),
         };
-        Ok(json!({ "url": format!("{host}/#{}", self.parts.guard.setup_code().expose()) }))
+        let url = format!("{host}/#{}", self.parts.guard.setup_code().expose());
+        Ok(PageUrl { url: SecretText(Secret::new(url)) })
     }
 
-    fn accounts(&self) -> Vec<super::json::AccountJson> {
+    fn accounts(&self) -> Vec<AccountStatus> {
         self.parts.linker.accounts(|account| (self.parts.door)(account))
     }
 
@@ -221,7 +239,7 @@ impl LinkApi {
             }
             let text = if heard {
                 changes.mark_unchanged();
-                format!("event: accounts\ndata: {}\n\n", json!(api.accounts()))
+                format!("event: accounts\ndata: {}\n\n", serde_json::json!(api.accounts()))
             } else {
                 ": still here\n\n".to_owned()
             };
@@ -251,39 +269,14 @@ impl tower::Service<Request<Incoming>> for LinkApi {
     }
 }
 
-#[derive(Deserialize)]
-struct SetupCode {
-    setup_code: String,
+fn state_of(account: &Account) -> AccountStateAnswer {
+    AccountStateAnswer { state: account_status::state(account.view().state) }
 }
 
-#[derive(Deserialize)]
-struct Begin {
-    flow: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Pasted {
-    text: String,
-}
-
-#[derive(Deserialize)]
-struct Key {
-    key: String,
-}
-
-fn identified_json(identified: &Identified) -> Value {
-    json!({
-        "identity": identified.identity,
-        "scopes": identified.scopes,
-        "missing_scopes": identified.missing_scopes,
-        "replaces": identified.replaces,
-    })
-}
-
-fn revoked_json(unlinked: Unlinked) -> Value {
+fn revocation(unlinked: Unlinked) -> Revocation {
     match unlinked {
-        Unlinked::Revoked => json!(true),
-        Unlinked::NotRevoked => json!(false),
-        Unlinked::Pending => json!("pending"),
+        Unlinked::Revoked => Revocation::Done(true),
+        Unlinked::NotRevoked => Revocation::Done(false),
+        Unlinked::Pending => Revocation::Pending(PendingRevocation::Pending),
     }
 }

@@ -1,127 +1,96 @@
-//! "Use it": the exact lines that each kind of agent needs, in one place for the page, `pixy env` and `pixy run`.
+//! The exact lines that each kind of agent needs to use an account: for the page, `pixy env` and `pixy run`.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use serde::Serialize;
-
 use crate::account::Account;
+use crate::api::{ClientSnippet, Variable};
 use crate::oauth::profile::{ErrorShape, Profile};
 use crate::server::Address;
 
-/// What agents of one kind need.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ClientSnippet {
-    /// As in `pixy env NAME --for …`.
-    pub client: &'static str,
-    /// For people.
-    pub title: &'static str,
-    /// To be pasted, whole.
-    pub lines: Vec<String>,
-    /// The environment variables among them, for `pixy run`.
-    pub variables: Vec<Variable>,
-}
-
-/// One environment variable.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
-pub struct Variable {
-    /// Its name.
-    pub name: String,
-    /// Its value, unless it is in a file.
-    pub value: String,
-    /// The file whose content is the value.
-    pub file: Option<PathBuf>,
-}
-
-/// What agents present as their key.
+/// What agents send as their API key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Key {
-    /// Agents need none; clients that insist on one get a word.
+    /// Agents need none; a placeholder serves clients that insist on one.
     Any,
     /// The agent's key is in this file.
     File(PathBuf),
-    /// Pixy knows the digest alone.
+    /// Only its digest is configured.
     Known,
 }
 
-/// Where agents connect, and what they present.
+/// Where agents connect, and what they send as their API key.
 #[derive(Debug, Clone)]
 pub struct AgentEndpoint {
     /// The listener's address.
     pub address: Address,
-    /// The listener is bound to the account: no prefix.
+    /// The listener serves one account alone: paths have no account prefix.
     pub bound: bool,
-    /// What to give as the API key.
+    /// The agent's key.
     pub key: Key,
 }
 
-/// The recipes of an account, those that suit its API alone.
-pub fn recipes(account: &Account, door: &AgentEndpoint) -> Vec<ClientSnippet> {
+/// The snippets of an account: one for each client that speaks its provider's API.
+pub fn snippets(account: &Account, endpoint: &AgentEndpoint) -> Vec<ClientSnippet> {
     let profile = account.profile();
-    let root = root(account, door);
-    let mut recipes = Vec::new();
+    let root = base_url(account, endpoint);
+    let mut snippets = Vec::new();
     if let Some(prefix) = prefix_of(&profile, "/v1/messages") {
         let base = format!("{root}{prefix}");
-        recipes.push(anthropic("claude-code", "Claude Code", &base, &door.key));
-        recipes.push(anthropic("anthropic", "Anthropic SDKs", &base, &door.key));
+        snippets.push(anthropic("claude-code", "Claude Code", &base, &endpoint.key));
+        snippets.push(anthropic("anthropic", "Anthropic SDKs", &base, &endpoint.key));
     }
     let openai = prefix_of(&profile, "/chat/completions").or_else(|| prefix_of(&profile, "/responses"));
     if let Some(prefix) = openai {
         let base = format!("{root}{prefix}");
-        recipes.push(variables(
+        snippets.push(variables(
             "openai",
             "OpenAI SDKs",
             &[("OPENAI_BASE_URL", &base), ("OPENAI_API_BASE", &base)],
             "OPENAI_API_KEY",
-            &door.key,
+            &endpoint.key,
         ));
-        recipes.push(opencode(account, &base, &door.key));
+        snippets.push(opencode(account, &base, &endpoint.key));
     }
     if let Some(prefix) = prefix_of(&profile, "/responses") {
-        recipes.push(codex(account, &format!("{root}{prefix}"), &door.key));
+        snippets.push(codex(account, &format!("{root}{prefix}"), &endpoint.key));
     }
     if prefix_of(&profile, "/v1beta/models").is_some() {
-        recipes.push(variables(
+        snippets.push(variables(
             "gemini",
             "Gemini CLI and SDKs",
             &[("GOOGLE_GEMINI_BASE_URL", &root)],
             "GEMINI_API_KEY",
-            &door.key,
+            &endpoint.key,
         ));
     }
-    recipes.push(curl(&profile, &root, &door.key));
-    recipes
+    snippets.push(curl(&profile, &root, &endpoint.key));
+    snippets
 }
 
-/// `http://127.0.0.1:8700/claude`: what an agent's base URL starts with.
-pub fn root(account: &Account, door: &AgentEndpoint) -> String {
-    let prefix = if door.bound { String::new() } else { format!("/{}", account.name()) };
-    match &door.address {
+/// The start of every base URL of an agent: `http://127.0.0.1:8700/claude`.
+pub fn base_url(account: &Account, endpoint: &AgentEndpoint) -> String {
+    let prefix = if endpoint.bound { String::new() } else { format!("/{}", account.name()) };
+    match &endpoint.address {
         Address::Tcp(address) if address.ip().is_unspecified() => {
             format!("http://127.0.0.1:{}{prefix}", address.port())
         }
         Address::Tcp(address) => format!("http://{address}{prefix}"),
-        // No base URL can name a socket; clients that can use one are told where it is.
+        // A base URL cannot name a Unix socket; its path is configured in the client.
         Address::Unix(_) => format!("http://pixy{prefix}"),
     }
 }
 
-/// The part of an allowed path before `end`: what a client's base URL must hold.
+/// The part of an allowed path before `end`, which a client's base URL must contain.
 fn prefix_of(profile: &Profile, end: &str) -> Option<String> {
     profile.api.allow.iter().find_map(|rule| rule.path.as_text().strip_suffix(end).map(str::to_owned))
 }
 
-fn anthropic(client: &'static str, title: &'static str, base: &str, key: &Key) -> ClientSnippet {
+fn anthropic(client: &str, title: &str, base: &str, key: &Key) -> ClientSnippet {
     variables(client, title, &[("ANTHROPIC_BASE_URL", base)], "ANTHROPIC_AUTH_TOKEN", key)
 }
 
-fn variables(
-    client: &'static str,
-    title: &'static str,
-    pairs: &[(&str, &str)],
-    key_name: &str,
-    key: &Key,
-) -> ClientSnippet {
+fn variables(client: &str, title: &str, pairs: &[(&str, &str)], key_name: &str, key: &Key) -> ClientSnippet {
     let plain =
         pairs.iter().map(|(name, value)| Variable { name: (*name).to_owned(), value: (*value).to_owned(), file: None });
     let file = match key {
@@ -132,10 +101,10 @@ fn variables(
         plain.chain([Variable { name: key_name.to_owned(), value: key.plain().to_owned(), file }]).collect();
     let value = |variable: &Variable| if variable.name == key_name { key.for_shell() } else { variable.value.clone() };
     let lines = variables.iter().map(|variable| format!("export {}={}", variable.name, value(variable))).collect();
-    ClientSnippet { client, title, lines, variables }
+    ClientSnippet { client: client.to_owned(), title: title.to_owned(), lines, variables }
 }
 
-/// A provider of Codex's own configuration: with the built-in one, Codex insists on its own login.
+/// A provider in Codex's own configuration: with its built-in provider, Codex requires its own login.
 fn codex(account: &Account, base: &str, key: &Key) -> ClientSnippet {
     let name = account.name();
     let mut lines = vec![
@@ -150,7 +119,7 @@ fn codex(account: &Account, base: &str, key: &Key) -> ClientSnippet {
     if *key != Key::Any {
         lines.push(format!("env_key = \"PIXY_AGENT_KEY\" # export PIXY_AGENT_KEY={}", key.for_shell()));
     }
-    ClientSnippet { client: "codex", title: "Codex", lines, variables: Vec::new() }
+    without_variables("codex", "Codex", lines)
 }
 
 fn opencode(account: &Account, base: &str, key: &Key) -> ClientSnippet {
@@ -168,7 +137,7 @@ fn opencode(account: &Account, base: &str, key: &Key) -> ClientSnippet {
         "  }".to_owned(),
         "}".to_owned(),
     ];
-    ClientSnippet { client: "opencode", title: "opencode", lines, variables: Vec::new() }
+    without_variables("opencode", "opencode", lines)
 }
 
 fn curl(profile: &Profile, root: &str, key: &Key) -> ClientSnippet {
@@ -185,23 +154,22 @@ fn curl(profile: &Profile, root: &str, key: &Key) -> ClientSnippet {
         _ => {
             let first = profile.api.allow.iter().find(|rule| rule.method == http::Method::GET);
             let path = first.map_or_else(|| "/".to_owned(), |rule| rule.path.as_text());
-            return ClientSnippet {
-                client: "curl",
-                title: "curl",
-                lines: vec![format!("curl {root}{path}")],
-                variables: Vec::new(),
-            };
+            return without_variables("curl", "curl", vec![format!("curl {root}{path}")]);
         }
     };
     let mut line = format!("curl -N {root}{path} -H 'content-type: application/json' -d '{body}'");
     if *key != Key::Any {
-        let _ = write!(line, " -H \"authorization: Bearer {}\"", key.for_shell().trim_matches('"')); // a String takes it
+        let _ = write!(line, " -H \"authorization: Bearer {}\"", key.for_shell().trim_matches('"')); // writing to a String cannot fail
     }
-    ClientSnippet { client: "curl", title: "curl", lines: vec![line], variables: Vec::new() }
+    without_variables("curl", "curl", vec![line])
+}
+
+fn without_variables(client: &str, title: &str, lines: Vec<String>) -> ClientSnippet {
+    ClientSnippet { client: client.to_owned(), title: title.to_owned(), lines, variables: Vec::new() }
 }
 
 impl Key {
-    /// For a shell, where a file can be read in passing.
+    /// As a shell's word; a file is read by the shell.
     fn for_shell(&self) -> String {
         match self {
             Self::File(path) => format!("\"$(cat {})\"", path.display()),
@@ -209,7 +177,7 @@ impl Key {
         }
     }
 
-    /// For everything else.
+    /// Where a file cannot be read.
     fn plain(&self) -> &'static str {
         match self {
             Self::Any => "pixy",

@@ -11,12 +11,11 @@ use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Body as _, Incoming};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use tower::{ServiceBuilder, ServiceExt as _};
 
 use super::page::SECURITY_HEADERS;
 use super::problem::Problem;
+use crate::api::Call;
 use crate::server::TimeoutBody;
 use crate::upstream::BoxError;
 
@@ -69,15 +68,17 @@ fn with_security_headers(mut response: Response<LinkBody>) -> Response<LinkBody>
     response
 }
 
-/// Reads a JSON body.
-pub(super) async fn read<T: DeserializeOwned>(request: Request<RequestBody>) -> Result<T, Problem> {
-    read_optional(request).await?.ok_or_else(unexpected_json)
+/// Reads the body of a call; without one, the call must accept `null`.
+pub(super) async fn read<C: Call>(request: Request<RequestBody>) -> Result<C::Request, Problem> {
+    let body = read_body(request).await?;
+    let body = if body.is_empty() { b"null" } else { &*body };
+    // serde's own message could repeat what was sent.
+    serde_json::from_slice(body).map_err(|_| Problem::bad_body("The body is not the JSON that this call takes."))
 }
 
-/// Reads a JSON body; `None` when there is no body, or it is `null`.
-pub(super) async fn read_optional<T: DeserializeOwned>(request: Request<RequestBody>) -> Result<Option<T>, Problem> {
+async fn read_body(request: Request<RequestBody>) -> Result<Bytes, Problem> {
     if request.body().is_end_stream() {
-        return Ok(None);
+        return Ok(Bytes::new());
     }
     let is_json =
         request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
@@ -86,16 +87,7 @@ pub(super) async fn read_optional<T: DeserializeOwned>(request: Request<RequestB
         return Err(Problem::bad_body("The body must be application/json."));
     }
     let body = request.into_body().collect().await;
-    let body = body.map_err(|_| Problem::bad_body("The body is too large, or ended early."))?.to_bytes();
-    if body.is_empty() {
-        return Ok(None);
-    }
-    // serde's own message could repeat what was sent.
-    serde_json::from_slice(&body).map_err(|_| unexpected_json())
-}
-
-fn unexpected_json() -> Problem {
-    Problem::bad_body("The body is not the JSON that this call takes.")
+    Ok(body.map_err(|_| Problem::bad_body("The body is too large, or ended early."))?.to_bytes())
 }
 
 pub(super) fn response(content_type: &'static str, body: impl Into<Bytes>) -> Response<LinkBody> {
@@ -109,9 +101,11 @@ pub(super) fn html_response(document: String) -> Response<LinkBody> {
     response("text/html; charset=utf-8", document)
 }
 
-pub(super) fn json_response(value: &impl Serialize) -> Response<LinkBody> {
+/// The answer of a call.
+#[allow(clippy::unnecessary_wraps, reason = "the end of every call, which may fail")]
+pub(super) fn answer<C: Call>(body: &C::Answer) -> Result<Response<LinkBody>, Problem> {
     // No answer holds a map with keys that are not strings, the one thing that JSON cannot write.
-    response("application/json", serde_json::to_string(value).unwrap_or_default())
+    Ok(response("application/json", serde_json::to_string(body).unwrap_or_default()))
 }
 
 pub(super) fn problem_response(problem: &Problem) -> Response<LinkBody> {

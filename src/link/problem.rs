@@ -3,7 +3,6 @@
 use std::fmt;
 
 use http::StatusCode;
-use serde::{Deserialize, Serialize};
 
 use super::paste::PasteError;
 use crate::oauth::id_token::Unproven;
@@ -11,19 +10,7 @@ use crate::oauth::profile::{Flow, Terms};
 use crate::oauth::token_response::{Failure, FailureKind};
 use crate::server::Rejection;
 
-/// What happened, whose side it is on, and what to do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Problem {
-    /// Stable: `urn:pixy:problem:<code>`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// The HTTP status, repeated (RFC 9457 §3.1.2).
-    pub status: u16,
-    /// What happened, in a sentence.
-    pub title: String,
-    /// What to do.
-    pub detail: String,
-}
+pub use crate::api::Problem;
 
 impl Problem {
     /// A problem with a stable code.

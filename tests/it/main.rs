@@ -20,6 +20,7 @@ mod layers; // the order of the modules, and the bans
 mod linking; // a link's way: what a person does, and what an attacker would have them do
 mod listening; // sockets: who may connect, and how many wait
 mod monitoring; // /metrics and the rules for Prometheus, judged by promtool
+mod openapi; // the description of the JSON API: whole, and true of a running Pixy
 mod profiles; // what each provider's profile says, and what none of them allows
 mod program; // the binary, as a person runs it
 mod reload; // the configuration changes while Pixy runs

@@ -58,8 +58,8 @@ const key = (more) => account('api', { provider: 'anthropic', title: 'Claude API
 
 const HELD = 'Port 1455 of this machine, where the provider sends the browser back to, is held by another program, and Pixy takes no port away from '
   + 'anybody. Allow it at the provider, then copy the whole address that the browser ends at and paste it here.';
-const ENDED = { title: 'The provider ended the login: invalid_grant.', detail: 'Link it again; until then agents are told so.' };
-const LATE = { title: 'The provider does not answer: connection refused.', detail: 'Nothing to do: Pixy goes on trying, and the current token serves until it ends.' };
+const ENDED = { title: 'The provider ended the login: invalid_grant.', detail: 'Link it again; until then agents get an error that says so.' };
+const LATE = { title: 'The provider does not answer: connection refused.', detail: 'Nothing to do: Pixy retries, and the current token is used until it expires.' };
 
 /** Whatever a provider, a configuration or a person could put into a text. */
 export const HOSTILE = [

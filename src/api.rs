@@ -1,0 +1,33 @@
+//! The JSON API of the page and the control socket as data: requests, answers, problems, and the one table of routes.
+//!
+//! The server builds its answers from these types and the command line reads them back, so that neither can drift from the
+//! other. `openapi` describes the same types and the same table as OpenAPI 3.1.
+
+mod account;
+mod attempt;
+mod call;
+mod configuration;
+pub mod openapi;
+mod problem;
+mod secret_text;
+mod time;
+mod vault;
+
+pub use account::{
+    AccountError, AccountState, AccountStateAnswer, AccountStatus, ClientSnippet, Flow, PendingRevocation, QuotaLimit,
+    Redirect, Revocation, RevocationAnswer, StaticCredential, Terms, TermsStatus, UsageHistory, UsageHour, Variable,
+};
+pub use attempt::{
+    AttemptError, AttemptOptions, AttemptRedirect, AttemptStage, AttemptStatus, Cancelled, CancelledAnswer, Identified,
+    PastedAnswer, StartedAttempt,
+};
+pub use call::{
+    AcceptOlderCopy, Access, BeginAttempt, Call, CancelAttempt, ConfirmAttempt, DescribeApi, ExportVault, ImportVault,
+    ListAccounts, OpenSession, Operation, Paste, ROUTES, ReadConfiguration, RefreshAccount, RotateVaultKey, Route,
+    SetStaticCredential, SetupUrl, ShowSnippets, StreamAccounts, UnlinkAccount, find_route, path_of,
+};
+pub use configuration::{ConfigurationStatus, EventStream, OpenApiDocument, PageUrl, Session, SetupCode};
+pub use problem::Problem;
+pub use secret_text::SecretText;
+pub use time::Time;
+pub use vault::{ExportRequest, ImportRequest, KeyRotation, SealedExport};

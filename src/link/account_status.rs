@@ -1,0 +1,170 @@
+//! The status of accounts and attempts, as the API reports it: never a token.
+
+use super::Linker;
+use super::attempt::{Attempt, Stage, Way};
+use super::client_snippets::{self, AgentEndpoint};
+use super::code_exchange::missing;
+use super::usage_view;
+use crate::account::{Account, State, View};
+use crate::api::{
+    AccountError, AccountState, AccountStatus, AttemptError, AttemptRedirect, AttemptStage, AttemptStatus, Flow,
+    Redirect, StartedAttempt, Terms, TermsStatus, Time,
+};
+use crate::oauth::profile::{self, Profile};
+
+impl Linker {
+    /// Every account, in the order of the configuration.
+    pub fn accounts(&self, endpoint: impl Fn(&Account) -> AgentEndpoint) -> Vec<AccountStatus> {
+        self.book.iter().map(|account| self.account_status(&account, &endpoint(&account))).collect()
+    }
+
+    fn account_status(&self, account: &Account, endpoint: &AgentEndpoint) -> AccountStatus {
+        let (view, profile) = (account.view(), account.profile());
+        let is_linked = view.state != State::Unlinked;
+        AccountStatus {
+            name: account.name().as_str().to_owned(),
+            provider: profile.provider.clone(),
+            title: profile.title.clone(),
+            terms: terms(&profile.terms, account.terms_accepted()),
+            flow: flow(profile.link.flow),
+            redirect: redirect(&profile.link.redirect),
+            state: match view.state {
+                State::Unlinked if !account.terms_accepted() => AccountState::NeedsTerms,
+                other => state(other),
+            },
+            usable: account.is_usable(),
+            identity: is_linked.then(|| view.identity.clone()),
+            scopes: view.scopes.clone(),
+            expires_at: view.expires_at.map(Time),
+            refreshed_at: view.refreshed_at.map(Time),
+            next_refresh_at: view.next_refresh_at.map(Time),
+            error: error(&view),
+            quota: usage_view::quota(account),
+            usage: usage_view::usage(account),
+            base_url: client_snippets::base_url(account, endpoint),
+            attempt: self.attempt_status(account, is_linked.then(|| view.identity.clone())),
+        }
+    }
+
+    /// An attempt that has just begun; `None` when a newer one replaced it in the meantime.
+    pub(super) fn started_attempt(&self, name: &str, id: &str) -> Option<StartedAttempt> {
+        let account = self.book.find(name)?;
+        let status = self.attempt_status(&account, None).filter(|attempt| attempt.attempt == id)?;
+        Some(StartedAttempt {
+            attempt: status.attempt,
+            flow: status.flow,
+            authorize_url: status.authorize_url,
+            scopes: status.scopes,
+            expires_at: status.expires_at,
+            redirect: status.redirect,
+            notice: status.notice,
+            user_code: status.user_code,
+            verification_url: status.verification_url,
+            verification_url_complete: status.verification_url_complete,
+        })
+    }
+
+    fn attempt_status(&self, account: &Account, linked_as: Option<Vec<String>>) -> Option<AttemptStatus> {
+        self.with_attempt(account.name(), |attempt| attempt_status(attempt, &account.profile(), linked_as))
+    }
+}
+
+fn attempt_status(attempt: &Attempt, profile: &Profile, linked_as: Option<Vec<String>>) -> AttemptStatus {
+    let (browser, device) = match &attempt.way {
+        Way::Browser(browser) => (Some(browser), None),
+        Way::Device(device) => (None, Some(device)),
+    };
+    let (stage, login, failed) = match &attempt.stage {
+        Stage::Waiting => (AttemptStage::Waiting, None, None),
+        Stage::Exchanging => (AttemptStage::Exchanging, None, None),
+        Stage::Exchanged(login) => (AttemptStage::ToConfirm, Some(login), None),
+        Stage::Failed(failed) => (AttemptStage::Failed, None, Some(failed)),
+    };
+    let requested = &profile.link.scopes;
+    let page = browser.map(|browser| &browser.authorize_url).or(device.map(|device| &device.verification_url));
+    AttemptStatus {
+        attempt: attempt.id().to_owned(),
+        flow: flow(attempt.flow()),
+        stage,
+        authorize_url: browser.map(|browser| browser.authorize_url.to_string()),
+        host: page.and_then(|url| url.host_str()).unwrap_or_default().to_owned(),
+        scopes: requested.clone(),
+        expires_at: Time(attempt.expires_at),
+        redirect: match browser {
+            None => AttemptRedirect::Device,
+            Some(browser) if browser.comes_back => AttemptRedirect::Loopback,
+            Some(_) => AttemptRedirect::Paste,
+        },
+        notice: browser.and_then(|browser| browser.notice.clone()),
+        user_code: device.map(|device| device.user_code.clone()),
+        verification_url: device.map(|device| device.verification_url.to_string()),
+        verification_url_complete: device
+            .and_then(|device| device.verification_url_complete.as_ref().map(ToString::to_string)),
+        exchanged: login.is_some(),
+        identity: login.map(|login| login.identity.clone()),
+        granted: login.map(|login| login.scopes.clone()),
+        missing_scopes: login
+            .map(|login| missing(requested, &login.scopes))
+            .or(failed.map(|failed| failed.missing_scopes.clone()))
+            .unwrap_or_default(),
+        replaces: linked_as,
+        error: failed.map(|failed| AttemptError {
+            kind: failed.problem.kind.clone(),
+            title: failed.problem.title.clone(),
+            detail: failed.problem.detail.clone(),
+        }),
+    }
+}
+
+fn terms(terms: &profile::Terms, accepted: bool) -> Terms {
+    Terms {
+        status: match terms.status {
+            profile::TermsStatus::Open => TermsStatus::Open,
+            profile::TermsStatus::Conditional => TermsStatus::Conditional,
+            profile::TermsStatus::Restricted => TermsStatus::Restricted,
+        },
+        says: terms.says.clone(),
+        url: terms.url.as_ref().map(ToString::to_string),
+        accepted,
+    }
+}
+
+fn flow(flow: profile::Flow) -> Flow {
+    match flow {
+        profile::Flow::AuthorizationCode => Flow::AuthorizationCode,
+        profile::Flow::DeviceCode => Flow::DeviceCode,
+        profile::Flow::ClientCredentials => Flow::ClientCredentials,
+        profile::Flow::ApiKey => Flow::ApiKey,
+    }
+}
+
+fn redirect(redirect: &profile::Redirect) -> Redirect {
+    match redirect {
+        profile::Redirect::Paste(_) => Redirect::Paste,
+        profile::Redirect::Loopback { .. } => Redirect::Loopback,
+        profile::Redirect::None => Redirect::None,
+    }
+}
+
+/// The state in the API.
+pub(super) fn state(state: State) -> AccountState {
+    match state {
+        State::Starting => AccountState::Starting,
+        State::Unlinked => AccountState::Unlinked,
+        State::Linked => AccountState::Linked,
+        State::Refreshing => AccountState::Refreshing,
+        State::Uncertain => AccountState::Uncertain,
+        State::RelinkRequired => AccountState::RelinkRequired,
+    }
+}
+
+fn error(view: &View) -> Option<AccountError> {
+    let detail = match view.state {
+        State::RelinkRequired => "Link it again; until then agents get an error that says so.",
+        State::Linked | State::Refreshing | State::Uncertain => {
+            "Nothing to do: Pixy retries, and the current token is used until it expires."
+        }
+        State::Starting | State::Unlinked => "",
+    };
+    Some(AccountError { title: view.error.clone()?, detail: detail.to_owned() })
+}
