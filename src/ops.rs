@@ -74,7 +74,7 @@ impl Ops {
         let now = self.clock.wall();
         for account in self.book.iter() {
             let expires_in = account.view().expires_at.map(|at| at.as_seconds() - now.as_seconds());
-            self.metrics.account(account.name(), account.is_usable(), expires_in);
+            self.metrics.set_account(account.name(), account.is_usable(), expires_in);
         }
         let mut response = text(StatusCode::OK, self.metrics.encode());
         let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");

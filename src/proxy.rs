@@ -131,7 +131,7 @@ impl Proxy {
             refusal.into_response(shape, name.as_ref(), id)
         });
         response.headers_mut().insert(request_id::FIELD, id.to_value());
-        self.parts.metrics.request(name.as_ref(), response.status().as_u16(), code);
+        self.parts.metrics.record_request(name.as_ref(), response.status().as_u16(), code);
         // The query may hold a key, so it is not shown; neither are headers and bodies.
         tracing::info!(request_id = %id, %method, path, account = name.as_ref().map(AccountName::as_str), status = response.status().as_u16(), code, "request");
         response
@@ -166,7 +166,7 @@ impl Proxy {
         let body = replay_body::keep(TimeoutBody::new(body, limits.idle_time), limits)?;
         let checked = Checked { id, grant, route, stripped, method: head.method, body, handshake };
         let bearer = account.bearer(until).await.map_err(Refusal::Token)?;
-        let open = self.parts.metrics.open_stream();
+        let open = self.parts.metrics.count_open_stream();
         let mut answer = self.send(&checked, &bearer).await?;
         if answer.response.status() == StatusCode::UNAUTHORIZED {
             // Boxed, for it is rare and would make every request's future larger.
@@ -210,12 +210,12 @@ impl Proxy {
     ) -> Result<Answer, Refusal> {
         let account = checked.route.account();
         let Some(newer) = account.successor(bearer, until).await else {
-            self.parts.metrics.repair(account.name(), "no_newer_token");
+            self.parts.metrics.record_repair(account.name(), "no_newer_token");
             return Ok(Answer { response: refusal::final_refusal(refused.response), ..refused });
         };
         drop(refused);
         let answer = self.send(checked, &newer).await;
-        self.parts.metrics.repair(account.name(), if answer.is_ok() { "sent_again" } else { "failed" });
+        self.parts.metrics.record_repair(account.name(), if answer.is_ok() { "sent_again" } else { "failed" });
         answer
     }
 }

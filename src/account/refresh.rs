@@ -153,7 +153,7 @@ impl Account {
         }
         let intending = record.intending(clock.wall());
         if let Err(error) = self.prepare(inner, intending.clone()).await {
-            self.parts.metrics.refresh(&self.name, "vault_unwritable");
+            self.parts.metrics.record_refresh(&self.name, "vault_unwritable");
             let pause = next_pause(inner, None);
             return self.hold_back(inner, pause, &format!("Nothing was renewed, to lose nothing: {error}"));
         }
@@ -166,7 +166,7 @@ impl Account {
         };
         self.report(failure.as_ref());
         self.settle(inner, next, failure).await;
-        self.parts.metrics.rotation_window(heard.elapsed());
+        self.parts.metrics.record_rotation_window(heard.elapsed());
     }
 
     /// Nothing is sent before this has succeeded.
@@ -251,7 +251,7 @@ impl Account {
             Some(FailureKind::Unheard) => "unheard",
             Some(FailureKind::Unknown) => "unknown",
         };
-        self.parts.metrics.refresh(&self.name, outcome);
+        self.parts.metrics.record_refresh(&self.name, outcome);
         match failure {
             None => tracing::info!(account = %self.name, "renewed"),
             Some(failure) => tracing::warn!(account = %self.name, outcome, what = failure.what, "not renewed"),

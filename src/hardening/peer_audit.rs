@@ -71,7 +71,7 @@ impl PeerAudit {
         if uid != self.own && uid != 0 || self.told.swap(true, Ordering::Relaxed) {
             return;
         }
-        metrics.agent_of_the_same_user();
+        metrics.set_agent_same_uid();
         if uid == self.own {
             tracing::warn!(
                 uid,

@@ -78,7 +78,7 @@ impl Scrub {
         if found == 0 {
             return;
         }
-        self.metrics.redactions(&self.account, found);
+        self.metrics.record_redactions(&self.account, found);
         if !std::mem::replace(&mut self.told, true) {
             tracing::warn!(request_id = %self.id, account = %self.account, place, "the upstream sent a secret of the account back; it was replaced");
         }

@@ -1,4 +1,4 @@
-//! The sockets that Pixy listens on: who may connect, and how many wait.
+//! Listening sockets: the accept queue, socket modes, and leftover files.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -18,8 +18,8 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[tokio::test]
-async fn as_many_connections_wait_to_be_accepted_as_there_may_be() {
-    // While Pixy sleeps, or has no descriptors left: 128 is what the library would ask for.
+async fn the_accept_queue_holds_1024_connections() {
+    // The default would be 128.
     const WAITING: usize = 1024;
     let scratch = Scratch::new();
     let tcp = Listener::bind(&Address::Tcp("127.0.0.1:0".parse().unwrap())).await.unwrap();
@@ -31,7 +31,7 @@ async fn as_many_connections_wait_to_be_accepted_as_there_may_be() {
 }
 
 #[tokio::test]
-async fn a_socket_lets_in_whom_it_was_made_for() {
+async fn a_unix_socket_has_the_mode_of_its_access() {
     let scratch = Scratch::new();
     let path = scratch.path("agent.sock");
     let address = Address::Unix(path.clone());
@@ -40,7 +40,7 @@ async fn a_socket_lets_in_whom_it_was_made_for() {
         let listener = Listener::bind_with_access(&address, access).await.unwrap();
         assert_eq!(mode(&path), expected, "{access:?}");
         UnixStream::connect(&path).await.unwrap();
-        // Somebody answers there: it is not taken away, whatever its mode.
+        // A socket with a listening process is not replaced, whatever its mode.
         assert!(Listener::bind(&address).await.is_err());
         drop(listener);
         assert!(!path.exists());
@@ -48,27 +48,27 @@ async fn a_socket_lets_in_whom_it_was_made_for() {
 }
 
 #[tokio::test]
-async fn only_a_socket_that_nobody_listens_on_is_taken_away() {
+async fn only_a_leftover_socket_is_replaced() {
     let scratch = Scratch::new();
     let refused = async |name: &str| {
         let bound = Listener::bind(&Address::Unix(scratch.path(name))).await;
         bound.err().unwrap_or_else(|| panic!("{name} was replaced")).kind()
     };
-    scratch.write("key", "a vault's key, by a slip of the finger");
+    scratch.write("key", "a key file, configured as a socket by mistake");
     std::os::unix::fs::symlink(scratch.path("key"), scratch.path("link")).unwrap();
     for name in ["key", "link", ""] {
         assert_eq!(refused(name).await, ErrorKind::AlreadyExists, "{name}");
     }
-    assert!(fs::read_to_string(scratch.path("key")).unwrap().starts_with("a vault's key"));
+    assert!(fs::read_to_string(scratch.path("key")).unwrap().starts_with("a key file"));
 
-    // Another Pixy that has no time: its queue is full.
+    // A listening process whose accept queue is full.
     let busy = UnixSocket::new_stream().unwrap();
     busy.bind(scratch.path("busy")).unwrap();
     let _busy = busy.listen(0).unwrap();
     let mut waiting = Vec::new();
     while let Ok(one) = UnixStream::connect(scratch.path("busy")).await {
         waiting.push(one);
-        assert!(waiting.len() < 10, "the queue is endless");
+        assert!(waiting.len() < 10, "the queue has no bound");
     }
     assert_eq!(refused("busy").await, ErrorKind::AddrInUse);
 
@@ -77,19 +77,19 @@ async fn only_a_socket_that_nobody_listens_on_is_taken_away() {
     Listener::bind(&Address::Unix(scratch.path("left"))).await.unwrap();
 }
 
-/// A socket beside the usual port, and all else as usual.
-async fn with_a_socket(entry: &Value) -> Pixy {
+/// Pixy with this entry as a second agent listener.
+async fn with_listener(entry: &Value) -> Pixy {
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
     let listen = json!(["127.0.0.1:0", entry]);
     Pixy::with(&json!({ "a": oauth_account(&endpoint, &upstream) }), &json!({ "agent": { "listen": listen } })).await
 }
 
 #[tokio::test]
-async fn an_agent_of_the_group_is_let_in_where_the_configuration_says_so_and_nowhere_else() {
-    let shared = Scratch::new(); // as a volume that two containers mount
+async fn mode_0660_admits_the_group_and_the_default_only_the_owner() {
+    let shared = Scratch::new(); // stands for a volume that two containers mount
     let socket = shared.path("agent.sock");
     let address = format!("unix:{}", socket.display());
-    let pixy = with_a_socket(&json!({ "address": address, "mode": "0660" })).await;
+    let pixy = with_listener(&json!({ "address": address, "mode": "0660" })).await;
     assert_eq!(mode(&socket), 0o660);
     assert_eq!(mode(&pixy.scratch.path("state/control.sock")), 0o600);
     let mut agent = UnixStream::connect(&socket).await.unwrap();
@@ -103,7 +103,7 @@ async fn an_agent_of_the_group_is_let_in_where_the_configuration_says_so_and_now
     for entry in
         [json!(format!("unix:{}", private.display())), json!({ "address": format!("unix:{}", private.display()) })]
     {
-        let pixy = with_a_socket(&entry).await;
+        let pixy = with_listener(&entry).await;
         assert_eq!(mode(&private), 0o600);
         pixy.stop().await.unwrap();
     }

@@ -1,5 +1,5 @@
-//! `examples/monitoring` and `/metrics`, judged by Prometheus' own `promtool`; without it these tests say that they are skipped.
-#![allow(clippy::print_stdout, reason = "what was skipped is for the reader of the log")]
+//! `examples/monitoring` and `/metrics`, checked by Prometheus' `promtool`; without it these tests print that they are skipped.
+#![allow(clippy::print_stdout, reason = "the log shows which tests were skipped")]
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -15,7 +15,7 @@ fn monitoring() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/monitoring")
 }
 
-/// What `promtool` says; `None` without it. It works on files and its standard input alone.
+/// Runs `promtool`, which reads files and its standard input only; `None` if it is not installed.
 fn promtool(arguments: &[&str], input: &str) -> Option<Output> {
     let mut command = Command::new("promtool");
     command.args(arguments).current_dir(monitoring());
@@ -29,7 +29,7 @@ fn promtool(arguments: &[&str], input: &str) -> Option<Output> {
     Some(child.wait_with_output().unwrap())
 }
 
-fn said(output: &Output) -> String {
+fn output_text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
@@ -38,32 +38,32 @@ fn yaml(name: &str) -> Value {
 }
 
 #[test]
-fn promtool_finds_the_rules_right_and_their_alarms_where_they_belong() {
+fn promtool_accepts_the_rules_and_their_tests() {
     for arguments in [
         ["check", "rules", "alerts.yaml"],
         ["test", "rules", "alerts-test.yaml"],
         ["check", "config", "prometheus.yaml"],
     ] {
         let Some(output) = promtool(&arguments, "") else { return };
-        assert!(output.status.success(), "{arguments:?}: {}", said(&output));
+        assert!(output.status.success(), "{arguments:?}: {}", output_text(&output));
     }
 }
 
 #[test]
-fn every_alert_is_tried_on_what_it_is_for_and_when_all_is_well() {
+fn every_alert_is_tested_firing_and_silent() {
     let rules = yaml("alerts.yaml");
     let alerts: BTreeSet<&str> =
         rules["groups"][0]["rules"].as_array().unwrap().iter().map(|rule| rule["alert"].as_str().unwrap()).collect();
     assert!(alerts.len() > 7, "{alerts:?}");
     let tests = yaml("alerts-test.yaml");
-    let tried = |scene: &str, fires: bool| -> BTreeSet<&str> {
+    let tested = |scene: &str, fires: bool| -> BTreeSet<&str> {
         let scene = tests["tests"].as_array().unwrap().iter().find(|test| test["name"] == scene).unwrap();
-        let looks = scene["alert_rule_test"].as_array().unwrap().iter();
-        let looks = looks.filter(|look| look["exp_alerts"].as_array().unwrap().is_empty() != fires);
-        looks.map(|look| look["alertname"].as_str().unwrap()).collect()
+        let checks = scene["alert_rule_test"].as_array().unwrap().iter();
+        let checks = checks.filter(|check| check["exp_alerts"].as_array().unwrap().is_empty() != fires);
+        checks.map(|check| check["alertname"].as_str().unwrap()).collect()
     };
-    assert_eq!(tried("all is well", false), alerts);
-    assert_eq!(tried("everything is wrong", true), alerts);
+    assert_eq!(tested("all is well", false), alerts);
+    assert_eq!(tested("everything is wrong", true), alerts);
 }
 
 /// OpenMetrics names a counter's family without `_total` (OpenMetrics 1.0, "Counter"); `promtool check metrics` reads the older
@@ -84,18 +84,18 @@ fn as_older_text(metrics: &str) -> String {
 }
 
 #[tokio::test]
-async fn promtool_finds_nothing_to_say_of_the_names_of_metrics() {
+async fn promtool_accepts_the_metrics() {
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
     let pixy = Pixy::linked(&endpoint, &upstream).await;
     let request = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     let at_first = RawClient::once(pixy.ops(), request).await.unwrap().text();
     for outcome in ["renewed", "terminal", "transient", "unheard", "unknown", "vault_unwritable"] {
         let first = format!("\npixy_refreshes_total{{account=\"a\",outcome=\"{outcome}\"}} 0\n");
-        assert!(at_first.contains(&first), "an increase is seen from 0 on: {at_first}");
+        assert!(at_first.contains(&first), "initialised to 0: {at_first}");
     }
     let (status, _) = pixy.api(Method::POST, "/api/accounts/a/refresh", Value::Null).await;
     assert_eq!(status, 200);
-    upstream.answer(Reply::new(401)); // and so a repair
+    upstream.answer(Reply::new(401)); // is repaired
     for path in ["/a/v1/models", "/nobody/v1/models"] {
         within(pixy.get(path)).await;
     }
@@ -104,10 +104,10 @@ async fn promtool_finds_nothing_to_say_of_the_names_of_metrics() {
     let metrics = response.text();
     assert!(metrics.ends_with("\n# EOF\n") && metrics.contains("pixy_repairs_total{"), "{metrics}");
     let first = "\npixy_redactions_total{account=\"a\"} 0\n";
-    assert!(metrics.contains(first), "an increase is seen from 0 on: {metrics}");
+    assert!(metrics.contains(first), "initialised to 0: {metrics}");
     let Some(output) = promtool(&["check", "metrics"], &as_older_text(&metrics)) else { return };
-    assert!(output.status.success() && said(&output).is_empty(), "{}\n{metrics}", said(&output));
+    assert!(output.status.success() && output_text(&output).is_empty(), "{}\n{metrics}", output_text(&output));
     let misnamed = metrics.replace("pixy_open_streams", "pixy_openStreams_total");
     let output = promtool(&["check", "metrics"], &as_older_text(&misnamed)).unwrap();
-    assert!(!output.status.success(), "it looks at what it is given");
+    assert!(!output.status.success(), "promtool reads its input");
 }

@@ -1,4 +1,4 @@
-//! What Pixy says of its work, in metrics and logs: nothing that an agent or a provider has put into somebody's mouth.
+//! Metrics and logs hold no text that an agent or a provider chose.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ async fn metrics(pixy: &Pixy) -> String {
 }
 
 #[tokio::test]
-async fn attack_53_no_label_is_an_agents_or_a_persons_word() {
+async fn attack_53_labels_hold_no_text_of_agents_or_people() {
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
     let pixy = Pixy::linked(&endpoint, &upstream).await;
     assert_eq!(pixy.shown("a").await["identity"][0], "ada@example.com");
@@ -33,12 +33,12 @@ async fn attack_53_no_label_is_an_agents_or_a_persons_word() {
         );
         within(pixy.send(&request)).await;
     }
-    let told = metrics(&pixy).await;
+    let text = metrics(&pixy).await;
     for word in ["marked", "MARKED", "models", "ada", "example", "@", "Bearer"] {
-        assert!(!told.contains(word), "{word}: {told}");
+        assert!(!text.contains(word), "{word}: {text}");
     }
     let (mut names, mut accounts, mut codes) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-    for line in told.lines().filter(|line| !line.starts_with('#')) {
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
         let Some((_, labels)) = line.split_once('{') else { continue };
         for label in labels.split_once('}').unwrap().0.split(',') {
             let (name, value) = label.split_once('=').unwrap();
@@ -51,14 +51,14 @@ async fn attack_53_no_label_is_an_agents_or_a_persons_word() {
         }
     }
     assert_eq!(names.into_iter().collect::<Vec<_>>(), ["account", "code", "le", "outcome", "status", "version"]);
-    assert_eq!(accounts.into_iter().collect::<Vec<_>>(), ["\"\"", "\"a\""], "those of the configuration, and none");
+    assert_eq!(accounts.into_iter().collect::<Vec<_>>(), ["\"\"", "\"a\""], "configured accounts, or none");
     assert_eq!(
         codes.into_iter().collect::<Vec<_>>(),
         ["\"\"", "\"bad_request\"", "\"method_not_allowed\"", "\"no_route\"", "\"path_not_allowed\""]
     );
 }
 
-/// What a token endpoint may do with the refresh token that it was sent.
+/// Token responses that repeat the refresh token (`TOKEN`): status, content type, body.
 const ECHOES: &[(u16, &str, &str)] = &[
     (400, "application/json", r#"{"error":"invalid_grant","error_description":"TOKEN is not known"}"#),
     (400, "application/json", r#"{"error":"TOKEN"}"#),
@@ -74,7 +74,7 @@ const ECHOES: &[(u16, &str, &str)] = &[
 ];
 
 #[tokio::test]
-async fn attack_55_what_a_token_endpoint_repeats_is_not_repeated_by_pixy() {
+async fn attack_55_an_echoed_refresh_token_reaches_no_output() {
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt()
         .with_ansi(false)
@@ -83,7 +83,7 @@ async fn attack_55_what_a_token_endpoint_repeats_is_not_repeated_by_pixy() {
         .finish();
     let _guard = tracing::subscriber::set_default(subscriber); // this test's tasks all run on its thread
     for (number, &(status, kind, body)) in ECHOES.iter().enumerate() {
-        let told = log.text().len();
+        let logged = log.text().len();
         let tokens = Upstream::answering(move |seen| answer(seen, status, kind, body)).await;
         let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
         let mut account = oauth_account(&endpoint, &upstream);
@@ -104,21 +104,21 @@ async fn attack_55_what_a_token_endpoint_repeats_is_not_repeated_by_pixy() {
             }
         };
         within(counted).await;
-        let text = log.text()[told..].to_owned();
-        assert!(text.contains("refresh") || text.contains("renew"), "{number}: it is told of: {text}");
-        let places = [
+        let text = log.text()[logged..].to_owned();
+        assert!(text.contains("refresh") || text.contains("renew"), "{number}: the failure is logged: {text}");
+        let outputs = [
             ("the log", text),
             ("the account", pixy.shown("a").await.to_string()),
             ("the metrics", metrics(&pixy).await),
-            ("an answer", format!("{:?}", pixy.get("/a/v1/models").await)),
+            ("a response", format!("{:?}", pixy.get("/a/v1/models").await)),
         ];
-        for (place, text) in places {
-            assert!(!text.contains("marked-"), "{number}: {place} repeats it: {text}");
+        for (output, text) in outputs {
+            assert!(!text.contains("marked-"), "{number}: {output} repeats it: {text}");
         }
     }
 }
 
-/// A login for a code; for a refresh token, itself.
+/// Exchanges a code for a login; repeats a refresh token in the response.
 fn answer(seen: &Seen, status: u16, kind: &str, body: &str) -> Reply {
     let sent = String::from_utf8(seen.body.clone()).unwrap();
     let token = url::form_urlencoded::parse(sent.as_bytes()).find(|(name, _)| name == "refresh_token");

@@ -1,4 +1,4 @@
-//! The configuration changes while Pixy runs: what is under way goes on, what comes next is served by the new one.
+//! Reload: requests under way are not disturbed, new requests are served by the new configuration.
 
 mod removed;
 mod limits;
@@ -32,7 +32,7 @@ async fn metrics(pixy: &Pixy) -> String {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_open_over_a_reload_goes_on_to_its_end() {
+async fn an_open_stream_survives_a_reload() {
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
     let accounts = json!({ "a": oauth_account(&endpoint, &upstream) });
     let coder = json!([{ "name": "coder", "sha256": DIGEST, "accounts": ["a"] }]);
@@ -44,7 +44,7 @@ async fn a_stream_that_is_open_over_a_reload_goes_on_to_its_end() {
     agent.send(get("X-Api-Key: secret-key\r\n")).await;
     assert_eq!(agent.head().await.unwrap().status, 200);
     chunks.send("data: first\n\n");
-    // Its key and its account go.
+    // The reload removes its key and its account.
     let other = json!([{ "name": "other", "sha256": DIGEST.replace("85", "86"), "accounts": ["b"] }]);
     let accounts = json!({ "b": oauth_account(&endpoint, &upstream) });
     pixy.reload(&accounts, &keys(&other)).await.unwrap();
@@ -58,7 +58,7 @@ async fn a_stream_that_is_open_over_a_reload_goes_on_to_its_end() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_removed_is_refused_at_once_and_one_that_stays_keeps_its_count() {
+async fn a_removed_key_is_refused_and_a_kept_key_keeps_its_count() {
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
     let accounts = json!({ "a": oauth_account(&endpoint, &upstream) });
     let coder = |most: u32| json!({ "name": "coder", "sha256": DIGEST, "accounts": ["a"], "limits": { "requests_per_minute": most } });
@@ -70,7 +70,7 @@ async fn a_key_that_is_removed_is_refused_at_once_and_one_that_stays_keeps_its_c
         assert_eq!(pixy.send(&ask).await.status, 200);
     }
     pixy.reload(&accounts, &keys(&json!([coder(2), other]))).await.unwrap();
-    assert_eq!(pixy.send(&ask).await.status, 429, "two were asked before the reload");
+    assert_eq!(pixy.send(&ask).await.status, 429, "two requests before the reload count");
     pixy.reload(&accounts, &keys(&json!([coder(3), other]))).await.unwrap();
     assert_eq!(pixy.send(&ask).await.status, 200);
     pixy.reload(&accounts, &keys(&json!([other]))).await.unwrap();
@@ -79,14 +79,14 @@ async fn a_key_that_is_removed_is_refused_at_once_and_one_that_stays_keeps_its_c
 }
 
 #[tokio::test]
-async fn a_bad_file_changes_nothing_and_is_told_with_its_places() {
+async fn a_bad_file_changes_nothing_and_is_reported() {
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
     let mut pixy = Pixy::linked(&endpoint, &upstream).await;
-    let told = pixy.reload_text("agent: { lissten: x }\nopps: {}\n").await.unwrap_err();
-    assert!(told.contains(":1:10: unknown key `lissten`") && told.contains(":2:1: unknown key `opps`"), "{told}");
-    assert!(told.ends_with("5 faults; the configuration before stays in force"), "{told}");
+    let error = pixy.reload_text("agent: { lissten: x }\nopps: {}\n").await.unwrap_err();
+    assert!(error.contains(":1:10: unknown key `lissten`") && error.contains(":2:1: unknown key `opps`"), "{error}");
+    assert!(error.ends_with("5 faults; the configuration before stays in force"), "{error}");
     let (_, shown) = pixy.api(Method::GET, "/api/configuration", Value::Null).await;
-    assert_eq!(shown["problem"], told);
+    assert_eq!(shown["problem"], error);
     let counted = metrics(&pixy).await;
     assert!(counted.contains("pixy_config_reloads_total{outcome=\"bad_file\"} 1"), "{counted}");
     assert!(counted.contains("pixy_config_last_reload_successful 0"), "{counted}");
@@ -95,32 +95,32 @@ async fn a_bad_file_changes_nothing_and_is_told_with_its_places() {
     pixy.reload(&json!({ "a": oauth_account(&endpoint, &upstream) }), &json!({})).await.unwrap();
     let (_, shown) = pixy.api(Method::GET, "/api/configuration", Value::Null).await;
     assert_eq!(shown["problem"], Value::Null);
-    assert_eq!(shown["file"], json!(pixy.scratch.path("pixy.yaml")), "where a person may set what is missing");
+    assert_eq!(shown["file"], json!(pixy.scratch.path("pixy.yaml")));
     assert!(metrics(&pixy).await.contains("pixy_config_last_reload_successful 1"));
 }
 
 #[tokio::test]
-async fn what_cannot_change_while_running_asks_for_a_restart_and_nothing_else_is_taken_up() {
+async fn a_setting_that_needs_a_restart_changes_nothing() {
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
     let mut pixy = Pixy::linked(&endpoint, &upstream).await;
     let elsewhere = json!({ "state_dir": pixy.scratch.path("elsewhere"), "link": "off" });
-    let told = pixy.reload(&json!({}), &elsewhere).await.unwrap_err();
-    assert!(told.contains("needs a restart of Pixy: `state_dir`") && !told.contains("`link"), "{told}");
-    assert!(told.ends_with("The configuration before stays in force."), "{told}");
+    let error = pixy.reload(&json!({}), &elsewhere).await.unwrap_err();
+    assert!(error.contains("needs a restart of Pixy: `state_dir`") && !error.contains("`link"), "{error}");
+    assert!(error.ends_with("The configuration before stays in force."), "{error}");
     let upstream = json!({ "upstream": { "connect_timeout": "1s" } });
-    let told = pixy.reload(&json!({}), &upstream).await.unwrap_err();
-    assert!(told.contains("needs a restart of Pixy: `upstream`."), "{told}");
+    let error = pixy.reload(&json!({}), &upstream).await.unwrap_err();
+    assert!(error.contains("needs a restart of Pixy: `upstream`."), "{error}");
     let threads = json!({ "limits": { "io_threads": 2, "connections": 1 } });
-    let told = pixy.reload(&json!({}), &threads).await.unwrap_err();
-    assert!(told.contains("needs a restart of Pixy: `limits.io_threads`."), "{told}");
+    let error = pixy.reload(&json!({}), &threads).await.unwrap_err();
+    assert!(error.contains("needs a restart of Pixy: `limits.io_threads`."), "{error}");
     let (_, shown) = pixy.api(Method::GET, "/api/configuration", Value::Null).await;
-    assert_eq!(shown["problem"], told);
-    assert!(tokio::net::TcpStream::connect(pixy.page()).await.is_ok(), "the page is still there");
-    assert_eq!(pixy.get("/a/v1/models").await.status, 200, "the account is still there");
+    assert_eq!(shown["problem"], error);
+    assert!(tokio::net::TcpStream::connect(pixy.page()).await.is_ok(), "the page is still on");
+    assert_eq!(pixy.get("/a/v1/models").await.status, 200, "the account is still served");
 }
 
 #[tokio::test]
-async fn a_removed_account_keeps_its_record_and_is_there_again_after_it_is_put_back() {
+async fn a_removed_account_keeps_its_record() {
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
     let with = json!({ "a": oauth_account(&endpoint, &upstream), "b": oauth_account(&endpoint, &upstream) });
     let without = json!({ "b": oauth_account(&endpoint, &upstream) });
@@ -151,22 +151,22 @@ async fn a_removed_account_keeps_its_record_and_is_there_again_after_it_is_put_b
         .await,
         200
     );
-    assert_eq!(endpoint.calls().len(), calls, "no login was touched");
+    assert_eq!(endpoint.calls().len(), calls, "no token was requested");
 }
 
 #[tokio::test]
-async fn a_changed_profile_serves_the_same_login() {
+async fn a_changed_profile_keeps_the_login() {
     let (endpoint, first, second) = (TokenEndpoint::start().await, Upstream::start().await, Upstream::start().await);
     let mut pixy = Pixy::linked(&endpoint, &first).await;
     let calls = endpoint.calls().len();
     pixy.reload(&json!({ "a": oauth_account(&endpoint, &second) }), &json!({})).await.unwrap();
     assert_eq!(pixy.get("/a/v1/models").await.status, 200);
     assert_eq!((first.requests().len(), second.requests().len()), (0, 1));
-    assert_eq!(endpoint.calls().len(), calls, "no login was touched");
+    assert_eq!(endpoint.calls().len(), calls, "no token was requested");
 }
 
 #[tokio::test]
-async fn a_request_that_was_checked_before_a_reload_takes_no_token_to_another_place() {
+async fn a_waiting_request_sends_no_token_to_a_changed_upstream() {
     let endpoint = TokenEndpoint::with(Rotation::new(Duration::from_secs(2), Duration::ZERO)).await;
     let (first, second) = (Upstream::start().await, Upstream::start().await);
     let coder = json!([{ "name": "coder", "sha256": DIGEST, "accounts": ["a"], "limits": { "concurrent": 1 } }]);
@@ -182,7 +182,7 @@ async fn a_request_that_was_checked_before_a_reload_takes_no_token_to_another_pl
     within(ended).await;
     let mut agent = RawClient::connect(pixy.agents()).await;
     agent.send(get("X-Api-Key: secret-key\r\n")).await;
-    // It was let in, and waits for a token: there is no second one of it.
+    // Its one concurrent request waits for a token.
     let hello = get("X-Api-Key: secret-key\r\n").replace("/v1/models", "");
     let waits = async { while pixy.send(&hello).await.status != 429 {} };
     within(waits).await;
@@ -192,16 +192,20 @@ async fn a_request_that_was_checked_before_a_reload_takes_no_token_to_another_pl
     assert_eq!((refused.status, refused.header("x-pixy-error")), (503, vec!["token_unavailable"]));
     assert_eq!(refused.header("retry-after"), ["1"]);
     assert_eq!((first.requests().len(), second.requests().len()), (0, 0));
-    assert_eq!(pixy.send(&get("X-Api-Key: secret-key\r\n")).await.status, 200, "the next one is checked anew");
+    assert_eq!(
+        pixy.send(&get("X-Api-Key: secret-key\r\n")).await.status,
+        200,
+        "a new request is checked against the new profile"
+    );
     assert_eq!((first.requests().len(), second.requests().len()), (0, 1));
 }
 
 #[tokio::test]
-async fn a_turned_link_and_a_signal_are_noticed() {
+async fn a_replaced_symlink_and_sighup_reload() {
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
     let scratch = Scratch::new();
     let written = scratch.config(&json!({ "a": oauth_account(&endpoint, &upstream) }));
-    // As a kubelet lays a ConfigMap out.
+    // The layout of a mounted ConfigMap.
     let mount = scratch.path("mount");
     for (version, name) in [("..1", "a"), ("..2", "b")] {
         std::fs::create_dir_all(mount.join(version)).unwrap();

@@ -1,4 +1,4 @@
-//! One name a request: what an agent hears is what the log says.
+//! Request ids: the response and the log lines of a request carry the same one.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -13,8 +13,8 @@ use crate::support::{
     Pixy, RawClient, RawResponse, Reply, Scratch, TokenEndpoint, Upstream, oauth_account, opened, within,
 };
 
-/// What is logged on this thread from now on, as JSON.
-fn logged() -> (Log, DefaultGuard) {
+/// Captures the log of this thread as JSON.
+fn capture_log() -> (Log, DefaultGuard) {
     let log = Log::default();
     let subscriber =
         tracing_subscriber::fmt().json().flatten_event(true).with_target(false).with_writer(log.clone()).finish();
@@ -22,7 +22,7 @@ fn logged() -> (Log, DefaultGuard) {
     (log, guard)
 }
 
-/// The lines about one request.
+/// The log lines of one request.
 fn lines(text: &str, id: &str) -> Vec<Value> {
     let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap_or_else(|_| panic!("{line}")));
     lines.filter(|line| line["request_id"] == id).collect()
@@ -40,8 +40,8 @@ fn get(path: &str, fields: &str) -> String {
 }
 
 #[tokio::test]
-async fn every_answer_names_its_request_as_the_log_does() {
-    let (log, _guard) = logged();
+async fn every_response_carries_the_request_id_of_the_log() {
+    let (log, _guard) = capture_log();
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
     let pixy = Pixy::linked(&endpoint, &upstream).await;
     let requests = [
@@ -50,7 +50,7 @@ async fn every_answer_names_its_request_as_the_log_does() {
         get("/a/v1/secrets", ""),
         get("/a/v1/models", "Origin: https://x.example\r\n"),
         get("/a/v1/models", "Host: another\r\n"),
-        "GET /a/v1/models HTTP/1.1\r\nHost : pixy\r\n\r\n".to_owned(), // refused before it is read as a request
+        "GET /a/v1/models HTTP/1.1\r\nHost : pixy\r\n\r\n".to_owned(), // rejected before it becomes a request
     ];
     let mut seen = Vec::new();
     for request in &requests {
@@ -68,30 +68,33 @@ async fn every_answer_names_its_request_as_the_log_does() {
     let mut ids: Vec<_> = seen.into_iter().map(|(_, id)| id).collect();
     ids.sort_unstable();
     ids.dedup();
-    assert_eq!(ids.len(), requests.len(), "each has its own");
+    assert_eq!(ids.len(), requests.len(), "ids are unique");
 }
 
 #[tokio::test]
-async fn what_goes_wrong_within_a_request_is_told_with_its_name() {
-    let (log, _guard) = logged();
+async fn errors_are_logged_with_the_request_id() {
+    let (log, _guard) = capture_log();
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
     let pixy = Pixy::linked(&endpoint, &upstream).await;
     within(pixy.send(&get("/a/v1/models", ""))).await;
     let token = upstream.requests()[0].header("authorization")[0].to_owned();
     upstream.answer(Reply::new(200).body(token));
     let scrubbed = id(&within(pixy.send(&get("/a/v1/models", ""))).await);
-    let told: Vec<_> = lines(&log.text(), &scrubbed).iter().map(|line| line["message"].clone()).collect();
-    assert!(told.contains(&json!("the upstream sent a secret of the account back; it was replaced")), "{told:?}");
+    let messages: Vec<_> = lines(&log.text(), &scrubbed).iter().map(|line| line["message"].clone()).collect();
+    assert!(
+        messages.contains(&json!("the upstream sent a secret of the account back; it was replaced")),
+        "{messages:?}"
+    );
     upstream.answer(Reply::bytes("no HTTP at all\r\n\r\n"));
     let response = within(pixy.send(&get("/a/v1/models", ""))).await;
     assert_eq!(response.status, 502);
-    let told: Vec<_> = lines(&log.text(), &id(&response)).iter().map(|line| line["message"].clone()).collect();
-    assert_eq!(told, ["the upstream did not answer", "request"]);
+    let messages: Vec<_> = lines(&log.text(), &id(&response)).iter().map(|line| line["message"].clone()).collect();
+    assert_eq!(messages, ["the upstream did not answer", "request"]);
 }
 
 #[tokio::test]
-async fn a_websocket_is_named_at_its_101_and_at_its_end() {
-    let (log, _guard) = logged();
+async fn a_websocket_logs_its_request_id_at_both_ends() {
+    let (log, _guard) = capture_log();
     let endpoint = TokenEndpoint::start().await;
     let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut account = oauth_account(&endpoint, &Upstream::start().await);
@@ -114,35 +117,35 @@ async fn a_websocket_is_named_at_its_101_and_at_its_end() {
         }
     };
     within(ended).await;
-    let told: Vec<_> = lines(&log.text(), &id).iter().map(|line| line["message"].clone()).collect();
-    assert_eq!(told, ["request", "a WebSocket ended"]);
+    let messages: Vec<_> = lines(&log.text(), &id).iter().map(|line| line["message"].clone()).collect();
+    assert_eq!(messages, ["request", "a WebSocket ended"]);
 }
 
 #[tokio::test]
-async fn attack_53_what_an_agent_calls_its_request_is_not_in_the_log_or_in_the_answer() {
-    let (log, _guard) = logged();
+async fn attack_53_an_agents_request_id_is_dropped() {
+    let (log, _guard) = capture_log();
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
     let pixy = Pixy::linked(&endpoint, &upstream).await;
-    let endless = "forged".repeat(1000);
+    let long = "forged".repeat(1000);
     for fields in [
         "X-Pixy-Request-Id: forged\r\nx_pixy_request_id: forged\r\n".to_owned(),
-        format!("X-Pixy-Request-Id: {endless}\r\nX-Request-Id: {endless}\r\nRequest-Id: forged\"}}\r\n"),
+        format!("X-Pixy-Request-Id: {long}\r\nX-Request-Id: {long}\r\nRequest-Id: forged\"}}\r\n"),
     ] {
         upstream.answer(Reply::new(200).header("x-pixy-request-id", "forged").header("request-id", "the provider's"));
         let response = within(pixy.send(&get("/a/v1/models", &fields))).await;
         assert_eq!((response.status, id(&response).contains("forged")), (200, false));
-        assert_eq!(response.header("request-id"), ["the provider's"], "which crosses");
+        assert_eq!(response.header("request-id"), ["the provider's"], "the provider's own id passes");
     }
     assert!(!log.text().contains("forged"), "{}", log.text());
     for seen in upstream.requests() {
-        let ours =
+        let forwarded =
             seen.headers.iter().find(|(name, _)| name.to_ascii_lowercase().replace('_', "-").starts_with("x-pixy-"));
-        assert_eq!(ours, None, "neither his nor ours goes on");
+        assert_eq!(forwarded, None, "neither the agent's id nor Pixy's is forwarded");
     }
 }
 
 #[tokio::test]
-async fn the_program_itself_logs_lines_of_json_with_the_name() {
+async fn the_program_logs_json_with_the_request_id() {
     let scratch = Scratch::new();
     let config = scratch.config(&json!({ "a": { "provider": "openrouter" } }));
     let log = scratch.write("log", "");

@@ -1,4 +1,4 @@
-//! Every way in and every way out, listed: what is added to one of them has to be added here, and is judged when it is.
+//! Lists every call of the surfaces and every place that sends a request: an addition fails here until it is reviewed and listed.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Pixy, RawClient, RawResponse, TokenEndpoint, Upstream};
 
-/// Every call of the link surface, with a name where the path holds one.
+/// Every call of the link surface; `{…}` is a path parameter.
 const CALLS: &[(&str, &str, Access)] = &[
     ("POST", "/api/session", Access::Open),
     ("GET", "/api/accounts", Access::Session),
@@ -38,8 +38,8 @@ const CALLS: &[(&str, &str, Access)] = &[
     ("POST", "/api/vault/import", Access::ControlSocket),
 ];
 
-/// Where the proxy sends something out, and nowhere else.
-const DOORS: &[(&str, &str)] = &[
+/// The only places where the proxy sends a request.
+const SENDERS: &[(&str, &str)] = &[
     ("forward.rs", "upstream.send(outgoing.into_request())"),
     ("forward.rs", "upstream.upgrade(outgoing.into_request())"),
 ];
@@ -70,7 +70,7 @@ async fn session(pixy: &Pixy) -> String {
 }
 
 #[tokio::test]
-async fn attack_24_every_call_of_the_page_is_listed_and_needs_a_session() {
+async fn attack_24_every_page_call_is_listed_and_needs_a_session() {
     let found: BTreeSet<_> =
         api::ROUTES.iter().map(|route| format!("{} {} {:?}", route.method, route.path, route.access)).collect();
     let listed: BTreeSet<_> =
@@ -87,19 +87,19 @@ async fn attack_24_every_call_of_the_page_is_listed_and_needs_a_session() {
     let pixy = Pixy::linked(&endpoint, &upstream).await;
     let session = session(&pixy).await;
     let concrete = |path: &str| path.replace("{name}", "a").replace("{id}", "x");
-    let mut strangers = HashSet::new();
+    let mut unauthenticated = HashSet::new();
     for (method, path, _) in CALLS.iter().filter(|(_, _, access)| *access != Access::Open) {
         let answer = ask(&pixy, method, &concrete(path), "").await;
         assert_eq!(answer.status, 401, "{method} {path}");
-        strangers.insert(answer.text());
+        unauthenticated.insert(answer.text());
     }
     let nothing = ask(&pixy, "GET", "/api/nothing", "").await;
     assert_eq!(
-        (nothing.status, strangers),
+        (nothing.status, unauthenticated),
         (401, HashSet::from([nothing.text()])),
-        "what is there looks like what is not"
+        "without a session, existing and missing calls look the same"
     );
-    assert_eq!(pixy.shown("a").await["state"], "linked", "nobody has unlinked it");
+    assert_eq!(pixy.shown("a").await["state"], "linked", "no call unlinked it");
     let nothing = ask(&pixy, "GET", "/api/nothing", &session).await;
     assert_eq!(nothing.status, 404);
     for (method, path, access) in CALLS {
@@ -119,10 +119,10 @@ async fn attack_24_every_call_of_the_page_is_listed_and_needs_a_session() {
 }
 
 #[tokio::test]
-async fn attack_24_probes_are_three_and_nothing_can_be_changed_there() {
+async fn attack_24_ops_has_three_read_only_paths() {
     let source = production("src/ops.rs");
     let arms: Vec<_> = source.match_indices("\"/").map(|(at, _)| source[at + 1..].split('"').next().unwrap()).collect();
-    assert_eq!(arms, ["/livez", "/readyz", "/metrics", "/livez /readyz /metrics\\n"], "the last is what a 404 says");
+    assert_eq!(arms, ["/livez", "/readyz", "/metrics", "/livez /readyz /metrics\\n"], "the last is the text of a 404");
     let pixy = Pixy::start(&json!({})).await;
     for path in ["/livez", "/readyz", "/metrics", "/", "/api/accounts", "/a/v1/models"] {
         for method in ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"] {
@@ -138,26 +138,26 @@ async fn attack_24_probes_are_three_and_nothing_can_be_changed_there() {
 }
 
 #[test]
-fn attack_24_one_door_leads_out_and_each_check_makes_its_own_key() {
+fn attack_24_one_way_out_takes_only_checked_requests() {
     let sources = proxy();
     assert!(sources.len() > 9, "the steps are found");
-    // What sends: `self.send` is the proxy's own step.
-    let mut doors = Vec::new();
+    // `self.send` is a step of the proxy itself.
+    let mut senders = Vec::new();
     for (file, text) in &sources {
         for verb in [".send(", ".fetch(", ".upgrade("] {
             for (at, _) in text.match_indices(verb) {
                 let line = text[..at].rsplit('\n').next().unwrap().to_owned() + text[at..].lines().next().unwrap();
                 if !line.contains("self.send(") {
-                    doors.push((file.as_str(), line));
+                    senders.push((file.as_str(), line));
                 }
             }
         }
     }
-    assert_eq!(doors.len(), DOORS.len(), "{doors:?}");
-    for (file, call) in DOORS {
-        assert!(doors.iter().any(|(found, line)| found == file && line.contains(call)), "{file}: {call}");
+    assert_eq!(senders.len(), SENDERS.len(), "{senders:?}");
+    for (file, call) in SENDERS {
+        assert!(senders.iter().any(|(found, line)| found == file && line.contains(call)), "{file}: {call}");
     }
-    // What is made in one place: a request that may be sent, and what it takes to make one.
+    // Types that are constructed in one file: a request that may be sent, and the proofs that it takes.
     for (made, home) in
         [("Outgoing {", "attach.rs"), ("Route {", "route.rs"), ("Stripped {", "strip.rs"), ("Grant {", "agent.rs")]
     {
@@ -176,8 +176,8 @@ fn attack_24_one_door_leads_out_and_each_check_makes_its_own_key() {
         assert!(!places.is_empty() && places.iter().all(|place| *place == home), "{name} is made in {places:?}");
         let (_, text) = sources.iter().find(|(file, _)| file == home).unwrap();
         let (before, body) = text.split_once(&format!("pub struct {name}")).unwrap();
-        assert!(!before.trim_end().ends_with(")]"), "{name} can be neither cloned nor made by default");
-        assert!(!body.split(['}', ';']).next().unwrap().contains("pub"), "{name} has no field that others could set");
+        assert!(!before.trim_end().ends_with(")]"), "{name} has no derives (Clone, Default)");
+        assert!(!body.split(['}', ';']).next().unwrap().contains("pub"), "{name} has no public field");
     }
     let text = |file: &str| &sources.iter().find(|(found, _)| found == file).unwrap().1;
     let signature = |file: &str, name: &str| {
@@ -191,7 +191,7 @@ fn attack_24_one_door_leads_out_and_each_check_makes_its_own_key() {
 }
 
 #[tokio::test]
-async fn attack_09_and_10_no_answer_may_be_framed_and_none_sets_a_cookie() {
+async fn attack_09_and_10_no_response_is_framed_or_sets_a_cookie() {
     let pixy = Pixy::start(&json!({})).await;
     let host = format!("Host: {}\r\n", pixy.page());
     let mut statuses = BTreeSet::new();
@@ -215,25 +215,25 @@ async fn attack_09_and_10_no_answer_may_be_framed_and_none_sets_a_cookie() {
         assert!(policy.len() == 1 && policy[0].contains("frame-ancestors 'none'"), "{request}: {policy:?}");
         assert_eq!(response.header("x-frame-options"), ["DENY"], "{request}");
         assert_eq!(response.header("cross-origin-opener-policy"), ["same-origin"], "{request}");
-        bare(&response, &request);
+        assert_no_cookies_or_cors(&response, &request);
         statuses.insert(response.status);
     }
     assert_eq!(
         statuses.into_iter().collect::<Vec<_>>(),
         [200, 400, 401, 403, 404, 421],
-        "every kind of answer was seen"
+        "every kind of response was seen"
     );
     for path in ["/livez", "/metrics", "/nothing"] {
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        bare(&RawClient::once(pixy.ops(), request).await.unwrap(), path);
+        assert_no_cookies_or_cors(&RawClient::once(pixy.ops(), request).await.unwrap(), path);
     }
     for path in ["/", "/nobody/v1/models"] {
-        bare(&pixy.get(path).await, path);
+        assert_no_cookies_or_cors(&pixy.get(path).await, path);
     }
 }
 
-/// No cookie, which all ports of a host would share, and nothing that opens Pixy to the pages of others.
-fn bare(response: &RawResponse, what: &str) {
+/// No cookie, because all ports of a host share them, and no CORS headers.
+fn assert_no_cookies_or_cors(response: &RawResponse, what: &str) {
     for (name, _) in &response.headers {
         let name = name.to_ascii_lowercase();
         assert!(!name.starts_with("set-cookie") && !name.starts_with("access-control-"), "{what}: {name}");
@@ -241,7 +241,7 @@ fn bare(response: &RawResponse, what: &str) {
 }
 
 #[tokio::test]
-async fn attack_18_and_20_only_the_request_line_says_what_is_asked_for() {
+async fn attack_18_and_20_only_the_request_line_selects_the_path() {
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
     let pixy = Pixy::linked(&endpoint, &upstream).await;
     for name in [
@@ -263,7 +263,7 @@ async fn attack_18_and_20_only_the_request_line_says_what_is_asked_for() {
         "Forwarded",
     ] {
         for value in ["DELETE", "/v1/models", "/v1/organizations/api_keys", "host=evil.example"] {
-            // A path that is not allowed stays so, whatever the field says; and one that is allowed is what is sent.
+            // The field neither allows a refused path nor changes an allowed one.
             let refused = format!(
                 "GET /a/v1/files?path=/v1/models HTTP/1.1\r\nHost: pixy\r\n{name}: {value}\r\nConnection: close\r\n\r\n"
             );
@@ -272,7 +272,7 @@ async fn attack_18_and_20_only_the_request_line_says_what_is_asked_for() {
             let allowed = refused.replace("/a/v1/files?path=/v1/models", "/a/v1/models");
             assert_eq!(pixy.send(&allowed).await.status, 200, "{name}: {value}");
             let requests = upstream.requests();
-            assert_eq!(requests.len(), before + 1, "only that one arrives");
+            assert_eq!(requests.len(), before + 1, "only the allowed request arrives");
             let seen = &requests[before];
             assert_eq!((seen.method.as_str(), seen.target.as_str()), ("GET", "/v1/models"), "{name}: {value}");
             let mut names: Vec<_> = seen.headers.iter().map(|(name, _)| name.to_ascii_lowercase()).collect();
@@ -290,7 +290,7 @@ async fn attack_02_a_hundred_thousand_guesses_open_nothing() {
     let (mut compared, mut locked) = (0, 0);
     for minute in 0..14 {
         for n in 0..7200 {
-            // As near as can be: one character is another one.
+            // The nearest guess: one character differs.
             let mut guess = code.expose().to_owned().into_bytes();
             let at = n % guess.len();
             guess[at] = if guess[at] == b'a' { b'b' } else { b'a' };
@@ -310,16 +310,16 @@ async fn attack_02_a_hundred_thousand_guesses_open_nothing() {
         }
         tokio::time::advance(Duration::from_mins(1)).await;
     }
-    assert_eq!((compared, locked), (14 * 5, 14 * 7195), "five a minute are looked at");
-    assert!(guard.open_session(code.expose()).is_ok(), "the right one opens, when the lock is over");
+    assert_eq!((compared, locked), (14 * 5, 14 * 7195), "five a minute are compared");
+    assert!(guard.open_session(code.expose()).is_ok(), "the right code opens a session after the lock");
 }
 
 #[test]
-fn attack_52_a_comparison_takes_as_long_wherever_it_fails() {
+fn attack_52_comparison_time_does_not_depend_on_the_guess() {
     let long = "a".repeat(1 << 16);
     let secret = Secret::new(long.clone());
     let (early, late) = (format!("b{}", &long[1..]), format!("{}b", &long[1..]));
-    // The shortest of many: what else runs on the machine only ever adds to it.
+    // The minimum of many runs: other load on the machine only adds time.
     let shortest = |compare: &dyn Fn(&str) -> bool| {
         let took = |guess: &str| {
             let start = Instant::now();
@@ -332,24 +332,24 @@ fn attack_52_a_comparison_takes_as_long_wherever_it_fails() {
             .fold((Duration::MAX, Duration::MAX), |(first, last), _| (first.min(took(&early)), last.min(took(&late))))
     };
     let (first, last) = shortest(&|guess| guess == long.as_str());
-    assert!(last > first * 4, "a comparison in haste would be seen: {first:?} and {last:?}");
+    assert!(last > first * 4, "`==` stops at the first difference: {first:?} and {last:?}");
     let (first, last) = shortest(&|guess| secret.matches(guess));
     assert!(last < first * 2 && first < last * 2, "{first:?} and {last:?}");
 }
 
 #[test]
-fn attack_52_no_secret_is_compared_in_any_other_way() {
-    let mut looked_at = 0;
+fn attack_52_secrets_are_only_compared_in_constant_time() {
+    let mut lines = 0;
     for path in rust_files(&root().join("src")) {
         let text = production(path.strip_prefix(root()).unwrap());
         for line in text.lines().filter(|line| line.contains(".expose()")) {
-            for hasty in [" == ", " != ", ".eq(", ".ne(", ".cmp(", "starts_with(", "ends_with(", ".contains("] {
-                assert!(!line.contains(hasty), "{}: {line}", path.display());
+            for comparison in [" == ", " != ", ".eq(", ".ne(", ".cmp(", "starts_with(", "ends_with(", ".contains("] {
+                assert!(!line.contains(comparison), "{}: {line}", path.display());
             }
-            looked_at += 1;
+            lines += 1;
         }
     }
-    assert!(looked_at > 20, "{looked_at}");
+    assert!(lines > 20, "{lines}");
 }
 
 fn root() -> PathBuf {
@@ -363,7 +363,7 @@ fn production(path: impl AsRef<Path>) -> String {
     text.lines().filter(|line| !line.trim_start().starts_with("//")).map(|line| format!("{line}\n")).collect()
 }
 
-/// The steps of the proxy, by their files.
+/// The files of the proxy, by name.
 fn proxy() -> Vec<(String, String)> {
     let files = rust_files(&root().join("src/proxy")).into_iter().chain([root().join("src/proxy.rs")]);
     let named = files.map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), path));

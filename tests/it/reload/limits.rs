@@ -1,4 +1,4 @@
-//! What clients may take: changed for those that come from then on.
+//! `limits`: a reload changes them for new connections.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Pixy, RawClient, Reply, TokenEndpoint, Upstream, oauth_account, within};
 
-/// So long nothing is answered.
+/// A client without a response for this long waits for a permit.
 const SILENCE: Duration = Duration::from_millis(300);
 
 const GET: &str = "GET /a/v1/models HTTP/1.1\r\nHost: pixy\r\n\r\n";
@@ -20,7 +20,7 @@ async fn limited(limits: &Value) -> (Pixy, TokenEndpoint, Upstream, Value) {
 }
 
 #[tokio::test]
-async fn a_connection_keeps_the_limits_with_which_it_came_and_the_next_has_the_new_ones() {
+async fn a_connection_keeps_its_limits_and_new_ones_get_new_limits() {
     let (mut pixy, _endpoint, _upstream, accounts) = limited(&json!({})).await;
     let long = format!("GET /a?{} HTTP/1.1\r\nHost: pixy\r\n\r\n", "x".repeat(100));
     let mut before = RawClient::connect(pixy.agents()).await;
@@ -45,7 +45,7 @@ async fn a_connection_keeps_the_limits_with_which_it_came_and_the_next_has_the_n
 }
 
 #[tokio::test]
-async fn more_connections_let_in_who_waits_and_fewer_end_no_stream() {
+async fn more_connections_admit_waiters_and_fewer_end_no_stream() {
     let with = |most: u32| json!({ "connections": most });
     let (mut pixy, _endpoint, upstream, accounts) = limited(&with(1)).await;
     let answered = async |client: &mut RawClient| tokio::time::timeout(SILENCE, client.head()).await.is_ok();
@@ -62,9 +62,9 @@ async fn more_connections_let_in_who_waits_and_fewer_end_no_stream() {
     let (mut first, head) = stream(&pixy).await;
     assert!(head);
     let (mut second, head) = stream(&pixy).await;
-    assert!(!head, "one is as many as there may be");
+    assert!(!head, "the limit is one connection");
     pixy.reload(&accounts, &json!({ "limits": with(2) })).await.unwrap();
-    assert_eq!(second.head().await.unwrap().status, 200, "it waited for that");
+    assert_eq!(second.head().await.unwrap().status, 200, "it waited for a permit");
     pixy.reload(&accounts, &json!({ "limits": with(1) })).await.unwrap();
     let (mut third, head) = stream(&pixy).await;
     assert!(!head);
@@ -74,7 +74,7 @@ async fn more_connections_let_in_who_waits_and_fewer_end_no_stream() {
     one.finish();
     assert_eq!(first.bytes(5).await, b"0\r\n\r\n");
     drop(first);
-    assert!(!answered(&mut third).await, "the second has the one place there is");
+    assert!(!answered(&mut third).await, "the second has the only permit");
     two.send("on\n");
     two.finish();
     assert_eq!(second.bytes(13).await, b"3\r\non\n\r\n0\r\n\r\n");
@@ -84,7 +84,7 @@ async fn more_connections_let_in_who_waits_and_fewer_end_no_stream() {
 }
 
 #[tokio::test]
-async fn the_drain_takes_as_long_as_is_configured_when_it_begins() {
+async fn the_drain_uses_the_reloaded_time() {
     let (mut pixy, _endpoint, upstream, accounts) = limited(&json!({ "drain_time": "10m" })).await;
     let (reply, _chunks) = Reply::stream(200);
     upstream.answer(reply);

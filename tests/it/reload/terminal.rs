@@ -1,4 +1,4 @@
-//! What a person's commands do while the file is bad and Pixy serves on by the one before.
+//! Commands while the file is bad and Pixy still serves by the previous configuration.
 
 use std::process::{Output, Stdio};
 
@@ -17,7 +17,7 @@ async fn pixy(scratch: &Scratch, arguments: &[&str]) -> (Option<i32>, String, St
 }
 
 #[tokio::test]
-async fn commands_find_the_running_pixy_whatever_the_file_says_by_now() {
+async fn commands_reach_a_running_pixy_with_a_bad_file() {
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
     let scratch = Scratch::new();
     let config = scratch.config(&json!({ "a": oauth_account(&endpoint, &upstream) }));
@@ -27,27 +27,30 @@ async fn commands_find_the_running_pixy_whatever_the_file_says_by_now() {
     let no_yaml = good.replacen("\"agent\":", "\"agent\",", 1);
     for (bad, fault) in [(with_a_fault, "unknown key `aggent`"), (no_yaml, "pixy.yaml:")] {
         scratch.write("pixy.yaml", bad);
-        let (code, said, told) = pixy(&scratch, &["status"]).await;
-        assert_eq!(code, Some(0), "{told}");
-        assert!(said.contains("not linked"), "{said}");
-        assert!(told.contains(fault) && told.contains("1 fault; the configuration before stays in force"), "{told}");
-        assert!(!told.contains("nothing was started"), "{told}");
-        let (code, said, _) = pixy(&scratch, &["status", "--json"]).await;
-        let shown: serde_json::Value = serde_json::from_str(&said).unwrap();
+        let (code, stdout, stderr) = pixy(&scratch, &["status"]).await;
+        assert_eq!(code, Some(0), "{stderr}");
+        assert!(stdout.contains("not linked"), "{stdout}");
+        assert!(
+            stderr.contains(fault) && stderr.contains("1 fault; the configuration before stays in force"),
+            "{stderr}"
+        );
+        assert!(!stderr.contains("nothing was started"), "{stderr}");
+        let (code, stdout, _) = pixy(&scratch, &["status", "--json"]).await;
+        let shown: serde_json::Value = serde_json::from_str(&stdout).unwrap();
         assert_eq!((code, &shown[0]["name"]), (Some(0), &json!("a")));
-        // A container's health check: it must not end a Pixy that serves.
+        // A container's health check must not end a Pixy that serves.
         assert_eq!(pixy(&scratch, &["health"]).await.0, Some(0));
         assert_eq!(pixy(&scratch, &["url"]).await.0, Some(0));
         assert_eq!(pixy(&scratch, &["check"]).await.0, Some(64));
     }
     program.kill().await;
-    let (code, _, told) = pixy(&scratch, &["status"]).await;
-    assert_eq!(code, Some(64), "{told}");
-    assert!(told.contains("pixy.yaml:") && told.contains("no Pixy was reached"), "{told}");
+    let (code, _, stderr) = pixy(&scratch, &["status"]).await;
+    assert_eq!(code, Some(64), "{stderr}");
+    assert!(stderr.contains("pixy.yaml:") && stderr.contains("no Pixy was reached"), "{stderr}");
 }
 
 #[tokio::test]
-async fn a_file_that_is_gone_leaves_the_default_place() {
+async fn commands_reach_pixy_at_the_default_path_without_a_file() {
     let scratch = Scratch::new();
     let home = scratch.path("home");
     std::fs::create_dir(&home).unwrap();
@@ -56,7 +59,7 @@ async fn a_file_that_is_gone_leaves_the_default_place() {
     let config = scratch.write("pixy.yaml", text.to_string());
     let _program = Program::start_in(&scratch, &config, &[("HOME", home.to_str().unwrap())]).await;
     std::fs::remove_file(&config).unwrap();
-    let (code, said, told) = pixy(&scratch, &["status"]).await;
-    assert_eq!(code, Some(0), "{told}");
-    assert!(said.contains("openrouter") && told.contains("the configuration cannot be read"), "{said}{told}");
+    let (code, stdout, stderr) = pixy(&scratch, &["status"]).await;
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.contains("openrouter") && stderr.contains("the configuration cannot be read"), "{stdout}{stderr}");
 }
