@@ -1,7 +1,11 @@
 //! The layers of `src/lib.rs`, and its bans: read off the source, so that a wrong `use` fails here.
 
+mod imports;
+
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use imports::Imports;
 
 /// Every source file with the top-level module that it belongs to. Tests inside modules count too.
 fn sources() -> Vec<(String, PathBuf, String)> {
@@ -106,6 +110,44 @@ fn the_bans_of_lib_rs_hold() {
         }
         assert!(!code.contains("danger_accept"), "{place}: no TLS check is switched off");
     }
+}
+
+/// Pairs that still import each other.
+const CIRCLES: &[(&str, &str)] = &[
+    ("account/pending_revocation.rs", "account/state.rs"),
+    ("config/agent_key.rs", "config/build.rs"),
+    ("link/attempt.rs", "link/loopback.rs"),
+    ("proxy/forward.rs", "proxy/upgrade.rs"),
+    ("server/admission.rs", "server/stall.rs"),
+    ("upstream/body.rs", "upstream/h1.rs"),
+    ("upstream/body.rs", "upstream/h2.rs"),
+    ("upstream/h1.rs", "upstream/pool.rs"),
+    ("upstream/h2.rs", "upstream/pool.rs"),
+    ("upstream/idle.rs", "upstream/pool.rs"),
+];
+
+#[test]
+fn no_two_files_import_each_other() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let below_src = |path: &Path| path.strip_prefix(&root).unwrap().to_owned();
+    let imports = Imports::of(sources().into_iter().map(|(_, path, text)| (below_src(&path), text)));
+    assert!(imports.count() > 300, "the test finds the imports: {}", imports.count());
+    let known = |pair: &(String, String)| CIRCLES.contains(&(&pair.0, &pair.1));
+    let circles: Vec<_> = imports.circles().into_iter().filter(|pair| !known(pair)).collect();
+    assert!(circles.is_empty(), "these import each other: {circles:#?}");
+}
+
+#[test]
+fn a_circle_by_way_of_the_parent_is_found() {
+    let file = |path: &str, text: &str| (PathBuf::from(path), text.to_owned());
+    let sources = |one: &str| {
+        let parent = file("a.rs", "mod one;\nmod two;\npub use two::{self, Two};\nstruct Own;");
+        Imports::of([parent, file("a/one.rs", one), file("a/two.rs", "use super::{Own, one::One as Other};")])
+    };
+    let pair = [("a/one.rs".to_owned(), "a/two.rs".to_owned())];
+    assert_eq!(sources("use super::Two;").circles(), pair);
+    assert_eq!(sources("fn f() { crate::a::two::f() }").circles(), pair);
+    assert_eq!(sources("use super::Own;\n#[cfg(test)]\nmod tests { use super::super::Two; }").circles(), []);
 }
 
 #[test]
