@@ -62,7 +62,7 @@ impl Fixture {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
         let (running, agent) = runtime.block_on(async {
             let running = app::start(config).await.unwrap_or_else(|error| panic!("{error}"));
-            let account = running.book.find("a").expect("it is configured");
+            let account = running.accounts.find("a").expect("it is configured");
             account.adopt(login()).await.unwrap_or_else(|error| panic!("{error}"));
             let [Address::Tcp(address)] = running.agents[..] else { panic!("one address is configured") };
             (running, TcpStream::connect(address).await.expect("it listens"))

@@ -39,7 +39,7 @@ pub use crate::vault::VaultError;
 use configured::Configured;
 use redaction::Redactions;
 pub use registry::{AccountSettings, Accounts};
-pub use state::{Login, Renewal};
+pub use state::{Login, RefreshCredential};
 use state::{Record, Timing};
 pub use usage_meter::UsageMeter;
 pub use view::{State, View};
@@ -51,7 +51,7 @@ pub const LONGEST_WAIT: Duration = Duration::from_secs(45);
 pub struct Account {
     name: AccountName,
     configured: ArcSwap<Configured>,
-    parts: AccountServices,
+    services: AccountServices,
     /// The published token: durable, and the only one that a request may get.
     live: ArcSwapOption<Bearer>,
     view: watch::Sender<View>,
@@ -116,7 +116,7 @@ pub enum Unusable {
 
 /// What became of the old grant at unlinking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unlinked {
+pub enum RevocationOutcome {
     /// There was none, or the provider ended it.
     Revoked,
     /// The provider has no revocation, or refused.
@@ -151,13 +151,13 @@ struct Inner {
 
 impl Account {
     /// An account that has yet to be read from the vault.
-    pub fn new(name: AccountName, profile: Arc<Profile>, terms_accepted: bool, parts: AccountServices) -> Arc<Self> {
+    pub fn new(name: AccountName, profile: Arc<Profile>, terms_accepted: bool, services: AccountServices) -> Arc<Self> {
         let renewed_by = Arc::clone(&profile);
         let configured = Arc::new(Configured { profile, terms_accepted, served: true });
         Arc::new(Self {
             name,
             configured: ArcSwap::new(Arc::clone(&configured)),
-            parts,
+            services,
             live: ArcSwapOption::empty(),
             view: watch::Sender::new(View::empty(State::Starting)),
             inner: Mutex::new(Inner {
@@ -205,7 +205,7 @@ impl Account {
                 State::RelinkRequired => return Err(Unusable::RelinkRequired),
                 State::Starting | State::Linked | State::Refreshing | State::Uncertain => {}
             }
-            let wait = refresh_at.map_or(Duration::ZERO, |tick| tick.since(self.parts.clock.tick()));
+            let wait = refresh_at.map_or(Duration::ZERO, |tick| tick.since(self.services.clock.tick()));
             if wait > until.saturating_duration_since(Instant::now()) {
                 return Err(Unusable::Unavailable { retry_after: wait });
             }
@@ -230,8 +230,8 @@ impl Account {
     }
 
     /// What all accounts share.
-    pub fn parts(&self) -> &AccountServices {
-        &self.parts
+    pub fn services(&self) -> &AccountServices {
+        &self.services
     }
 
     /// Whether a request would get a token now.
@@ -243,7 +243,7 @@ impl Account {
         let live: Guard<_> = self.live.load();
         let bearer = live.as_ref().filter(|bearer| Arc::ptr_eq(&bearer.profile, &self.configured.load().profile))?;
         match bearer.usable_until {
-            Some(until) if self.parts.clock.tick() >= until => None,
+            Some(until) if self.services.clock.tick() >= until => None,
             _ => Some(Arc::clone(bearer)),
         }
     }
@@ -252,7 +252,7 @@ impl Account {
     async fn store(&self, inner: &mut Inner, record: Record) -> Result<(), VaultError> {
         let plaintext = Zeroizing::new(serde_json::to_vec(&record).expect("a record has string keys only"));
         let generation = inner.generation + 1;
-        self.parts.vault.write(&self.name, &inner.follows.profile.provider, generation, plaintext).await?;
+        self.services.vault.write(&self.name, &inner.follows.profile.provider, generation, plaintext).await?;
         inner.generation = generation;
         inner.record = Some(record);
         Ok(())
@@ -260,7 +260,7 @@ impl Account {
 
     /// Lets requests see what is stored: called only with a record that is durable.
     fn publish(&self, inner: &mut Inner) {
-        let (wall, tick) = (self.parts.clock.wall(), self.parts.clock.tick());
+        let (wall, tick) = (self.services.clock.wall(), self.services.clock.tick());
         let mut view = View::empty(State::Unlinked);
         inner.refresh_at = None;
         if let Some(record) = inner.record.as_ref().filter(|record| !record.is_being_revoked()) {
@@ -298,7 +298,7 @@ impl Account {
     /// Changes what a person sees, and tells those who watch.
     fn show(&self, change: impl FnOnce(&mut View)) {
         self.view.send_modify(change);
-        self.parts.changes.send_modify(|count| *count += 1);
+        self.services.changes.send_modify(|count| *count += 1);
     }
 }
 

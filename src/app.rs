@@ -63,7 +63,7 @@ pub struct Running {
     /// The control socket.
     pub control: PathBuf,
     /// The accounts.
-    pub book: Accounts,
+    pub accounts: Accounts,
     listeners: Listeners,
     account_tasks: JoinSet<()>,
     shutdown: watch::Sender<bool>,
@@ -78,11 +78,8 @@ pub struct Running {
 pub fn places(config: &Config) -> Places {
     let _ = make_state_dir(&config.state_dir);
     let _ = vault::make_directories(&config.vault);
-    let mut places = Places { changed: vec![config.state_dir.clone()], ..Places::default() };
-    match &config.vault.store {
-        vault::StoreSettings::Files(directory) => places.changed.push(directory.clone()),
-        vault::StoreSettings::Postgres { url_file } => places.read.push(url_file.clone()),
-    }
+    let changed = vec![config.state_dir.clone(), config.vault.directory.clone()];
+    let mut places = Places { changed, ..Places::default() };
     match &config.vault.key {
         // A new key is written to the directory of the old one, or of the target of a symbolic link.
         vault::KeySettings::File(file) => {
@@ -127,12 +124,17 @@ pub async fn start_with_peer_audit(config: Config, peer_audit: PeerAudit) -> Res
         metrics: Arc::clone(&metrics),
         changes: changes.clone(),
     };
-    let book = Accounts::default();
+    let accounts = Accounts::default();
     let mut account_tasks = JoinSet::new();
-    book.serve(config.accounts.iter().map(account_settings).collect(), &shared, &mut account_tasks, &shutdown_signal);
+    accounts.serve(
+        config.accounts.iter().map(account_settings).collect(),
+        &shared,
+        &mut account_tasks,
+        &shutdown_signal,
+    );
 
     let page = Arc::clone(&endpoints.page);
-    let linker = Linker::new(book.clone(), upstream.clone(), clock.clone(), Arc::clone(&page), changes);
+    let linker = Linker::new(accounts.clone(), upstream.clone(), clock.clone(), Arc::clone(&page), changes);
     let (problem, problem_seen) = watch::channel(None);
     let agent_endpoints = endpoints.clone();
     let link = Arc::new(api::LinkServices {
@@ -145,7 +147,7 @@ pub async fn start_with_peer_audit(config: Config, peer_audit: PeerAudit) -> Res
         problem: problem_seen,
     });
     let proxy_services = Arc::new(proxy::ProxyServices {
-        book: book.clone(),
+        accounts: accounts.clone(),
         agents: Agents::new(config.agent_keys.clone(), clock.clone()),
         upstream,
         metrics: Arc::clone(&metrics),
@@ -155,7 +157,12 @@ pub async fn start_with_peer_audit(config: Config, peer_audit: PeerAudit) -> Res
     let services = Services {
         proxy: Arc::clone(&proxy_services),
         link,
-        ops: Ops { book: book.clone(), metrics: Arc::clone(&metrics), clock, shutdown: shutdown_signal.clone() },
+        ops: Ops {
+            accounts: accounts.clone(),
+            metrics: Arc::clone(&metrics),
+            clock,
+            shutdown: shutdown_signal.clone(),
+        },
         peer_audit: Arc::new(peer_audit),
         metrics,
     };
@@ -164,7 +171,7 @@ pub async fn start_with_peer_audit(config: Config, peer_audit: PeerAudit) -> Res
         page: None,
         ops: config.ops_listen.clone(),
         control: config.state_dir.join("control.sock"),
-        book,
+        accounts,
         listeners: Listeners::new(services, config.limits),
         account_tasks,
         shutdown,

@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 
-use crate::account::{Account, Accounts, Unlinked};
+use crate::account::{Account, Accounts, RevocationOutcome};
 use crate::api::Identified;
 use crate::clock::Clock;
 use crate::name::AccountName;
@@ -45,7 +45,7 @@ pub use problem::Problem;
 
 /// Links accounts; one for the page, the control socket and the terminal.
 pub struct Linker {
-    book: Accounts,
+    accounts: Accounts,
     upstream: Upstream,
     clock: Clock,
     link_port: Arc<ArcSwapOption<Address>>,
@@ -57,14 +57,14 @@ pub struct Linker {
 impl Linker {
     /// A linker; `link_port` is where loopback redirects come back to, while the page is on.
     pub fn new(
-        book: Accounts,
+        accounts: Accounts,
         upstream: Upstream,
         clock: Clock,
         link_port: Arc<ArcSwapOption<Address>>,
         changes: tokio::sync::watch::Sender<u64>,
     ) -> Self {
         let (attempts, doors) = (Mutex::default(), CallbackListeners::default());
-        Self { book, upstream, clock, link_port, attempts, doors, changes }
+        Self { accounts, upstream, clock, link_port, attempts, doors, changes }
     }
 
     /// Starts an attempt by the profile's flow, or by `flow`; an older one of the same account is over. Answers its id.
@@ -135,18 +135,18 @@ impl Linker {
     }
 
     /// Ends the login at the provider and forgets it.
-    pub async fn unlink(&self, name: &str) -> Result<Unlinked, Problem> {
+    pub async fn unlink(&self, name: &str) -> Result<RevocationOutcome, Problem> {
         let account = self.account(name)?;
         account.unlink().await.map_err(|error| Problem::not_stored(&error.to_string()))
     }
 
     /// All accounts.
-    pub fn book(&self) -> &Accounts {
-        &self.book
+    pub fn accounts(&self) -> &Accounts {
+        &self.accounts
     }
 
     fn account(&self, name: &str) -> Result<Arc<Account>, Problem> {
-        self.book.find(name).ok_or_else(|| Problem::no_account(name))
+        self.accounts.find(name).ok_or_else(|| Problem::no_account(name))
     }
 
     fn linkable(&self, name: &str) -> Result<Arc<Account>, Problem> {
@@ -156,7 +156,7 @@ impl Linker {
 
     async fn begin_in_browser(self: &Arc<Self>, account: &Account, bound: Bound) -> Result<Attempt, Problem> {
         let landing = self.landing(&account.profile().link.redirect).await?;
-        let installation = account.parts().vault.installation();
+        let installation = account.services().vault.installation();
         let browser = Browser::new(&account.profile(), &bound, landing, &installation)?;
         Ok(Attempt::new(bound, Way::Browser(Box::new(browser)), attempt::LIFETIME, &self.clock))
     }

@@ -22,7 +22,7 @@ use crate::server::Rejection;
 #[derive(Clone)]
 pub struct Ops {
     /// The accounts.
-    pub book: Accounts,
+    pub accounts: Accounts,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// The time.
@@ -51,7 +51,7 @@ impl Ops {
     fn ready(&self) -> Response<Full<Bytes>> {
         let mut lines = String::new();
         let (mut usable, mut dead) = (0, 0);
-        for account in self.book.iter() {
+        for account in self.accounts.iter() {
             let state = account.view().state;
             let serves = account.is_usable();
             usable += usize::from(serves);
@@ -72,7 +72,7 @@ impl Ops {
 
     fn metrics(&self) -> Response<Full<Bytes>> {
         let now = self.clock.wall();
-        for account in self.book.iter() {
+        for account in self.accounts.iter() {
             let expires_in = account.view().expires_at.map(|at| at.as_seconds() - now.as_seconds());
             self.metrics.set_account(account.name(), account.is_usable(), expires_in);
         }

@@ -58,7 +58,7 @@ pub struct Proxy {
 /// What all agent listeners share.
 pub struct ProxyServices {
     /// The accounts.
-    pub book: Accounts,
+    pub accounts: Accounts,
     /// Who may ask.
     pub agents: Agents,
     /// The way out.
@@ -115,7 +115,7 @@ impl Proxy {
     async fn handle(self, request: Request<Incoming>) -> Response<ReplyBody> {
         let id = RequestId::next();
         let refused = request.extensions().get::<Rejection>().copied();
-        let account = route::account(&self.parts.book, self.bound.as_ref(), request.uri());
+        let account = route::account(&self.parts.accounts, self.bound.as_ref(), request.uri());
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let name = account.as_ref().map(|account| account.name().clone());
         let asks_for_socket = upgrade::is_asked(request.headers());

@@ -44,24 +44,12 @@ use seal::StoreId;
 /// Where records are kept and what opens them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Where records are.
-    pub store: StoreSettings,
+    /// One sealed file per account in this directory.
+    pub directory: PathBuf,
     /// What opens them.
     pub key: KeySettings,
     /// A directory apart from the store, for what must not be rolled back with it (the generation high-water mark).
     pub state_dir: PathBuf,
-}
-
-/// Where records are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StoreSettings {
-    /// One file an account in this directory.
-    Files(PathBuf),
-    /// A table; the URL is read from this file.
-    Postgres {
-        /// Holds the database URL, password included.
-        url_file: PathBuf,
-    },
 }
 
 /// What opens records.
@@ -107,9 +95,7 @@ struct State {
 /// # Errors
 /// [`VaultError::Io`].
 pub fn make_directories(settings: &Settings) -> Result<(), VaultError> {
-    if let StoreSettings::Files(directory) = &settings.store {
-        file::make_directory(directory)?;
-    }
+    file::make_directory(&settings.directory)?;
     file::make_directory(&settings.state_dir)?;
     match &settings.key {
         KeySettings::File(path) => {
@@ -123,7 +109,7 @@ impl Vault {
     /// Opens the vault; makes directories (0700), store id and key (0600) on the first start. Blocks, so call it at start.
     ///
     /// # Errors
-    /// [`VaultError::InUse`] when another process has it; [`VaultError::NotPrivate`] and [`VaultError::NotOurs`] when others
+    /// [`VaultError::InUse`] when another process has it; [`VaultError::NotPrivate`] and [`VaultError::WrongOwner`] when others
     /// can reach it; [`VaultError::KeyMissing`] when there are records but no key; [`VaultError::WrongKey`] when the key
     /// opens none of them; [`VaultError::Io`].
     pub fn open(settings: &Settings) -> Result<Self, VaultError> {
@@ -144,14 +130,7 @@ impl Vault {
 
     /// Tests stretch passphrases at a lower cost.
     fn open_at_cost(settings: &Settings, cost: Cost) -> Result<Self, VaultError> {
-        let directory = match &settings.store {
-            StoreSettings::Files(directory) => directory,
-            StoreSettings::Postgres { .. } => {
-                return Err(VaultError::Unsupported(
-                    "this Pixy keeps logins in files only: set vault.dir to a directory instead of vault.postgres",
-                ));
-            }
-        };
+        let directory = &settings.directory;
         file::make_directory(directory)?;
         file::private_directory(directory)?;
         file::make_directory(&settings.state_dir)?;
@@ -180,7 +159,7 @@ impl Vault {
     /// The account's record, if there is one.
     ///
     /// # Errors
-    /// When the record is there and [does not open](VaultError::does_not_open), for example as `provider` is not the one it
+    /// When the record is there and [does not open](VaultError::is_unopenable_record), for example as `provider` is not the one it
     /// was written for; [`VaultError::RolledBack`] when it is older than one seen before; [`VaultError::Io`]. None of these
     /// changes anything.
     pub async fn read(&self, account: &AccountName, provider: &str) -> Result<Option<Opened>, VaultError> {
@@ -201,7 +180,7 @@ impl Vault {
     /// does not open is first kept aside as `<account>.record.damaged-<seconds>`.
     ///
     /// # Errors
-    /// [`VaultError::Stale`] when `generation` is lower than the stored one or one seen before; [`VaultError::Io`]. What was
+    /// [`VaultError::StaleWrite`] when `generation` is lower than the stored one or one seen before; [`VaultError::Io`]. What was
     /// stored is still there, unless only the last fsync of the directory failed: then it may be either.
     pub async fn write(
         &self,
@@ -284,8 +263,8 @@ impl Vault {
     /// [`VaultError::RolledBack`] when read.
     ///
     /// # Errors
-    /// [`VaultError::Exists`], [`VaultError::WrongPassphrase`], [`VaultError::BadExport`]: nothing was stored.
-    /// [`VaultError::Io`]: some may have been.
+    /// [`VaultError::AlreadyLinked`], [`VaultError::WrongPassphrase`], [`VaultError::DamagedExport`]: nothing was stored.
+    /// [`VaultError::PartialImport`]: some were.
     pub async fn import(
         &self,
         bytes: &[u8],
@@ -302,7 +281,13 @@ impl Vault {
         work: impl FnOnce(&Inner) -> Result<T, VaultError> + Send + 'static,
     ) -> Result<T, VaultError> {
         let inner = Arc::clone(&self.0);
-        tokio::task::spawn_blocking(move || work(&inner)).await.unwrap_or(Err(VaultError::Stopped))
+        match tokio::task::spawn_blocking(move || work(&inner)).await {
+            Ok(result) => result,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_cancelled) => Err(VaultError::ShuttingDown),
+            },
+        }
     }
 }
 

@@ -3,14 +3,14 @@
 
 use std::sync::{Arc, LazyLock};
 
-use pixy::account::{Account, AccountServices, Bearer, LONGEST_WAIT, Login, Renewal};
+use pixy::account::{Account, AccountServices, Bearer, LONGEST_WAIT, Login, RefreshCredential};
 use pixy::clock::{Clock, Timestamp};
 use pixy::config::{self, Config, Env};
 use pixy::metrics::Metrics;
 use pixy::oauth::profile::Profile;
 use pixy::secret::Secret;
 use pixy::upstream::Upstream;
-use pixy::vault::{KeySettings, StoreSettings, Vault};
+use pixy::vault::{KeySettings, Vault};
 use tokio::sync::watch;
 
 pub struct LinkedAccount {
@@ -27,7 +27,7 @@ pub static LINKED: LazyLock<LinkedAccount> = LazyLock::new(|| {
         config::parse(CONFIGURATION, None, &env()).unwrap_or_else(|faults| panic!("{faults}"));
     let directory = tempfile::Builder::new().prefix("pixy-fuzz-").tempdir().expect("a directory is made").keep();
     vault.state_dir = directory.join("state");
-    vault.store = StoreSettings::Files(directory.join("vault"));
+    vault.directory = directory.join("vault");
     vault.key = KeySettings::File(directory.join("key"));
     let services = AccountServices {
         vault: Vault::open(&vault).unwrap_or_else(|error| panic!("{error}")),
@@ -53,7 +53,7 @@ pub static LINKED: LazyLock<LinkedAccount> = LazyLock::new(|| {
 pub fn login() -> Login {
     Login {
         access_token: Secret::random(32),
-        renewal: Renewal::None,
+        refresh_credential: RefreshCredential::None,
         obtained_at: Timestamp::from_seconds(1_795_000_000),
         lifetime: None,
         not_before: None,

@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use pixy::internals::{DoesNotOpen, Header, Place, RecordKey, StoreId, open, seal};
+use pixy::internals::{OpenError, Header, Place, RecordKey, StoreId, open, seal};
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| vault_record(data));
 
@@ -28,8 +28,8 @@ fn vault_record(data: &[u8]) {
     let opened = open_here(&record).expect("sealed here");
     assert_eq!((opened.0, opened.1.as_slice()), (41, plaintext));
     let elsewhere = Place { account: "b", ..place };
-    assert_eq!(open([&KEYS.0], &elsewhere, &record).err(), Some(DoesNotOpen::NotForThis));
-    assert_eq!(open([&KEYS.1], &place, &record).err(), Some(DoesNotOpen::OtherKey));
+    assert_eq!(open([&KEYS.0], &elsewhere, &record).err(), Some(OpenError::Foreign));
+    assert_eq!(open([&KEYS.1], &place, &record).err(), Some(OpenError::UnknownKey));
 
     let at = usize::from(*at) * record.len() / 256;
     assert!(open_here(&record[..at]).is_err(), "cut");

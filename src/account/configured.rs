@@ -68,7 +68,7 @@ impl Account {
 
     /// For what a person asks of the login: an account that is not served has none.
     pub(super) fn must_be_served(inner: &Inner) -> Result<(), VaultError> {
-        if inner.follows.served { Ok(()) } else { Err(VaultError::Unsupported(TAKEN_OUT)) }
+        if inner.follows.served { Ok(()) } else { Err(VaultError::NotConfigured) }
     }
 
     /// Memory forgets the login; the vault keeps it.
@@ -93,5 +93,3 @@ impl Bearer {
         &self.profile
     }
 }
-
-const TAKEN_OUT: &str = "the account was taken out of the configuration";

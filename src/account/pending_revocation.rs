@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::state::{self, Record};
-use super::{Account, Inner, Login, Renewal, Unlinked, random_fraction};
+use super::{Account, Inner, Login, RefreshCredential, RevocationOutcome, random_fraction};
 use crate::clock::Timestamp;
 use crate::oauth::profile::{BodyKind, Revoke};
 use crate::oauth::revoke::{Hint, Revoked, revoke};
@@ -31,10 +31,10 @@ pub struct PendingRevocation {
 impl PendingRevocation {
     /// Of a login. Its refresh token, for with it goes all that came of it (RFC 7009 §2.1); without one the access token.
     pub fn of(login: &Login, since: Timestamp) -> Option<Self> {
-        let (token, hint) = match &login.renewal {
-            Renewal::RefreshToken { token } => (token, Hint::RefreshToken),
-            Renewal::None => (&login.access_token, Hint::AccessToken),
-            Renewal::ClientSecret { .. } => return None, // it is the operator's
+        let (token, hint) = match &login.refresh_credential {
+            RefreshCredential::RefreshToken { token } => (token, Hint::RefreshToken),
+            RefreshCredential::None => (&login.access_token, Hint::AccessToken),
+            RefreshCredential::ClientSecret { .. } => return None, // it is the operator's
         };
         let (client_id, revoke_url) = (login.client_id.clone(), login.revoke_url.clone());
         Some(Self { token: token.clone(), hint, client_id, revoke_url, since })
@@ -45,17 +45,19 @@ impl Account {
     /// What the provider must hear of a login that is over; `None` where it takes no such word.
     pub(super) fn owed(&self, login: &Login) -> Option<PendingRevocation> {
         let told_where = self.profile().revoke.is_some() || login.revoke_url.is_some();
-        PendingRevocation::of(login, self.parts.clock.wall()).filter(|_| told_where)
+        PendingRevocation::of(login, self.services.clock.wall()).filter(|_| told_where)
     }
 
     /// Tells the provider, once.
-    pub(super) async fn tell(&self, ended: &PendingRevocation) -> (Unlinked, Option<Duration>) {
+    pub(super) async fn tell(&self, ended: &PendingRevocation) -> (RevocationOutcome, Option<Duration>) {
         let discovered = ended.revoke_url.clone().map(|url| Revoke { url, body: BodyKind::Form });
-        let Some(settings) = self.profile().revoke.clone().or(discovered) else { return (Unlinked::NotRevoked, None) };
-        match revoke(&self.parts.upstream, &settings, ended.client_id.as_deref(), &ended.token, ended.hint).await {
-            Revoked::Yes => (Unlinked::Revoked, None),
-            Revoked::Refused => (Unlinked::NotRevoked, None),
-            Revoked::NotNow(retry_after) => (Unlinked::Pending, retry_after),
+        let Some(settings) = self.profile().revoke.clone().or(discovered) else {
+            return (RevocationOutcome::NotRevoked, None);
+        };
+        match revoke(&self.services.upstream, &settings, ended.client_id.as_deref(), &ended.token, ended.hint).await {
+            Revoked::Yes => (RevocationOutcome::Revoked, None),
+            Revoked::Refused => (RevocationOutcome::NotRevoked, None),
+            Revoked::NotNow(retry_after) => (RevocationOutcome::Pending, retry_after),
         }
     }
 
@@ -63,12 +65,12 @@ impl Account {
     pub(super) async fn tell_of_ended(&self, inner: &mut Inner) -> Result<(), VaultError> {
         let owes = |record: &Record| !record.ended.is_empty() || record.is_being_revoked();
         let Some(record) = inner.record.clone().filter(owes) else { return Ok(()) };
-        let wall = self.parts.clock.wall();
+        let wall = self.services.clock.wall();
         let (mut still, mut asked_to_wait) = (record.ended.clone(), None);
         for ended in &record.ended {
             let (outcome, retry_after) = self.tell(ended).await;
             let _ = still.remove(0);
-            if outcome == Unlinked::Pending && wall.since(ended.since) <= LONGEST_REVOCATION {
+            if outcome == RevocationOutcome::Pending && wall.since(ended.since) <= LONGEST_REVOCATION {
                 // Who does not listen now is not told of the others either; the next time they come first.
                 asked_to_wait = retry_after;
                 still.push(ended.clone());
@@ -77,9 +79,9 @@ impl Account {
         }
         inner.told_in_vain = if still.is_empty() { 0 } else { (inner.told_in_vain + 1).min(30) };
         let pause = state::backoff(inner.told_in_vain.max(1), asked_to_wait, random_fraction());
-        inner.tell_at = (!still.is_empty()).then(|| self.parts.clock.tick().after(pause));
+        inner.tell_at = (!still.is_empty()).then(|| self.services.clock.tick().after(pause));
         if still.is_empty() && record.is_being_revoked() {
-            self.parts.vault.remove(&self.name).await?;
+            self.services.vault.remove(&self.name).await?;
             inner.record = None;
             return Ok(());
         }
@@ -91,13 +93,13 @@ impl Account {
 
     /// The same when it is due, in the keeper's time.
     pub(super) async fn tell_when_due(&self, inner: &mut Inner) {
-        let now = self.parts.clock.tick();
+        let now = self.services.clock.tick();
         if inner.tell_at.is_some_and(|at| at > now) {
             return;
         }
         if let Err(error) = self.tell_of_ended(inner).await {
             tracing::error!(account = %self.name, %error, "the provider was told of an ended login, and that cannot be stored");
-            inner.tell_at = Some(self.parts.clock.tick().after(state::backoff(6, None, random_fraction())));
+            inner.tell_at = Some(self.services.clock.tick().after(state::backoff(6, None, random_fraction())));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::state::{Login, Renewal};
+use super::state::{Login, RefreshCredential};
 use crate::scrub::Needles;
 use crate::secret::Secret;
 
@@ -11,7 +11,7 @@ use crate::secret::Secret;
 #[derive(Default)]
 pub struct Redactions {
     access: Pair,
-    renewal: Pair,
+    refresh_credential: Pair,
     needles: Option<Arc<Needles>>,
 }
 
@@ -24,17 +24,17 @@ struct Pair {
 impl Redactions {
     /// What to look for while `login` is the current one; made anew only when a secret has changed.
     pub fn needles(&mut self, login: &Login) -> Arc<Needles> {
-        let renewal = match &login.renewal {
-            Renewal::None => None,
-            Renewal::RefreshToken { token } => Some(token),
-            Renewal::ClientSecret { secret } => Some(secret),
+        let renewal = match &login.refresh_credential {
+            RefreshCredential::None => None,
+            RefreshCredential::RefreshToken { token } => Some(token),
+            RefreshCredential::ClientSecret { secret } => Some(secret),
         };
         let mut changed = self.access.turn_to(Some(&login.access_token));
-        changed |= self.renewal.turn_to(renewal);
+        changed |= self.refresh_credential.turn_to(renewal);
         match &self.needles {
             Some(needles) if !changed => Arc::clone(needles),
             _ => {
-                let needles = Arc::new(Needles::new(self.access.both().chain(self.renewal.both())));
+                let needles = Arc::new(Needles::new(self.access.both().chain(self.refresh_credential.both())));
                 self.needles = Some(Arc::clone(&needles));
                 needles
             }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
-use super::state::{self, Record, Renewal};
+use super::state::{self, Record, RefreshCredential};
 use super::{Account, Ask, Bearer, Inner, State, View, random_fraction};
 use crate::clock::Tick;
 use crate::oauth::discovery;
@@ -50,7 +50,7 @@ impl Account {
 
     /// A person says that an older copy of the login, put back into the vault, is wanted.
     pub async fn accept_older_copy(&self) -> Result<(), VaultError> {
-        self.parts.vault.accept_rollback(&self.name).await?;
+        self.services.vault.accept_rollback(&self.name).await?;
         self.reload().await;
         Ok(())
     }
@@ -94,13 +94,13 @@ impl Account {
     /// Takes up what the vault holds.
     pub(super) async fn take_up(&self, inner: &mut Inner) {
         (inner.record, inner.timing) = (None, None);
-        let opened = self.parts.vault.read(&self.name, &inner.follows.profile.provider).await;
+        let opened = self.services.vault.read(&self.name, &inner.follows.profile.provider).await;
         let problem = match opened {
             Ok(None) => None,
             Ok(Some(opened)) => match serde_json::from_slice::<Record>(&opened.plaintext) {
                 Ok(record) => {
                     inner.generation = opened.generation;
-                    inner.record = Some(record.after_restart(self.parts.clock.wall()));
+                    inner.record = Some(record.after_restart(self.services.clock.wall()));
                     inner.tell_at = None;
                     None
                 }
@@ -121,7 +121,7 @@ impl Account {
         let asked = std::mem::take(&mut *self.asks()); // answered when dropped, at the end of this look
         let pause = self.look_at_token(&mut inner, &asked).await;
         self.tell_when_due(&mut inner).await;
-        let until_told = inner.tell_at.map(|at| at.since(self.parts.clock.tick()));
+        let until_told = inner.tell_at.map(|at| at.since(self.services.clock.tick()));
         pause.min(until_told.unwrap_or(LONGEST_SLEEP))
     }
 
@@ -129,10 +129,10 @@ impl Account {
         let Some(record) = inner.record.clone().filter(|record| !record.is_being_revoked()) else {
             return LONGEST_SLEEP;
         };
-        let now = self.parts.clock.tick();
+        let now = self.services.clock.tick();
         if !record.is_renewable() {
             if record.standing == state::Standing::Linked && self.usable().is_none() {
-                let ended = record.ended(self.parts.clock.wall());
+                let ended = record.ended(self.services.clock.wall());
                 self.settle(inner, ended, None).await;
             }
             return LONGEST_SLEEP;
@@ -141,19 +141,19 @@ impl Account {
         if due {
             self.refresh(inner, &record).await;
         }
-        let now = self.parts.clock.tick();
+        let now = self.services.clock.tick();
         inner.refresh_at.map_or(LONGEST_SLEEP, |at| at.since(now)).min(LONGEST_SLEEP)
     }
 
     async fn refresh(&self, inner: &mut Inner, record: &Record) {
-        let clock = &self.parts.clock;
+        let clock = &self.services.clock;
         let wait = record.breaker_wait(clock.wall());
         if !wait.is_zero() {
             return self.hold_back(inner, wait, "Renewing failed too often within the last hour.");
         }
         let intending = record.intending(clock.wall());
         if let Err(error) = self.prepare(inner, intending.clone()).await {
-            self.parts.metrics.record_refresh(&self.name, "vault_unwritable");
+            self.services.metrics.record_refresh(&self.name, "vault_unwritable");
             let pause = next_pause(inner, None);
             return self.hold_back(inner, pause, &format!("Nothing was renewed, to lose nothing: {error}"));
         }
@@ -166,12 +166,12 @@ impl Account {
         };
         self.report(failure.as_ref());
         self.settle(inner, next, failure).await;
-        self.parts.metrics.record_rotation_window(heard.elapsed());
+        self.services.metrics.record_rotation_window(heard.elapsed());
     }
 
     /// Nothing is sent before this has succeeded.
     async fn prepare(&self, inner: &mut Inner, intending: Record) -> Result<(), VaultError> {
-        self.parts.vault.probe().await?;
+        self.services.vault.probe().await?;
         self.store(inner, intending).await
     }
 
@@ -181,32 +181,32 @@ impl Account {
             Some(url) => url,
             None => self.discover(profile).await?,
         };
-        let grant = match &login.renewal {
-            Renewal::RefreshToken { token } => Grant::Refresh(token),
-            Renewal::ClientSecret { secret } => Grant::ClientSecret(secret),
-            Renewal::None => return Err(Failure::nothing_to_renew_with()),
+        let grant = match &login.refresh_credential {
+            RefreshCredential::RefreshToken { token } => Grant::Refresh(token),
+            RefreshCredential::ClientSecret { secret } => Grant::ClientSecret(secret),
+            RefreshCredential::None => return Err(Failure::nothing_to_renew_with()),
         };
-        let parts = &self.parts;
+        let services = &self.services;
         token_endpoint::call(
-            &parts.upstream,
+            &services.upstream,
             profile,
             &token_url,
             login.client_id.as_deref(),
             grant,
-            parts.clock.wall(),
+            services.clock.wall(),
         )
         .await
     }
 
     async fn discover(&self, profile: &Profile) -> Result<url::Url, Failure> {
-        let endpoints = discovery::endpoints(&self.parts.upstream, profile, profile.link.flow).await;
+        let endpoints = discovery::endpoints(&self.services.upstream, profile, profile.link.flow).await;
         endpoints.ok().and_then(|endpoints| endpoints.token).ok_or_else(Failure::not_discovered)
     }
 
     /// Makes the outcome durable, however long that takes, then lets requests see it. Until then the old token serves.
     async fn settle(&self, inner: &mut Inner, next: Record, failure: Option<Failure>) {
         while let Err(error) = self.store(inner, next.clone()).await {
-            if let VaultError::Stale { .. } = error {
+            if let VaultError::StaleWrite { .. } = error {
                 // An import put another login in its place during the call: that one is meant, and this one was for the old.
                 tracing::warn!(account = %self.name, "the login was replaced while it was being renewed");
                 return self.take_up(inner).await;
@@ -219,7 +219,7 @@ impl Account {
         match failure {
             None => (inner.failed_in_a_row, inner.held_until) = (0, None),
             Some(failure) if next.is_renewable() => {
-                let pause = next_pause(inner, failure.retry_after).max(next.breaker_wait(self.parts.clock.wall()));
+                let pause = next_pause(inner, failure.retry_after).max(next.breaker_wait(self.services.clock.wall()));
                 let reason = format!("Renewing failed, Pixy tries again: {}.", failure.what);
                 self.hold_back(inner, pause, &reason);
             }
@@ -229,10 +229,10 @@ impl Account {
 
     /// No refresh before `pause` is over; the current token serves on until it expires.
     fn hold_back(&self, inner: &mut Inner, pause: Duration, reason: &str) {
-        let retry_at = self.parts.clock.tick().after(pause);
+        let retry_at = self.services.clock.tick().after(pause);
         inner.refresh_at = Some(retry_at);
         inner.held_until = Some(retry_at);
-        let next_refresh_at = Some(self.parts.clock.wall().after(pause));
+        let next_refresh_at = Some(self.services.clock.wall().after(pause));
         self.show(|view| {
             if view.state == State::Refreshing {
                 view.state = State::Linked;
@@ -251,7 +251,7 @@ impl Account {
             Some(FailureKind::Unheard) => "unheard",
             Some(FailureKind::Unknown) => "unknown",
         };
-        self.parts.metrics.record_refresh(&self.name, outcome);
+        self.services.metrics.record_refresh(&self.name, outcome);
         match failure {
             None => tracing::info!(account = %self.name, "renewed"),
             Some(failure) => tracing::warn!(account = %self.name, outcome, what = failure.what, "not renewed"),

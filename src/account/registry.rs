@@ -50,12 +50,12 @@ impl Accounts {
     }
 
     /// Serves these from now on, and no others. An account that is known goes on, its login untouched; its provider must be
-    /// the same as before. Those that are new have `parts`, and a keeper among `keepers` that ends after `shutdown` becomes
+    /// the same as before. Those that are new have `services`, and a keeper among `keepers` that ends after `shutdown` becomes
     /// true, when its refresh, if one is under way, is over and durable.
     pub fn serve(
         &self,
         wanted: Vec<AccountSettings>,
-        parts: &AccountServices,
+        services: &AccountServices,
         keepers: &mut JoinSet<()>,
         shutdown: &watch::Receiver<bool>,
     ) {
@@ -66,7 +66,7 @@ impl Accounts {
                     account.configure(profile, terms_accepted);
                     return account;
                 }
-                let account = Account::new(name, profile, terms_accepted, parts.clone());
+                let account = Account::new(name, profile, terms_accepted, services.clone());
                 keepers.spawn(Arc::clone(&account).keep(shutdown.clone()));
                 self.all().push(Arc::clone(&account));
                 account
@@ -76,7 +76,7 @@ impl Accounts {
         for gone in before.iter().filter(|account| !served.iter().any(|other| Arc::ptr_eq(account, other))) {
             gone.put_aside();
         }
-        parts.changes.send_modify(|count| *count += 1);
+        services.changes.send_modify(|count| *count += 1);
     }
 
     /// A panic elsewhere leaves a list that is still a list.
@@ -121,7 +121,7 @@ impl Accounts {
 
     /// All accounts share one.
     fn vault(&self) -> Result<Vault, VaultError> {
-        let first = self.all().first().map(|account| account.parts().vault.clone());
-        first.ok_or(VaultError::Unsupported("the configuration has no accounts, so there are no logins"))
+        let first = self.all().first().map(|account| account.services().vault.clone());
+        first.ok_or(VaultError::NoAccounts)
     }
 }

@@ -85,7 +85,8 @@ pub struct Login {
     #[serde(with = "crate::secret::in_vault_record")]
     pub access_token: Secret,
     /// What a new one is got with.
-    pub renewal: Renewal,
+    #[serde(rename = "renewal")]
+    pub refresh_credential: RefreshCredential,
     /// When the access token came, by the wall clock.
     pub obtained_at: Timestamp,
     /// How long it lives from then; `None` is for ever.
@@ -111,7 +112,7 @@ pub struct Login {
 /// What a new access token is got with.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
-pub enum Renewal {
+pub enum RefreshCredential {
     /// Nothing: the token lives for ever, or the person must come back.
     None,
     /// A refresh token, which may rotate.
@@ -201,13 +202,13 @@ impl Record {
             failures.push(now); // a token that is dead on arrival must not make us ask without end
         }
         let old = &self.login;
-        let renewal = match (tokens.refresh_token, &old.renewal) {
-            (Some(token), Renewal::RefreshToken { .. }) => Renewal::RefreshToken { token },
+        let refresh_credential = match (tokens.refresh_token, &old.refresh_credential) {
+            (Some(token), RefreshCredential::RefreshToken { .. }) => RefreshCredential::RefreshToken { token },
             (_, kept) => kept.clone(), // RFC 6749 §6: no new one means that the old one goes on
         };
         let login = Login {
             access_token: tokens.access_token,
-            renewal,
+            refresh_credential,
             obtained_at: self.called_at(now),
             lifetime: tokens.lifetime,
             not_before: tokens.not_before,
@@ -281,7 +282,7 @@ impl Record {
 
     /// It may be renewed: linked, and there is something to renew it with.
     pub fn is_renewable(&self) -> bool {
-        self.standing == Standing::Linked && !matches!(self.login.renewal, Renewal::None)
+        self.standing == Standing::Linked && !matches!(self.login.refresh_credential, RefreshCredential::None)
     }
 
     /// A person unlinked it, and only the provider does not know yet.
@@ -334,8 +335,11 @@ impl Login {
             .mul_f64(0.75 + jitter.clamp(0.0, 1.0) / 2.0)
             .max(margin + (lifetime / 10).min(Duration::from_secs(1)));
         let due = tick.after(remaining.saturating_sub(lead));
-        let refresh_at =
-            if matches!(self.renewal, Renewal::None) { None } else { Some(not_before.map_or(due, |at| due.max(at))) };
+        let refresh_at = if matches!(self.refresh_credential, RefreshCredential::None) {
+            None
+        } else {
+            Some(not_before.map_or(due, |at| due.max(at)))
+        };
         Timing { usable_until: Some(tick.after(remaining.saturating_sub(margin))), refresh_at, not_before }
     }
 

@@ -9,7 +9,7 @@ fn at(seconds: i64) -> Timestamp {
 fn login() -> Login {
     Login {
         access_token: Secret::new("at-0".into()),
-        renewal: Renewal::RefreshToken { token: Secret::new("rt-0".into()) },
+        refresh_credential: RefreshCredential::RefreshToken { token: Secret::new("rt-0".into()) },
         obtained_at: NOW,
         lifetime: Some(Duration::from_hours(1)),
         not_before: None,
@@ -41,8 +41,8 @@ fn failure(kind: FailureKind) -> Failure {
 }
 
 fn refresh_token(record: &Record) -> &str {
-    match &record.login.renewal {
-        Renewal::RefreshToken { token } => token.expose(),
+    match &record.login.refresh_credential {
+        RefreshCredential::RefreshToken { token } => token.expose(),
         _ => "",
     }
 }

@@ -21,19 +21,19 @@ pub struct UsageMeter {
 impl Account {
     /// The upstream has begun to answer: the request counts, and what the head says of the quota is remembered.
     pub fn answered(self: &Arc<Self>, headers: &HeaderMap) -> UsageMeter {
-        self.ledger.answered(&self.profile().api.quota_headers, headers, self.parts.clock.wall());
+        self.ledger.answered(&self.profile().api.quota_headers, headers, self.services.clock.wall());
         self.tell_of_usage();
         UsageMeter { account: Arc::clone(self), counter: TokenCounter::default() }
     }
 
     /// The quota as the provider told it last; nothing without a login.
     pub fn quota(&self) -> Vec<Quota> {
-        self.ledger.quota(self.parts.clock.wall())
+        self.ledger.quota(self.services.clock.wall())
     }
 
     /// Use by the hour, of the last 24 hours.
     pub fn usage(&self) -> Option<Vec<Hour>> {
-        self.ledger.hours(self.parts.clock.wall())
+        self.ledger.hours(self.services.clock.wall())
     }
 
     fn tell_of_usage(self: &Arc<Self>) {
@@ -45,7 +45,7 @@ impl Account {
                 tokio::time::sleep(TOLD_EVERY).await;
                 let Some(account) = account.upgrade() else { return };
                 account.tells_of_usage.store(false, Ordering::Release);
-                account.parts.changes.send_modify(|count| *count += 1);
+                account.services.changes.send_modify(|count| *count += 1);
             });
         }
     }
@@ -60,7 +60,7 @@ impl UsageMeter {
     /// Counts what was fed so far and returns it; more may follow on the same connection.
     pub fn count(&mut self) -> Tokens {
         let tokens = self.counter.take();
-        self.account.ledger.spent(tokens, self.account.parts.clock.wall());
+        self.account.ledger.spent(tokens, self.account.services.clock.wall());
         tokens
     }
 }

@@ -11,7 +11,6 @@ use crate::config::Config;
 use crate::link::{AgentEndpoint, Facts, Key};
 use crate::name::AccountName;
 use crate::server::Address;
-use crate::vault;
 
 /// The current endpoints. Cheap to clone; readers load them for each use.
 #[derive(Clone)]
@@ -68,15 +67,11 @@ fn agent_endpoints(config: &Config, listeners: &BoundListeners) -> AgentEndpoint
 }
 
 fn facts(config: &Config, listeners: &BoundListeners) -> Facts {
-    let store = match &config.vault.store {
-        vault::StoreSettings::Files(path) => path.display().to_string(),
-        vault::StoreSettings::Postgres { .. } => "PostgreSQL".to_owned(),
-    };
     Facts {
         file: config.file.as_ref().map(|file| file.display().to_string()),
         version: crate::VERSION,
         agent_addresses: listeners.agents().map(|(_, address)| address.to_string()).collect(),
-        store,
+        store: config.vault.directory.display().to_string(),
         port: listeners.page().and_then(|address| match address {
             Address::Tcp(address) => Some(address.port()),
             Address::Unix(_) => None,

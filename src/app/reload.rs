@@ -109,7 +109,7 @@ impl Running {
 
     /// Cannot fail.
     async fn apply(&mut self, config: Config, bound: BoundListeners) {
-        let Self { reload, book, account_tasks, shutdown_signal, .. } = self;
+        let Self { reload, accounts, account_tasks, shutdown_signal, .. } = self;
         let removed =
             reload.config.accounts.iter().filter(|old| config.accounts.iter().all(|new| new.name != old.name));
         let removed: Vec<_> = removed.map(|account| account.name.clone()).collect();
@@ -117,8 +117,8 @@ impl Running {
         reload.proxy.agents.replace(config.agent_keys.clone());
         reload.proxy.limits.store(Arc::new(proxy_limits(&config)));
         reload.endpoints.replace(&config, &bound);
-        let accounts = config.accounts.iter().map(account_settings).collect();
-        book.serve(accounts, &reload.shared, account_tasks, shutdown_signal);
+        let served = config.accounts.iter().map(account_settings).collect();
+        accounts.serve(served, &reload.shared, account_tasks, shutdown_signal);
         for name in &removed {
             reload.shared.metrics.remove_account(name);
         }
@@ -139,7 +139,7 @@ impl Running {
         let mut changes: Vec<String> =
             settings.iter().filter(|(_, differs)| *differs).map(|(setting, _)| (*setting).to_owned()).collect();
         for account in &new.accounts {
-            let Some(known) = self.book.known(&account.name) else { continue };
+            let Some(known) = self.accounts.known(&account.name) else { continue };
             if known.profile().provider != account.profile.provider {
                 // Its stored login, and an attempt to link it, belong to the old provider.
                 changes.push(format!("the provider of the account {} (or give it another name)", account.name));

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::config::{self, Config};
 use crate::oauth::profile::{Flow, TermsStatus};
-use crate::vault::{KeySettings, StoreSettings};
+use crate::vault::KeySettings;
 
 /// What `pixy check` says of a configuration without fault.
 pub fn check(config: &Config) -> String {
@@ -33,10 +33,7 @@ pub fn check(config: &Config) -> String {
         None => out.push_str("  page      off\n"),
     }
     let _ = writeln!(out, "  ops       {}", config.ops_listen);
-    let store = match &config.vault.store {
-        StoreSettings::Files(directory) => directory.display().to_string(),
-        StoreSettings::Postgres { url_file } => format!("PostgreSQL, its URL in {}", url_file.display()),
-    };
+    let store = config.vault.directory.display();
     let opened_by = match &config.vault.key {
         KeySettings::File(file) => format!("the key in {}", file.display()),
         KeySettings::Passphrase(file) => format!("the passphrase in {}", file.display()),

@@ -54,7 +54,7 @@ pub(super) fn serve(config: Config, options: &LogOptions, mut guards: Guards) ->
 /// What a newcomer reads first: where agents go, where the person goes, and what is next.
 async fn announce(running: &Running, origin: &str, guards: &Guards) {
     // The vault is read in a moment; a sentence that says "not linked" too early would be a lie.
-    for account in running.book.iter() {
+    for account in running.accounts.iter() {
         for _ in 0..100 {
             if account.view().state != State::Starting {
                 break;
@@ -99,7 +99,7 @@ async fn announce(running: &Running, origin: &str, guards: &Guards) {
 }
 
 fn names(running: &Running, wanted: impl Fn(State) -> bool) -> Vec<String> {
-    let accounts = running.book.iter().filter(|account| wanted(account.view().state));
+    let accounts = running.accounts.iter().filter(|account| wanted(account.view().state));
     accounts.map(|account| account.name().to_string()).collect()
 }
 

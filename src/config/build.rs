@@ -14,7 +14,7 @@ use crate::name::{AccountName, GRAMMAR};
 use crate::oauth::profile::Profile;
 use crate::proxy::agent::AgentKey;
 use crate::server::{Access, Address};
-use crate::vault::{KeySettings, StoreSettings};
+use crate::vault::KeySettings;
 use crate::{proxy, server, upstream, vault};
 
 /// `state_dir`, where none is given.
@@ -290,20 +290,13 @@ fn tell_collisions(
 }
 
 fn vault(raw: raw::Vault, state_dir: Option<PathBuf>, here: &Scope, env: &Env) -> Option<vault::Settings> {
-    if raw.dir.is_some() && raw.postgres.is_some() {
-        here.wrong("holds both dir and postgres, which is an impossible combination; keep one");
+    if raw.postgres.map(|postgres| postgres.url_file).is_some() {
+        here.at("postgres").wrong("is reserved: Pixy keeps logins in files only; set `dir` to a directory instead");
     }
     if raw.key_file.is_some() && raw.passphrase_file.is_some() {
         here.wrong("holds both key_file and passphrase_file, which is an impossible combination; keep one");
     }
-    let store = match raw.postgres {
-        Some(postgres) => {
-            optional(postgres.url_file, &here.at("postgres").at("url_file"), |text| value::path(text, env.home()))
-                .flatten()
-                .map(|url_file| StoreSettings::Postgres { url_file })
-        }
-        None => path_or(raw.dir, "~/.local/state/pixy/vault", &here.at("dir"), env).map(StoreSettings::Files),
-    };
+    let directory = path_or(raw.dir, "~/.local/state/pixy/vault", &here.at("dir"), env);
     let key_file = here.at("key_file");
     let key = match (raw.key_file, raw.passphrase_file) {
         (None, Some(file)) => {
@@ -315,7 +308,7 @@ fn vault(raw: raw::Vault, state_dir: Option<PathBuf>, here: &Scope, env: &Env) -
             None => path_or(None, "~/.config/pixy/key", &key_file, env).map(KeySettings::File),
         },
     };
-    Some(vault::Settings { store: store?, key: key?, state_dir: state_dir? })
+    Some(vault::Settings { directory: directory?, key: key?, state_dir: state_dir? })
 }
 
 fn upstream(raw: raw::Upstream, here: &Scope, env: &Env) -> Option<upstream::Settings> {

@@ -14,8 +14,8 @@ use crate::oauth::profile::{self, Profile};
 
 impl Linker {
     /// Every account, in the order of the configuration.
-    pub fn accounts(&self, endpoint: impl Fn(&Account) -> AgentEndpoint) -> Vec<AccountStatus> {
-        self.book.iter().map(|account| self.account_status(&account, &endpoint(&account))).collect()
+    pub fn account_statuses(&self, endpoint: impl Fn(&Account) -> AgentEndpoint) -> Vec<AccountStatus> {
+        self.accounts.iter().map(|account| self.account_status(&account, &endpoint(&account))).collect()
     }
 
     fn account_status(&self, account: &Account, endpoint: &AgentEndpoint) -> AccountStatus {
@@ -48,7 +48,7 @@ impl Linker {
 
     /// An attempt that has just begun; `None` when a newer one replaced it in the meantime.
     pub(super) fn started_attempt(&self, name: &str, id: &str) -> Option<StartedAttempt> {
-        let account = self.book.find(name)?;
+        let account = self.accounts.find(name)?;
         let status = self.attempt_status(&account, None).filter(|attempt| attempt.attempt == id)?;
         Some(StartedAttempt {
             attempt: status.attempt,

@@ -20,7 +20,7 @@ use super::http::{self, LinkBody, RequestBody};
 use super::page::{self, Facts};
 use super::problem::Problem;
 use super::{Linker, account_status, vault_admin};
-use crate::account::{Account, Unlinked};
+use crate::account::{Account, RevocationOutcome};
 use crate::api::{
     self, Access, AccountState, AccountStateAnswer, AccountStatus, Cancelled, CancelledAnswer, ConfigurationStatus,
     OpenApiDocument, Operation, PageUrl, PendingRevocation, Revocation, RevocationAnswer, Route, SecretText, Session,
@@ -185,15 +185,15 @@ impl LinkApi {
             }),
             Operation::SetupUrl => http::answer::<api::SetupUrl>(&self.setup()?),
             Operation::RotateVaultKey => {
-                http::answer::<api::RotateVaultKey>(&vault_admin::rotate_key(self.parts.linker.book()).await?)
+                http::answer::<api::RotateVaultKey>(&vault_admin::rotate_key(self.parts.linker.accounts()).await?)
             }
             Operation::ExportVault => {
                 let request = http::read::<api::ExportVault>(request).await?;
-                http::answer::<api::ExportVault>(&vault_admin::export(self.parts.linker.book(), &request).await?)
+                http::answer::<api::ExportVault>(&vault_admin::export(self.parts.linker.accounts(), &request).await?)
             }
             Operation::ImportVault => {
                 let request = http::read::<api::ImportVault>(request).await?;
-                http::answer::<api::ImportVault>(&vault_admin::import(self.parts.linker.book(), &request).await?)
+                http::answer::<api::ImportVault>(&vault_admin::import(self.parts.linker.accounts(), &request).await?)
             }
         }
     }
@@ -218,7 +218,7 @@ impl LinkApi {
     }
 
     fn accounts(&self) -> Vec<AccountStatus> {
-        self.parts.linker.accounts(|account| (self.parts.door)(account))
+        self.parts.linker.account_statuses(|account| (self.parts.door)(account))
     }
 
     /// Server-sent events: all accounts, at once and after every change.
@@ -273,10 +273,10 @@ fn state_of(account: &Account) -> AccountStateAnswer {
     AccountStateAnswer { state: account_status::state(account.view().state) }
 }
 
-fn revocation(unlinked: Unlinked) -> Revocation {
+fn revocation(unlinked: RevocationOutcome) -> Revocation {
     match unlinked {
-        Unlinked::Revoked => Revocation::Done(true),
-        Unlinked::NotRevoked => Revocation::Done(false),
-        Unlinked::Pending => Revocation::Pending(PendingRevocation::Pending),
+        RevocationOutcome::Revoked => Revocation::Done(true),
+        RevocationOutcome::NotRevoked => Revocation::Done(false),
+        RevocationOutcome::Pending => Revocation::Pending(PendingRevocation::Pending),
     }
 }

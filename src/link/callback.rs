@@ -9,7 +9,7 @@ use crate::oauth::profile::Redirect;
 impl Linker {
     /// Whether a path is one that a provider may send a browser back to.
     pub(super) fn is_callback_path(&self, path: &str) -> bool {
-        self.book.iter().any(|account| match &account.profile().link.redirect {
+        self.accounts.iter().any(|account| match &account.profile().link.redirect {
             Redirect::Loopback { path: registered, .. } => registered == path,
             Redirect::Paste(_) | Redirect::None => false,
         })

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::attempt::{Bound, Failed, Spending, Stage};
 use super::problem::Problem;
 use super::{Identified, Linker};
-use crate::account::{Account, Login, Renewal, State, Unlinked};
+use crate::account::{Account, Login, RefreshCredential, RevocationOutcome, State};
 use crate::oauth::id_token::{self, Expected};
 use crate::oauth::profile::Profile;
 use crate::oauth::token_endpoint::{self, Grant};
@@ -128,7 +128,7 @@ impl Linker {
         tokio::spawn(async move {
             for pause in GIVE_BACK_AGAIN {
                 let Some(account) = account.upgrade() else { return };
-                if account.discard(&login).await != Unlinked::Pending {
+                if account.discard(&login).await != RevocationOutcome::Pending {
                     return;
                 }
                 drop(account);
@@ -144,10 +144,11 @@ impl Linker {
         endpoints: Option<&crate::oauth::discovery::Endpoints>,
         tokens: Tokens,
     ) -> Login {
-        let renewal = tokens.refresh_token.map_or(Renewal::None, |token| Renewal::RefreshToken { token });
+        let refresh_credential =
+            tokens.refresh_token.map_or(RefreshCredential::None, |token| RefreshCredential::RefreshToken { token });
         Login {
             access_token: tokens.access_token,
-            renewal,
+            refresh_credential,
             obtained_at: self.clock.wall(),
             lifetime: tokens.lifetime,
             not_before: tokens.not_before,

@@ -22,7 +22,7 @@ impl Linker {
         if bound.endpoints.token.is_none() {
             return Err(Problem::no_endpoint("token"));
         }
-        let parameters = attempt::device_parameters(&profile, &account.parts().vault.installation());
+        let parameters = attempt::device_parameters(&profile, &account.services().vault.installation());
         let authorization = device::begin(&self.upstream, &profile, &url, bound.client_id.as_deref(), &parameters)
             .await
             .map_err(|failure| Problem::no_device_code(url.host_str().unwrap_or(&profile.title), &failure))?;
@@ -74,7 +74,7 @@ impl Polls {
 
     async fn ask(&self, linker: &Linker) -> Answer {
         let Bound { account, endpoints, client_id, .. } = &*self.bound;
-        let Some(account) = linker.book.find(account.as_str()) else { return Answer::Later(None) };
+        let Some(account) = linker.accounts.find(account.as_str()) else { return Answer::Later(None) };
         let now = linker.clock.wall();
         device::ask(&linker.upstream, &account.profile(), endpoints, client_id.as_deref(), &self.authorization, now)
             .await

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Linker;
 use super::problem::Problem;
-use crate::account::{Account, Login, Renewal};
+use crate::account::{Account, Login, RefreshCredential};
 use crate::oauth::discovery;
 use crate::oauth::profile::Flow;
 use crate::oauth::token_endpoint::{self, Grant};
@@ -40,7 +40,7 @@ impl Linker {
             .await
             .map_err(|failure| Problem::exchange(token_url.host_str().unwrap_or(&profile.title), &failure))?;
         let login = self.login(&profile, client_id, Some(&endpoints), tokens);
-        Ok(Login { renewal: Renewal::ClientSecret { secret }, ..login })
+        Ok(Login { refresh_credential: RefreshCredential::ClientSecret { secret }, ..login })
     }
 }
 

@@ -56,10 +56,10 @@ impl Route {
 }
 
 /// The account that a path names: what a refusal is worded for, before anything is allowed.
-pub fn account(book: &Accounts, bound: Option<&AccountName>, uri: &Uri) -> Option<Arc<Account>> {
+pub fn account(accounts: &Accounts, bound: Option<&AccountName>, uri: &Uri) -> Option<Arc<Account>> {
     match bound {
-        Some(name) => book.find(name.as_str()),
-        None => book.find(uri.path().strip_prefix('/')?.split('/').next()?),
+        Some(name) => accounts.find(name.as_str()),
+        None => accounts.find(uri.path().strip_prefix('/')?.split('/').next()?),
     }
 }
 

@@ -46,7 +46,7 @@ struct ExportKey {
 impl Inner {
     pub(super) fn export(&self, passphrase: &Secret) -> Result<Vec<u8>, VaultError> {
         if passphrase.is_empty() {
-            return Err(VaultError::Unsupported("an export needs a passphrase that is not empty"));
+            return Err(VaultError::EmptyPassphrase);
         }
         let logins = {
             let state = self.state();
@@ -63,7 +63,7 @@ impl Inner {
             }
             logins
         };
-        seal(&logins, passphrase, self.export_cost).ok_or(VaultError::Unsupported("a passphrase cannot be this long"))
+        seal(&logins, passphrase, self.export_cost).ok_or(VaultError::PassphraseTooLong)
     }
 
     pub(super) fn import(
@@ -79,17 +79,23 @@ impl Inner {
             let accounts: Vec<_> =
                 logins.iter().map(|login| &login.account).filter(|account| here.contains(account)).cloned().collect();
             if !accounts.is_empty() {
-                return Err(VaultError::Exists { accounts });
+                return Err(VaultError::AlreadyLinked { accounts });
             }
         }
-        for login in &logins {
+        let mut imported = Vec::new();
+        for login in logins {
             // With its own generation, also if that is below the mark: an export made before the last refresh holds a spent
-            // token, and reading it asks the person.
-            self.put(&state, &login.account, &login.provider, login.generation, &login.plaintext)?;
+            // token, and reading it is refused until a person accepts it.
+            let stored = self.put(&state, &login.account, &login.provider, login.generation, &login.plaintext);
+            if let Err(error) = stored {
+                state.marks.save_or_warn();
+                return Err(error.during_import(imported));
+            }
             state.marks.raise(&login.account, login.generation);
+            imported.push(login.account);
         }
         state.marks.save_or_warn();
-        Ok(logins.into_iter().map(|login| login.account).collect())
+        Ok(imported)
     }
 }
 
@@ -127,38 +133,37 @@ fn seal(logins: &[Login], passphrase: &Secret, cost: Cost) -> Option<Vec<u8>> {
 fn open(bytes: &[u8], passphrase: &Secret) -> Result<Vec<Login>, VaultError> {
     let mut reader = Reader::new(bytes);
     if reader.array::<7>() != Some(*MAGIC) {
-        return Err(VaultError::BadExport);
+        return Err(VaultError::DamagedExport);
     }
     match reader.array() {
         Some([VERSION]) => {}
-        Some([newer]) if newer > VERSION => {
-            return Err(VaultError::Unsupported("a newer Pixy made this export: import it with that one"));
-        }
-        _ => return Err(VaultError::BadExport),
+        Some([version]) if version > VERSION => return Err(VaultError::NewerExport { version }),
+        _ => return Err(VaultError::DamagedExport),
     }
     let mut number = || Some(u32::from_be_bytes(reader.array()?));
     let (Some(memory_kib), Some(passes), Some(lanes)) = (number(), number(), number()) else {
-        return Err(VaultError::BadExport);
+        return Err(VaultError::DamagedExport);
     };
     let (Some(salt), Some(commitment)) = (reader.array::<16>(), reader.array::<32>()) else {
-        return Err(VaultError::BadExport);
+        return Err(VaultError::DamagedExport);
     };
     let header = &bytes[..bytes.len() - reader.rest().len()];
-    let nonce = reader.array::<24>().ok_or(VaultError::BadExport)?;
+    let nonce = reader.array::<24>().ok_or(VaultError::DamagedExport)?;
 
-    let key = ExportKey::derive(passphrase, Cost { memory_kib, passes, lanes }, &salt).ok_or(VaultError::BadExport)?;
+    let key =
+        ExportKey::derive(passphrase, Cost { memory_kib, passes, lanes }, &salt).ok_or(VaultError::DamagedExport)?;
     if !bool::from(key.commitment.ct_eq(&commitment)) {
         return Err(VaultError::WrongPassphrase);
     }
     let mut body = Zeroizing::new(reader.rest().to_vec());
     XChaCha20Poly1305::new(&(*key.key).into())
         .decrypt_in_place(&XNonce::from(nonce), header, &mut *body)
-        .map_err(|_| VaultError::BadExport)?;
+        .map_err(|_| VaultError::DamagedExport)?;
 
     let mut reader = Reader::new(&body);
     let mut logins = Vec::new();
     while !reader.rest().is_empty() {
-        logins.push(read_login(&mut reader).ok_or(VaultError::BadExport)?);
+        logins.push(read_login(&mut reader).ok_or(VaultError::DamagedExport)?);
     }
     Ok(logins)
 }

@@ -44,7 +44,7 @@ impl FileStore {
         let metadata = file.metadata().map_err(fail)?;
         owned_by_us(&path, metadata.uid())?;
         if !metadata.is_file() || metadata.len() > MAX_RECORD {
-            return Err(VaultError::Damaged { path });
+            return Err(VaultError::DamagedRecord { path });
         }
         let mut bytes = Vec::new();
         file.take(MAX_RECORD).read_to_end(&mut bytes).map_err(fail)?;
@@ -53,7 +53,7 @@ impl FileStore {
 
     pub(super) fn write(&self, account: &AccountName, record: &[u8]) -> Result<(), VaultError> {
         if record.len() as u64 > MAX_RECORD {
-            return Err(VaultError::Unsupported("a login larger than 1 MiB is not stored"));
+            return Err(VaultError::RecordTooLarge);
         }
         write_durably(&self.directory, &record_name(account), record)
     }
@@ -272,7 +272,7 @@ fn names(directory: &Path) -> Result<Vec<String>, VaultError> {
 
 fn owned_by_us(path: &Path, owner: u32) -> Result<(), VaultError> {
     let us = rustix::process::geteuid().as_raw();
-    if owner == us { Ok(()) } else { Err(VaultError::NotOurs { path: path.to_owned(), owner, us }) }
+    if owner == us { Ok(()) } else { Err(VaultError::WrongOwner { path: path.to_owned(), owner, us }) }
 }
 
 fn plain(error: &io::Error) -> io::Error {

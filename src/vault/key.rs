@@ -205,8 +205,7 @@ impl Key {
     fn from_passphrase(passphrase: &Secret, cost: Cost, store: StoreId) -> Result<Self, VaultError> {
         let mut salt = [0; SALT];
         fill_random(&mut salt);
-        let master =
-            cost.stretch(passphrase, &salt).ok_or(VaultError::Unsupported("a passphrase cannot be this long"))?;
+        let master = cost.stretch(passphrase, &salt).ok_or(VaultError::PassphraseTooLong)?;
         let record = RecordKey::derive(&master, store);
         let Cost { memory_kib, passes, lanes } = cost;
         let line = format!(
@@ -272,7 +271,7 @@ fn split(path: &Path) -> Result<(&Path, &str), VaultError> {
 }
 
 fn unreadable(path: &Path, wanted: &'static str) -> VaultError {
-    VaultError::Unreadable { path: path.to_owned(), wanted }
+    VaultError::InvalidFile { path: path.to_owned(), wanted }
 }
 
 const KDF: &str = "kdf";

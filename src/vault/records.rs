@@ -51,7 +51,7 @@ impl Inner {
         let mut state = self.state();
         let Some((sealed_for, opened)) = self.stored(&state, account)? else { return Ok(None) };
         if sealed_for != provider {
-            return Err(VaultError::NotForThis { path: self.store.path(account) });
+            return Err(VaultError::ForeignRecord { path: self.store.path(account) });
         }
         let seen = state.marks.seen(account);
         if opened.generation < seen {
@@ -74,7 +74,7 @@ impl Inner {
         let mut state = self.state();
         let lowest = self.highest(&state, account)?;
         if generation < lowest {
-            return Err(VaultError::Stale { stored: lowest, offered: generation });
+            return Err(VaultError::StaleWrite { stored: lowest, offered: generation });
         }
         self.put(&state, account, provider, generation, plaintext)?;
         if state.marks.raise(account, generation) {
@@ -94,7 +94,7 @@ impl Inner {
     ) -> Result<(), VaultError> {
         match self.stored(state, account) {
             Ok(_) => {}
-            Err(error) if error.does_not_open() => {
+            Err(error) if error.is_unopenable_record() => {
                 self.store.set_aside(account, self.clock.wall().as_seconds())?;
             }
             Err(error) => return Err(error),
@@ -108,7 +108,7 @@ impl Inner {
     pub(super) fn highest(&self, state: &State, account: &AccountName) -> Result<u64, VaultError> {
         let stored = match self.stored(state, account) {
             Ok(stored) => stored.map_or(0, |(_, stored)| stored.generation),
-            Err(error) if error.does_not_open() => 0,
+            Err(error) if error.is_unopenable_record() => 0,
             Err(error) => return Err(error),
         };
         Ok(stored.max(state.marks.seen(account)))
@@ -137,7 +137,7 @@ impl StoreId {
                 .ok()
                 .and_then(|bytes| bytes.try_into().ok())
                 .map(Self)
-                .ok_or(VaultError::Unreadable { path, wanted: "the id of this vault" }),
+                .ok_or(VaultError::InvalidFile { path, wanted: "the id of this vault" }),
             None if fresh => {
                 let mut id = [0; 16];
                 fill_random(&mut id);

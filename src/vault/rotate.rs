@@ -67,7 +67,7 @@ impl Inner {
                     report.resealed += 1;
                 }
                 Ok(None) => {}
-                Err(error) if error.does_not_open() => report.untouched.push(account),
+                Err(error) if error.is_unopenable_record() => report.untouched.push(account),
                 Err(error) => return Err(error),
             },
             Step::ForgetOldKeys => {

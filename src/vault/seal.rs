@@ -58,14 +58,14 @@ pub struct Header<'a> {
 
 /// Why a record does not open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DoesNotOpen {
-    /// None of the keys at hand sealed it.
-    OtherKey,
+pub enum OpenError {
+    /// None of the given keys sealed it.
+    UnknownKey,
     /// It is not as it was sealed.
     Damaged,
     /// It was sealed for another account, provider or store.
-    NotForThis,
-    /// A newer Pixy wrote it.
+    Foreign,
+    /// A newer version of Pixy wrote it.
     NewerVersion(u8),
 }
 
@@ -100,18 +100,18 @@ pub fn open<'k>(
     keys: impl IntoIterator<Item = &'k RecordKey>,
     place: &Place<'_>,
     record: &[u8],
-) -> Result<(u64, Zeroizing<Vec<u8>>), DoesNotOpen> {
+) -> Result<(u64, Zeroizing<Vec<u8>>), OpenError> {
     let header = Header::parse(record)?;
     // First the place: a record from another machine is named so, although its key is unknown too.
     if header.store != place.store || header.account != place.account || header.provider != place.provider {
-        return Err(DoesNotOpen::NotForThis);
+        return Err(OpenError::Foreign);
     }
     let key = header.key_among(keys)?;
     let associated = associated_data(header.bytes, place, header.generation);
     let mut body = Zeroizing::new(header.ciphertext.to_vec());
     XChaCha20Poly1305::new(&(*key.key).into())
         .decrypt_in_place(&XNonce::from(header.nonce), &associated, &mut *body)
-        .map_err(|_| DoesNotOpen::Damaged)?;
+        .map_err(|_| OpenError::Damaged)?;
     Ok((header.generation, body))
 }
 
@@ -138,15 +138,15 @@ impl RecordKey {
 
 impl<'a> Header<'a> {
     /// Reads the header; nothing is decrypted.
-    pub fn parse(record: &'a [u8]) -> Result<Self, DoesNotOpen> {
+    pub fn parse(record: &'a [u8]) -> Result<Self, OpenError> {
         let mut reader = Reader::new(record);
-        let magic = reader.array::<7>().ok_or(DoesNotOpen::Damaged)?;
-        let [version] = reader.array().ok_or(DoesNotOpen::Damaged)?;
+        let magic = reader.array::<7>().ok_or(OpenError::Damaged)?;
+        let [version] = reader.array().ok_or(OpenError::Damaged)?;
         match version {
-            _ if magic != *MAGIC => Err(DoesNotOpen::Damaged),
-            VERSION => Self::parse_version_1(record, reader).ok_or(DoesNotOpen::Damaged),
-            newer if newer > VERSION => Err(DoesNotOpen::NewerVersion(newer)),
-            _ => Err(DoesNotOpen::Damaged),
+            _ if magic != *MAGIC => Err(OpenError::Damaged),
+            VERSION => Self::parse_version_1(record, reader).ok_or(OpenError::Damaged),
+            newer if newer > VERSION => Err(OpenError::NewerVersion(newer)),
+            _ => Err(OpenError::Damaged),
         }
     }
 
@@ -165,17 +165,17 @@ impl<'a> Header<'a> {
     }
 
     /// The key that this header names.
-    pub fn key_among<'k>(&self, keys: impl IntoIterator<Item = &'k RecordKey>) -> Result<&'k RecordKey, DoesNotOpen> {
+    pub fn key_among<'k>(&self, keys: impl IntoIterator<Item = &'k RecordKey>) -> Result<&'k RecordKey, OpenError> {
         for key in keys {
             // XChaCha20-Poly1305 does not commit to its key (one ciphertext can be made to open with two), hence both.
             match (self.key_id == key.id, bool::from(self.commitment.ct_eq(&key.commitment))) {
                 (true, true) => return Ok(key),
                 (false, false) => {}
                 // This key made one of them, so the other is not as it was written: damage, not another key.
-                _ => return Err(DoesNotOpen::Damaged),
+                _ => return Err(OpenError::Damaged),
             }
         }
-        Err(DoesNotOpen::OtherKey)
+        Err(OpenError::UnknownKey)
     }
 }
 
@@ -224,7 +224,7 @@ mod tests {
                 let mut flipped = record.clone();
                 flipped[at] ^= 1 << bit;
                 let refused = open([&key()], &PLACE, &flipped).unwrap_err();
-                assert_ne!(refused, DoesNotOpen::OtherKey, "byte {at}: one flip never looks like another key");
+                assert_ne!(refused, OpenError::UnknownKey, "byte {at}: one flip never looks like another key");
             }
         }
     }
@@ -233,10 +233,10 @@ mod tests {
     fn attack_78_truncation_at_every_length_is_refused() {
         let record = seal(&key(), &PLACE, 3, PLAINTEXT);
         for length in 0..record.len() {
-            assert_eq!(open([&key()], &PLACE, &record[..length]).unwrap_err(), DoesNotOpen::Damaged, "{length}");
+            assert_eq!(open([&key()], &PLACE, &record[..length]).unwrap_err(), OpenError::Damaged, "{length}");
         }
         let longer = [record.as_slice(), &[0]].concat();
-        assert_eq!(open([&key()], &PLACE, &longer).unwrap_err(), DoesNotOpen::Damaged);
+        assert_eq!(open([&key()], &PLACE, &longer).unwrap_err(), OpenError::Damaged);
     }
 
     #[test]
@@ -249,7 +249,7 @@ mod tests {
             // Moving a letter from one name to the next must not make the same associated data.
             Place { account: "claudeo", provider: "auth", ..PLACE },
         ] {
-            assert_eq!(open([&key()], &place, &record).unwrap_err(), DoesNotOpen::NotForThis);
+            assert_eq!(open([&key()], &place, &record).unwrap_err(), OpenError::Foreign);
         }
     }
 
@@ -263,7 +263,7 @@ mod tests {
             let header = Header::parse(&forged).unwrap().bytes.len();
             forged.truncate(header);
             forged.extend_from_slice(&record[header..]);
-            assert_eq!(open([&key()], &place, &forged).unwrap_err(), DoesNotOpen::Damaged);
+            assert_eq!(open([&key()], &place, &forged).unwrap_err(), OpenError::Damaged);
         }
     }
 
@@ -271,7 +271,7 @@ mod tests {
     fn attack_78_another_key_is_named_so() {
         let record = seal(&key(), &PLACE, 3, PLAINTEXT);
         let other = RecordKey::derive(&[2; 32], STORE);
-        assert_eq!(open([&other], &PLACE, &record).unwrap_err(), DoesNotOpen::OtherKey);
+        assert_eq!(open([&other], &PLACE, &record).unwrap_err(), OpenError::UnknownKey);
         assert!(open([&other, &key()], &PLACE, &record).is_ok(), "several keys may open");
     }
 
@@ -284,6 +284,6 @@ mod tests {
     fn attack_80_a_newer_version_is_named_so() {
         let mut record = seal(&key(), &PLACE, 3, PLAINTEXT);
         record[7] = 2;
-        assert_eq!(open([&key()], &PLACE, &record).unwrap_err(), DoesNotOpen::NewerVersion(2));
+        assert_eq!(open([&key()], &PLACE, &record).unwrap_err(), OpenError::NewerVersion(2));
     }
 }

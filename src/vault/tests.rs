@@ -38,11 +38,7 @@ impl House {
     }
 
     fn open(&self) -> Result<Vault, VaultError> {
-        let settings = Settings {
-            store: StoreSettings::Files(self.path("vault")),
-            key: self.key.clone(),
-            state_dir: self.path("state"),
-        };
+        let settings = Settings { directory: self.path("vault"), key: self.key.clone(), state_dir: self.path("state") };
         Vault::open_at_cost(&settings, CHEAP)
     }
 }
@@ -181,7 +177,7 @@ fn attack_78_a_wrong_passphrase_is_named_so_before_anything_is_sealed() {
         assert!(matches!(house.open(), Err(VaultError::WrongKey { .. })), "{wrong}");
     }
     house.set_passphrase("\n");
-    assert!(matches!(house.open(), Err(VaultError::Unreadable { .. })));
+    assert!(matches!(house.open(), Err(VaultError::InvalidFile { .. })));
 }
 
 #[test]
@@ -207,7 +203,7 @@ fn attack_78_damaged_key_parameters_are_refused_and_kept() {
     assert!(whole.starts_with("argon2id m=64 t=1 p=1 salt="));
     for damage in ["", "argon2id", "m=1", &whole.replace("m=64", "m=4194304"), &whole.replace("argon2id", "argon2i")] {
         fs::write(&kdf, damage).unwrap();
-        assert!(matches!(house.open(), Err(VaultError::Unreadable { .. })), "{damage}");
+        assert!(matches!(house.open(), Err(VaultError::InvalidFile { .. })), "{damage}");
         assert_eq!(fs::read_to_string(&kdf).unwrap(), damage);
     }
     fs::write(&kdf, whole.replace("t=1", "t=2")).unwrap();
@@ -255,7 +251,7 @@ fn attack_78_an_export_opens_whole_with_its_passphrase_or_not_at_all() {
         assert!(vault.0.import(&flipped, &passphrase, Existing::Refuse).is_err(), "{at}");
     }
     assert!(vault.0.store.list().unwrap().is_empty());
-    assert!(matches!(vault.0.export(&Secret::new(String::new())), Err(VaultError::Unsupported(_))));
+    assert!(matches!(vault.0.export(&Secret::new(String::new())), Err(VaultError::EmptyPassphrase)));
 }
 
 #[test]
@@ -267,7 +263,7 @@ fn an_import_overwrites_only_when_told() {
     let bytes = vault.0.export(&passphrase).unwrap();
     put(&vault, "a", 1, b"present");
     let refused = vault.0.import(&bytes, &passphrase, Existing::Refuse).unwrap_err();
-    assert!(matches!(&refused, VaultError::Exists { accounts } if *accounts == [name("a")]), "{refused}");
+    assert!(matches!(&refused, VaultError::AlreadyLinked { accounts } if *accounts == [name("a")]), "{refused}");
     assert_eq!(get(&vault, "a"), b"present");
     vault.0.import(&bytes, &passphrase, Existing::Replace).unwrap();
     assert_eq!(get(&vault, "a"), b"exported");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pixy::config::{Config, Env, Faults, load_with, parse, schema};
 use pixy::server::{Access, Address};
-use pixy::vault::{KeySettings, StoreSettings};
+use pixy::vault::KeySettings;
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -95,9 +95,11 @@ fn what_is_wrong_is_said_in_a_sentence() {
         ),
         ("link: on", "`link` cannot be `on`; allowed here: off or a map (listen)"),
         ("ops: { listen: off }", "`ops.listen` is not an address"),
-        ("vault: { dir: /a, postgres: { url_file: /b } }", "`vault` holds both dir and postgres"),
+        (
+            "vault: { dir: /a, postgres: { url_file: /b } }",
+            "`vault.postgres` is reserved: Pixy keeps logins in files only",
+        ),
         ("vault: { key_file: /a, passphrase_file: /b }", "`vault` holds both key_file and passphrase_file"),
-        ("vault: { postgres: {} }", "`vault.postgres.url_file` is missing"),
         ("vault: { dir: data }", "`vault.dir` is not an absolute path"),
         ("upstream: { head_timeout: 0s }", "`upstream.head_timeout` is no time at all"),
         ("accounts: [a]", "`accounts` must be a map, but is a list"),
@@ -168,7 +170,7 @@ fn defaults_are_those_of_the_reference() {
     assert_eq!(config.link_listen.unwrap().to_string(), "127.0.0.1:8701");
     assert_eq!(config.ops_listen.to_string(), "127.0.0.1:8702");
     assert_eq!(config.state_dir, Path::new("/home/me/.local/state/pixy"));
-    assert_eq!(config.vault.store, StoreSettings::Files("/home/me/.local/state/pixy/vault".into()));
+    assert_eq!(config.vault.directory, Path::new("/home/me/.local/state/pixy/vault"));
     assert_eq!(config.vault.key, KeySettings::File("/home/me/.config/pixy/key".into()));
     assert_eq!(config.vault.state_dir, config.state_dir);
     assert_eq!(config.upstream.connect_timeout, Duration::from_secs(10));

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use pixy::name::AccountName;
 use pixy::secret::Secret;
-use pixy::vault::{Existing, KeySettings, Settings, StoreSettings, Vault, VaultError};
+use pixy::vault::{Existing, KeySettings, Settings, Vault, VaultError};
 use zeroize::Zeroizing;
 
 mod attacks;
@@ -40,7 +40,7 @@ impl House {
 
 fn settings(root: &Path) -> Settings {
     Settings {
-        store: StoreSettings::Files(root.join("vault")),
+        directory: root.join("vault"),
         key: KeySettings::File(root.join("config/key")),
         state_dir: root.join("state"),
     }
@@ -128,7 +128,7 @@ async fn a_vault_without_its_id_is_refused() {
     let id = house.path("vault/store");
     let whole = fs::read(&id).unwrap();
     fs::write(&id, "?").unwrap();
-    assert!(matches!(house.refused(), VaultError::Unreadable { .. }));
+    assert!(matches!(house.refused(), VaultError::InvalidFile { .. }));
     fs::remove_file(&id).unwrap();
     assert!(matches!(house.refused(), VaultError::KeyMissing { .. }));
     fs::write(&id, whole).unwrap();
@@ -183,12 +183,4 @@ async fn logins_move_house_at_the_full_cost_of_a_passphrase() {
     assert!(matches!(wrong, Err(VaultError::WrongPassphrase)));
     assert_eq!(vault.import(&export, &passphrase, Existing::Refuse).await.unwrap(), [claude()]);
     assert_eq!(text(&vault, &claude()).await, "x");
-}
-
-#[test]
-fn a_database_is_refused_with_a_plain_sentence() {
-    let house = House::new();
-    let store = StoreSettings::Postgres { url_file: house.path("url") };
-    let refused = Vault::open(&Settings { store, ..house.settings() }).unwrap_err();
-    assert!(refused.to_string().contains("set vault.dir"), "{refused}");
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::made::{access_number, failure, login, not_before, refresh_number, tokens, wall};
 use super::plan::{Crash, Disk, Plan, Point, Reply};
 use super::server::Server;
-use crate::account::state::{Login, Record, Renewal, Standing, Timing, backoff};
+use crate::account::state::{Login, Record, RefreshCredential, Standing, Timing, backoff};
 use crate::clock::{Clock, Tick, Timestamp};
 use crate::oauth::token_response::{Failure, FailureKind, Tokens};
 use crate::secret::Secret;
@@ -76,7 +76,7 @@ impl World {
         let first = server.pair(0);
         let login = Login {
             access_token: Secret::new("at-0".into()),
-            renewal: Renewal::RefreshToken { token: Secret::new("rt-0".into()) },
+            refresh_credential: RefreshCredential::RefreshToken { token: Secret::new("rt-0".into()) },
             obtained_at: wall(Duration::ZERO, 0),
             lifetime: Some(server.lifetime),
             not_before: not_before(first, Duration::ZERO),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::server::Pair;
-use crate::account::state::{Login, Record, Renewal};
+use crate::account::state::{Login, Record, RefreshCredential};
 use crate::clock::Timestamp;
 use crate::oauth::token_response::{Failure, FailureKind, NotBefore, Tokens};
 use crate::secret::Secret;
@@ -46,9 +46,9 @@ pub fn access_number(login: &Login) -> usize {
 }
 
 pub fn refresh_number(login: &Login) -> usize {
-    match &login.renewal {
-        Renewal::RefreshToken { token } => number(token),
-        Renewal::None | Renewal::ClientSecret { .. } => panic!("the refresh token is gone"),
+    match &login.refresh_credential {
+        RefreshCredential::RefreshToken { token } => number(token),
+        RefreshCredential::None | RefreshCredential::ClientSecret { .. } => panic!("the refresh token is gone"),
     }
 }
 

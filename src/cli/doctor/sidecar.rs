@@ -15,7 +15,7 @@ use crate::cli::{Failure, told};
 use crate::config::Config;
 use crate::hardening;
 use crate::server::Address;
-use crate::vault::{KeySettings, StoreSettings, Vault};
+use crate::vault::{KeySettings, Vault};
 
 pub(super) async fn look(config: &Config) -> Report {
     let mut report = Report::default();
@@ -71,9 +71,7 @@ fn files(config: &Config, running: bool, report: &mut Report) {
         KeySettings::File(file) | KeySettings::Passphrase(file) => file,
     };
     private("key", key, report);
-    let StoreSettings::Files(directory) = &config.vault.store else {
-        return report.warn("vault", "it is in PostgreSQL, which was not asked");
-    };
+    let directory = &config.vault.directory;
     private("vault", directory, report);
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         private("vault", &entry.path(), report);

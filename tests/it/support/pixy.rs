@@ -116,7 +116,7 @@ impl Pixy {
 
     /// The account of that name.
     pub(crate) fn account(&self, name: &str) -> Arc<Account> {
-        self.running.book.find(name).expect("it is configured")
+        self.running.accounts.find(name).expect("it is configured")
     }
 
     /// One call of the JSON API over the control socket: status and answer.
@@ -194,7 +194,7 @@ async fn run(config: &Path) -> Running {
 
 /// The vault is read in tasks of the accounts.
 async fn loaded(running: Running) -> Running {
-    for account in running.book.iter() {
+    for account in running.accounts.iter() {
         let read = async {
             while account.view().state == pixy::account::State::Starting {
                 tokio::time::sleep(std::time::Duration::from_millis(2)).await;

@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
-use pixy::vault::{Settings, StoreSettings, Vault, VaultError};
+use pixy::vault::{Settings, Vault, VaultError};
 
 use super::{House, bytes, chmod, claude, names, text, work};
 
@@ -62,7 +62,7 @@ fn attack_79_a_second_pixy_on_one_directory_is_refused() {
     );
 
     // Another vault with the same state directory would mix up the marks.
-    let elsewhere = Settings { store: StoreSettings::Files(house.path("other")), ..house.settings() };
+    let elsewhere = Settings { directory: house.path("other"), ..house.settings() };
     assert!(matches!(Vault::open(&elsewhere), Err(VaultError::InUse { .. })));
 
     let clone = first.clone();
@@ -79,7 +79,7 @@ async fn attack_76_a_record_swapped_between_accounts() {
     vault.write(&claude(), "oauth", 1, bytes("of claude")).await.unwrap();
     vault.write(&work(), "oauth", 1, bytes("of work")).await.unwrap();
     fs::copy(house.path("vault/work.record"), house.path("vault/claude.record")).unwrap();
-    assert!(matches!(vault.read(&claude(), "oauth").await, Err(VaultError::NotForThis { .. })));
+    assert!(matches!(vault.read(&claude(), "oauth").await, Err(VaultError::ForeignRecord { .. })));
     assert_eq!(text(&vault, &work()).await, "of work");
 }
 
@@ -88,7 +88,7 @@ async fn attack_76_a_record_read_for_another_provider() {
     let house = House::new();
     let vault = house.open();
     vault.write(&claude(), "oauth", 1, bytes("x")).await.unwrap();
-    assert!(matches!(vault.read(&claude(), "openai").await, Err(VaultError::NotForThis { .. })));
+    assert!(matches!(vault.read(&claude(), "openai").await, Err(VaultError::ForeignRecord { .. })));
 }
 
 #[tokio::test]
@@ -98,13 +98,13 @@ async fn attack_76_a_record_from_another_machine() {
     vault.write(&claude(), "oauth", 1, bytes("here")).await.unwrap();
     other.write(&claude(), "oauth", 1, bytes("there")).await.unwrap();
     fs::copy(there.path("vault/claude.record"), here.path("vault/claude.record")).unwrap();
-    assert!(matches!(vault.read(&claude(), "oauth").await, Err(VaultError::NotForThis { .. })));
+    assert!(matches!(vault.read(&claude(), "oauth").await, Err(VaultError::ForeignRecord { .. })));
 
     // Also when both machines were given one key.
     drop((vault, other));
     fs::copy(there.path("config/key"), here.path("config/key")).unwrap();
     let vault = here.open();
-    assert!(matches!(vault.read(&claude(), "oauth").await, Err(VaultError::NotForThis { .. })));
+    assert!(matches!(vault.read(&claude(), "oauth").await, Err(VaultError::ForeignRecord { .. })));
 }
 
 #[tokio::test]
@@ -122,7 +122,7 @@ async fn attack_77_an_older_copy_put_back_asks_before_it_is_used() {
     let refused = vault.read(&claude(), "oauth").await.unwrap_err();
     assert!(matches!(refused, VaultError::RolledBack { stored: 1, seen: 2 }), "{refused}");
     let stale = vault.write(&claude(), "oauth", 1, bytes("spent")).await.unwrap_err();
-    assert!(matches!(stale, VaultError::Stale { stored: 2, offered: 1 }), "{stale}");
+    assert!(matches!(stale, VaultError::StaleWrite { stored: 2, offered: 1 }), "{stale}");
     assert_eq!(fs::read(&record).unwrap(), old, "nothing was changed");
 
     vault.accept_rollback(&claude()).await.unwrap();
@@ -163,12 +163,12 @@ async fn attack_78_every_byte_of_the_file_flipped_is_refused() {
         flipped[at] ^= 0x55;
         fs::write(&record, &flipped).unwrap();
         let error = vault.read(&claude(), "oauth").await.unwrap_err();
-        assert!(error.does_not_open(), "byte {at}: {error}");
+        assert!(error.is_unopenable_record(), "byte {at}: {error}");
         assert!(!matches!(error, VaultError::WrongKey { .. }), "byte {at}: {error}");
     }
     for length in 0..whole.len() {
         fs::write(&record, &whole[..length]).unwrap();
-        assert!(matches!(vault.read(&claude(), "oauth").await, Err(VaultError::Damaged { .. })), "{length}");
+        assert!(matches!(vault.read(&claude(), "oauth").await, Err(VaultError::DamagedRecord { .. })), "{length}");
     }
 }
 
@@ -182,11 +182,11 @@ async fn attack_78_a_damaged_record_is_kept_when_the_account_is_linked_anew() {
     fs::write(&record, b"").unwrap();
     let vault = house.open();
     let error = vault.read(&claude(), "oauth").await.unwrap_err();
-    assert!(matches!(error, VaultError::Damaged { .. }), "{error}");
+    assert!(matches!(error, VaultError::DamagedRecord { .. }), "{error}");
     assert_eq!(fs::read(&record).unwrap(), b"", "reading changes nothing");
 
     let stale = vault.write(&claude(), "oauth", 1, bytes("too low")).await;
-    assert!(matches!(stale, Err(VaultError::Stale { .. })), "the mark still counts");
+    assert!(matches!(stale, Err(VaultError::StaleWrite { .. })), "the mark still counts");
     let generation = vault.next_generation(&claude()).await.unwrap();
     vault.write(&claude(), "oauth", generation, bytes("anew")).await.unwrap();
     assert_eq!(text(&vault, &claude()).await, "anew");
@@ -220,7 +220,7 @@ async fn attack_78_another_key_touches_nothing() {
     for damaged in ["", "not base64!", "c2hvcnQ=", &format!("{key}{}A", key.trim())] {
         fs::write(house.path("config/key"), damaged).unwrap();
         chmod(&house.path("config/key"), 0o600);
-        assert!(matches!(house.refused(), VaultError::Unreadable { .. }), "{damaged}");
+        assert!(matches!(house.refused(), VaultError::InvalidFile { .. }), "{damaged}");
     }
 
     assert_eq!(fs::read(house.path("vault/claude.record")).unwrap(), record);
