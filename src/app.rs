@@ -25,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::oauth::profile::TermsStatus;
 use crate::ops::Ops;
 use crate::proxy;
+use crate::proxy::BodyLimits;
 use crate::proxy::agent::Agents;
 use crate::server::{self, Address};
 use crate::upstream::{RootsError, Upstream};
@@ -151,7 +152,7 @@ pub async fn start_with_peer_audit(config: Config, peer_audit: PeerAudit) -> Res
         agents: Agents::new(config.agent_keys.clone(), clock.clone()),
         upstream,
         metrics: Arc::clone(&metrics),
-        limits: ArcSwap::from_pointee(proxy_limits(&config)),
+        limits: ArcSwap::from_pointee(body_limits(&config)),
     });
 
     let services = Services {
@@ -227,12 +228,8 @@ fn directory(file: &Path) -> Option<PathBuf> {
     Some(if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.to_owned() })
 }
 
-fn proxy_limits(config: &Config) -> proxy::Limits {
-    proxy::Limits {
-        body_bytes: config.body_bytes,
-        replay_bytes: config.replay_bytes,
-        idle_time: config.limits.idle_time,
-    }
+fn body_limits(config: &Config) -> BodyLimits {
+    BodyLimits { body_bytes: config.body_bytes, replay_bytes: config.replay_bytes, idle_time: config.limits.idle_time }
 }
 
 fn account_settings(account: &AccountConfig) -> AccountSettings {

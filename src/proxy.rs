@@ -1,22 +1,24 @@
-//! The gateway: a request's way from the agent to the one upstream of its account, and the answer's way back.
+//! The gateway: forwards a request of an agent to the upstream of its account, and streams the response back.
 //!
-//! `Proxy::pass` is the whole journey; each step lives in a file of its own, and the types between them
-//! (`Route`, `Stripped`, `Grant`, `Outgoing`) are made
-//! by their own step alone, so that a step cannot be left out.
+//! [`Proxy::pass`] shows all steps in order; each step is a file. The types between the steps ([`Route`], [`Stripped`],
+//! [`AgentGrant`], [`attach::Outgoing`]) are made by their own step alone, so that no step can be left out.
 
 pub mod agent;
 pub(crate) mod attach;
-mod forward;
-mod websocket_frames;
 mod coalesce;
-mod replay_body;
+mod forward;
+mod header_fields;
 mod refusal;
+mod reject_response;
+mod replay_body;
 mod request_id;
-pub(crate) mod route;
+mod response_body;
 mod response_scrub;
-mod stream;
+pub(crate) mod route;
 pub(crate) mod strip;
-mod upgrade;
+mod websocket_frames;
+mod websocket_handshake;
+mod websocket_relay;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -33,195 +35,183 @@ use crate::account::{Account, Accounts, Bearer, LONGEST_WAIT, Unusable};
 use crate::metrics::Metrics;
 use crate::name::AccountName;
 use crate::oauth::profile::ErrorShape;
-use crate::server::{Rejection, TimeoutBody};
+use crate::server::Rejection;
 use crate::upstream::{self, Upstream};
-use agent::{Agents, Grant};
+use agent::{AgentGrant, Agents};
 use refusal::Refusal;
-use replay_body::Kept;
+use reject_response::{reject_response, without_retry};
+use replay_body::ReplayBody;
 use request_id::RequestId;
-use response_scrub::Scrub;
+use response_scrub::ResponseScrub;
 use route::{Purpose, Route};
-pub use stream::ReplyBody;
 use strip::Stripped;
-use upgrade::{Handshake, Tunnel};
+use websocket_handshake::Handshake;
+use websocket_relay::WebSocketRelay;
 
-/// The agent surface, as one listener serves it; cheap to clone.
+pub use replay_body::BodyLimits;
+pub use response_body::ResponseBody;
+
+/// The agent surface of one listener; cheap to clone.
 #[derive(Clone)]
 pub struct Proxy {
-    parts: Arc<ProxyServices>,
+    services: Arc<ProxyServices>,
     /// The account that the listener is bound to; then paths have no account prefix.
     bound: Option<AccountName>,
-    /// Only this machine, or Pixy's own user and group, reach it.
+    /// The listener is reachable from this machine, or by Pixy's own user and group, alone.
     local: bool,
 }
 
-/// What all agent listeners share.
+/// Shared by all agent listeners.
 pub struct ProxyServices {
     /// The accounts.
     pub accounts: Accounts,
-    /// Who may ask.
+    /// Authenticates and authorizes agents.
     pub agents: Agents,
-    /// The way out.
+    /// Connections to the providers.
     pub upstream: Upstream,
-    /// What is counted.
+    /// Request counters.
     pub metrics: Arc<Metrics>,
-    /// How much of a request is taken.
-    pub limits: ArcSwap<Limits>,
+    /// Limits of request bodies.
+    pub limits: ArcSwap<BodyLimits>,
 }
 
-/// How much of a request is taken.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// A longer body is refused.
-    pub body_bytes: u64,
-    /// So much of a body is kept while it streams, for a second try after a 401; 0: no request is tried twice.
-    pub replay_bytes: usize,
-    /// No byte of a body for so long, while one is waited for, ends it.
-    pub idle_time: Duration,
-}
-
-/// A request that passed every check, to be sent with whatever token is fresh.
-struct Checked {
+/// A request that passed every check, ready to be sent with a token.
+struct CheckedRequest {
     id: RequestId,
-    grant: Grant,
+    grant: AgentGrant,
     route: Route,
     stripped: Stripped,
     method: Method,
-    body: Kept,
-    /// It asks for a WebSocket.
+    body: ReplayBody,
+    /// The request asks for a WebSocket.
     handshake: Option<Handshake>,
 }
 
-/// An upstream's answer, and what watches it for the secrets of the token that it was asked with.
-struct Answer {
+/// The upstream's response, and the scrubber for the secrets of the token that it was requested with.
+struct UpstreamResponse {
     response: Response<upstream::Incoming>,
-    scrub: Scrub,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { body_bytes: 64 << 20, replay_bytes: 1 << 20, idle_time: Duration::from_mins(2) }
-    }
+    scrub: ResponseScrub,
 }
 
 impl Proxy {
-    /// A surface for one listener. Where it is not `local`, nobody is served without a key, also while there is none: the
-    /// connections of a listener that was closed outlive the keys that it came with.
-    pub fn new(parts: Arc<ProxyServices>, bound: Option<AccountName>, local: bool) -> Self {
-        Self { parts, bound, local }
+    /// A surface for one listener. Unless it is `local`, every request needs an agent key, also while there are none: connections
+    /// of a removed listener outlive the keys that were configured with it.
+    pub fn new(services: Arc<ProxyServices>, bound: Option<AccountName>, local: bool) -> Self {
+        Self { services, bound, local }
     }
 
-    /// Passes a request on, or says why not.
-    async fn handle(self, request: Request<Incoming>) -> Response<ReplyBody> {
+    /// Forwards a request, or responds with the refusal; counts and logs it.
+    async fn handle(self, request: Request<Incoming>) -> Response<ResponseBody> {
         let id = RequestId::next();
-        let refused = request.extensions().get::<Rejection>().copied();
-        let account = route::account(&self.parts.accounts, self.bound.as_ref(), request.uri());
+        let rejected = request.extensions().get::<Rejection>().copied();
+        let account = route::account(&self.services.accounts, self.bound.as_ref(), request.uri());
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let name = account.as_ref().map(|account| account.name().clone());
-        let asks_for_socket = upgrade::is_asked(request.headers());
-        let result = match (refused, &account) {
-            (Some(refused), _) => Err(Refusal::Unread(refused)),
+        let asks_for_websocket = websocket_handshake::is_requested(request.headers());
+        let result = match (rejected, &account) {
+            (Some(rejection), _) => Err(Refusal::Rejected(rejection)),
             (None, Some(account)) => self.pass(id, account, request).await,
             (None, None) => Err(Refusal::NoRoute),
         };
-        let result = result.map_err(|refusal| if asks_for_socket { upgrade::as_heard(refusal) } else { refusal });
+        let result =
+            result.map_err(|refusal| if asks_for_websocket { websocket_handshake::refuse(refusal) } else { refusal });
         let code = result.as_ref().err().map_or("", Refusal::code);
         let mut response = result.unwrap_or_else(|refusal| {
             let shape = account.as_ref().map_or(ErrorShape::OpenAi, |account| account.profile().api.errors);
-            refusal.into_response(shape, name.as_ref(), id)
+            reject_response(&refusal, shape, name.as_ref(), id)
         });
         response.headers_mut().insert(request_id::FIELD, id.to_value());
-        self.parts.metrics.record_request(name.as_ref(), response.status().as_u16(), code);
-        // The query may hold a key, so it is not shown; neither are headers and bodies.
+        self.services.metrics.record_request(name.as_ref(), response.status().as_u16(), code);
+        // Without the query, which may hold a key, and without headers and bodies.
         tracing::info!(request_id = %id, %method, path, account = name.as_ref().map(AccountName::as_str), status = response.status().as_u16(), code, "request");
         response
     }
 
-    /// The journey.
+    /// All steps of a request, in order.
     async fn pass(
         &self,
         id: RequestId,
         account: &Arc<Account>,
         request: Request<Incoming>,
-    ) -> Result<Response<ReplyBody>, Refusal> {
+    ) -> Result<Response<ResponseBody>, Refusal> {
         let (mut head, body) = request.into_parts();
         if !strip::has_one_host(&head.headers) {
             return Err(Refusal::BadRequest("a request must carry exactly one Host"));
         }
         agent::refuse_browser(&head.headers)?;
-        let asks_for_socket = upgrade::is_asked(&head.headers);
-        let find = if asks_for_socket { route::find_socket } else { route::find };
+        let asks_for_websocket = websocket_handshake::is_requested(&head.headers);
+        let find = if asks_for_websocket { route::find_websocket } else { route::find };
         let route = find(account, self.bound.is_some(), &head.method, &head.uri)?;
-        let handshake = asks_for_socket.then(|| Handshake::take(&mut head, &body)).transpose()?;
+        let handshake = asks_for_websocket.then(|| Handshake::take(&mut head, &body)).transpose()?;
         let stripped = strip::strip(head.headers, &route);
-        let grant = self.parts.agents.authorize(&stripped, account.name())?;
+        let grant = self.services.agents.authorize(&stripped, account.name())?;
         if grant.agent().is_none() && !self.local {
             return Err(Refusal::AgentKeyMissing);
         }
-        if route.purpose() == Purpose::Hello {
-            return Ok(Response::new(ReplyBody::fixed("")));
+        if route.purpose() == Purpose::ConnectivityProbe {
+            return Ok(Response::new(ResponseBody::fixed("")));
         }
-        let until = Instant::now() + LONGEST_WAIT;
-        let limits = **self.parts.limits.load();
-        let body = replay_body::keep(TimeoutBody::new(body, limits.idle_time), limits)?;
-        let checked = Checked { id, grant, route, stripped, method: head.method, body, handshake };
-        let bearer = account.bearer(until).await.map_err(Refusal::Token)?;
-        let open = self.parts.metrics.count_open_stream();
-        let mut answer = self.send(&checked, &bearer).await?;
-        if answer.response.status() == StatusCode::UNAUTHORIZED {
-            // Boxed, for it is rare and would make every request's future larger.
-            answer = Box::pin(self.repair(answer, &checked, &bearer, until)).await?;
+        let deadline = Instant::now() + LONGEST_WAIT;
+        let body = ReplayBody::new(body, **self.services.limits.load())?;
+        let checked = CheckedRequest { id, grant, route, stripped, method: head.method, body, handshake };
+        let bearer = account.bearer(deadline).await.map_err(Refusal::Token)?;
+        let open = self.services.metrics.count_open_stream();
+        let mut received = self.send(&checked, &bearer).await?;
+        if received.response.status() == StatusCode::UNAUTHORIZED {
+            // Boxed: it is rare, and would make the future of every request larger.
+            received = Box::pin(self.retry_with_newer_token(received, &checked, &bearer, deadline)).await?;
         }
-        let idle = self.parts.upstream.idle_timeout();
-        let Answer { response, scrub } = answer;
-        let spending = account.answered(response.headers());
-        match checked.handshake {
+        let idle_timeout = self.services.upstream.idle_timeout();
+        let UpstreamResponse { response, scrub } = received;
+        let usage = account.answered(response.headers());
+        let CheckedRequest { grant, handshake, .. } = checked;
+        match handshake {
             Some(handshake) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 let account = account.name().clone();
-                let tunnel = Tunnel { id, account, grant: checked.grant, scrub, spending, idle, open };
-                Ok(handshake.complete(response, tunnel))
+                let relay = WebSocketRelay { id, account, grant, scrub, usage, idle_timeout, open };
+                Ok(websocket_relay::start(handshake, response, relay))
             }
             Some(_) if response.status() == StatusCode::UNAUTHORIZED => Err(Refusal::NoWebSocket),
-            _ => Ok(response.map(|body| ReplyBody::streaming(body, idle, checked.grant, scrub, spending, open))),
+            _ => Ok(response.map(|body| ResponseBody::streaming(body, idle_timeout, grant, scrub, usage, open))),
         }
     }
 
     /// One attempt.
-    async fn send(&self, checked: &Checked, bearer: &Bearer) -> Result<Answer, Refusal> {
-        let Checked { id, grant, route, stripped, method, body, handshake } = checked;
-        // The token is good, the request cannot be sent again: the agent can.
-        let again = Unusable::Unavailable { retry_after: Duration::from_secs(1) };
-        let attempt = body.attempt().ok_or(Refusal::Token(again))?;
+    async fn send(&self, checked: &CheckedRequest, bearer: &Bearer) -> Result<UpstreamResponse, Refusal> {
+        let CheckedRequest { id, grant, route, stripped, method, body, handshake } = checked;
+        // The token is good, but the body was not kept: the agent can retry.
+        let retry = Unusable::Unavailable { retry_after: Duration::from_secs(1) };
+        let attempt = body.attempt().ok_or(Refusal::Token(retry))?;
         let outgoing = attach::attach(grant, route, stripped, bearer, method.clone(), attempt, handshake.as_ref())?;
-        let mut scrub = Scrub::new(*id, bearer, route.account().name(), &self.parts.metrics);
-        let sent = forward::forward(*id, &self.parts.upstream, outgoing, &mut scrub).await;
+        let mut scrub = ResponseScrub::new(*id, bearer, route.account().name(), &self.services.metrics);
+        let sent = forward::forward(*id, &self.services.upstream, outgoing, &mut scrub).await;
         let response = sent.map_err(|refusal| body.too_large().unwrap_or(refusal))?;
-        Ok(Answer { response, scrub })
+        Ok(UpstreamResponse { response, scrub })
     }
 
-    /// The upstream refused the token before its time (RFC 6750 §3.1): with a newer one, the same request once more. Without
-    /// one the refusal is the answer.
-    async fn repair(
+    /// The upstream refused the token before it expired (RFC 6750 §3.1): sends the request once more with a newer token. Without
+    /// one, returns the upstream's 401.
+    async fn retry_with_newer_token(
         &self,
-        refused: Answer,
-        checked: &Checked,
+        refused: UpstreamResponse,
+        checked: &CheckedRequest,
         bearer: &Bearer,
-        until: Instant,
-    ) -> Result<Answer, Refusal> {
-        let account = checked.route.account();
-        let Some(newer) = account.successor(bearer, until).await else {
-            self.parts.metrics.record_repair(account.name(), "no_newer_token");
-            return Ok(Answer { response: refusal::final_refusal(refused.response), ..refused });
+        deadline: Instant,
+    ) -> Result<UpstreamResponse, Refusal> {
+        let (account, metrics) = (checked.route.account(), &self.services.metrics);
+        let Some(newer) = account.successor(bearer, deadline).await else {
+            metrics.record_repair(account.name(), "no_newer_token");
+            return Ok(UpstreamResponse { response: without_retry(refused.response), ..refused });
         };
         drop(refused);
-        let answer = self.send(checked, &newer).await;
-        self.parts.metrics.record_repair(account.name(), if answer.is_ok() { "sent_again" } else { "failed" });
-        answer
+        let received = self.send(checked, &newer).await;
+        metrics.record_repair(account.name(), if received.is_ok() { "sent_again" } else { "failed" });
+        received
     }
 }
 
 impl tower::Service<Request<Incoming>> for Proxy {
-    type Response = Response<ReplyBody>;
+    type Response = Response<ResponseBody>;
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
 

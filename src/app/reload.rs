@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use super::endpoints::Endpoints;
 use super::listeners::{BindError, BoundListeners};
-use super::{Running, account_settings, proxy_limits};
+use super::{Running, account_settings, body_limits};
 use crate::account;
 use crate::config::{self, Config, Env, Faults};
 use crate::proxy;
@@ -115,7 +115,7 @@ impl Running {
         let removed: Vec<_> = removed.map(|account| account.name.clone()).collect();
         // Keys before accounts: a key that lost an account must not be able to use one that is added under the same name.
         reload.proxy.agents.replace(config.agent_keys.clone());
-        reload.proxy.limits.store(Arc::new(proxy_limits(&config)));
+        reload.proxy.limits.store(Arc::new(body_limits(&config)));
         reload.endpoints.replace(&config, &bound);
         let served = config.accounts.iter().map(account_settings).collect();
         accounts.serve(served, &reload.shared, account_tasks, shutdown_signal);

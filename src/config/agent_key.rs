@@ -12,7 +12,7 @@ use super::diagnostics::Scope;
 use super::env::Env;
 use super::{raw, value};
 use crate::name::{AccountName, AgentName, GRAMMAR};
-use crate::proxy::agent::{AgentKey, Limits};
+use crate::proxy::agent::{AgentKey, AgentLimits};
 
 /// `None` only after a fault was told.
 pub(super) fn agent_key(
@@ -59,7 +59,7 @@ pub(super) fn agent_key(
         sha256,
         key_file,
         accounts: accounts?,
-        limits: Limits {
+        limits: AgentLimits {
             requests_per_minute: limits.requests_per_minute,
             concurrent: limits.concurrent,
             tokens_per_day: limits.tokens_per_day,

@@ -327,7 +327,7 @@ fn upstream(raw: raw::Upstream, here: &Scope, env: &Env) -> Option<upstream::Set
 
 /// Limits of clients, the largest body, and how much of one is kept.
 fn limits(raw: raw::Intake, here: &Scope) -> (Option<server::Limits>, u64, Option<usize>) {
-    let (default, of_proxy) = (server::Limits::default(), proxy::Limits::default());
+    let (default, of_proxy) = (server::Limits::default(), proxy::BodyLimits::default());
     let size = |raw: Option<u32>, default: usize| raw.map_or(default, |size| usize::try_from(size).unwrap_or(default));
     let at_most = |key: &str, value: usize, most: usize| {
         if value > most {

@@ -260,6 +260,7 @@ fn api(raw: raw::Api, here: &Scope) -> Option<Api> {
         errors: match raw.errors {
             None | Some(raw::Errors::Openai) => ErrorShape::OpenAi,
             Some(raw::Errors::Anthropic) => ErrorShape::Anthropic,
+            Some(raw::Errors::Google) => ErrorShape::Google,
         },
         quota_headers: quota?,
     })

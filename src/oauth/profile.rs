@@ -284,6 +284,8 @@ pub enum ErrorShape {
     Anthropic,
     /// `{"error":{"message":…,"type":…,"code":…,"param":null}}`
     OpenAi,
+    /// `{"error":{"code":…,"message":…,"status":…}}`
+    Google,
 }
 
 impl PathPattern {

@@ -1,8 +1,8 @@
-//! Who is asking: browsers are refused, agents are known by their key, and each may use what it was granted.
+//! Authenticates agents by their keys, authorizes them for accounts and enforces their limits; refuses browsers.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -14,6 +14,7 @@ use subtle::ConstantTimeEq as _;
 use super::refusal::Refusal;
 use super::strip::Stripped;
 use crate::clock::{Clock, Tick};
+use crate::lock::lock;
 use crate::name::{AccountName, AgentName};
 
 /// An agent's key, as a digest: the key itself is never kept.
@@ -23,68 +24,70 @@ pub struct AgentKey {
     pub name: AgentName,
     /// SHA-256 of the key.
     pub sha256: [u8; 32],
-    /// Where the key was read from, to tell a person what to put into the agent's environment.
+    /// The file that the key was read from, for the snippets that configure a client.
     pub key_file: Option<PathBuf>,
     /// The accounts it may use.
     pub accounts: Vec<AccountName>,
-    /// How much it may use them.
-    pub limits: Limits,
+    /// Its limits.
+    pub limits: AgentLimits,
 }
 
-/// Limits of one agent; absent means none.
+/// Limits of one agent; `None` is unlimited.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Limits {
-    /// Requests started in any minute.
+pub struct AgentLimits {
+    /// Requests started within any minute.
     pub requests_per_minute: Option<u32>,
-    /// Requests and streams under way at once.
+    /// Concurrent requests and streams.
     pub concurrent: Option<u32>,
-    /// Tokens of the model (in and out) in a calendar day, UTC.
+    /// Tokens of the model (input and output) per calendar day, UTC.
     pub tokens_per_day: Option<u64>,
 }
 
-/// All agents that may ask.
+/// All agents that have a key.
 pub struct Agents {
-    known: ArcSwap<Vec<Known>>,
+    registered: ArcSwap<Vec<Registered>>,
     clock: Clock,
 }
 
-/// Leave to use one account, held until the answer's last byte: made by [`Agents::authorize`] alone.
+/// Permission to use one account, held until the last byte of the response; made by [`Agents::authorize`] alone.
 ///
 /// ```
-/// fn needs(_: &pixy::proxy::agent::Grant) {}
+/// fn needs(_: &pixy::proxy::agent::AgentGrant) {}
 /// ```
 ///
-/// Nobody else can make one:
+/// No other code can make one:
 ///
 /// ```compile_fail
-/// fn needs(_: &pixy::proxy::agent::Grant) {}
-/// needs(&pixy::proxy::agent::Grant { agent: None, usage: None, counts_tokens: false });
+/// fn needs(_: &pixy::proxy::agent::AgentGrant) {}
+/// needs(&pixy::proxy::agent::AgentGrant { agent: None, usage: None, counts_tokens: false });
 /// ```
-pub struct Grant {
+pub struct AgentGrant {
     agent: Option<AgentName>,
-    usage: Option<Arc<Mutex<Usage>>>,
+    usage: Option<Arc<Mutex<AgentUsage>>>,
     counts_tokens: bool,
 }
 
-struct Known {
+struct Registered {
     key: AgentKey,
-    usage: Arc<Mutex<Usage>>,
+    usage: Arc<Mutex<AgentUsage>>,
 }
 
+/// What an agent has used of its limits.
 #[derive(Default)]
-struct Usage {
-    under_way: u32,
+struct AgentUsage {
+    /// Requests and streams in progress.
+    in_progress: u32,
     /// When the requests of the last minute were started.
     started: VecDeque<Tick>,
-    /// The day (since 1970, UTC) that `tokens` counts.
+    /// The day (since 1970, UTC) of `tokens`.
     day: i64,
     tokens: u64,
 }
 
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// A page in a browser says where it comes from (Fetch standard): nothing else sends `Origin` or `Sec-Fetch-Site`. Node's
-/// fetch sends `Sec-Fetch-Mode`, which is therefore no sign.
+/// Refuses what a browser sends on behalf of a page: nothing else sends `Origin` or `Sec-Fetch-Site` (Fetch standard). Node's
+/// fetch sends `Sec-Fetch-Mode`, which is therefore no evidence.
 pub fn refuse_browser(headers: &HeaderMap) -> Result<(), Refusal> {
     static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
     if headers.contains_key(ORIGIN) || headers.contains_key(&SEC_FETCH_SITE) {
@@ -94,52 +97,53 @@ pub fn refuse_browser(headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 impl Agents {
-    /// With no keys, every local program is an agent; `app` sees to it that this happens on local addresses alone.
+    /// With no keys, every local program is an agent; `app` ensures that this is so on local addresses alone.
     pub fn new(keys: Vec<AgentKey>, clock: Clock) -> Self {
-        let known = keys.into_iter().map(|key| Known { key, usage: Arc::default() }).collect();
-        Self { known: ArcSwap::from_pointee(known), clock }
+        let registered = keys.into_iter().map(|key| Registered { key, usage: Arc::default() }).collect();
+        Self { registered: ArcSwap::from_pointee(registered), clock }
     }
 
-    /// Knows these from now on, and no others. What an agent of the same name has used up stays used up, and what it was
-    /// granted before goes on to its end.
+    /// Replaces all agents. An agent of the same name keeps its usage; grants in use remain valid to their end.
     pub fn replace(&self, keys: Vec<AgentKey>) {
-        let before = self.known.load();
-        let usage = |name: &AgentName| before.iter().find(|known| known.key.name == *name).map(|known| &known.usage);
-        let known = keys.into_iter().map(|key| Known { usage: usage(&key.name).cloned().unwrap_or_default(), key });
-        self.known.store(Arc::new(known.collect()));
+        let before = self.registered.load();
+        let usage = |name: &AgentName| before.iter().find(|agent| agent.key.name == *name).map(|agent| &agent.usage);
+        let registered =
+            keys.into_iter().map(|key| Registered { usage: usage(&key.name).cloned().unwrap_or_default(), key });
+        self.registered.store(Arc::new(registered.collect()));
     }
 
-    /// Whether what the agent presented lets it use the account now.
-    pub fn authorize(&self, stripped: &Stripped, account: &AccountName) -> Result<Grant, Refusal> {
-        let known = self.known.load();
-        if known.is_empty() {
-            return Ok(Grant { agent: None, usage: None, counts_tokens: false });
+    /// Authenticates the agent by the presented keys, and grants it the account if its accounts and limits allow.
+    pub fn authorize(&self, stripped: &Stripped, account: &AccountName) -> Result<AgentGrant, Refusal> {
+        let registered = self.registered.load();
+        if registered.is_empty() {
+            return Ok(AgentGrant { agent: None, usage: None, counts_tokens: false });
         }
         if stripped.presented().is_empty() {
             return Err(Refusal::AgentKeyMissing);
         }
-        let known = stripped
+        let agent = stripped
             .presented()
             .iter()
-            .find_map(|key| holder_of(&known, key.expose()))
+            .find_map(|key| holder_of(&registered, key.expose()))
             .ok_or(Refusal::AgentKeyWrong)?;
-        if !known.key.accounts.contains(account) {
-            return Err(Refusal::AccountNotGranted(known.key.name.clone()));
+        if !agent.key.accounts.contains(account) {
+            return Err(Refusal::AccountNotGranted(agent.key.name.clone()));
         }
-        self.admit(known)
+        self.admit(agent)
     }
 
-    fn admit(&self, known: &Known) -> Result<Grant, Refusal> {
-        let limits = known.key.limits;
+    /// Checks the limits and counts the request.
+    fn admit(&self, agent: &Registered) -> Result<AgentGrant, Refusal> {
+        let limits = agent.key.limits;
         let now = self.clock.tick();
-        let mut usage = lock(&known.usage);
+        let mut usage = lock(&agent.usage);
         let reached = |what, retry_after| Err(Refusal::LimitReached { what, retry_after });
-        if limits.concurrent.is_some_and(|most| usage.under_way >= most) {
+        if limits.concurrent.is_some_and(|most| usage.in_progress >= most) {
             return reached("requests at once", Duration::from_secs(1));
         }
         if let Some(most) = limits.tokens_per_day {
             let seconds = self.clock.wall().as_seconds();
-            usage.turn_to(seconds.div_euclid(86_400));
+            usage.begin_day(seconds.div_euclid(86_400));
             if usage.tokens >= most {
                 let left = 86_400 - seconds.rem_euclid(86_400);
                 return reached("tokens a day", Duration::from_secs(left.unsigned_abs()));
@@ -155,26 +159,26 @@ impl Agents {
             }
             usage.started.push_back(now);
         }
-        usage.under_way += 1;
-        Ok(Grant {
-            agent: Some(known.key.name.clone()),
-            usage: Some(Arc::clone(&known.usage)),
+        usage.in_progress += 1;
+        Ok(AgentGrant {
+            agent: Some(agent.key.name.clone()),
+            usage: Some(Arc::clone(&agent.usage)),
             counts_tokens: limits.tokens_per_day.is_some(),
         })
     }
 }
 
-/// Compares with every key, so that the time taken tells nothing of which one matched.
-fn holder_of<'a>(all: &'a [Known], presented: &str) -> Option<&'a Known> {
+/// Compares with every key in constant time, so that the duration does not reveal which one matched.
+fn holder_of<'a>(all: &'a [Registered], presented: &str) -> Option<&'a Registered> {
     let digest = Sha256::digest(presented);
-    all.iter().fold(None, |found, known| {
-        let same: bool = digest.as_slice().ct_eq(&known.key.sha256).into();
-        if same { Some(known) } else { found }
+    all.iter().fold(None, |found, agent| {
+        let same: bool = digest.as_slice().ct_eq(&agent.key.sha256).into();
+        if same { Some(agent) } else { found }
     })
 }
 
-impl Grant {
-    /// The agent's name, where agents have keys.
+impl AgentGrant {
+    /// The agent's name; `None` where agents need no keys.
     pub fn agent(&self) -> Option<&AgentName> {
         self.agent.as_ref()
     }
@@ -188,25 +192,20 @@ impl Grant {
     }
 }
 
-impl Drop for Grant {
+impl Drop for AgentGrant {
     fn drop(&mut self) {
         if let Some(usage) = &self.usage {
             let mut usage = lock(usage);
-            usage.under_way = usage.under_way.saturating_sub(1);
+            usage.in_progress = usage.in_progress.saturating_sub(1);
         }
     }
 }
 
-impl Usage {
-    fn turn_to(&mut self, day: i64) {
+impl AgentUsage {
+    fn begin_day(&mut self, day: i64) {
         if self.day != day {
             self.day = day;
             self.tokens = 0;
         }
     }
-}
-
-/// A panic elsewhere leaves numbers that are still numbers.
-fn lock(usage: &Mutex<Usage>) -> MutexGuard<'_, Usage> {
-    usage.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! The only place where a token becomes a header.
+//! Attaches the token: the only place where it becomes a header.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,20 +6,20 @@ use std::time::Duration;
 use http::header::ACCEPT_ENCODING;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 
-use super::agent::Grant;
+use super::agent::AgentGrant;
 use super::refusal::Refusal;
 use super::route::Route;
 use super::strip::Stripped;
-use super::upgrade::Handshake;
+use super::websocket_handshake::Handshake;
 use crate::account::{Bearer, Unusable};
 use crate::oauth::profile::{Api, Attach};
 use crate::upstream::Body;
 
-/// A request that passed every check and carries exactly one credential, ours. Made by [`attach`] alone, and the only thing
-/// that `forward` sends.
+/// A request that passed every check and carries exactly one credential, the account's. Made by [`attach`] alone, and the only
+/// type that `forward` sends.
 pub struct Outgoing {
     request: Request<Body>,
-    asks_for_socket: bool,
+    is_websocket: bool,
 }
 
 impl Outgoing {
@@ -28,18 +28,17 @@ impl Outgoing {
         self.request
     }
 
-    /// It asks for a WebSocket.
-    pub(super) fn asks_for_socket(&self) -> bool {
-        self.asks_for_socket
+    /// It opens a WebSocket.
+    pub(super) fn is_websocket(&self) -> bool {
+        self.is_websocket
     }
 }
 
-/// Builds the request to the upstream from what was granted, checked and stripped.
+/// Builds the request to the upstream.
 ///
-/// Asking for a [`Grant`], a [`Route`] and a [`Stripped`], each made only by its own check, is what makes a forgotten check a
-/// compile error.
+/// [`AgentGrant`], [`Route`] and [`Stripped`] are each made by their own check alone, so that a forgotten check is a compile error.
 pub fn attach(
-    _grant: &Grant,
+    _grant: &AgentGrant,
     route: &Route,
     stripped: &Stripped,
     bearer: &Bearer,
@@ -48,7 +47,7 @@ pub fn attach(
     handshake: Option<&Handshake>,
 ) -> Result<Outgoing, Refusal> {
     if !Arc::ptr_eq(bearer.profile(), route.profile()) {
-        // The configuration has changed since the request was checked: its token may be for another place.
+        // The configuration has changed since the request was checked: the token may belong to another upstream.
         return Err(Refusal::Token(Unusable::Unavailable { retry_after: Duration::from_secs(1) }));
     }
     let api = &route.profile().api;
@@ -56,14 +55,14 @@ pub fn attach(
     *request.method_mut() = method;
     *request.uri_mut() = target(api, route.path(), stripped.query())?;
     *request.headers_mut() = headers(api, stripped.headers(), bearer)?;
-    // What is compressed can be neither scrubbed nor counted. Measured on 200 KiB: gzip makes 60 KiB of a JSON answer, 27 KiB of
-    // events that are flushed one by one, and decoding costs 0.1 to 0.6 ms. A model writes that in minutes, so the bytes do not
-    // matter; a decoder would bring bombs (which need a limit on answers) and a second place where bytes wait.
+    // A compressed response can be neither scrubbed nor counted. Measured on 200 KiB: gzip makes 60 KiB of a JSON response, 27 KiB
+    // of events that are flushed one by one, and decoding costs 0.1 to 0.6 ms. A model writes that in minutes, so the bytes do not
+    // matter; a decoder would be open to decompression bombs (which need a limit on responses) and be a second buffer.
     request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     if let Some(handshake) = handshake {
         handshake.apply(request.headers_mut());
     }
-    Ok(Outgoing { request, asks_for_socket: handshake.is_some() })
+    Ok(Outgoing { request, is_websocket: handshake.is_some() })
 }
 
 fn target(api: &Api, path: &str, query: Option<&str>) -> Result<Uri, Refusal> {
@@ -75,7 +74,7 @@ fn target(api: &Api, path: &str, query: Option<&str>) -> Result<Uri, Refusal> {
         target.push('?');
         target.push_str(query);
     }
-    Uri::try_from(target).map_err(|_| Refusal::BadRequest("the request target is not one"))
+    Uri::try_from(target).map_err(|_| Refusal::BadRequest("the request target is not a valid URI"))
 }
 
 fn headers(api: &Api, passing: &[(HeaderName, HeaderValue)], bearer: &Bearer) -> Result<HeaderMap, Refusal> {
@@ -93,7 +92,7 @@ fn headers(api: &Api, passing: &[(HeaderName, HeaderValue)], bearer: &Bearer) ->
         headers.insert(name.clone(), value.clone());
     }
     for (name, _) in &api.headers.claims {
-        // Ours or none: an agent must not say whose account it is.
+        // Set by Pixy or absent: an agent must not choose the provider's account.
         headers.remove(name);
     }
     for (name, value) in bearer.claim_headers() {
@@ -112,13 +111,13 @@ fn credential(attach: &Attach, bearer: &Bearer) -> Result<(HeaderName, HeaderVal
         Some(scheme) => HeaderValue::try_from([scheme, " ", token].concat()),
         None => HeaderValue::from_str(token),
     };
-    // A token with other bytes is refused when it arrives, so this is not reached; if it were, nothing is sent.
+    // Tokens with other bytes are refused when they are received, so this is unreachable; were it reached, nothing is sent.
     let mut value = value.map_err(|_| Refusal::UpstreamUnreachable)?;
-    value.set_sensitive(true); // kept out of Debug, and out of HPACK's tables
+    value.set_sensitive(true); // hidden from Debug and from HPACK's tables
     Ok((attach.header.clone(), value))
 }
 
-/// Adds members to a comma list that the agent may have sent, each once, the agent's first.
+/// Appends `members` to a comma list that the agent may have sent, each once.
 fn merge(headers: &mut HeaderMap, name: &HeaderName, members: &[String]) {
     let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     let sent = values.flat_map(|value| value.split(',')).map(str::trim).filter(|member| !member.is_empty());
@@ -139,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_merged_list_holds_each_member_once() {
-        // nanocoai/nanoclaw PR#2204: the oauth beta was forgotten
+        // nanocoai/nanoclaw PR#2204: the oauth beta was missing
         let name = HeaderName::from_static("anthropic-beta");
         let ours = ["oauth-2025-04-20".to_owned()];
         for (sent, expected) in [

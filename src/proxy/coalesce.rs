@@ -1,99 +1,99 @@
-//! Pieces of a stream that are there at the same time leave together: one write instead of one for each.
+//! Coalesces pieces of a stream that are ready at the same time: one write instead of one per piece.
 //!
-//! hyper hands a body on piece by piece, so a burst of events that came in one packet would leave in as many packets as it has
-//! events, each with its own system call. Here whatever is there is asked for before anything leaves. Nothing waits for anything
-//! that is not there yet: no timer and no read lies between a lone piece and its way out.
+//! hyper yields a body piece by piece, so a burst of events that arrived in one packet would leave in as many packets as it has
+//! events, each with its own system call. Here the body is polled for all that is ready before anything is written. A piece
+//! never waits for data that has not arrived: no timer and no read delays it.
 //!
-//! Over HTTP/1 asking is enough (`upstream::Incoming::comes_at_once`). Over HTTP/2 the connection has a task of its own, which
-//! must have its turn before it can have made the next piece: when nothing more is ready, the other tasks that are ready run
-//! first, and then another look decides. But a piece that comes after a silence is most likely alone: it leaves at once, without
-//! another look.
+//! Over HTTP/1 polling is enough (`upstream::Incoming::is_ready_when_polled`). Over HTTP/2 the connection's own task must run
+//! before the next piece can be ready: on `Pending` the task yields to the other runnable tasks and polls once more. But a piece
+//! after a pause is most likely alone: it is written at once, without a second poll.
 
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use tokio::time::{Duration, Instant};
 
-/// What was gathered so far.
+/// The pieces coalesced so far.
 pub struct Coalesced<E> {
-    /// A piece that is alone leaves as it came, uncopied.
+    /// A lone piece is forwarded without a copy.
     first: Bytes,
     more: BytesMut,
-    looks: u8,
-    most_looks: u8,
-    /// When the last of it left.
-    left: Option<Instant>,
+    yields: u8,
+    max_yields: u8,
+    /// When the last piece was returned.
+    returned_at: Option<Instant>,
     end: End<E>,
 }
 
-/// What came after the last piece, and is still to be told.
+/// The end of the stream, to be returned after the last piece.
 enum End<E> {
-    None,
+    NotReached,
     Clean,
-    /// Told one look later: with an error hyper drops what it has not written, and that may be what came just before.
-    Breaks(E),
-    Broken(E),
+    /// Returned after one more yield: on an error hyper drops what it has not written, which may be the last piece.
+    DelayedError(E),
+    Error(E),
 }
 
 /// The next piece of a stream, and whether it is known to be the last.
-pub type Piece = (Bytes, bool);
+pub type StreamPiece = (Bytes, bool);
 
-/// So much is worth a write of its own.
-const ENOUGH: usize = 16 * 1024;
+/// In bytes: enough for a write of its own.
+const WRITE_SIZE: usize = 16 * 1024;
 
-/// How often it is looked again before what was gathered leaves, where other tasks must run before. hyper asks a body twice each
-/// time that its own task runs, hence two.
-const LOOKS: u8 = 2;
+/// Yields before coalesced pieces are returned, where other tasks must run first. hyper polls a body twice each time that its own
+/// task runs, hence two.
+const YIELDS: u8 = 2;
 
-/// What comes sooner than this after the last that left is part of a burst.
-const SILENCE: Duration = Duration::from_millis(1);
+/// A piece that follows the last one sooner than this is part of a burst.
+const BURST_GAP: Duration = Duration::from_millis(1);
 
 impl<E> Coalesced<E> {
-    /// `at_once`: what is there comes when it is asked for, without another task having run before.
-    pub fn new(at_once: bool) -> Self {
-        let most_looks = if at_once { 0 } else { LOOKS };
-        Self { first: Bytes::new(), more: BytesMut::new(), looks: 0, most_looks, left: None, end: End::None }
+    /// `ready_when_polled`: a poll returns all that has arrived, without another task having to run.
+    pub fn new(ready_when_polled: bool) -> Self {
+        let max_yields = if ready_when_polled { 0 } else { YIELDS };
+        let (first, more) = (Bytes::new(), BytesMut::new());
+        Self { first, more, yields: 0, max_yields, returned_at: None, end: End::NotReached }
     }
 
-    /// So many bytes are here and have not left.
+    /// Bytes received and not yet returned.
     pub fn len(&self) -> usize {
         self.first.len() + self.more.len()
     }
 
-    /// What there is, as one piece.
+    /// Polls `next` for all that is ready and returns it as one piece.
     pub fn poll(
         &mut self,
         context: &mut Context<'_>,
-        mut next: impl FnMut(&mut Context<'_>) -> Poll<Option<Result<Piece, E>>>,
+        mut next: impl FnMut(&mut Context<'_>) -> Poll<Option<Result<StreamPiece, E>>>,
     ) -> Poll<Option<Result<Bytes, E>>> {
-        match std::mem::replace(&mut self.end, End::None) {
-            End::None => {}
+        match std::mem::replace(&mut self.end, End::NotReached) {
+            End::NotReached => {}
             End::Clean => return Poll::Ready(None),
-            End::Breaks(error) => {
-                self.end = End::Broken(error);
+            End::DelayedError(error) => {
+                self.end = End::Error(error);
                 context.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            End::Broken(error) => return Poll::Ready(Some(Err(error))),
+            End::Error(error) => return Poll::Ready(Some(Err(error))),
         }
         loop {
             match next(context) {
                 Poll::Ready(Some(Ok((piece, last)))) => {
-                    self.looks = if self.len() == 0 && self.was_silent() { self.most_looks } else { 0 };
+                    self.yields = if self.len() == 0 && self.is_after_pause() { self.max_yields } else { 0 };
                     self.add(piece);
-                    if last || self.len() >= ENOUGH {
+                    if last || self.len() >= WRITE_SIZE {
                         return Poll::Ready(Some(Ok(self.take())));
                     }
                 }
                 Poll::Ready(Some(Err(error))) if self.len() == 0 => return Poll::Ready(Some(Err(error))),
                 Poll::Ready(None) if self.len() == 0 => return Poll::Ready(None),
                 Poll::Ready(end) => {
-                    self.end = end.and_then(Result::err).map_or(End::Clean, End::Breaks);
+                    self.end = end.and_then(Result::err).map_or(End::Clean, End::DelayedError);
                     return Poll::Ready(Some(Ok(self.take())));
                 }
                 Poll::Pending if self.len() == 0 => return Poll::Pending,
-                Poll::Pending if self.looks < self.most_looks => {
-                    self.looks += 1;
+                Poll::Pending if self.yields < self.max_yields => {
+                    self.yields += 1;
                     context.waker().wake_by_ref();
                     return Poll::Pending;
                 }
@@ -102,8 +102,8 @@ impl<E> Coalesced<E> {
         }
     }
 
-    fn was_silent(&self) -> bool {
-        self.left.is_none_or(|left| left.elapsed() > SILENCE)
+    fn is_after_pause(&self) -> bool {
+        self.returned_at.is_none_or(|at| at.elapsed() > BURST_GAP)
     }
 
     fn add(&mut self, piece: Bytes) {
@@ -111,7 +111,7 @@ impl<E> Coalesced<E> {
             self.first = piece;
         } else {
             if self.more.is_empty() {
-                self.more.reserve(ENOUGH.min(8 * (self.first.len() + piece.len())));
+                self.more.reserve(WRITE_SIZE.min(8 * (self.first.len() + piece.len())));
                 self.more.extend_from_slice(&std::mem::take(&mut self.first));
             }
             self.more.extend_from_slice(&piece);
@@ -119,7 +119,7 @@ impl<E> Coalesced<E> {
     }
 
     fn take(&mut self) -> Bytes {
-        self.left = Some(Instant::now());
+        self.returned_at = Some(Instant::now());
         if self.more.is_empty() { std::mem::take(&mut self.first) } else { std::mem::take(&mut self.more).freeze() }
     }
 }
@@ -133,111 +133,114 @@ mod tests {
 
     use super::*;
 
-    /// What a stream gives when it is asked: pieces, or nothing yet.
-    enum Gives {
+    /// What a poll of the stream returns.
+    enum Polled {
         Piece(&'static str),
         Last(&'static str),
-        Nothing,
-        Broken,
+        NotReady,
+        Error,
         End,
     }
-    use Gives::{Broken, End, Last, Nothing, Piece};
+    use Polled::{End, Error, Last, NotReady, Piece};
 
     #[derive(Default)]
-    struct Wakes(AtomicUsize);
+    struct WakeCount(AtomicUsize);
 
-    impl Wake for Wakes {
+    impl Wake for WakeCount {
         fn wake(self: Arc<Self>) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// What leaves in the middle of a burst.
-    fn leaves(stream: impl IntoIterator<Item = Gives>) -> Vec<String> {
-        let mut gather = Coalesced::new(false);
-        gather.left = Some(Instant::now());
-        leaves_from(gather, stream)
+    /// The pieces that are returned in the middle of a burst.
+    fn written(stream: impl IntoIterator<Item = Polled>) -> Vec<String> {
+        let mut coalesced = Coalesced::new(false);
+        coalesced.returned_at = Some(Instant::now());
+        written_by(coalesced, stream)
     }
 
-    /// What leaves, looked at again for as long as a look was asked for; "-" where there is nothing for now.
-    fn leaves_from(mut gather: Coalesced<&'static str>, stream: impl IntoIterator<Item = Gives>) -> Vec<String> {
+    /// The pieces that are returned; "-" where a poll is pending and has not woken its task.
+    fn written_by(mut coalesced: Coalesced<&'static str>, stream: impl IntoIterator<Item = Polled>) -> Vec<String> {
         let mut stream: VecDeque<_> = stream.into_iter().collect();
-        let count = Arc::new(Wakes::default());
+        let count = Arc::new(WakeCount::default());
         let waker = Arc::clone(&count).into();
         let mut context = Context::from_waker(&waker);
-        let mut left = Vec::new();
+        let mut written = Vec::new();
         let mut seen = 0;
         loop {
-            let polled = gather.poll(&mut context, |_| match stream.pop_front() {
+            let polled = coalesced.poll(&mut context, |_| match stream.pop_front() {
                 Some(Piece(text)) => Poll::Ready(Some(Ok((Bytes::from_static(text.as_bytes()), false)))),
                 Some(Last(text)) => Poll::Ready(Some(Ok((Bytes::from_static(text.as_bytes()), true)))),
-                Some(Broken) => Poll::Ready(Some(Err("broken"))),
+                Some(Error) => Poll::Ready(Some(Err("broken"))),
                 Some(End) => Poll::Ready(None),
-                Some(Nothing) | None => Poll::Pending,
+                Some(NotReady) | None => Poll::Pending,
             });
             match polled {
-                Poll::Ready(Some(Ok(piece))) => left.push(String::from_utf8(piece.to_vec()).unwrap()),
-                Poll::Ready(Some(Err(error))) => left.push(format!("({error})")),
-                Poll::Ready(None) => left.push("(end)".to_owned()),
+                Poll::Ready(Some(Ok(piece))) => written.push(String::from_utf8(piece.to_vec()).unwrap()),
+                Poll::Ready(Some(Err(error))) => written.push(format!("({error})")),
+                Poll::Ready(None) => written.push("(end)".to_owned()),
                 Poll::Pending => {
                     let woken = count.0.load(Ordering::Relaxed);
                     if woken == seen {
-                        left.push("-".to_owned());
+                        written.push("-".to_owned());
                     }
                     seen = woken;
                 }
             }
-            if stream.is_empty() && left.last().is_some_and(|last| last == "-" || last.starts_with('(')) {
-                return left;
+            if stream.is_empty() && written.last().is_some_and(|last| last == "-" || last.starts_with('(')) {
+                return written;
             }
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_ready_leaves_together_also_when_the_reader_needs_a_turn_for_each() {
-        assert_eq!(leaves([Piece("a"), Piece("b"), Piece("c")]), ["abc", "-"]);
-        assert_eq!(leaves([Piece("a"), Nothing, Nothing, Piece("b"), Nothing, Piece("c"), Nothing]), ["abc", "-"]);
+    async fn pieces_that_become_ready_after_a_yield_are_coalesced() {
+        assert_eq!(written([Piece("a"), Piece("b"), Piece("c")]), ["abc", "-"]);
+        assert_eq!(written([Piece("a"), NotReady, NotReady, Piece("b"), NotReady, Piece("c"), NotReady]), ["abc", "-"]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_lone_piece_of_a_burst_leaves_after_two_looks_and_wakes_nobody_later() {
-        assert_eq!(leaves([Piece("a"), Nothing, Nothing, Nothing, Nothing]), ["a", "-"]);
-        assert_eq!(leaves([Nothing]), ["-"]);
+    async fn a_lone_piece_of_a_burst_is_written_after_two_yields() {
+        assert_eq!(written([Piece("a"), NotReady, NotReady, NotReady, NotReady]), ["a", "-"]);
+        assert_eq!(written([NotReady]), ["-"]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn after_a_silence_a_lone_piece_leaves_without_another_look() {
+    async fn a_lone_piece_after_a_pause_is_written_without_a_yield() {
         let first = || {
-            leaves_from(Coalesced::new(false), [Piece("a"), Nothing, Piece("b"), Nothing, Piece("c"), Nothing, Nothing])
+            written_by(
+                Coalesced::new(false),
+                [Piece("a"), NotReady, Piece("b"), NotReady, Piece("c"), NotReady, NotReady],
+            )
         };
-        assert_eq!(first(), ["a", "bc", "-"], "b comes at once: a burst has begun");
-        let later = || Coalesced { left: Instant::now().checked_sub(2 * SILENCE), ..Coalesced::new(false) };
-        assert_eq!(leaves_from(later(), [Piece("a"), Nothing, Nothing]), ["a", "-"]);
-        assert_eq!(leaves_from(later(), [Piece("a"), Piece("b"), Nothing, Piece("c")]), ["abc", "-"]);
+        assert_eq!(first(), ["a", "bc", "-"], "b follows at once: a burst has begun");
+        let later = || Coalesced { returned_at: Instant::now().checked_sub(2 * BURST_GAP), ..Coalesced::new(false) };
+        assert_eq!(written_by(later(), [Piece("a"), NotReady, NotReady]), ["a", "-"]);
+        assert_eq!(written_by(later(), [Piece("a"), Piece("b"), NotReady, Piece("c")]), ["abc", "-"]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_last_piece_waits_for_no_look() {
-        assert_eq!(leaves([Piece("a"), Last("b"), End]), ["ab", "(end)"]);
+    async fn the_last_piece_is_written_without_a_yield() {
+        assert_eq!(written([Piece("a"), Last("b"), End]), ["ab", "(end)"]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_came_before_the_end_leaves_before_it() {
-        assert_eq!(leaves([Piece("a"), Nothing, Piece("b"), End]), ["ab", "(end)"]);
-        assert_eq!(leaves([Piece("a"), Broken]), ["a", "(broken)"]); // with a look between them, see `End`
-        assert_eq!(leaves([Broken]), ["(broken)"]);
+    async fn pieces_before_the_end_are_written_before_it() {
+        assert_eq!(written([Piece("a"), NotReady, Piece("b"), End]), ["ab", "(end)"]);
+        assert_eq!(written([Piece("a"), Error]), ["a", "(broken)"]); // with a yield between them, see `End`
+        assert_eq!(written([Error]), ["(broken)"]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_long_run_leaves_in_parts_and_a_large_piece_uncopied() {
+    async fn a_long_run_is_split_and_a_large_piece_is_not_copied() {
         let text: &'static str = "x".repeat(1000).leak();
-        let left = leaves((0..40).map(|_| Piece(text)));
-        assert_eq!(left.iter().map(String::len).collect::<Vec<_>>(), [17_000, 17_000, 6000, 1]);
-        let large = Bytes::from(vec![0; ENOUGH]);
-        let mut gather = Coalesced::<()>::new(false);
+        let written = written((0..40).map(|_| Piece(text)));
+        assert_eq!(written.iter().map(String::len).collect::<Vec<_>>(), [17_000, 17_000, 6000, 1]);
+        let large = Bytes::from(vec![0; WRITE_SIZE]);
+        let mut coalesced = Coalesced::<()>::new(false);
         let mut context = Context::from_waker(std::task::Waker::noop());
-        let polled = gather.poll(&mut context, |_| Poll::Ready(Some(Ok((large.clone(), false)))));
-        let Poll::Ready(Some(Ok(piece))) = polled else { panic!("it leaves at once") };
+        let polled = coalesced.poll(&mut context, |_| Poll::Ready(Some(Ok((large.clone(), false)))));
+        let Poll::Ready(Some(Ok(piece))) = polled else { panic!("not written at once") };
         assert_eq!(piece.as_ptr(), large.as_ptr());
     }
 }

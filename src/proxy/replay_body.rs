@@ -1,108 +1,128 @@
-//! A request's body on its way out, kept while it streams so that it can be sent a second time after a 401.
+//! A request's body that is kept while it streams, so that it can be sent a second time after a 401.
 //!
-//! Keeping delays nothing: a piece is handed on as it comes, and what is kept are further references to the same bytes, or
-//! copies where they are few.
+//! Keeping adds no delay: a piece is forwarded as it arrives, and what is kept are further references to the same bytes, or copies
+//! of small pieces.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
-use super::Limits;
 use super::refusal::Refusal;
+use crate::lock::lock;
 use crate::server::TimeoutBody;
 use crate::upstream::{Body, BoxError};
 
-/// A request's body that can be sent again, as far as it was kept.
-pub struct Kept(Arc<Mutex<Shared>>);
+/// Limits of request bodies.
+#[derive(Debug, Clone, Copy)]
+pub struct BodyLimits {
+    /// The longest body, in bytes.
+    pub body_bytes: u64,
+    /// The longest body that is kept for a second attempt after a 401, in bytes; 0: no request is sent twice.
+    pub replay_bytes: usize,
+    /// The longest wait for the next byte of a body.
+    pub idle_time: Duration,
+}
 
-/// What the attempts of one request share; at any time one of them reads.
-struct Shared {
+/// A request's body that can be sent again, as far as it was kept.
+pub struct ReplayBody(Arc<Mutex<ReplayState>>);
+
+/// What the attempts of one request share; one of them reads at any time.
+struct ReplayState {
     incoming: TimeoutBody<Incoming>,
-    /// Everything that came, unless it was given up.
+    /// All pieces so far, unless `discarded`.
     pieces: Vec<Bytes>,
-    /// No more is kept: it was too much, or the answer is there.
-    given_up: bool,
-    passed: u64,
-    limits: Limits,
+    /// Nothing is kept: the body is too long, or a response has arrived.
+    discarded: bool,
+    /// Bytes read so far.
+    read: u64,
+    limits: BodyLimits,
     too_large: bool,
     ended: bool,
-    /// The attempt that may read.
+    /// The attempt that may read, counted from 1.
     attempt: usize,
-    /// It waits for more to come.
+    /// Its task, while it waits for the next piece.
     waiting: Option<Waker>,
 }
 
 /// The body of one attempt.
-struct Attempt {
-    shared: Arc<Mutex<Shared>>,
+struct AttemptBody {
+    state: Arc<Mutex<ReplayState>>,
     number: usize,
-    /// How many pieces of `pieces` it has handed on.
-    handed_on: usize,
-    /// Bytes still to come, if the agent said how many.
-    left: Option<u64>,
+    /// The next index in `pieces`.
+    next: usize,
+    /// Bytes still to come, if the length is known.
+    remaining: Option<u64>,
 }
 
-/// Takes a body over. One that says it is too large is refused before anything is sent.
-pub fn keep(incoming: TimeoutBody<Incoming>, limits: Limits) -> Result<Kept, Refusal> {
-    if incoming.size_hint().lower() > limits.body_bytes {
-        return Err(Refusal::RequestTooLarge { limit: limits.body_bytes });
+impl Default for BodyLimits {
+    fn default() -> Self {
+        Self { body_bytes: 64 << 20, replay_bytes: 1 << 20, idle_time: Duration::from_mins(2) }
     }
-    let shared = Shared {
-        incoming,
-        pieces: Vec::new(),
-        // Not even a request without a body is sent twice then.
-        given_up: limits.replay_bytes == 0,
-        passed: 0,
-        limits,
-        too_large: false,
-        ended: false,
-        attempt: 0,
-        waiting: None,
-    };
-    Ok(Kept(Arc::new(Mutex::new(shared))))
 }
 
-impl Kept {
-    /// The body from its beginning; an attempt before ends. `None` when there was one and the beginning was not kept.
+impl ReplayBody {
+    /// Refuses a body whose declared length is over the limit, before anything is sent.
+    pub fn new(incoming: Incoming, limits: BodyLimits) -> Result<Self, Refusal> {
+        if incoming.size_hint().lower() > limits.body_bytes {
+            return Err(Refusal::RequestTooLarge { limit: limits.body_bytes });
+        }
+        let state = ReplayState {
+            incoming: TimeoutBody::new(incoming, limits.idle_time),
+            pieces: Vec::new(),
+            // With 0 not even a request without a body is sent twice.
+            discarded: limits.replay_bytes == 0,
+            read: 0,
+            limits,
+            too_large: false,
+            ended: false,
+            attempt: 0,
+            waiting: None,
+        };
+        Ok(Self(Arc::new(Mutex::new(state))))
+    }
+
+    /// The body from its first byte; ends the attempt before. `None` if it is a second attempt and the body was not kept.
     pub fn attempt(&self) -> Option<Body> {
-        let mut shared = lock(&self.0);
-        if shared.given_up && shared.attempt > 0 {
+        let mut state = lock(&self.0);
+        if state.discarded && state.attempt > 0 {
             return None;
         }
-        shared.attempt += 1;
-        if let Some(waiting) = shared.waiting.take() {
-            waiting.wake(); // so that it hears that it is over, and its connection is let go of
+        state.attempt += 1;
+        if let Some(waiting) = state.waiting.take() {
+            waiting.wake(); // it fails with an error, which frees its connection
         }
-        let kept: u64 = shared.pieces.iter().map(|piece| piece.len() as u64).sum();
-        let left = shared.incoming.size_hint().exact().map(|left| kept + left);
-        let attempt = Attempt { shared: Arc::clone(&self.0), number: shared.attempt, handed_on: 0, left };
+        let kept: u64 = state.pieces.iter().map(|piece| piece.len() as u64).sum();
+        let remaining = state.incoming.size_hint().exact().map(|left| kept + left);
+        let attempt = AttemptBody { state: Arc::clone(&self.0), number: state.attempt, next: 0, remaining };
         Some(attempt.boxed_unsync())
     }
 
-    /// More came than may be sent; the attempt was broken off for it.
+    /// The refusal if the body exceeded the limit, which aborted the attempt.
     pub fn too_large(&self) -> Option<Refusal> {
-        let shared = lock(&self.0);
-        shared.too_large.then_some(Refusal::RequestTooLarge { limit: shared.limits.body_bytes })
+        let state = lock(&self.0);
+        state.too_large.then_some(Refusal::RequestTooLarge { limit: state.limits.body_bytes })
     }
 }
 
-impl Drop for Kept {
-    /// The answer is there: no attempt will follow, so nothing need be kept. A first attempt has handed on all of it.
+impl Drop for ReplayBody {
+    /// The response has arrived, so there will be no further attempt. A first attempt has forwarded all pieces; a second one
+    /// still reads them.
     fn drop(&mut self) {
-        let mut shared = lock(&self.0);
-        if shared.attempt <= 1 {
-            shared.give_up();
+        let mut state = lock(&self.0);
+        if state.attempt <= 1 {
+            state.discard();
         }
     }
 }
 
-impl Shared {
-    fn give_up(&mut self) {
-        self.given_up = true;
+impl ReplayState {
+    fn discard(&mut self) {
+        self.discarded = true;
         self.pieces = Vec::new();
     }
 
@@ -122,38 +142,38 @@ impl Shared {
                     return Poll::Pending;
                 }
             };
-            // Trailers of a request could carry what its headers may not (RFC 9110 §6.5.1): none passes.
+            // Request trailers could carry fields that headers may not (RFC 9110 §6.5.1): none is forwarded.
             let Ok(piece) = frame?.into_data() else { continue };
-            self.passed += piece.len() as u64;
-            if self.passed > self.limits.body_bytes {
+            self.read += piece.len() as u64;
+            if self.read > self.limits.body_bytes {
                 self.too_large = true;
                 return Poll::Ready(Some(Err("the request's body is too large".into())));
             }
-            let too_much = self.passed > self.limits.replay_bytes as u64;
-            if !self.given_up && (too_much || self.pieces.len() > self.limits.replay_bytes / LEAST_PIECE) {
-                self.give_up();
+            let too_long = self.read > self.limits.replay_bytes as u64;
+            if !self.discarded && (too_long || self.pieces.len() > self.limits.replay_bytes / MIN_AVERAGE_PIECE) {
+                self.discard();
             }
             return Poll::Ready(Some(Ok(piece)));
         }
     }
 }
 
-impl HttpBody for Attempt {
+impl HttpBody for AttemptBody {
     type Data = Bytes;
     type Error = BoxError;
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
-        let mut shared = lock(&this.shared);
-        if shared.attempt != this.number {
+        let mut state = lock(&this.state);
+        if state.attempt != this.number {
             return Poll::Ready(Some(Err("the request is being sent again".into())));
         }
-        let piece = match shared.pieces.get(this.handed_on) {
+        let piece = match state.pieces.get(this.next) {
             Some(piece) => piece.clone(),
-            None => match ready!(shared.poll_incoming(context)) {
+            None => match ready!(state.poll_incoming(context)) {
                 Some(Ok(piece)) => {
-                    if !shared.given_up {
-                        shared.pieces.push(kept(&piece));
+                    if !state.discarded {
+                        state.pieces.push(keep(&piece));
                     }
                     piece
                 }
@@ -161,47 +181,42 @@ impl HttpBody for Attempt {
                 None => return Poll::Ready(None),
             },
         };
-        this.handed_on += 1;
-        this.left = this.left.map(|left| left.saturating_sub(piece.len() as u64));
+        this.next += 1;
+        this.remaining = this.remaining.map(|remaining| remaining.saturating_sub(piece.len() as u64));
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.left == Some(0)
+        self.remaining == Some(0)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+        self.remaining.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 
-/// What is kept of a piece. A body that drips would keep a whole buffer of hyper's alive with every few bytes.
-fn kept(piece: &Bytes) -> Bytes {
+/// A reference to the piece, or a copy if it is small: a reference to a few bytes keeps a whole buffer of hyper's alive.
+fn keep(piece: &Bytes) -> Bytes {
     if piece.len() < SMALL_PIECE { Bytes::copy_from_slice(piece) } else { piece.clone() }
 }
 
-/// Smaller pieces are kept as copies. hyper reads into buffers of 8 KiB and more.
+/// In bytes. Smaller pieces are copied; hyper reads into buffers of 8 KiB and more.
 const SMALL_PIECE: usize = 4096;
 
-/// A body in pieces that are smaller on the average is kept only in part: what is beside the bytes would be more than they.
-const LEAST_PIECE: usize = 256;
-
-/// A panic elsewhere leaves bytes that are still bytes.
-fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
-}
+/// In bytes. A body whose pieces are smaller on average is not kept: the overhead per piece would exceed the data.
+const MIN_AVERAGE_PIECE: usize = 256;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_few_bytes_do_not_keep_the_buffer_that_they_came_in() {
+    fn a_small_piece_is_copied_and_a_large_one_is_not() {
         let buffer = Bytes::from(vec![b'x'; 64 * 1024]);
-        let drop = buffer.slice(100..166);
-        assert_eq!(kept(&drop), drop);
-        assert_ne!(kept(&drop).as_ptr(), drop.as_ptr(), "a copy");
-        let piece = buffer.slice(100..8292);
-        assert_eq!(kept(&piece).as_ptr(), piece.as_ptr(), "the same bytes");
+        let small = buffer.slice(100..166);
+        assert_eq!(keep(&small), small);
+        assert_ne!(keep(&small).as_ptr(), small.as_ptr(), "a copy");
+        let large = buffer.slice(100..8292);
+        assert_eq!(keep(&large).as_ptr(), large.as_ptr(), "the same bytes");
     }
 }

@@ -1,8 +1,7 @@
-//! A request's own name: in every log line about it and in the agent's answer, so that what an agent shows a person leads to
-//! what Pixy wrote of it.
+//! The id of a request: in every log line about it and in the response, so that an error that an agent shows leads to the log.
 //!
-//! It is made here, whatever the agent calls its request: a log must not hold what an agent made up, of any length, and two
-//! requests that are called the same would be told for one.
+//! Pixy generates it and ignores an id of the agent: the log must not hold text that an agent chose, of any length, and two
+//! requests with one id could not be told apart.
 
 use std::fmt;
 use std::sync::LazyLock;
@@ -10,13 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::{HeaderName, HeaderValue};
 
-/// Names one request among all of this process, and in all likelihood among those of others. It opens nothing, so it may be
-/// guessed.
+/// Unique within the process, and very likely across processes. It grants nothing, so it may be predictable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RequestId(u64);
 
-/// The field of an answer that tells it. What a provider calls the request has other names (`request-id`, `x-request-id`), and
-/// crosses.
+/// The response field that carries it. A provider's own id has other names (`request-id`, `x-request-id`) and is forwarded.
 pub const FIELD: HeaderName = HeaderName::from_static("x-pixy-request-id");
 
 impl RequestId {
@@ -40,8 +37,7 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// Another number for each number, far from those of its neighbours (the last step of SplitMix64): names that count upwards
-/// look alike to a person who compares two.
+/// A bijection that maps neighbours far apart (the finalizer of SplitMix64): consecutive ids would look alike to a person.
 fn spread(number: u64) -> u64 {
     let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -55,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_two_are_the_same_and_all_are_sixteen_digits() {
+    fn ids_are_unique_and_sixteen_digits_long() {
         let ids: Vec<RequestId> = (0..10_000).map(|_| RequestId::next()).collect();
         assert_eq!(ids.iter().collect::<HashSet<_>>().len(), ids.len());
         for id in ids {

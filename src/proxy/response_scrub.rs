@@ -1,4 +1,4 @@
-//! One answer's scrubber: secrets of the account are replaced in its headers and its body, counted and told of, once.
+//! Replaces the account's secrets in the headers and the body of one response, counts them and logs the first.
 
 use std::sync::Arc;
 
@@ -11,29 +11,29 @@ use crate::metrics::Metrics;
 use crate::name::AccountName;
 use crate::scrub::{Needles, Scrubber};
 
-/// Watches one answer to a request that carried the account's token.
-pub struct Scrub {
+/// Scrubs the response to one request that carried the account's token.
+pub struct ResponseScrub {
     id: RequestId,
     needles: Arc<Needles>,
     body: Scrubber,
     account: AccountName,
     metrics: Arc<Metrics>,
-    told: bool,
+    is_logged: bool,
 }
 
-impl Scrub {
-    /// For the answer to a request that carries this token.
+impl ResponseScrub {
+    /// For the response to a request that carries the token of `bearer`.
     pub fn new(id: RequestId, bearer: &Bearer, account: &AccountName, metrics: &Arc<Metrics>) -> Self {
         let needles = Arc::clone(bearer.needles());
         let body = Scrubber::new(Arc::clone(&needles));
-        Self { id, needles, body, account: account.clone(), metrics: Arc::clone(metrics), told: false }
+        Self { id, needles, body, account: account.clone(), metrics: Arc::clone(metrics), is_logged: false }
     }
 
-    /// Replaces in values; a field whose very name holds a secret goes.
+    /// Replaces secrets in field values; removes a field whose name holds one.
     pub fn headers(&mut self, headers: HeaderMap) -> HeaderMap {
         let is_clean = |text: &[u8]| self.needles.scrub(text).is_none();
         if headers.iter().all(|(name, value)| is_clean(name.as_str().as_bytes()) && is_clean(value.as_bytes())) {
-            return headers; // nearly always
+            return headers; // the usual case
         }
         let mut scrubbed = HeaderMap::with_capacity(headers.len());
         let mut current = None;
@@ -49,37 +49,37 @@ impl Scrub {
                 None => Some(value),
                 Some((text, count)) => {
                     found += count;
-                    HeaderValue::from_bytes(&text).ok() // visible ASCII replaces visible ASCII, so it is one
+                    HeaderValue::from_bytes(&text).ok() // never fails: visible ASCII replaces visible ASCII
                 }
             };
             if let Some(value) = value {
                 scrubbed.append(name.clone(), value);
             }
         }
-        self.tell(found, "header");
+        self.report(found, "header");
         scrubbed
     }
 
-    /// The next piece of the body, or with `last` the last one: what may leave now, perhaps nothing.
+    /// Takes the next piece of the body and returns what can be forwarded now, perhaps nothing; with `last` all of the rest.
     pub fn piece(&mut self, piece: Bytes, last: bool) -> Bytes {
         let before = self.body.found();
         let passing = if last { self.body.finish_with(piece) } else { self.body.feed(piece) };
-        self.tell(self.body.found() - before, "body");
+        self.report(self.body.found() - before, "body");
         passing
     }
 
-    /// So many bytes of the body wait for what follows.
+    /// Bytes of the body that are held back because a secret may begin in them.
     pub fn held(&self) -> usize {
         self.body.held()
     }
 
-    /// Which upstream sends secrets back is worth a warning; a stream that is full of them is worth no more than one.
-    fn tell(&mut self, found: u64, place: &'static str) {
+    /// Counts secrets; logs one warning per response.
+    fn report(&mut self, found: u64, place: &'static str) {
         if found == 0 {
             return;
         }
         self.metrics.record_redactions(&self.account, found);
-        if !std::mem::replace(&mut self.told, true) {
+        if !std::mem::replace(&mut self.is_logged, true) {
             tracing::warn!(request_id = %self.id, account = %self.account, place, "the upstream sent a secret of the account back; it was replaced");
         }
     }

@@ -1,4 +1,4 @@
-//! Which account, and may this be called there: decided on the parsed path alone, by exact lists.
+//! Finds the account of a request and checks method and path against the exact lists of its profile.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::account::{Account, Accounts};
 use crate::name::AccountName;
 use crate::oauth::profile::Profile;
 
-/// A request that an account's profile allows. Made by [`find`] alone.
+/// A request that an account's profile allows. Made by [`find`] and [`find_websocket`] alone.
 pub struct Route {
     account: Arc<Account>,
     profile: Arc<Profile>,
@@ -18,14 +18,13 @@ pub struct Route {
     purpose: Purpose,
 }
 
-/// What a route is for.
+/// What becomes of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// To be passed on.
-    Call,
-    /// `GET` or `HEAD` of the account's own root (Claude Code: also `HEAD /api/hello`): clients look there whether anybody is
-    /// at home.
-    Hello,
+    /// It is forwarded.
+    Forward,
+    /// A connectivity probe, answered locally: `GET` or `HEAD` of the account's root, and `HEAD /api/hello` of Claude Code.
+    ConnectivityProbe,
 }
 
 impl Route {
@@ -34,28 +33,28 @@ impl Route {
         &self.account
     }
 
-    /// The profile that it was checked against: what is configured later is for later requests.
+    /// The profile that the request was checked against; a later configuration applies to later requests.
     pub fn profile(&self) -> &Arc<Profile> {
         &self.profile
     }
 
-    /// The path below the account's base URL: the very string that was checked.
+    /// The path below the account's base URL: the string that was checked.
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// The query as it came, without what carries a key.
+    /// The query as received.
     pub fn query(&self) -> Option<&str> {
         self.query.as_deref()
     }
 
-    /// What it is for.
+    /// Whether it is forwarded.
     pub fn purpose(&self) -> Purpose {
         self.purpose
     }
 }
 
-/// The account that a path names: what a refusal is worded for, before anything is allowed.
+/// The account that the path names, or the listener's own: before any check, so that refusals have its error shape.
 pub fn account(accounts: &Accounts, bound: Option<&AccountName>, uri: &Uri) -> Option<Arc<Account>> {
     match bound {
         Some(name) => accounts.find(name.as_str()),
@@ -73,21 +72,21 @@ pub fn find(account: &Arc<Account>, bound: bool, method: &Method, uri: &Uri) -> 
         let (account, profile) = (Arc::clone(account), Arc::clone(&profile));
         Route { account, profile, path: path.to_owned(), query, purpose }
     };
-    let is_hello = matches!((method, path), (&Method::GET | &Method::HEAD, "" | "/") | (&Method::HEAD, "/api/hello"));
-    if is_hello {
-        return Ok(route("/", Purpose::Hello));
+    let is_probe = matches!((method, path), (&Method::GET | &Method::HEAD, "" | "/") | (&Method::HEAD, "/api/hello"));
+    if is_probe {
+        return Ok(route("/", Purpose::ConnectivityProbe));
     }
     check_path(path).map_err(Refusal::BadRequest)?;
     if rules.iter().any(|rule| rule.method == *method && rule.path.matches(path)) {
-        return Ok(route(path, Purpose::Call));
+        return Ok(route(path, Purpose::Forward));
     }
     let others = rules.iter().filter(|rule| rule.path.matches(path)).map(|rule| rule.method.as_str());
     let allow = others.collect::<Vec<_>>().join(", ");
     Err(if allow.is_empty() { Refusal::PathNotAllowed } else { Refusal::MethodNotAllowed { allow } })
 }
 
-/// The same for a request that asks for a WebSocket, which has a list of its own.
-pub fn find_socket(account: &Arc<Account>, bound: bool, method: &Method, uri: &Uri) -> Result<Route, Refusal> {
+/// As [`find`], for a request that asks for a WebSocket: profiles list those paths separately.
+pub fn find_websocket(account: &Arc<Account>, bound: bool, method: &Method, uri: &Uri) -> Result<Route, Refusal> {
     let path = below_account(uri, bound)?;
     check_path(path).map_err(Refusal::BadRequest)?;
     let profile = account.profile();
@@ -96,12 +95,12 @@ pub fn find_socket(account: &Arc<Account>, bound: bool, method: &Method, uri: &U
         return Err(Refusal::NoWebSocket);
     }
     let query = uri.query().map(str::to_owned);
-    Ok(Route { account: Arc::clone(account), profile, path: path.to_owned(), query, purpose: Purpose::Call })
+    Ok(Route { account: Arc::clone(account), profile, path: path.to_owned(), query, purpose: Purpose::Forward })
 }
 
 fn below_account(uri: &Uri, bound: bool) -> Result<&str, Refusal> {
     if uri.authority().is_some() || uri.scheme().is_some() {
-        // A gateway is asked in origin-form (RFC 9112 §3.2.1): the upstream is never chosen by a request.
+        // Origin-form alone (RFC 9112 §3.2.1): a request never chooses the upstream.
         return Err(Refusal::BadRequest("the request target must be a path"));
     }
     if bound {
@@ -111,8 +110,8 @@ fn below_account(uri: &Uri, bound: bool) -> Result<&str, Refusal> {
     Ok(rest.find('/').map_or("", |slash| &rest[slash..]))
 }
 
-/// Refuses every path that two programs could read as two different ones. What is left is compared and sent as it is, so
-/// what was checked is what is sent.
+/// Refuses a path that two parsers could read differently. Others are compared and sent unchanged: the path that was checked is
+/// the path that is sent.
 fn check_path(path: &str) -> Result<(), &'static str> {
     let Some(segments) = path.strip_prefix('/') else { return Err("the path must start with '/'") };
     for segment in segments.split('/') {
@@ -136,15 +135,15 @@ fn check_segment(segment: &str) -> Result<(), &'static str> {
         } else {
             Some(char::from(byte))
         };
-        let fine = decoded.is_some_and(|character| match byte {
-            // An escape may stand for nothing that has a meaning in a path, here or after a second decoding.
+        let is_safe = decoded.is_some_and(|character| match byte {
+            // An escape must not decode to a character that has a meaning in a path, here or after a second decoding.
             b'%' => !character.is_ascii_control() && !matches!(character, '/' | '\\' | '.' | '%' | ';' | '?' | '#'),
             // RFC 3986 §3.3 pchar, without ';' (path parameters).
             _ => matches!(character,
                 'a'..='z' | 'A'..='Z' | '0'..='9' | '-' | '.' | '_' | '~'
                 | '!' | '$' | '&' | '\'' | '(' | ')' | '*' | '+' | ',' | '=' | ':' | '@'),
         });
-        if !fine {
+        if !is_safe {
             return Err("the path holds an encoded or unsafe character");
         }
     }
@@ -156,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn attack_17_a_path_that_could_be_read_in_two_ways_is_refused() {
+    fn attack_17_ambiguous_paths_are_refused() {
         for path in [
             "/v1/..%2fadmin",
             "/v1/%2e%2e/admin",

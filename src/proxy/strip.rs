@@ -1,52 +1,53 @@
-//! Takes out of a request everything that must not reach the upstream. The new header list is built from what may pass;
-//! nothing is patched in place.
+//! Removes from a request what must not reach the upstream. A new header list is built from the fields that are forwarded; none
+//! is edited in place.
 
 use std::borrow::Cow;
 
 use http::header::{CONNECTION, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::header_fields::{has_prefix, list_members};
 use super::route::Route;
 use crate::secret::Secret;
 
-/// A request's headers without credentials, hop-by-hop fields and what only a browser or a proxy sends; and the keys that the
-/// agent presented, taken out. Made by [`strip`] alone.
+/// A request's headers without credentials, hop-by-hop fields and those of browsers and proxies; and the keys that the agent
+/// presented. Made by [`strip`] alone.
 pub struct Stripped {
     headers: Vec<(HeaderName, HeaderValue)>,
     query: Option<String>,
     presented: Vec<Secret>,
 }
 
-/// What becomes of a field, whatever its values are.
+/// What is done with a field, decided by its name alone.
 #[derive(Clone, Copy)]
-struct Fate {
+struct FieldAction {
     /// Its values may be the agent's key to Pixy.
     is_key: bool,
-    passes: bool,
+    is_forwarded: bool,
 }
 
 impl Stripped {
-    /// What passes, in the order it came.
+    /// The fields that are forwarded, in their order.
     pub fn headers(&self) -> &[(HeaderName, HeaderValue)] {
         &self.headers
     }
 
-    /// The query without what carries a key.
+    /// The query without parameters that carry a key.
     pub fn query(&self) -> Option<&str> {
         self.query.as_deref()
     }
 
-    /// Keys that the agent presented, wherever it put them.
+    /// The keys that the agent presented, in header fields or the query.
     pub fn presented(&self) -> &[Secret] {
         &self.presented
     }
 }
 
-/// Fields of one connection (RFC 9110 §7.6.1), compared with `_` read as `-`. The last one went with an upgrade to HTTP/2, which
-/// has ended (RFC 9113 §3.1), but not everywhere: its sender had to name it in `Connection` (RFC 7540 §3.2.1), and may not have.
+/// Hop-by-hop fields (RFC 9110 §7.6.1), compared with `_` read as `-`. `http2-settings` belongs to an obsolete upgrade to HTTP/2
+/// (RFC 9113 §3.1), which some servers still support; its sender must name it in `Connection` (RFC 7540 §3.2.1), but may not.
 ///
-/// These lists are patterns and not tables: a pattern is compiled to a look at the length first, and they are asked about every
-/// field of every request.
+/// These lists are patterns and not tables: a pattern compiles to a comparison of lengths first, and every field of every request is
+/// compared.
 fn is_hop_by_hop(name: &str) -> bool {
     matches!(
         name,
@@ -62,7 +63,7 @@ fn is_hop_by_hop(name: &str) -> bool {
     )
 }
 
-/// Fields that carry credentials, of any provider.
+/// Fields that carry credentials of any provider.
 fn is_credential(name: &str) -> bool {
     is_key(name)
         || matches!(
@@ -76,12 +77,12 @@ fn is_key(name: &str) -> bool {
     matches!(name, "authorization" | "x-api-key" | "api-key" | "x-goog-api-key")
 }
 
-/// Fields that tell where a request came from, or ask for another meaning than method and path have.
+/// Fields that reveal a request's origin, or that override its method or path.
 fn is_misleading(name: &str) -> bool {
     matches!(
         name,
         "host"
-            | "content-length" // written anew from the body's true length
+            | "content-length" // set anew from the body's length
             | "expect"
             | "forwarded"
             | "via"
@@ -102,67 +103,55 @@ fn is_misleading(name: &str) -> bool {
 /// Query parameters that carry credentials.
 const KEY_PARAMETERS: [&str; 4] = ["key", "api_key", "access_token", "token"];
 
-/// Takes out what must not pass. `headers` is consumed: nothing can be read from it past this point.
+/// Removes what must not reach the upstream. Consumes `headers`: later steps cannot read them.
 pub fn strip(headers: HeaderMap, route: &Route) -> Stripped {
     let attach = route.profile().api.attach.header.as_str();
-    let named = connection_named(&headers);
+    let named: Vec<String> = list_members(&headers, &CONNECTION).collect();
     let mut presented = Vec::new();
-    let mut passing: Vec<(HeaderName, HeaderValue)> = Vec::with_capacity(headers.len());
-    let mut fate = Fate { is_key: false, passes: false };
+    let mut forwarded: Vec<(HeaderName, HeaderValue)> = Vec::with_capacity(headers.len());
+    let mut action = FieldAction { is_key: false, is_forwarded: false };
     for (name, value) in headers {
-        // Of a field that comes several times, the name stands with the first value only.
+        // A repeated field yields its name with the first value only.
         if let Some(name) = &name {
-            fate = decide(name.as_str(), attach, &named);
+            action = decide(name.as_str(), attach, &named);
         }
-        if fate.is_key {
+        if action.is_key {
             presented.extend(key_of(&value));
         }
-        if fate.passes
-            && let Some(name) = name.or_else(|| passing.last().map(|(name, _)| name.clone()))
+        if action.is_forwarded
+            && let Some(name) = name.or_else(|| forwarded.last().map(|(name, _)| name.clone()))
         {
-            passing.push((name, value));
+            forwarded.push((name, value));
         }
     }
     let query = route.query().and_then(|query| strip_query(query, &mut presented));
-    Stripped { headers: passing, query, presented }
+    Stripped { headers: forwarded, query, presented }
 }
 
-/// Decides by the name alone, which is in lower case.
-fn decide(name: &str, attach: &str, named: &[String]) -> Fate {
-    // Some servers read `_` as `-`, and a name with either at an end as the name without.
+/// Decides by the name, which is in lower case.
+fn decide(name: &str, attach: &str, named: &[String]) -> FieldAction {
+    // Some servers read `_` as `-`, and ignore either at the ends of a name.
     let dashed =
         if name.bytes().any(|byte| byte == b'_') { Cow::Owned(name.replace('_', "-")) } else { Cow::Borrowed(name) };
     let plain = dashed.trim_matches('-');
-    let stays = is_hop_by_hop(plain)
+    let is_dropped = is_hop_by_hop(plain)
         || is_credential(plain)
         || is_misleading(plain)
         || plain == attach
-        || begins(plain, b"sec-")
-        || begins(plain, b"proxy-")
-        || begins(plain, b"x-forwarded-")
-        || begins(plain, b"x-pixy-")
+        || has_prefix(plain, b"sec-")
+        || has_prefix(plain, b"proxy-")
+        || has_prefix(plain, b"x-forwarded-")
+        || has_prefix(plain, b"x-pixy-")
         || named.iter().any(|field| *field == name || *field == plain);
-    Fate { is_key: is_key(plain) || plain == attach, passes: !stays }
+    FieldAction { is_key: is_key(plain) || plain == attach, is_forwarded: !is_dropped }
 }
 
-/// As `starts_with`, with a length that the compiler knows.
-pub(super) fn begins<const LENGTH: usize>(name: &str, with: &[u8; LENGTH]) -> bool {
-    name.as_bytes().first_chunk() == Some(with)
-}
-
-/// The one Host of a request (RFC 9112 §3.2): none or several is not a request that means one thing.
+/// Whether the request has exactly one Host (RFC 9112 §3.2): otherwise it is ambiguous.
 pub fn has_one_host(headers: &HeaderMap) -> bool {
     headers.get_all(HOST).iter().count() == 1
 }
 
-/// Every field that any `Connection` names, in lower case.
-fn connection_named(headers: &HeaderMap) -> Vec<String> {
-    // Member by member: one that is no text must not hide those beside it.
-    let members = headers.get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
-    members.map(|name| String::from_utf8_lossy(name.trim_ascii()).to_ascii_lowercase()).collect()
-}
-
-/// The key in a credential field, with or without a scheme before it.
+/// The key in a credential field, with or without the scheme `Bearer`.
 fn key_of(value: &HeaderValue) -> Option<Secret> {
     let text = value.to_str().ok()?.trim();
     let key = match text.split_once(' ') {
@@ -172,7 +161,7 @@ fn key_of(value: &HeaderValue) -> Option<Secret> {
     (!key.is_empty()).then(|| Secret::new(key.to_owned()))
 }
 
-/// Takes key parameters out; everything else stays byte for byte.
+/// Moves key parameters to `presented`; the others stay unchanged.
 fn strip_query(query: &str, presented: &mut Vec<Secret>) -> Option<String> {
     let mut kept = Vec::new();
     for parameter in query.split('&') {
@@ -193,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_leave_the_query_and_the_rest_stays() {
+    fn key_parameters_are_removed_from_the_query() {
         let mut presented = Vec::new();
         assert_eq!(strip_query("alt=sse&key=abc&x=%2f", &mut presented).as_deref(), Some("alt=sse&x=%2f"));
         assert_eq!(strip_query("%6bey=abc", &mut presented), None);
@@ -202,14 +191,14 @@ mod tests {
     }
 
     #[test]
-    fn attack_13_connection_names_count_in_every_instance_and_case() {
+    fn attack_13_every_connection_option_is_found() {
         let mut headers = HeaderMap::new();
         headers.append(CONNECTION, HeaderValue::from_static(""));
         headers.append(CONNECTION, HeaderValue::from_static("close, AUTHORIZATION"));
         headers.append(CONNECTION, HeaderValue::from_static(" x-custom "));
-        headers.append(CONNECTION, HeaderValue::from_bytes(b"\xd8, x-beside-no-text").unwrap());
-        let named = connection_named(&headers);
+        headers.append(CONNECTION, HeaderValue::from_bytes(b"\xd8, x-beside-invalid-utf8").unwrap());
+        let named: Vec<String> = list_members(&headers, &CONNECTION).collect();
         assert_eq!(named[..4], ["", "close", "authorization", "x-custom"]);
-        assert_eq!(named[5], "x-beside-no-text");
+        assert_eq!(named[5], "x-beside-invalid-utf8");
     }
 }

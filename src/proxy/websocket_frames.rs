@@ -1,112 +1,112 @@
-//! Where the frames of a WebSocket begin and end (RFC 6455 §5.2): followed, never changed.
+//! Finds the frames of a WebSocket (RFC 6455 §5.2) without changing them.
 
 use bytes::BytesMut;
 
-/// Follows one direction.
+/// Parses the frames of one direction.
 #[derive(Debug)]
-pub struct Frames {
-    /// Frames of an agent are masked, those of an upstream are not (RFC 6455 §5.1).
+pub struct FrameParser {
+    /// A client's frames are masked, a server's are not (RFC 6455 §5.1).
     masked: bool,
-    /// A header that is not whole yet.
+    /// An incomplete header.
     header: Vec<u8>,
     /// Bytes of the payload still to come.
-    left: u64,
-    /// The frame under way ends its message.
+    remaining: u64,
+    /// The current frame is the last of its message.
     ends_message: bool,
 }
 
-/// What stands at the start of a text.
+/// What the next bytes are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
-    /// So many bytes of a header that is not whole yet: it comes with the rest of it.
-    HeaderBegins(usize),
-    /// So many bytes that complete a header: [`Frames::give_header`].
+pub enum FramePart {
+    /// Part of a header, of this many bytes; kept until the header is complete.
+    PartialHeader(usize),
+    /// This many bytes complete a header: [`FrameParser::write_header`].
     Header(usize),
-    /// So many bytes of a payload.
+    /// Part of a payload.
     Payload {
-        /// How many.
+        /// In bytes.
         length: usize,
-        /// The frame ends with them.
+        /// The frame ends here.
         ends_frame: bool,
-        /// And the message does.
+        /// The message ends here.
         ends_message: bool,
     },
 }
 
-/// The frames are not those of a WebSocket without extensions.
+/// A frame is invalid in a WebSocket without extensions; says why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NotFrames(pub &'static str);
+pub struct FrameError(pub &'static str);
 
 /// The longest header: two bytes, eight of length, four of mask.
-const LONGEST_HEADER: usize = 14;
+const MAX_HEADER: usize = 14;
 
-impl Frames {
-    /// What an agent sends.
+impl FrameParser {
+    /// For an agent's frames.
     pub fn of_agent() -> Self {
         Self::new(true)
     }
 
-    /// What an upstream sends.
+    /// For an upstream's frames.
     pub fn of_upstream() -> Self {
         Self::new(false)
     }
 
     fn new(masked: bool) -> Self {
-        Self { masked, header: Vec::with_capacity(LONGEST_HEADER), left: 0, ends_message: false }
+        Self { masked, header: Vec::with_capacity(MAX_HEADER), remaining: 0, ends_message: false }
     }
 
-    /// Between two frames.
-    pub fn is_between(&self) -> bool {
-        self.left == 0 && self.header.is_empty()
+    /// No frame is incomplete.
+    pub fn is_between_frames(&self) -> bool {
+        self.remaining == 0 && self.header.is_empty()
     }
 
-    /// Gives the header that [`Part::Header`] has completed.
-    pub fn give_header(&mut self, to: &mut BytesMut) {
+    /// Appends the complete header to `to`, after [`FramePart::Header`].
+    pub fn write_header(&mut self, to: &mut BytesMut) {
         to.extend_from_slice(&self.header);
         self.header.clear();
     }
 
-    /// Judges the start of `text`, which is not empty.
-    pub fn next(&mut self, text: &[u8]) -> Result<Part, NotFrames> {
-        if self.left > 0 {
-            let length = usize::try_from(self.left).map_or(text.len(), |left| left.min(text.len()));
-            self.left -= length as u64;
-            let ends_frame = self.left == 0;
-            return Ok(Part::Payload { length, ends_frame, ends_message: ends_frame && self.ends_message });
+    /// Parses the start of `bytes`, which must not be empty.
+    pub fn next(&mut self, bytes: &[u8]) -> Result<FramePart, FrameError> {
+        if self.remaining > 0 {
+            let length = usize::try_from(self.remaining).map_or(bytes.len(), |remaining| remaining.min(bytes.len()));
+            self.remaining -= length as u64;
+            let ends_frame = self.remaining == 0;
+            return Ok(FramePart::Payload { length, ends_frame, ends_message: ends_frame && self.ends_message });
         }
         let mut taken = 0;
-        while let Some(&byte) = text.get(taken) {
+        while let Some(&byte) = bytes.get(taken) {
             self.header.push(byte);
             taken += 1;
-            match self.judge() {
-                Ok(true) => return Ok(Part::Header(taken)),
+            match self.parse_header() {
+                Ok(true) => return Ok(FramePart::Header(taken)),
                 Ok(false) => {}
                 Err(error) => {
-                    self.header.clear(); // nothing of it has passed
+                    self.header.clear(); // none of it was forwarded
                     return Err(error);
                 }
             }
         }
-        Ok(Part::HeaderBegins(taken))
+        Ok(FramePart::PartialHeader(taken))
     }
 
-    /// Whether the header is whole; then what it says is known.
-    fn judge(&mut self) -> Result<bool, NotFrames> {
+    /// Whether the header is complete; then its values are stored.
+    fn parse_header(&mut self) -> Result<bool, FrameError> {
         let [first, second, rest @ ..] = self.header.as_slice() else { return Ok(false) };
         let (fin, opcode, short) = (first & 0x80 != 0, first & 0x0f, second & 0x7f);
         if first & 0x70 != 0 {
-            // Compressed, for instance, which cannot be searched (RFC 7692 §6), and which nobody agreed to.
-            return Err(NotFrames("a frame uses an extension that was not agreed on"));
+            // For instance compressed (RFC 7692 §6), which cannot be scrubbed.
+            return Err(FrameError("it uses an extension that was not negotiated"));
         }
         if (second & 0x80 != 0) != self.masked {
-            return Err(NotFrames("a frame is masked where it must not be, or not where it must"));
+            return Err(FrameError("it is masked where it must not be, or not masked where it must be"));
         }
         let control = opcode & 0x8 != 0;
         match opcode {
             0..=2 => {}
             8..=10 if fin && short <= 125 => {}
-            8..=10 => return Err(NotFrames("a control frame is too long or in parts")),
-            _ => return Err(NotFrames("a frame has an unknown opcode")),
+            8..=10 => return Err(FrameError("a control frame is too long or fragmented")),
+            _ => return Err(FrameError("it has an unknown opcode")),
         }
         let (length_bytes, mask_bytes) = (length_bytes(short), if self.masked { 4 } else { 0 });
         if rest.len() < length_bytes + mask_bytes {
@@ -115,9 +115,9 @@ impl Frames {
         let long = rest[..length_bytes].iter().fold(0, |length, &byte| length << 8 | u64::from(byte));
         let length = if length_bytes == 0 { u64::from(short) } else { long };
         if length > i64::MAX.unsigned_abs() {
-            return Err(NotFrames("a frame is longer than a frame can be"));
+            return Err(FrameError("it is longer than a frame can be"));
         }
-        self.left = length;
+        self.remaining = length;
         self.ends_message = fin && !control;
         Ok(true)
     }
@@ -135,47 +135,47 @@ fn length_bytes(short: u8) -> usize {
 mod tests {
     use super::*;
 
-    /// What a text is made of: headers and payloads, and where frames and messages end.
-    fn parts(mut frames: Frames, text: &[u8], size: usize) -> Result<String, NotFrames> {
-        let mut told = String::new();
-        for mut piece in text.chunks(size) {
+    /// Headers and payloads, and where frames and messages end, as text.
+    fn parts(mut frames: FrameParser, bytes: &[u8], size: usize) -> Result<String, FrameError> {
+        let mut parts = String::new();
+        for mut piece in bytes.chunks(size) {
             while !piece.is_empty() {
                 let length = match frames.next(piece)? {
-                    Part::HeaderBegins(length) => length,
-                    Part::Header(length) => {
+                    FramePart::PartialHeader(length) => length,
+                    FramePart::Header(length) => {
                         let mut header = BytesMut::new();
-                        frames.give_header(&mut header);
-                        told.extend(["[".to_owned(), header.len().to_string(), "]".to_owned()]);
+                        frames.write_header(&mut header);
+                        parts.extend(["[".to_owned(), header.len().to_string(), "]".to_owned()]);
                         length
                     }
-                    Part::Payload { length, ends_frame, ends_message } => {
-                        told += &"p".repeat(length);
-                        told += if ends_frame { "," } else { "" };
-                        told += if ends_message { "." } else { "" };
+                    FramePart::Payload { length, ends_frame, ends_message } => {
+                        parts += &"p".repeat(length);
+                        parts += if ends_frame { "," } else { "" };
+                        parts += if ends_message { "." } else { "" };
                         length
                     }
                 };
                 piece = &piece[length..];
             }
         }
-        assert!(frames.is_between(), "{told}");
-        Ok(told)
+        assert!(frames.is_between_frames(), "{parts}");
+        Ok(parts)
     }
 
     #[test]
-    fn frames_are_followed_however_they_are_cut() {
+    fn frames_are_found_however_they_are_cut() {
         let mut text = b"\x81\x02hi\x89\x00\x01\x03abc\x80\x01d\x82\x7e\x00\x05hello\x88\x02\x03\xe9".to_vec();
         text.extend(b"\x82\x7f\0\0\0\0\0\0\0\x01x");
         for size in 1..=text.len() {
-            let told = parts(Frames::of_upstream(), &text, size).unwrap();
-            assert_eq!(told, "[2]pp,.[2][2]ppp,[2]p,.[4]ppppp,.[2]pp,[10]p,.", "in pieces of {size}");
+            let found = parts(FrameParser::of_upstream(), &text, size).unwrap();
+            assert_eq!(found, "[2]pp,.[2][2]ppp,[2]p,.[4]ppppp,.[2]pp,[10]p,.", "in pieces of {size}");
         }
         let masked = b"\x81\x82mask\x01\x02\x89\x80mask";
-        assert_eq!(parts(Frames::of_agent(), masked, 3).unwrap(), "[6]pp,.[6]");
+        assert_eq!(parts(FrameParser::of_agent(), masked, 3).unwrap(), "[6]pp,.[6]");
     }
 
     #[test]
-    fn what_is_no_plain_frame_is_refused() {
+    fn invalid_frames_are_errors() {
         for (text, why) in [
             (&b"\xc1\x02hi"[..], "extension"),
             (b"\x81\x82mask\0\0", "masked"),
@@ -186,9 +186,9 @@ mod tests {
             (b"\x82\x7f\xff\0\0\0\0\0\0\x01x", "longer"),
             (b"HTTP/1.1 200 OK", "extension"),
         ] {
-            let error = parts(Frames::of_upstream(), text, 64).unwrap_err();
+            let error = parts(FrameParser::of_upstream(), text, 64).unwrap_err();
             assert!(error.0.contains(why), "{text:?}: {error:?}");
         }
-        assert!(parts(Frames::of_agent(), b"\x81\x02hi", 64).is_err());
+        assert!(parts(FrameParser::of_agent(), b"\x81\x02hi", 64).is_err());
     }
 }

@@ -42,7 +42,7 @@ impl Incoming {
     }
 
     /// What is there comes as soon as it is asked for: no other task has to run before.
-    pub fn comes_at_once(&self) -> bool {
+    pub fn is_ready_when_polled(&self) -> bool {
         matches!(self.held, Held::Http1(_) | Held::Nothing)
     }
 

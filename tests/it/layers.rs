@@ -117,7 +117,6 @@ const CIRCLES: &[(&str, &str)] = &[
     ("account/pending_revocation.rs", "account/state.rs"),
     ("config/agent_key.rs", "config/build.rs"),
     ("link/attempt.rs", "link/loopback.rs"),
-    ("proxy/forward.rs", "proxy/upgrade.rs"),
     ("server/admission.rs", "server/stall.rs"),
     ("upstream/body.rs", "upstream/h1.rs"),
     ("upstream/body.rs", "upstream/h2.rs"),

@@ -89,7 +89,7 @@ async fn errors_are_logged_with_the_request_id() {
     let response = within(pixy.send(&get("/a/v1/models", ""))).await;
     assert_eq!(response.status, 502);
     let messages: Vec<_> = lines(&log.text(), &id(&response)).iter().map(|line| line["message"].clone()).collect();
-    assert_eq!(messages, ["the upstream did not answer", "request"]);
+    assert_eq!(messages, ["the upstream did not respond", "request"]);
 }
 
 #[tokio::test]

@@ -298,7 +298,7 @@ async fn attack_46_what_is_encoded_is_refused_because_it_cannot_be_searched() {
     assert_eq!((response.status, response.header("x-pixy-error")), (502, vec!["upstream_encoded"]));
     assert_eq!(response.header("x-should-retry"), ["false"], "the provider would do it again");
     let message = response.json()["error"]["message"].as_str().unwrap().to_owned();
-    assert!(message.starts_with("Pixy: the provider of account \"a\" answered with compressed text"), "{message}");
+    assert!(message.starts_with("Pixy: the provider of account \"a\" compressed its response"), "{message}");
     assert!(upstream.requests().iter().all(|seen| seen.header("accept-encoding") == ["identity"]));
 }
 

@@ -253,4 +253,5 @@ pub(in crate::config) struct Headers {
 pub(in crate::config) enum Errors {
     Anthropic,
     Openai,
+    Google,
 }
