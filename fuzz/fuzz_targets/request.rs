@@ -15,7 +15,7 @@ pub fn prepare(bound: bool, method: &Method, uri: &Uri, headers: HeaderMap) -> O
     let route = find_route(account, bound, method, uri).ok()?;
     let stripped = strip(headers, &route);
     let grant = Agents::new(Vec::new(), Clock::default()).authorize(&stripped, account.name()).ok()?;
-    if route.purpose() == Purpose::Hello {
+    if route.purpose() == Purpose::ConnectivityProbe {
         return None;
     }
     let body: Body = Empty::new().map_err(|never| match never {}).boxed_unsync();
