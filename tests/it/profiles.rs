@@ -109,7 +109,7 @@ fn the_facts_of_each_profile() {
             X::Never,
             "https://generativelanguage.googleapis.com/",
             "x-goog-api-key",
-            E::OpenAi,
+            E::Google,
             10,
         ),
     ];
