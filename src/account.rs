@@ -267,7 +267,7 @@ impl Account {
             let login = &record.login;
             let timing = match inner.timing {
                 Some((serial, timing)) if serial == login.serial => timing,
-                _ => record.timing(inner.renewed_by.token.refresh_lead, random_fraction(), wall, tick),
+                _ => record.timing(*inner.renewed_by.token.refresh_lead, random_fraction(), wall, tick),
             };
             inner.timing = Some((login.serial, timing));
             inner.refresh_at = timing.refresh_at.filter(|_| record.is_renewable());

@@ -8,6 +8,7 @@
 mod agent_key;
 mod build;
 mod check;
+mod deserialize;
 mod env;
 mod fault;
 mod spanned_yaml;
@@ -82,17 +83,13 @@ pub fn parse(text: &str, file: Option<PathBuf>, env: &Env) -> Result<Config, Fau
             // An empty file is one in which everything has its default.
             node.content = spanned_yaml::Content::Map(Vec::new());
         }
-        let tree = check::check(node, &schema(), &[], &sink);
-        let scope = Scope::new(&sink, &tree);
-        let raw = match tree.content {
-            spanned_yaml::Content::Map(_) => serde_json::from_value::<raw::File>(tree.to_json()),
-            _ => Ok(raw::File::default()),
-        };
-        let raw = raw.map_err(|error| scope.say(format!("the configuration cannot be read: {error}."))).ok()?;
-        build::config(raw, file, &scope, &tree, env)
+        check::check(&mut node, &schema(), &sink);
+        let scope = Scope::new(&sink, &node);
+        let raw = deserialize::deserialize::<raw::File>(&node, &scope)?;
+        build::config(raw, file, &scope, &node, env)
     });
     match built {
-        Some(config) if sink.is_empty() => Ok(config),
+        Some(config) if sink.is_empty() => Ok(Config { warnings: sink.take_warnings(), ..config }),
         _ => {
             let mut faults = sink.into_faults();
             if faults.is_empty() {
@@ -108,7 +105,9 @@ pub fn parse(text: &str, file: Option<PathBuf>, env: &Env) -> Result<Config, Fau
 
 /// The JSON Schema of the configuration file.
 pub fn schema() -> Value {
-    schemars::schema_for!(raw::File).to_value()
+    let mut schema = schemars::schema_for!(raw::File).to_value();
+    profile::make_optional(&mut schema);
+    schema
 }
 
 /// The names of the shipped provider profiles.
@@ -125,8 +124,8 @@ pub fn shipped_profile_text(name: &str) -> Option<&'static str> {
 /// added what [`shipped_profile_needs`] names.
 pub fn shipped_profile(name: &str) -> Option<Profile> {
     let sink = Sink::default();
-    let node = build::profile_node(name, &sink)?;
-    build::profile(&node, name, &Scope::new(&sink, &node)).filter(|_| sink.is_empty())
+    let node = profile::shipped_node(name, &sink)?;
+    profile::build(&node, name, &Scope::new(&sink, &node)).filter(|_| sink.is_empty())
 }
 
 /// The head of a shipped provider profile: what is known of it even before an operator has completed it.
@@ -142,19 +141,15 @@ pub struct Outline {
 
 /// The head of a shipped provider profile; `None` when there is none of this name.
 pub fn shipped_profile_outline(name: &str) -> Option<Outline> {
-    build::outline(&build::profile_node(name, &Sink::default())?)
+    profile::outline(&profile::shipped_node(name, &Sink::default())?)
 }
 
 /// The keys that an operator must add to a shipped profile, like `link.client_id`.
 pub fn shipped_profile_needs(name: &str) -> Vec<String> {
     let sink = Sink::default();
-    let Some(node) = build::profile_node(name, &sink) else { return Vec::new() };
-    let _ = build::profile(&node, name, &Scope::new(&sink, &node));
+    let Some(node) = profile::shipped_node(name, &sink) else { return Vec::new() };
+    let _ = profile::build(&node, name, &Scope::new(&sink, &node));
     sink.into_missing()
-}
-
-fn profile_schema() -> Value {
-    schemars::schema_for!(raw::profile::Profile).to_value()
 }
 
 fn read(file: &Path) -> Result<String, Faults> {
@@ -199,6 +194,8 @@ pub struct Config {
     pub replay_bytes: usize,
     /// Threads for connections, 1 or more; files have threads of their own.
     pub io_threads: usize,
+    /// Keys that were removed and are ignored.
+    pub warnings: Vec<Fault>,
 }
 
 impl Config {

@@ -9,7 +9,7 @@ use url::Url;
 use super::state::{self, Record};
 use super::{Account, Inner, Login, RefreshCredential, RevocationOutcome, random_fraction};
 use crate::clock::Timestamp;
-use crate::oauth::profile::{BodyKind, Revoke};
+use crate::oauth::profile::BodyKind;
 use crate::oauth::revoke::{Hint, Revoked, revoke};
 use crate::secret::Secret;
 use crate::vault::VaultError;
@@ -50,11 +50,13 @@ impl Account {
 
     /// Tells the provider, once.
     pub(super) async fn tell(&self, ended: &PendingRevocation) -> (RevocationOutcome, Option<Duration>) {
-        let discovered = ended.revoke_url.clone().map(|url| Revoke { url, body: BodyKind::Form });
-        let Some(settings) = self.profile().revoke.clone().or(discovered) else {
-            return (RevocationOutcome::NotRevoked, None);
+        let profile = self.profile();
+        let (url, body) = match (&profile.revoke, &ended.revoke_url) {
+            (Some(configured), _) => (&*configured.url, configured.body),
+            (None, Some(discovered)) => (discovered, BodyKind::Form),
+            (None, None) => return (RevocationOutcome::NotRevoked, None),
         };
-        match revoke(&self.services.upstream, &settings, ended.client_id.as_deref(), &ended.token, ended.hint).await {
+        match revoke(&self.services.upstream, url, body, ended.client_id.as_deref(), &ended.token, ended.hint).await {
             Revoked::Yes => (RevocationOutcome::Revoked, None),
             Revoked::Refused => (RevocationOutcome::NotRevoked, None),
             Revoked::NotNow(retry_after) => (RevocationOutcome::Pending, retry_after),

@@ -177,7 +177,7 @@ impl Account {
 
     async fn call(&self, record: &Record, profile: &Profile) -> Result<Tokens, Failure> {
         let login = &record.login;
-        let token_url = match profile.token.url.clone().or_else(|| login.token_url.clone()) {
+        let token_url = match profile.token.url.as_deref().cloned().or_else(|| login.token_url.clone()) {
             Some(url) => url,
             None => self.discover(profile).await?,
         };

@@ -8,7 +8,8 @@ use crate::vault::KeySettings;
 
 /// What `pixy check` says of a configuration without fault.
 pub fn check(config: &Config) -> String {
-    let mut out = format!("configuration is fine: {}", count(config.accounts.len(), "account"));
+    let mut out: String = config.warnings.iter().map(|warning| format!("{warning}\n")).collect();
+    let _ = write!(out, "configuration is fine: {}", count(config.accounts.len(), "account"));
     let _ = write!(out, ", {}", count(config.agent_listeners.len(), "agent listener"));
     match config.agent_keys.len() {
         0 => out.push_str(", no agent keys (whoever reaches the listener may use every account)"),
@@ -41,7 +42,7 @@ pub fn check(config: &Config) -> String {
     let _ = writeln!(out, "  vault     {store}, opened by {opened_by}");
     for account in &config.accounts {
         let profile = &account.profile;
-        let _ = write!(out, "  account   {}: {} -> {}", account.name, profile.title, profile.api.base_url);
+        let _ = write!(out, "  account   {}: {} -> {}", account.name, profile.title, *profile.api.base_url);
         if profile.terms.status != TermsStatus::Open && !account.accept_terms {
             let _ = write!(out, " (not linked before accept_terms: true; see `pixy providers {}`)", profile.provider);
         }

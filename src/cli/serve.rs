@@ -11,6 +11,10 @@ use crate::hardening::{Guards, PeerAudit};
 /// Serves until SIGTERM or SIGINT.
 pub(super) fn serve(config: Config, options: &LogOptions, mut guards: Guards) -> Result<(), Failure> {
     log::start(options);
+    for warning in &config.warnings {
+        let at = warning.place().map(|(line, column)| format!(":{line}:{column}")).unwrap_or_default();
+        tracing::warn!("{}{at}: {}", warning.file(), warning.message());
+    }
     let neighbours = PeerAudit::new();
     guards.confine(&app::places(&config)); // the runtime, and so every thread, comes after it
     // The allocator's own thread, too: it gives back what streams have let go of when no request comes that would.

@@ -12,6 +12,7 @@ use super::diagnostics::Scope;
 use super::env::Env;
 use super::{raw, value};
 use crate::name::{AccountName, AgentName, GRAMMAR};
+use crate::oauth::profile::values::InvalidValue;
 use crate::proxy::agent::{AgentKey, AgentLimits};
 
 /// `None` only after a fault was told.
@@ -22,7 +23,8 @@ pub(super) fn agent_key(
     known: &impl Fn(&str, &Scope) -> Option<AccountName>,
 ) -> Option<AgentKey> {
     let name = raw.name.and_then(|name| {
-        here.at("name").read(&name, |name| AgentName::parse(name).map_err(|_| format!("is not a name: {GRAMMAR}")))
+        here.at("name")
+            .read(&name, |name| AgentName::parse(name).map_err(|_| format!("is not a name: {GRAMMAR}").into()))
     });
     let key = match (raw.key_file, raw.sha256) {
         (Some(_), Some(_)) => {
@@ -68,28 +70,27 @@ pub(super) fn agent_key(
 }
 
 /// The digest of a key file's trimmed content; or what is wrong with the file, never a word of what it holds.
-fn digest_of(file: &Path) -> Result<[u8; 32], String> {
-    let cannot = |error: std::io::Error| format!("cannot be read ({}: {})", file.display(), error.kind());
+fn digest_of(file: &Path) -> Result<[u8; 32], InvalidValue> {
+    let cannot =
+        |error: std::io::Error| InvalidValue::from(format!("cannot be read ({}: {})", file.display(), error.kind()));
     // Asked before it is opened: to open a named pipe would wait for its writer.
     let known = std::fs::metadata(file).map_err(cannot)?;
     if !known.is_file() {
-        return Err(format!("is not a file ({})", file.display()));
+        return Err(format!("is not a file ({})", file.display()).into());
     }
     let opened = std::fs::File::open(file).map_err(cannot)?;
     if opened.metadata().map_err(cannot)?.permissions().mode() & 0o007 != 0 {
-        return Err(format!("is readable by everybody on this machine; run: chmod o= {}", file.display()));
+        return Err(format!("is readable by everybody on this machine; run: chmod o= {}", file.display()).into());
     }
     let mut content = Zeroizing::new(Vec::new());
     opened.take(LONGEST + 1).read_to_end(&mut content).map_err(cannot)?;
     let key = content.trim_ascii();
     match key.len() {
-        0 => Err("is an empty file; `pixy key new` makes a key".to_owned()),
+        0 => Err("is an empty file; `pixy key new` makes a key".into()),
         length if length < SHORTEST => {
-            Err(format!("holds a key of {length} characters; at least {SHORTEST} are needed"))
+            Err(format!("holds a key of {length} characters; at least {SHORTEST} are needed").into())
         }
-        _ if u64::try_from(content.len()).is_ok_and(|length| length > LONGEST) => {
-            Err("is too long for a key".to_owned())
-        }
+        _ if u64::try_from(content.len()).is_ok_and(|length| length > LONGEST) => Err("is too long for a key".into()),
         _ => Ok(Sha256::digest(key).into()),
     }
 }

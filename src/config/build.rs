@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::check::{did_you_mean, short};
-use super::diagnostics::{Scope, Sink};
+use super::diagnostics::{Read, Scope};
 use super::env::Env;
-use super::profile::{each, optional};
-use super::spanned_yaml::{Content, Node};
-use super::{AccountConfig, AgentListener, Config, agent_key, check, profile, raw, shipped, value};
+use super::spanned_yaml::Node;
+use super::{AccountConfig, AgentListener, Config, agent_key, profile, raw, shipped, value};
 use crate::name::{AccountName, GRAMMAR};
-use crate::oauth::profile::Profile;
+use crate::oauth::profile::Entries;
+use crate::oauth::profile::values::{InvalidValue, duration};
 use crate::proxy::agent::AgentKey;
 use crate::server::{Access, Address};
 use crate::vault::KeySettings;
@@ -23,10 +23,10 @@ pub(super) const STATE_DIR: &str = "~/.local/state/pixy";
 /// `None` only after a fault was told.
 pub(super) fn config(raw: raw::File, file: Option<PathBuf>, here: &Scope, root: &Node, env: &Env) -> Option<Config> {
     let accounts_here = here.at("accounts");
-    let raw_accounts = raw.accounts.map(|pairs| pairs.0).unwrap_or_default();
+    let raw_accounts = raw.accounts.unwrap_or_default();
     // An account whose own keys are faulty is an account nonetheless.
-    let names: Vec<String> = raw_accounts.iter().map(|(name, _)| name.clone()).collect();
-    let accounts = accounts(raw_accounts, &accounts_here, root);
+    let names: Vec<String> = raw_accounts.given().map(|(name, _)| name.clone()).collect();
+    let accounts = accounts(&raw_accounts, &accounts_here, root);
     let known = |name: &str, here: &Scope| account_name(name, &names, here);
 
     let agent_raw = raw.agent.unwrap_or_default();
@@ -69,46 +69,25 @@ pub(super) fn config(raw: raw::File, file: Option<PathBuf>, here: &Scope, root: 
         body_bytes: limits.1,
         replay_bytes: limits.2?,
         io_threads,
+        warnings: Vec::new(),
     })
 }
 
-/// A shipped profile as a tree, checked against the schema like any other.
-pub(super) fn profile_node(provider: &str, sink: &Sink) -> Option<Node> {
-    let source = shipped::profile_source(provider)?;
-    let node = Node::parse(&source).map_err(|fault| sink.push(*fault)).ok()?;
-    // A path that no operator writes: faults of a shipped profile must not hide theirs.
-    Some(check::check(node, &super::profile_schema(), &[format!("({provider})")], sink))
+fn accounts(raw: &Entries<String, raw::Account>, here: &Scope, root: &Node) -> Option<Vec<AccountConfig>> {
+    let read: Vec<Option<AccountConfig>> =
+        raw.given().map(|(name, account)| self::account(name, account, &here.at(name), root)).collect();
+    read.into_iter().collect()
 }
 
-/// The head of a shipped profile.
-pub(super) fn outline(node: &Node) -> Option<super::Outline> {
-    let raw = serde_json::from_value::<raw::profile::Profile>(node.to_json()).ok()?;
-    Some(super::Outline { title: raw.title?, flow: raw.link?.flow?.into(), terms: raw.terms?.status?.into() })
-}
-
-/// Gives a whole profile its meaning.
-pub(super) fn profile(node: &Node, provider: &str, here: &Scope) -> Option<Profile> {
-    let raw = serde_json::from_value::<raw::profile::Profile>(node.to_json());
-    let raw = raw.map_err(|error| here.say(format!("the profile cannot be read: {error}."))).ok()?;
-    profile::build(raw, provider, here)
-}
-
-fn accounts(raw: Vec<(String, raw::Account)>, here: &Scope, root: &Node) -> Option<Vec<AccountConfig>> {
-    let count = raw.len();
-    let read: Vec<AccountConfig> =
-        raw.into_iter().filter_map(|(name, account)| self::account(&name, account, &here.at(&name), root)).collect();
-    (read.len() == count).then_some(read)
-}
-
-fn account(name: &str, raw: raw::Account, here: &Scope, root: &Node) -> Option<AccountConfig> {
+fn account(name: &str, raw: &raw::Account, here: &Scope, root: &Node) -> Option<AccountConfig> {
     let parsed = AccountName::parse(name);
     if parsed.is_err() {
         here.at_key().say(format!("`{}` cannot be the name of an account; a name is {GRAMMAR}.", short(name)));
     }
-    let provider = raw.provider?;
-    let Some(mut merged) = profile_node(&provider, here.sink()) else {
+    let provider = raw.provider.as_deref()?;
+    let Some(mut merged) = profile::shipped_node(provider, here.sink()) else {
         let names = shipped::PROFILES.map(|(name, _)| name);
-        let hint = did_you_mean(&provider, names.into_iter());
+        let hint = did_you_mean(provider, names.into_iter());
         let provider_here = here.at("provider");
         provider_here.say(format!(
             "`{}` names no provider that is shipped; allowed here: {}.{hint}",
@@ -118,38 +97,18 @@ fn account(name: &str, raw: raw::Account, here: &Scope, root: &Node) -> Option<A
         return None;
     };
     let entry = root.get("accounts").and_then(|accounts| accounts.node.get(name));
-    // The overrides are taken from the tree, where they know their places. `profile:` with nothing below changes nothing.
-    let over = entry.and_then(|entry| entry.node.get("profile")).filter(|_| raw.profile.is_some());
-    if let Some(over) = over {
-        drop_other_redirect(&mut merged, &over.node);
-        merged.merge(over.node.clone());
+    // The changes are taken from the tree, which knows their positions. `profile:` with nothing below changes nothing.
+    if let Some(changes) = entry.and_then(|entry| entry.node.get("profile")).filter(|_| raw.profile.is_some()) {
+        profile::merge(&mut merged, &changes.node);
     }
     let base = ["accounts", name, "profile"].map(str::to_owned);
     let anchor = entry.map(|entry| &entry.place);
-    let profile = profile(&merged, &provider, &Scope::within(here.sink(), &merged, &base, anchor));
+    let profile = profile::build(&merged, provider, &Scope::within(here.sink(), &merged, &base, anchor));
     Some(AccountConfig {
         name: parsed.ok()?,
         profile: Arc::new(profile?),
         accept_terms: raw.accept_terms.unwrap_or(false),
     })
-}
-
-/// The two ways to redirect exclude each other: who writes one means it instead of the shipped other.
-fn drop_other_redirect(below: &mut Node, over: &Node) {
-    let written = |key: &str| {
-        let redirect = over.get("link").and_then(|link| link.node.get("redirect"))?;
-        redirect.node.get(key).filter(|entry| !matches!(entry.node.content, Content::Null))
-    };
-    let gone = match (written("paste"), written("loopback")) {
-        (Some(_), None) => "loopback",
-        (None, Some(_)) => "paste",
-        _ => return,
-    };
-    if let Some(Content::Map(entries)) =
-        below.child("link").and_then(|link| link.child("redirect")).map(|node| &mut node.content)
-    {
-        entries.retain(|entry| entry.key != gone);
-    }
 }
 
 /// Parses the name of an account and makes sure that there is such an account.
@@ -290,9 +249,6 @@ fn tell_collisions(
 }
 
 fn vault(raw: raw::Vault, state_dir: Option<PathBuf>, here: &Scope, env: &Env) -> Option<vault::Settings> {
-    if raw.postgres.map(|postgres| postgres.url_file).is_some() {
-        here.at("postgres").wrong("is reserved: Pixy keeps logins in files only; set `dir` to a directory instead");
-    }
     if raw.key_file.is_some() && raw.passphrase_file.is_some() {
         here.wrong("holds both key_file and passphrase_file, which is an impossible combination; keep one");
     }
@@ -341,11 +297,11 @@ fn limits(raw: raw::Intake, here: &Scope) -> (Option<server::Limits>, u64, Optio
     let replay_bytes = at_most("replay_bytes", size(raw.replay_bytes, of_proxy.replay_bytes), 64 << 20);
     let header_time = optional(raw.header_time, &here.at("header_time"), value::timeout);
     let idle_time = optional(raw.idle_time, &here.at("idle_time"), value::timeout);
-    let drain_time = optional(raw.drain_time, &here.at("drain_time"), value::duration);
+    let drain_time = optional(raw.drain_time, &here.at("drain_time"), duration);
     let limits = || {
         Some(server::Limits {
             connections: size(raw.connections, default.connections),
-            streams: raw.streams.unwrap_or(default.streams),
+            streams: default.streams,
             header_bytes: header_bytes?,
             header_fields: header_fields?,
             uri_bytes: uri_bytes?,
@@ -377,6 +333,18 @@ pub(super) fn granted(
     here: &Scope,
     known: &impl Fn(&str, &Scope) -> Option<AccountName>,
 ) -> Option<Vec<AccountName>> {
-    let parsed = each(raw.into_iter().enumerate().collect(), here, |(index, name)| Ok(known(&name, &here.at(index))))?;
+    let parsed: Vec<_> = raw.iter().enumerate().map(|(index, name)| known(name, &here.at(index))).collect();
     parsed.into_iter().collect()
+}
+
+/// Absent, or parsed.
+fn optional<T>(
+    raw: Option<String>,
+    here: &Scope,
+    parse: impl FnOnce(&str) -> Result<T, InvalidValue>,
+) -> Read<Option<T>> {
+    match raw {
+        None => Some(None),
+        Some(text) => here.read(&text, parse).map(Some),
+    }
 }

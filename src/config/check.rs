@@ -1,7 +1,7 @@
 //! The shape of a configuration: a tree against the schema of [`super::raw`], all faults in one walk.
 //!
-//! What is faulty is taken out of the tree, so that the rest can still be read for its meaning and its own faults told in
-//! the same run. The subset of JSON Schema is the one that schemars writes for those structures.
+//! What is faulty is marked in the tree, so that the rest can still be read and its own faults reported in the same run. The
+//! subset of JSON Schema is the one that schemars generates for those structures.
 
 use std::fmt::Write as _;
 
@@ -9,15 +9,24 @@ use serde_json::Value;
 
 use super::diagnostics::Sink;
 use super::fault::{Fault, Place};
-use super::raw;
 use super::spanned_yaml::{Content, Entry, Node};
+use crate::oauth::profile::values::DURATION_PATTERN;
 
-/// Checks a tree. What comes back holds no faulty part.
-pub(super) fn check(node: Node, schema: &Value, path: &[String], sink: &Sink) -> Node {
-    let walk = Walk { root: schema, sink };
-    let place = node.place.clone();
-    let mut path = path.to_vec();
-    walk.value(node, schema, &mut path).unwrap_or(Node { place, content: Content::Null })
+/// Reports what does not fit the schema and marks it as faulty.
+pub(super) fn check(node: &mut Node, schema: &Value, sink: &Sink) {
+    Walk { root: schema, sink }.value(node, schema, &mut Vec::new());
+}
+
+/// Keys of earlier releases, with the reason: for one release they are ignored with a warning.
+const REMOVED: [(&str, &str); 1] = [("limits.streams", "agents connect by HTTP/1.1 only")];
+
+/// Keys without a meaning in this release, with what to write instead: they are refused.
+const RESERVED: [(&str, &str); 1] =
+    [("vault.postgres", "this Pixy stores logins in files only; set vault.dir to a directory instead")];
+
+fn keyed<'t>(table: &'t [(&str, &str)], path: &[String]) -> Option<&'t (&'t str, &'t str)> {
+    let path = path.join(".");
+    table.iter().find(|(key, _)| *key == path)
 }
 
 struct Walk<'a> {
@@ -26,8 +35,7 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    /// `None` when the value is faulty as a whole.
-    fn value(&self, node: Node, schema: &'a Value, path: &mut Vec<String>) -> Option<Node> {
+    fn value(&self, node: &mut Node, schema: &'a Value, path: &mut Vec<String>) {
         let branches = self.branches(schema);
         let fitting: Vec<&Value> = branches.iter().copied().filter(|branch| fits(&node.content, branch)).collect();
         let words: Vec<&str> = branches.iter().flat_map(|branch| words(branch)).collect();
@@ -35,105 +43,90 @@ impl<'a> Walk<'a> {
             && !words.is_empty()
             && fitting.iter().all(|branch| !self::words(branch).is_empty())
         {
-            if words.contains(&text.as_str()) {
-                return Some(node);
+            if !words.contains(&text.as_str()) {
+                let hint = did_you_mean(text, words.iter().copied());
+                let (name, allowed) = (name(path), expected(&branches));
+                let message = format!("`{name}` cannot be `{}`; allowed here: {allowed}.{hint}", short(text));
+                self.refuse(node, path, message);
             }
-            let hint = did_you_mean(text, words.iter().copied());
-            let said =
-                format!("`{}` cannot be `{}`; allowed here: {}.{hint}", name(path), short(text), expected(&branches));
-            return self.refuse(&node, path, said);
+            return;
         }
         let Some(schema) = fitting.into_iter().find(|branch| self::words(branch).is_empty()) else {
-            let mut said = format!("`{}` must be {}, but is {}.", name(path), expected(&branches), kind(&node.content));
-            let text_branch = branches.iter().find(|branch| has_type(branch, "string"));
-            match (&node.content, text_branch) {
-                (Content::Number(_), Some(branch))
-                    if branch.get("pattern").is_some_and(|pattern| pattern == raw::DURATION) =>
-                {
-                    said.push_str(" Write it with a unit, like 90s.");
-                }
-                (Content::Number(_) | Content::Bool(_), Some(_)) => said.push_str(" Put it in quotes."),
-                _ => {}
-            }
-            return self.refuse(&node, path, said);
+            let message = wrong_type(&node.content, &branches, path);
+            return self.refuse(node, path, message);
         };
-        match node.content {
-            Content::Map(entries) => {
-                let content = Content::Map(self.map(entries, schema, path, &node.place));
-                Some(Node { content, ..node })
-            }
+        match &mut node.content {
+            Content::Map(entries) => self.map(entries, schema, path, &node.place),
             Content::List(items) => {
                 let item_schema = schema.get("items").unwrap_or(&Value::Bool(true));
-                let mut kept = Vec::with_capacity(items.len());
-                for (index, item) in items.into_iter().enumerate() {
+                for (index, item) in items.iter_mut().enumerate() {
                     path.push(index.to_string());
-                    kept.extend(self.value(item, item_schema, path));
+                    self.value(item, item_schema, path);
                     path.pop();
                 }
-                Some(Node { content: Content::List(kept), ..node })
             }
-            Content::Number(ref number) => match out_of_range(number, schema) {
-                Some(range) => {
-                    let said = format!("`{}` must be {range}.", name(path));
-                    self.refuse(&node, path, said)
+            Content::Number(number) => {
+                if let Some(range) = out_of_range(number, schema) {
+                    self.refuse(node, path, format!("`{}` must be {range}.", name(path)));
                 }
-                None => Some(node),
-            },
-            _ => Some(node),
+            }
+            _ => {}
         }
     }
 
-    fn map(&self, entries: Vec<Entry>, schema: &'a Value, path: &mut Vec<String>, place: &Place) -> Vec<Entry> {
+    fn map(&self, entries: &mut [Entry], schema: &'a Value, path: &mut Vec<String>, place: &Place) {
         let known = schema.get("properties").and_then(Value::as_object);
-        let others = schema.get("additionalProperties");
-        let mut kept: Vec<Entry> = Vec::with_capacity(entries.len());
-        for entry in entries {
+        let others = schema.get("additionalProperties").filter(|others| !others.is_boolean());
+        for index in 0..entries.len() {
+            let (before, from) = entries.split_at_mut(index);
+            let Some(entry) = from.first_mut() else { break };
             path.push(entry.key.clone());
-            let property =
-                known.and_then(|known| known.get(&entry.key)).or(others.filter(|others| !others.is_boolean()));
-            if let Some(first) = kept.iter().find(|first| first.key == entry.key) {
-                let said = format!("`{}` is given twice; the first is in line {}.", name(path), first.place.line);
-                self.sink.push(Fault::at(&entry.place, name(path), said));
-            } else if let Some(property) = property {
-                let Entry { key, place, node } = entry;
-                kept.extend(self.value(node, property, path).map(|node| Entry { key, place, node }));
+            if let Some(first) = before.iter().find(|first| first.key == entry.key) {
+                let message = format!("`{}` is given twice; the first is in line {}.", name(path), first.place.line);
+                self.sink.push(Fault::at(&entry.place, name(path), message));
+                entry.node.content = Content::Faulty;
+            } else if let Some(property) = known.and_then(|known| known.get(&entry.key)).or(others) {
+                self.value(&mut entry.node, property, path);
+            } else if let Some((_, reason)) = keyed(&REMOVED, path) {
+                let message = format!("`{}` was removed and is ignored: {reason}. Delete the key.", name(path));
+                self.sink.warn(Fault::at(&entry.place, name(path), message));
+                entry.node.content = Content::Faulty;
+            } else if let Some((_, reason)) = keyed(&RESERVED, path) {
+                self.sink.push(Fault::at(&entry.place, name(path), format!("`{}` is reserved: {reason}.", name(path))));
+                entry.node.content = Content::Faulty;
             } else {
-                let allowed: Vec<&str> =
-                    known.into_iter().flat_map(serde_json::Map::keys).map(String::as_str).collect();
-                self.unknown_key(&entry, &allowed, path);
+                let allowed: Vec<&str> = known.into_iter().flat_map(|known| known.keys().map(String::as_str)).collect();
+                self.unknown_key(entry, &allowed, path);
+                entry.node.content = Content::Faulty;
             }
             path.pop();
         }
         for required in schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
         {
             path.push(required.to_owned());
-            if !kept.iter().any(|entry| entry.key == required) && !self.sink.was_touched(path) {
+            if !entries.iter().any(|entry| entry.key == required) && !self.sink.was_touched(path) {
                 self.sink.push(Fault::at(place, name(path), format!("`{}` is missing.", name(path))));
                 self.sink.take_out(path);
             }
             path.pop();
         }
-        kept
     }
 
-    fn unknown_key(&self, entry: &Entry, allowed: &[&str], path: &mut Vec<String>) {
-        let mut said = format!("unknown key `{}`; allowed here: {}.", short(&entry.key), allowed.join(", "));
+    fn unknown_key(&self, entry: &Entry, allowed: &[&str], path: &[String]) {
+        let mut message = format!("unknown key `{}`; allowed here: {}.", short(&entry.key), allowed.join(", "));
         if let Some(near) = nearest(&entry.key, allowed.iter().copied()) {
-            let _ = write!(said, " Did you mean `{near}`?"); // writing to a String cannot fail
-            // What was meant is not also missing.
-            let written = path.pop();
-            path.push(near.to_owned());
-            self.sink.take_out(path);
-            path.pop();
-            path.extend(written);
+            let _ = write!(message, " Did you mean `{near}`?"); // writing to a String cannot fail
+            // The key that was meant is not also missing.
+            let parent = path.split_last().map_or(path, |(_, parent)| parent);
+            self.sink.take_out(&[parent, &[near.to_owned()]].concat());
         }
-        self.sink.push(Fault::at(&entry.place, name(path), said));
+        self.sink.push(Fault::at(&entry.place, name(path), message));
     }
 
-    fn refuse(&self, node: &Node, path: &[String], said: String) -> Option<Node> {
-        self.sink.push(Fault::at(&node.place, name(path), said));
+    fn refuse(&self, node: &mut Node, path: &[String], message: String) {
+        self.sink.push(Fault::at(&node.place, name(path), message));
         self.sink.take_out(path);
-        None
+        node.content = Content::Faulty;
     }
 
     /// The alternatives of a schema, references resolved.
@@ -194,8 +187,21 @@ fn distance(a: &str, b: &str) -> usize {
     rows[a.len()][b.len()]
 }
 
+fn wrong_type(content: &Content, branches: &[&Value], path: &[String]) -> String {
+    let mut message = format!("`{}` must be {}, but is {}.", name(path), expected(branches), kind(content));
+    let text = branches.iter().find(|branch| has_type(branch, "string"));
+    let is_duration = text.and_then(|text| text.get("pattern")).is_some_and(|pattern| pattern == DURATION_PATTERN);
+    match content {
+        Content::Number(_) if is_duration => message.push_str(" Write it with a unit, like 90s."),
+        Content::Number(_) | Content::Bool(_) if text.is_some() => message.push_str(" Put it in quotes."),
+        _ => {}
+    }
+    message
+}
+
 fn fits(content: &Content, branch: &Value) -> bool {
     match content {
+        Content::Faulty => true,
         _ if branch.is_boolean() => true,
         Content::Null => has_type(branch, "null"),
         Content::Bool(_) => has_type(branch, "boolean"),
@@ -274,7 +280,7 @@ fn expected(branches: &[&Value]) -> String {
 
 fn kind(content: &Content) -> &'static str {
     match content {
-        Content::Null => "empty",
+        Content::Null | Content::Faulty => "empty",
         Content::Bool(_) => "true or false",
         Content::Number(_) => "a number",
         Content::Text(_) => "text",

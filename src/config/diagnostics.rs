@@ -4,12 +4,15 @@ use std::cell::RefCell;
 use std::fmt::Display;
 
 use super::fault::{Fault, Place};
-use super::spanned_yaml::{Found, Node};
+use super::spanned_yaml::{Content, Found, Node};
+use crate::oauth::profile::values::InvalidValue;
 
 /// Gathers faults, so that one run tells all of them.
 #[derive(Default)]
 pub(super) struct Sink {
     faults: RefCell<Vec<Fault>>,
+    /// What does not stop Pixy from starting.
+    warnings: RefCell<Vec<Fault>>,
     /// What was already found faulty and taken out of the tree: its absence is no further fault.
     taken_out: RefCell<Vec<Vec<String>>>,
     /// Paths of what was missing: what a shipped profile needs from the operator.
@@ -19,6 +22,14 @@ pub(super) struct Sink {
 impl Sink {
     pub(super) fn push(&self, fault: Fault) {
         self.faults.borrow_mut().push(fault);
+    }
+
+    pub(super) fn warn(&self, warning: Fault) {
+        self.warnings.borrow_mut().push(warning);
+    }
+
+    pub(super) fn take_warnings(&self) -> Vec<Fault> {
+        self.warnings.take()
     }
 
     /// Notes that the value at a path was faulty and is no longer in the tree.
@@ -96,6 +107,12 @@ impl<'a> Scope<'a> {
         self.say(format!("`{}` {predicate}.", self.name()));
     }
 
+    /// As [`Scope::wrong`]; and what is absent for it is no further fault.
+    pub(super) fn refuse(&self, predicate: impl Display) {
+        self.wrong(predicate);
+        self.sink.take_out(&self.full_path());
+    }
+
     /// Something is wrong here; the message is a whole sentence.
     pub(super) fn say(&self, sentence: String) {
         let place = match self.root.find(&self.path) {
@@ -120,13 +137,24 @@ impl<'a> Scope<'a> {
         self.sink.push(Fault::at(place, self.name(), format!("`{}` is missing: {because}.", self.name())));
     }
 
+    /// The node here, unless it is absent, null or faulty.
+    pub(super) fn given(&self) -> Option<&'a Content> {
+        let content = &self.root.get_path(&self.path)?.content;
+        (!matches!(content, Content::Null | Content::Faulty)).then_some(content)
+    }
+
+    /// Whether null is written here.
+    pub(super) fn is_null(&self) -> bool {
+        self.root.get_path(&self.path).is_some_and(|node| matches!(node.content, Content::Null))
+    }
+
     /// Whether something at, above or below was already found faulty.
     pub(super) fn is_touched(&self) -> bool {
         self.sink.was_touched(&self.full_path())
     }
 
     /// Gives the text a meaning, or says why it has none.
-    pub(super) fn read<T>(&self, text: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+    pub(super) fn read<T>(&self, text: &str, parse: impl FnOnce(&str) -> Result<T, InvalidValue>) -> Option<T> {
         parse(text).map_err(|predicate| self.wrong(predicate)).ok()
     }
 

@@ -3,17 +3,14 @@
 //! They are the one source of truth for the file's shape: `pixy schema` prints their schema, and the checker walks it.
 //! Nearly everything is optional here; what must be given, and what it means, is decided where [`super::Config`] is built.
 
-pub(super) mod profile;
-
 use std::collections::BTreeMap;
-use std::fmt;
-use std::marker::PhantomData;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::IgnoredAny;
 
-use profile::Profile;
+use crate::oauth::profile::values::DURATION_PATTERN;
+use crate::oauth::profile::{Entries, Profile};
 
 /// The configuration of Pixy, a sidecar that holds LLM logins so that the agent beside it never does.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -32,7 +29,7 @@ pub(super) struct File {
     pub(super) vault: Option<Vault>,
     /// The accounts by name. The name is the first segment of the agent's path.
     #[schemars(with = "Option<BTreeMap<String, Account>>")]
-    pub(super) accounts: Option<Pairs<Account>>,
+    pub(super) accounts: Option<Entries<String, Account>>,
     /// Connections to providers.
     pub(super) upstream: Option<Upstream>,
     /// What clients may take of Pixy.
@@ -158,22 +155,11 @@ pub(super) struct Ops {
 pub(super) struct Vault {
     /// A directory of this Pixy's own. Default: ~/.local/state/pixy/vault
     pub(super) dir: Option<String>,
-    /// A database that several sidecars share, instead of a directory.
-    pub(super) postgres: Option<Postgres>,
     /// The key that opens the vault; made on the first start. Default: pixy-key in $CREDENTIALS_DIRECTORY or /run/secrets
     /// where there is one, else ~/.config/pixy/key
     pub(super) key_file: Option<String>,
     /// A file with a passphrase, instead of a key file.
     pub(super) passphrase_file: Option<String>,
-}
-
-/// A database that several sidecars share.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Postgres {
-    /// A file with the database URL, password included.
-    #[schemars(required)]
-    pub(super) url_file: Option<String>,
 }
 
 /// One account.
@@ -186,8 +172,9 @@ pub(super) struct Account {
     /// You have read the provider's terms (`pixy providers NAME`) and answer for this use. Default: false
     pub(super) accept_terms: Option<bool>,
     /// Changes to the shipped profile: maps are merged key by key, everything else replaces, null takes away.
-    // Boxed: by far the largest part, and most accounts have none.
-    pub(super) profile: Option<Box<Profile>>,
+    // It is read from the tree, after it is merged with the shipped profile.
+    #[schemars(with = "Option<Profile>")]
+    pub(super) profile: Option<IgnoredAny>,
 }
 
 /// Connections to providers.
@@ -197,13 +184,13 @@ pub(super) struct Upstream {
     /// Further trusted root certificates, PEM; the machine's own are always trusted.
     pub(super) extra_ca_file: Option<String>,
     /// For TCP and TLS together. Default: 10s
-    #[schemars(extend("pattern" = DURATION))]
+    #[schemars(extend("pattern" = DURATION_PATTERN))]
     pub(super) connect_timeout: Option<String>,
     /// From the end of the request to the head of the response; models think before they speak. Default: 10m
-    #[schemars(extend("pattern" = DURATION))]
+    #[schemars(extend("pattern" = DURATION_PATTERN))]
     pub(super) head_timeout: Option<String>,
     /// Between two pieces of a response. Default: 10m
-    #[schemars(extend("pattern" = DURATION))]
+    #[schemars(extend("pattern" = DURATION_PATTERN))]
     pub(super) idle_timeout: Option<String>,
 }
 
@@ -215,9 +202,6 @@ pub(super) struct Intake {
     /// Default: 1024
     #[schemars(range(min = 1))]
     pub(super) connections: Option<u32>,
-    /// Streams of one HTTP/2 connection at once. Default: 100
-    #[schemars(range(min = 1))]
-    pub(super) streams: Option<u32>,
     /// Bytes of a request's head, from 1024 to 1048576. Default: 65536
     #[schemars(range(min = 1024))]
     pub(super) header_bytes: Option<u32>,
@@ -234,47 +218,16 @@ pub(super) struct Intake {
     /// once more with a new one. 0: no request is. Default: 1048576 (1 MiB)
     pub(super) replay_bytes: Option<u32>,
     /// For a request's head. Default: 10s
-    #[schemars(extend("pattern" = DURATION))]
+    #[schemars(extend("pattern" = DURATION_PATTERN))]
     pub(super) header_time: Option<String>,
     /// Without a byte of a request's body, without a byte of an answer being taken, or between two requests. Default: 2m
-    #[schemars(extend("pattern" = DURATION))]
+    #[schemars(extend("pattern" = DURATION_PATTERN))]
     pub(super) idle_time: Option<String>,
     /// For open streams after SIGTERM. Default: 20s
-    #[schemars(extend("pattern" = DURATION))]
+    #[schemars(extend("pattern" = DURATION_PATTERN))]
     pub(super) drain_time: Option<String>,
     /// Threads for connections, from 1 to 64; to change it needs a restart. One is enough for a person's agents: more serve
     /// more at once, and each request costs more. Default: 1
     #[schemars(range(min = 1, max = 64))]
     pub(super) io_threads: Option<u16>,
 }
-
-/// A map that keeps the order of the file.
-#[derive(Debug)]
-pub(super) struct Pairs<T>(pub(super) Vec<(String, T)>);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Pairs<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct PairsVisitor<T>(PhantomData<T>);
-
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for PairsVisitor<T> {
-            type Value = Pairs<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a map")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Pairs<T>, A::Error> {
-                let mut pairs = Vec::new();
-                while let Some(pair) = entries.next_entry()? {
-                    pairs.push(pair);
-                }
-                Ok(Pairs(pairs))
-            }
-        }
-
-        deserializer.deserialize_map(PairsVisitor(PhantomData))
-    }
-}
-
-/// Durations, for editors; Pixy itself says more about a wrong one.
-pub(super) const DURATION: &str = "^[0-9]+(ms|s|m|h|d)$";

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
+use serde_json::Number;
 use serde_yaml::{Location, Spanned};
 
 use super::fault::{Fault, Place, Source};
@@ -24,6 +24,8 @@ pub(super) enum Content {
     Text(String),
     List(Vec<Node>),
     Map(Vec<Entry>),
+    /// Replaces a value whose fault was reported; it is read as if it were absent.
+    Faulty,
 }
 
 /// One key of a map.
@@ -62,10 +64,22 @@ impl Node {
         entries.iter().find(|entry| entry.key == key)
     }
 
-    /// What is at a key of this map, to be changed.
-    pub(super) fn child(&mut self, key: &str) -> Option<&mut Node> {
-        let Content::Map(entries) = &mut self.content else { return None };
-        entries.iter_mut().find(|entry| entry.key == key).map(|entry| &mut entry.node)
+    /// The node at a path, if the path leads to one. A list's items are numbered from 0.
+    pub(super) fn get_path(&self, path: &[String]) -> Option<&Node> {
+        path.iter().try_fold(self, |node, step| match &node.content {
+            Content::Map(_) => node.get(step).map(|entry| &entry.node),
+            Content::List(items) => items.get(step.parse::<usize>().ok()?),
+            _ => None,
+        })
+    }
+
+    /// As [`Node::get_path`].
+    pub(super) fn find_mut(&mut self, path: &[String]) -> Option<&mut Node> {
+        path.iter().try_fold(self, |node, step| match &mut node.content {
+            Content::Map(entries) => entries.iter_mut().find(|entry| entry.key == *step).map(|entry| &mut entry.node),
+            Content::List(items) => items.get_mut(step.parse::<usize>().ok()?),
+            _ => None,
+        })
     }
 
     /// The node at a path, a list's items being numbered from 0; or, when the path ends early, the deepest key on the way.
@@ -96,7 +110,7 @@ impl Node {
     pub(super) fn merge(&mut self, over: Self) {
         match (&mut self.content, over) {
             (Content::Map(below), Self { content: Content::Map(above), .. }) => {
-                for entry in above {
+                for entry in above.into_iter().filter(|entry| !matches!(entry.node.content, Content::Faulty)) {
                     match below.iter_mut().find(|known| known.key == entry.key) {
                         Some(known) => {
                             known.place = entry.place;
@@ -107,21 +121,6 @@ impl Node {
                 }
             }
             (_, over) => *self = over,
-        }
-    }
-
-    /// The tree without its places.
-    pub(super) fn to_json(&self) -> Value {
-        match &self.content {
-            Content::Null => Value::Null,
-            Content::Bool(yes) => Value::Bool(*yes),
-            Content::Number(number) => Value::Number(number.clone()),
-            Content::Text(text) => Value::String(text.clone()),
-            Content::List(items) => Value::Array(items.iter().map(Self::to_json).collect()),
-            Content::Map(entries) => {
-                let pairs = entries.iter().map(|entry| (entry.key.clone(), entry.node.to_json()));
-                Value::Object(pairs.collect::<Map<_, _>>())
-            }
         }
     }
 
@@ -265,6 +264,10 @@ mod tests {
         Node::parse(&Arc::new(Source { name: "t.yaml".into(), text: text.into() })).unwrap()
     }
 
+    fn json(node: &Node) -> serde_json::Value {
+        serde::Deserialize::deserialize(node).unwrap()
+    }
+
     fn value_place(node: &Node, path: &str) -> (usize, usize, usize) {
         let path: Vec<String> = path.split('.').map(str::to_owned).collect();
         let Found::Value { value, .. } = node.find(&path) else { panic!("{path:?} is not there") };
@@ -274,7 +277,7 @@ mod tests {
     #[test]
     fn every_value_knows_its_place() {
         let tree = node("link: off\nagent:\n  listen: 127.0.0.1:8700\n  keys: [ {name: coder}, 7 ]\n");
-        assert_eq!(tree.to_json()["link"], "off");
+        assert_eq!(json(&tree)["link"], "off");
         assert_eq!(value_place(&tree, "link"), (1, 7, 3));
         assert_eq!(value_place(&tree, "agent.listen"), (3, 11, 14));
         assert_eq!(value_place(&tree, "agent.keys.0.name"), (4, 18, 5));
@@ -287,7 +290,7 @@ mod tests {
     fn maps_merge_and_everything_else_replaces() {
         let mut below = node("a: {b: 1, c: [1, 2], d: {e: 1}}\nf: 1\n");
         below.merge(node("a: {c: [3], d: null, g: x}\n"));
-        assert_eq!(below.to_json().to_string(), r#"{"a":{"b":1,"c":[3],"d":null,"g":"x"},"f":1}"#);
+        assert_eq!(json(&below).to_string(), r#"{"a":{"b":1,"c":[3],"d":null,"g":"x"},"f":1}"#);
     }
 
     #[test]
@@ -306,7 +309,7 @@ mod tests {
     #[test]
     fn an_empty_text_is_null() {
         for text in ["", "# nothing\n", "---\n"] {
-            assert_eq!(node(text).to_json(), Value::Null);
+            assert_eq!(json(&node(text)), serde_json::Value::Null);
         }
     }
 }

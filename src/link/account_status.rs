@@ -124,7 +124,7 @@ fn terms(terms: &profile::Terms, accepted: bool) -> Terms {
             profile::TermsStatus::Restricted => TermsStatus::Restricted,
         },
         says: terms.says.clone(),
-        url: terms.url.as_ref().map(ToString::to_string),
+        url: terms.url.as_deref().map(ToString::to_string),
         accepted,
     }
 }
@@ -141,7 +141,7 @@ fn flow(flow: profile::Flow) -> Flow {
 fn redirect(redirect: &profile::Redirect) -> Redirect {
     match redirect {
         profile::Redirect::Paste(_) => Redirect::Paste,
-        profile::Redirect::Loopback { .. } => Redirect::Loopback,
+        profile::Redirect::Loopback(_) => Redirect::Loopback,
         profile::Redirect::None => Redirect::None,
     }
 }

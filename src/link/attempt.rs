@@ -208,7 +208,7 @@ impl Bound {
         let client_is_known = known_client.is_some();
         // A device authorization request has no place for one (RFC 8628 §3.1).
         let nonce = (flow == Flow::AuthorizationCode && wants_nonce(profile)).then(|| Secret::random(16));
-        let client_id = known_client.or_else(|| profile.link.client_id.clone());
+        let client_id = known_client.or_else(|| profile.link.client_id.as_deref().cloned());
         Self { id: random_id(), account, endpoints, client_id, client_is_known, nonce }
     }
 }
@@ -236,11 +236,12 @@ impl Browser {
 
 /// The profile's parameters of an authorization request that has no redirect.
 pub fn device_parameters(profile: &Profile, installation: &str) -> Vec<(String, Option<String>)> {
-    let usual = profile.link.authorize_params.iter().filter(|(_, value)| {
-        value.as_ref().is_none_or(|value| !value.contains("{redirect_uri") && !value.contains("{nonce}"))
-    });
+    let usual =
+        profile.link.authorize_params.as_texts().filter(|(_, value)| {
+            value.is_none_or(|value| !value.contains("{redirect_uri") && !value.contains("{nonce}"))
+        });
     usual
-        .map(|(name, value)| (name.clone(), value.as_ref().map(|value| value.replace("{installation}", installation))))
+        .map(|(name, value)| (name.to_owned(), value.map(|value| value.replace("{installation}", installation))))
         .collect()
 }
 
@@ -273,10 +274,10 @@ impl Request<'_> {
         if let Some(nonce) = &self.bound.nonce {
             parameters.push(("nonce".into(), nonce.expose().to_owned()));
         }
-        for (name, value) in &link.authorize_params {
+        for (name, value) in link.authorize_params.as_texts() {
             parameters.retain(|(present, _)| present != name);
             if let Some(value) = value {
-                parameters.push((name.clone(), self.fill_in(value)));
+                parameters.push((name.to_owned(), self.fill_in(value)));
             }
         }
         url.query_pairs_mut().extend_pairs(parameters);
@@ -298,11 +299,10 @@ impl Request<'_> {
 /// profile takes the parameter away.
 fn wants_nonce(profile: &Profile) -> bool {
     let link = &profile.link;
-    let has_place = |value: &Option<String>| value.as_ref().is_some_and(|value| value.contains("{nonce}"));
-    if link.authorize_params.iter().any(|(_, value)| has_place(value)) {
+    if link.authorize_params.as_texts().any(|(_, value)| value.is_some_and(|value| value.contains("{nonce}"))) {
         return true;
     }
-    let is_named = link.authorize_params.iter().any(|(name, _)| name == "nonce");
+    let is_named = link.authorize_params.as_texts().any(|(name, _)| name == "nonce");
     link.issuer.is_some() && !is_named && link.scopes.iter().any(|scope| scope == "openid")
 }
 

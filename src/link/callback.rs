@@ -10,7 +10,7 @@ impl Linker {
     /// Whether a path is one that a provider may send a browser back to.
     pub(super) fn is_callback_path(&self, path: &str) -> bool {
         self.accounts.iter().any(|account| match &account.profile().link.redirect {
-            Redirect::Loopback { path: registered, .. } => registered == path,
+            Redirect::Loopback(registered) => *registered.path == path,
             Redirect::Paste(_) | Redirect::None => false,
         })
     }

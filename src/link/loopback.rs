@@ -56,9 +56,9 @@ impl Linker {
     pub(super) async fn landing(self: &Arc<Self>, redirect: &Redirect) -> Result<Landing, Problem> {
         let (host, ports, path) = match redirect {
             Redirect::Paste(page) => {
-                return Ok(Landing { redirect_uri: page.clone(), comes_back: false, notice: None, door: None });
+                return Ok(Landing { redirect_uri: Url::clone(page), comes_back: false, notice: None, door: None });
             }
-            Redirect::Loopback { host, ports, path } => (host, ports, path),
+            Redirect::Loopback(loopback) => (loopback.host.as_str(), &loopback.ports, &*loopback.path),
             Redirect::None => return Err(Problem::no_endpoint("redirect")),
         };
         let uri = |port: u16| {

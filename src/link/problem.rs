@@ -67,7 +67,7 @@ impl Problem {
 
     /// The provider's terms do not plainly allow it, and nobody accepted that.
     pub fn terms(account: &str, terms: &Terms) -> Self {
-        let place = terms.url.as_ref().map_or_else(String::new, |url| format!(" ({url})"));
+        let place = terms.url.as_deref().map_or_else(String::new, |url| format!(" ({url})"));
         Self::new(
             StatusCode::FORBIDDEN,
             "terms_not_accepted",

@@ -33,7 +33,7 @@ impl Linker {
         let endpoints = discovery::endpoints(&self.upstream, &profile, Flow::ClientCredentials).await;
         let endpoints = endpoints.map_err(|error| Problem::discovery(&error.0))?;
         let token_url = endpoints.token.clone().ok_or_else(|| Problem::no_endpoint("token"))?;
-        let client_id = profile.link.client_id.clone();
+        let client_id = profile.link.client_id.as_deref().cloned();
         let grant = Grant::ClientSecret(&secret);
         let now = self.clock.wall();
         let tokens = token_endpoint::call(&self.upstream, &profile, &token_url, client_id.as_deref(), grant, now)

@@ -9,7 +9,7 @@ use url::Url;
 
 use super::discovery::Endpoints;
 use super::pkce::Verifier;
-use super::profile::{BodyKind, Device, HandedCode, Profile};
+use super::profile::{BodyKind, Profile};
 use super::token_endpoint::{self, Fields, Grant};
 use super::token_response::{self, Failure, FailureKind, Tokens};
 use crate::clock::Timestamp;
@@ -88,25 +88,25 @@ pub async fn begin(
     client_id: Option<&str>,
     parameters: &[(String, Option<String>)],
 ) -> Result<Authorization, Failure> {
-    let handed_code = handed_code(profile);
+    let issues_code = code_endpoint(profile).is_some();
     let mut fields = Fields::default();
     if let Some(client_id) = client_id {
         fields.set("client_id", client_id);
     }
-    if handed_code.is_none() {
+    if !issues_code {
         if !profile.link.scopes.is_empty() {
             fields.set("scope", &profile.link.scopes.join(" "));
         }
-        fields.apply(parameters);
+        fields.apply(parameters.iter().map(|(name, value)| (name.as_str(), value.as_deref())));
     }
-    let kind = if handed_code.is_some() { BodyKind::Json } else { BodyKind::Form };
+    let kind = if issues_code { BodyKind::Json } else { BodyKind::Form };
     let fetched =
         token_endpoint::post(upstream, url, kind, &fields).await.map_err(|error| Failure::from_send(&error))?;
     let document = serde_json::from_slice::<Value>(&fetched.body).ok();
     if let Some(failure) = token_response::refusal(profile, &fetched, document.as_ref()) {
         return Err(failure);
     }
-    let fallback = profile.link.device.as_ref().and_then(|device| device.verification_url.as_ref());
+    let fallback = profile.link.device.as_ref().and_then(|device| device.verification_url.as_deref());
     document.as_ref().and_then(|reply| read(reply, fallback)).ok_or_else(|| {
         Failure::unknown("the device endpoint's answer lacks a code, or an address that a person could open")
     })
@@ -121,8 +121,8 @@ pub async fn ask(
     authorization: &Authorization,
     now: Timestamp,
 ) -> Answer {
-    if let Some(handed_code) = handed_code(profile) {
-        return ask_for_code(upstream, profile, handed_code, authorization).await;
+    if let Some((code_url, redirect_uri)) = code_endpoint(profile) {
+        return ask_for_code(upstream, profile, code_url, redirect_uri, authorization).await;
     }
     let Some(token_url) = &endpoints.token else { return Answer::Over(Failure::not_discovered()) };
     let grant = Grant::DeviceCode(&authorization.device_code);
@@ -161,9 +161,10 @@ impl Pace {
     }
 }
 
-fn handed_code(profile: &Profile) -> Option<&HandedCode> {
-    let Device { code, .. } = profile.link.device.as_ref()?;
-    code.as_ref()
+/// Where the server issues an authorization code instead of tokens, and its redirect URI, if the profile says so.
+fn code_endpoint(profile: &Profile) -> Option<(&Url, &Url)> {
+    let device = profile.link.device.as_ref().filter(|device| device.url.is_some())?;
+    device.code_url.as_deref().zip(device.code_redirect.as_deref())
 }
 
 fn sort(failure: Failure) -> Answer {
@@ -178,13 +179,14 @@ fn sort(failure: Failure) -> Answer {
 async fn ask_for_code(
     upstream: &Upstream,
     profile: &Profile,
-    handed_code: &HandedCode,
+    code_url: &Url,
+    redirect_uri: &Url,
     authorization: &Authorization,
 ) -> Answer {
     let mut fields = Fields::default();
     fields.set("device_auth_id", authorization.device_code.expose());
     fields.set("user_code", &authorization.user_code);
-    let fetched = match token_endpoint::post(upstream, &handed_code.url, BodyKind::Json, &fields).await {
+    let fetched = match token_endpoint::post(upstream, code_url, BodyKind::Json, &fields).await {
         Ok(fetched) => fetched,
         Err(error) => return sort(Failure::from_send(&error)),
     };
@@ -200,7 +202,7 @@ async fn ask_for_code(
         (Some(code), Some(verifier)) => Answer::Allowed(Box::new(Allowed::Code {
             code: Secret::new(code.to_owned()),
             verifier,
-            redirect_uri: handed_code.redirect_uri.clone(),
+            redirect_uri: redirect_uri.clone(),
         })),
         _ => Answer::Over(Failure::unknown("the device endpoint's answer holds no usable authorization code")),
     }

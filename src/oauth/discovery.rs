@@ -65,12 +65,12 @@ enum Fault {
 pub async fn endpoints(upstream: &Upstream, profile: &Profile, flow: Flow) -> Result<Endpoints, DiscoveryError> {
     let device = profile.link.device.as_ref();
     let pinned = Endpoints {
-        issuer: profile.link.issuer.clone(),
-        authorize: profile.link.authorize_url.clone(),
-        token: profile.token.url.clone(),
-        revoke: profile.revoke.as_ref().map(|revoke| revoke.url.clone()),
-        device: device.map(|device| device.url.clone()),
-        jwks: profile.link.jwks_url.clone(),
+        issuer: profile.link.issuer.as_deref().cloned(),
+        authorize: profile.link.authorize_url.as_deref().cloned(),
+        token: profile.token.url.as_deref().cloned(),
+        revoke: profile.revoke.as_ref().map(|revoke| Url::clone(&revoke.url)),
+        device: device.and_then(|device| device.url.as_deref().cloned()),
+        jwks: profile.link.jwks_url.as_deref().cloned(),
         sends_iss: false,
     };
     let Some(issuer) = &profile.link.issuer else { return Ok(pinned) };

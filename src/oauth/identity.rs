@@ -2,10 +2,11 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::{HeaderName, HeaderValue};
+use http::HeaderValue;
 use serde_json::{Map, Value};
 
-use super::profile::{FieldPath, FieldSource};
+use super::profile::values::PlainHeader;
+use super::profile::{Entries, FieldPath, FieldSource};
 
 /// The claims of a JWT.
 pub struct Claims(Map<String, Value>);
@@ -43,12 +44,12 @@ pub fn find(paths: &[FieldPath], reply: &Map<String, Value>, claims: Option<&Cla
 
 /// Headers whose values are claims; what is absent or cannot stand in a header is left out.
 pub fn claim_headers(
-    wanted: &[(HeaderName, FieldPath)],
+    wanted: &Entries<PlainHeader, FieldPath>,
     reply: &Map<String, Value>,
     claims: Option<&Claims>,
 ) -> Vec<(String, String)> {
     wanted
-        .iter()
+        .given()
         .filter_map(|(name, path)| Some((name.as_str().to_owned(), look_up(path, reply, claims)?)))
         .filter(|(_, value)| HeaderValue::from_str(value).is_ok())
         .collect()

@@ -1,194 +1,192 @@
-//! A provider as data: everything in which one provider differs from another, already parsed into values that mean something.
+//! A provider profile: everything in which one provider differs from another, as validated data.
 //!
-//! `config` builds a [`Profile`] from `config/providers/<name>.yaml` and the operator's overrides; nothing below knows a
-//! provider by name.
+//! These types are the one definition of a profile: `config/providers/*.yaml` and an account's `profile` are deserialized
+//! into them, and `pixy schema` prints their schema. No other module knows a provider by name.
 
-use std::time::Duration;
+mod entries;
+mod path_pattern;
+mod redirect;
+pub mod values;
 
-use http::{HeaderName, HeaderValue, Method};
-use url::Url;
+use http::Method;
+use schemars::JsonSchema;
+use serde::Deserialize;
 
-/// One provider as one account sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+pub use entries::Entries;
+pub use path_pattern::PathPattern;
+pub use redirect::{Loopback, LoopbackHost, Ports, Redirect};
+
+use values::{
+    BaseUrl, ClientId, CredentialHeader, DURATION_PATTERN, Endpoint, HeaderPattern, Issuer, Lead, ListMember,
+    ParameterValue, PlainHeader, PlainValue, Word,
+};
+
+/// Request parameters; null removes a standard one.
+pub type Parameters = Entries<Word, ParameterValue>;
+
+/// A provider profile. Under an account only what differs from the shipped profile is written.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Profile {
     /// The profile's name, bound into the vault record: `claude`, `oauth`, …
+    #[serde(skip)]
     pub provider: String,
     /// What a person calls it: "Claude subscription".
     pub title: String,
-    /// Whether the provider allows this use.
+    /// Whether the provider allows this use of a login.
     pub terms: Terms,
-    /// How a person links it.
+    /// How a person links the account.
     pub link: Link,
-    /// How its tokens are exchanged and refreshed.
+    /// How tokens are exchanged and refreshed.
+    #[serde(default)]
     pub token: Token,
-    /// Paths to what tells a person whose account it is; each that is found is shown.
+    /// Where the owner of the account is named: paths that start with `token` (the token endpoint's response) or `id_token`
+    /// (its claims). Each value that is found is shown.
+    #[serde(default)]
     pub identity: Vec<FieldPath>,
-    /// How a grant is ended at the provider, if it can be.
+    /// How a grant is revoked at the provider (RFC 7009), if it can be.
     pub revoke: Option<Revoke>,
-    /// Where requests go and what may be asked there.
+    /// Where requests are sent and what may be requested there.
     pub api: Api,
 }
 
-/// Whether the provider lets a program like this use a person's login.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Whether the provider allows this use of a login.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Terms {
-    /// Anything but [`TermsStatus::Open`] links only after `accept_terms: true`.
+    /// Every status except `open` links only with `accept_terms: true`.
     pub status: TermsStatus,
     /// Where the provider says so.
-    pub url: Option<Url>,
-    /// What the provider says, in a sentence or two.
+    pub url: Option<Endpoint>,
+    /// What it says, in a sentence or two.
+    #[serde(default)]
     pub says: String,
 }
 
-/// See [`Terms`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Made for third-party programs; allowed under conditions; not permitted in general.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the type says it")]
 pub enum TermsStatus {
-    /// Made for third-party programs.
     Open,
-    /// Allowed under conditions.
     Conditional,
-    /// Not permitted in general.
     Restricted,
 }
 
-/// How a person links an account.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// How a person links the account.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Link {
-    /// Which grant it is.
+    /// The grant, or a static key.
     pub flow: Flow,
-    /// Discovery (RFC 8414), the expected `iss` (RFC 9207) and verification of id_tokens.
-    pub issuer: Option<Url>,
-    /// The keys that id_tokens are signed with; absent when discovered.
-    pub jwks_url: Option<Url>,
-    /// The authorization endpoint (RFC 6749 §3.1); absent when discovered or not needed.
-    pub authorize_url: Option<Url>,
-    /// Added to the authorization request; `None` removes a standard parameter. Values may hold `{redirect_uri}`,
-    /// `{redirect_uri_with_state}`, `{nonce}` and `{installation}`.
-    pub authorize_params: Vec<(String, Option<String>)>,
+    /// The authorization server, for discovery (RFC 8414 or OpenID Connect), its `iss` (RFC 9207) and id_tokens.
+    pub issuer: Option<Issuer>,
+    /// The keys that its id_tokens are signed with, if not discovered.
+    pub jwks_url: Option<Endpoint>,
+    /// The authorization endpoint (RFC 6749 §3.1), if not discovered.
+    pub authorize_url: Option<Endpoint>,
+    /// Added to the authorization request; null removes a standard parameter. Values may contain {redirect_uri},
+    /// {redirect_uri_with_state}, {nonce} and {installation}.
+    #[serde(default)]
+    pub authorize_params: Parameters,
     /// Where the provider sends the code.
+    #[serde(default)]
     pub redirect: Redirect,
-    /// The public client's id; absent where the provider has none.
-    pub client_id: Option<String>,
-    /// The callback's `client_id` replaces ours (dynamic client id).
+    /// The public client's id.
+    pub client_id: Option<ClientId>,
+    /// The callback's `client_id` replaces the configured one. Default: false
+    #[serde(default)]
     pub client_id_from_callback: bool,
-    /// Scopes that are asked for.
+    /// Scopes to request.
+    #[serde(default, deserialize_with = "values::list::<_, Word>")]
     pub scopes: Vec<String>,
     /// Scopes without which the grant is useless.
+    #[serde(default, deserialize_with = "values::list::<_, Word>")]
     pub required_scopes: Vec<String>,
     /// Device authorization (RFC 8628).
     pub device: Option<Device>,
 }
 
-/// The grants that Pixy speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The grant, or a static key.
+// Authorization code with PKCE S256 (RFC 6749 §4.1, RFC 7636), device code (RFC 8628), client credentials (RFC 6749 §4.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the type says it")]
 pub enum Flow {
-    /// Authorization code with PKCE S256 (RFC 6749 §4.1, RFC 7636).
     AuthorizationCode,
-    /// Device code (RFC 8628).
     DeviceCode,
-    /// Client credentials (RFC 6749 §4.4); the person gives the client secret.
     ClientCredentials,
-    /// A static key that the person gives.
     ApiKey,
 }
 
-/// Where the provider sends the authorization code.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Redirect {
-    /// A page of the provider's that shows the code for pasting.
-    Paste(Url),
-    /// The person's own machine (RFC 8252 §7.3).
-    Loopback {
-        /// `127.0.0.1`, `localhost` or `[::1]`, as the provider has it registered.
-        host: String,
-        /// Which ports the provider accepts.
-        ports: Ports,
-        /// The path, starting with `/`.
-        path: String,
-    },
-    /// The flow has no redirect.
-    None,
-}
-
-/// Ports that a provider accepts in a loopback redirect.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ports {
-    /// Any port (RFC 8252 §7.3).
-    Any,
-    /// Only these, in order of preference.
-    Only(Vec<u16>),
-}
-
-/// Device authorization endpoints.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Device authorization (RFC 8628).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct Device {
-    /// Where the device code is asked for.
-    pub url: Url,
-    /// Where the person types the user code, if the reply does not say.
-    pub verification_url: Option<Url>,
-    /// The server hands out an authorization code, with a verifier of its own, instead of tokens; bodies are JSON. That is
-    /// not RFC 8628.
-    pub code: Option<HandedCode>,
-}
-
-/// Where a device's authorization code is asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HandedCode {
-    /// Answers 403 or 404 until the person has decided.
-    pub url: Url,
-    /// The redirect URI that the code is exchanged with.
-    pub redirect_uri: Url,
+    /// The device authorization endpoint (RFC 8628 §3.1), if not discovered.
+    pub url: Option<Endpoint>,
+    /// Where the person types the user code, if the response does not say.
+    pub verification_url: Option<Endpoint>,
+    /// Where the server issues an authorization code with its own verifier instead of tokens, which is not RFC 8628: bodies are
+    /// JSON, and it answers 403 or 404 until the person has decided. Only together with code_redirect.
+    pub code_url: Option<Endpoint>,
+    /// The redirect URI that such a code is exchanged with.
+    pub code_redirect: Option<Endpoint>,
 }
 
 /// How tokens are exchanged and refreshed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct Token {
-    /// The token endpoint (RFC 6749 §3.2); absent when discovered or not needed.
-    pub url: Option<Url>,
-    /// How bodies are written.
+    /// The token endpoint (RFC 6749 §3.2), if not discovered.
+    pub url: Option<Endpoint>,
+    /// How bodies are encoded. Default: form
     pub body: BodyKind,
-    /// Whether the exchange repeats `state`.
+    /// Whether the exchange repeats `state`. Default: false
     pub send_state: bool,
-    /// Added to the exchange; `None` removes a standard field.
-    pub exchange_extra: Vec<(String, Option<String>)>,
-    /// Added to a refresh; `None` removes a standard field.
-    pub refresh_extra: Vec<(String, Option<String>)>,
-    /// The reply's field that holds the token that is attached.
-    pub access_token_field: String,
-    /// How it is known when the access token ends.
+    /// Added to the exchange; null removes a standard field.
+    pub exchange_extra: Parameters,
+    /// Added to a refresh; null removes a standard field.
+    pub refresh_extra: Parameters,
+    /// The field of the response that contains the token to attach. Default: access_token
+    pub access_token_field: Option<Word>,
+    /// How the end of the access token is known: the response's expires_in, the token's own exp, or it does not expire.
+    /// Default: expires_in; for the flow api_key: never
     pub expiry: Expiry,
-    /// Refresh this long before the end, at most 10 % of the lifetime.
-    pub refresh_lead: Duration,
-    /// A reply field before whose time a refresh must not be tried.
-    pub not_before_field: Option<String>,
-    /// Error codes that mean the grant is dead.
-    pub terminal_errors: Vec<String>,
-    /// Any 401 of the token endpoint means the grant is dead (written as the terminal error `401`).
-    pub terminal_401: bool,
+    /// Refresh this long before the end, at most 10 % of the lifetime. Default: 10m
+    #[schemars(extend("pattern" = DURATION_PATTERN))]
+    pub refresh_lead: Lead,
+    /// A field of the response before whose time a refresh must not be tried.
+    pub not_before_field: Option<Word>,
+    /// Error codes that mean that the grant is dead; "401" means any such status. Default: [invalid_grant]
+    pub terminal_errors: Option<Vec<Word>>,
 }
 
-/// How a token request's body is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How the body of a request is encoded: `application/x-www-form-urlencoded` (RFC 6749) or `application/json`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the type says it")]
 pub enum BodyKind {
-    /// `application/x-www-form-urlencoded` (RFC 6749).
+    #[default]
     Form,
-    /// `application/json`.
     Json,
 }
 
-/// How it is known when an access token ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How the end of an access token is known: `expires_in` of the response, `exp` of the token itself, or it does not expire.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the type says it")]
 pub enum Expiry {
-    /// `expires_in` of the reply, in seconds.
+    #[default]
     ExpiresIn,
-    /// `exp` of the access token, which is a JWT.
     Jwt,
-    /// It does not end.
     Never,
 }
 
-/// A path into what came with the tokens.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A path into a token response or its id_token: `[token, account, email_address]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(try_from = "Vec<String>")]
+#[schemars(with = "Vec<String>", inline)]
 pub struct FieldPath {
     /// Where the path starts.
     pub source: FieldSource,
@@ -199,64 +197,75 @@ pub struct FieldPath {
 /// Where a [`FieldPath`] starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FieldSource {
-    /// The token endpoint's reply.
+    /// The token endpoint's response.
     TokenReply,
     /// The claims of the id_token.
     IdToken,
 }
 
 /// Revocation (RFC 7009).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Revoke {
     /// The revocation endpoint.
-    pub url: Url,
-    /// How its body is written.
+    pub url: Endpoint,
+    /// How its body is encoded. Default: form
+    #[serde(default)]
     pub body: BodyKind,
 }
 
-/// Where requests go and what may be asked there.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Where requests are sent and what may be requested there.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Api {
-    /// Scheme, host, port and a path prefix; nothing in a request changes them.
-    pub base_url: Url,
+    /// https only, or http to this machine; no query. The rules below are relative to it.
+    pub base_url: BaseUrl,
     /// How the token is attached.
+    #[serde(default)]
     pub attach: Attach,
     /// Headers that the provider needs.
+    #[serde(default)]
     pub headers: Headers,
-    /// What an agent may call, relative to `base_url`; everything else is refused.
+    /// What an agent may call: METHOD /path, where a `*` stands for one segment or its beginning. Everything else is refused.
     pub allow: Vec<Rule>,
     /// Paths on which a WebSocket may be opened.
+    #[serde(default)]
     pub websocket: Vec<PathPattern>,
-    /// The error shape that this provider's SDKs understand.
+    /// The error shape that this provider's SDKs understand. Default: openai
+    #[serde(default)]
     pub errors: ErrorShape,
-    /// Response headers that tell the quota; a trailing `*` matches any end.
+    /// Response headers that state the quota; a `*` at the end matches any end.
+    #[serde(default, deserialize_with = "values::list::<_, HeaderPattern>")]
     pub quota_headers: Vec<String>,
 }
 
 /// How the token is attached to a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct Attach {
-    /// `authorization`, `x-api-key`, …
-    pub header: HeaderName,
-    /// `Bearer`, or nothing before the token.
-    pub scheme: Option<String>,
+    /// authorization, x-api-key, … Default: authorization
+    pub header: CredentialHeader,
+    /// A word before the token, such as Bearer.
+    pub scheme: Option<Word>,
 }
 
-/// Headers of requests to the provider.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// Headers of requests to the provider; null removes a header of the shipped profile.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct Headers {
     /// Added when the agent sent none.
-    pub default: Vec<(HeaderName, HeaderValue)>,
-    /// Members added, once, to the agent's comma list.
-    pub merge: Vec<(HeaderName, Vec<String>)>,
-    /// Always ours.
-    pub set: Vec<(HeaderName, HeaderValue)>,
-    /// Copied from a claim of the login.
-    pub claims: Vec<(HeaderName, FieldPath)>,
+    pub default: Entries<PlainHeader, PlainValue>,
+    /// Members added, once each, to the agent's comma-separated list.
+    pub merge: Entries<PlainHeader, Vec<ListMember>>,
+    /// Replaces whatever the agent sent.
+    pub set: Entries<PlainHeader, PlainValue>,
+    /// Copied from a claim of the login, a path like those of `identity`.
+    pub claims: Entries<PlainHeader, FieldPath>,
 }
 
 /// One line of the allow-list: `POST /v1/messages`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, JsonSchema)]
+#[schemars(with = "String", inline)]
 pub struct Rule {
     /// The method, exactly.
     pub method: Method,
@@ -264,80 +273,18 @@ pub struct Rule {
     pub path: PathPattern,
 }
 
-/// A path pattern, segment by segment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PathPattern(Vec<Segment>);
-
-/// One segment of a [`PathPattern`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Segment {
-    /// This text.
-    Literal(String),
-    /// Any text, at least one character, with this end (`*`, `*:generateContent`).
-    AnyWithSuffix(String),
-}
-
 /// The error shape that a provider's SDKs understand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+// Anthropic: {"type":"error","error":{"type":…,"message":…}}
+// OpenAI: {"error":{"message":…,"type":…,"code":…,"param":null}}
+// Google: {"error":{"code":…,"message":…,"status":…}}
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the type says it")]
 pub enum ErrorShape {
-    /// `{"type":"error","error":{"type":…,"message":…}}`
     Anthropic,
-    /// `{"error":{"message":…,"type":…,"code":…,"param":null}}`
+    #[default]
     OpenAi,
-    /// `{"error":{"code":…,"message":…,"status":…}}`
     Google,
-}
-
-impl PathPattern {
-    /// Parses `/v1/models/*`. `None` when it does not start with `/`, has an empty or dot segment, or a `*` that is not the
-    /// start of a segment.
-    pub fn parse(text: &str) -> Option<Self> {
-        let segments = text.strip_prefix('/')?.split('/').map(Segment::parse).collect::<Option<Vec<_>>>()?;
-        Some(Self(segments))
-    }
-
-    /// Whether `path` (starting with `/`, no query, already checked to be free of encoded separators) is meant.
-    pub fn matches(&self, path: &str) -> bool {
-        let mut rest = path;
-        let all_match = self.0.iter().all(|segment| {
-            let Some(below) = rest.strip_prefix('/') else { return false };
-            let end = below.bytes().position(|byte| byte == b'/').unwrap_or(below.len());
-            rest = &below[end..];
-            segment.matches(&below[..end])
-        });
-        all_match && rest.is_empty()
-    }
-
-    /// The pattern as it is written in a profile.
-    pub fn as_text(&self) -> String {
-        use std::fmt::Write as _;
-        self.0.iter().fold(String::new(), |mut text, segment| {
-            let (star, literal) = match segment {
-                Segment::Literal(literal) => ("", literal),
-                Segment::AnyWithSuffix(suffix) => ("*", suffix),
-            };
-            let _ = write!(text, "/{star}{literal}"); // writing to a String cannot fail
-            text
-        })
-    }
-}
-
-impl Segment {
-    fn parse(text: &str) -> Option<Self> {
-        let plain = |literal: &str| !literal.contains('*') && literal.bytes().all(|byte| byte.is_ascii_graphic());
-        match text.strip_prefix('*') {
-            Some(suffix) if plain(suffix) => Some(Self::AnyWithSuffix(suffix.to_owned())),
-            None if !matches!(text, "" | "." | "..") && plain(text) => Some(Self::Literal(text.to_owned())),
-            _ => None,
-        }
-    }
-
-    fn matches(&self, text: &str) -> bool {
-        match self {
-            Self::Literal(literal) => literal == text,
-            Self::AnyWithSuffix(suffix) => text.len() > suffix.len() && text.ends_with(suffix.as_str()),
-        }
-    }
 }
 
 impl Flow {
@@ -369,24 +316,25 @@ impl TermsStatus {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_star_is_one_segment() {
-        let models = PathPattern::parse("/v1/models/*").unwrap();
-        assert!(models.matches("/v1/models/claude-opus"));
-        for other in ["/v1/models", "/v1/models/", "/v1/models/a/b", "/v1/modelsx/a", "v1/models/a"] {
-            assert!(!models.matches(other), "{other}");
-        }
-        let generate = PathPattern::parse("/v1beta/models/*:generateContent").unwrap();
-        assert!(generate.matches("/v1beta/models/gemini-pro:generateContent"));
-        assert!(!generate.matches("/v1beta/models/:generateContent"));
-        assert!(!generate.matches("/v1beta/models/gemini-pro:delete"));
-        assert_eq!(generate.as_text(), "/v1beta/models/*:generateContent");
-        for wrong in ["", "v1", "/", "//", "/a/", "/a/../b", "/a*", "/**"] {
-            assert_eq!(PathPattern::parse(wrong), None, "{wrong}");
-        }
+impl Parameters {
+    /// The parameters as texts; `None` removes a standard one.
+    pub fn as_texts(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+        self.iter().map(|(name, value)| (name.as_str(), value.map(|value| value.as_str())))
     }
+}
+
+impl Token {
+    /// Whether an error code of the token endpoint means that the grant is dead.
+    pub fn is_terminal(&self, code: &str) -> bool {
+        code != "401" && self.terminal_errors.as_ref().map_or(code == "invalid_grant", |codes| lists(codes, code))
+    }
+
+    /// Whether any 401 of the token endpoint means that the grant is dead (written as the error code `401`).
+    pub fn is_401_terminal(&self) -> bool {
+        self.terminal_errors.as_ref().is_some_and(|codes| lists(codes, "401"))
+    }
+}
+
+fn lists(words: &[Word], word: &str) -> bool {
+    words.iter().any(|listed| listed.as_str() == word)
 }

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use url::Url;
 
-use super::profile::Revoke;
+use super::profile::BodyKind;
 use super::token_endpoint::{self, Fields};
 use super::token_response;
 use crate::secret::Secret;
@@ -37,7 +38,8 @@ pub enum Hint {
 /// Ends a grant at the provider. Never fails for the caller: unlinking goes on whatever the provider says.
 pub async fn revoke(
     upstream: &Upstream,
-    settings: &Revoke,
+    url: &Url,
+    body: BodyKind,
     client_id: Option<&str>,
     token: &Secret,
     hint: Hint,
@@ -52,7 +54,7 @@ pub async fn revoke(
     if let Some(client_id) = client_id {
         fields.set("client_id", client_id);
     }
-    match token_endpoint::post_within(TIMEOUT, upstream, &settings.url, settings.body, &fields).await {
+    match token_endpoint::post_within(TIMEOUT, upstream, url, body, &fields).await {
         Ok(answer) if answer.status.is_success() => Revoked::Yes,
         Ok(answer) if answer.status.is_server_error() || matches!(answer.status.as_u16(), 408 | 429) => {
             Revoked::NotNow(token_response::retry_after(&answer.headers))

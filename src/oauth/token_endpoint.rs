@@ -109,7 +109,7 @@ impl Fields {
     }
 
     /// Applies a profile's extras: a value sets, nothing removes.
-    pub fn apply(&mut self, extras: &[(String, Option<String>)]) {
+    pub fn apply<'a>(&mut self, extras: impl IntoIterator<Item = (&'a str, Option<&'a str>)>) {
         for (name, value) in extras {
             match value {
                 Some(value) => self.set(name, value),
@@ -166,7 +166,7 @@ fn fields(profile: &Profile, client_id: Option<&str>, grant: Grant<'_>) -> Field
     if let Some(client_id) = client_id {
         fields.set("client_id", client_id);
     }
-    fields.apply(extras);
+    fields.apply(extras.as_texts());
     fields
 }
 
@@ -180,7 +180,7 @@ mod tests {
         fields.set("grant_type", "authorization_code");
         fields.set("code", "a b&c");
         fields.set("code", "d=e");
-        fields.apply(&[("grant_type".into(), None), ("resource".into(), Some("https://x/".into()))]);
+        fields.apply([("grant_type", None), ("resource", Some("https://x/"))]);
         assert_eq!(fields.as_form().as_str(), "code=d%3De&resource=https%3A%2F%2Fx%2F");
         assert_eq!(fields.as_json().as_str(), r#"{"code":"d=e","resource":"https://x/"}"#);
     }

@@ -167,12 +167,12 @@ pub(super) fn refusal(profile: &Profile, fetched: &Fetched, document: Option<&Va
     if fetched.status == StatusCode::OK && codes.is_empty() {
         return None;
     }
-    let terminal = codes.iter().find(|code| profile.token.terminal_errors.iter().any(|known| known == *code));
+    let terminal = codes.iter().find(|code| profile.token.is_terminal(code));
     let transient = codes.iter().any(|code| TRANSIENT_CODES.contains(code));
     let known = codes.iter().find(|code| KNOWN_CODES.contains(code));
     let kind = match fetched.status {
         _ if terminal.is_some() => FailureKind::Terminal,
-        StatusCode::UNAUTHORIZED if profile.token.terminal_401 => FailureKind::Terminal,
+        StatusCode::UNAUTHORIZED if profile.token.is_401_terminal() => FailureKind::Terminal,
         StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => FailureKind::Transient,
         status if status.is_server_error() || transient => FailureKind::Transient,
         _ => FailureKind::Unknown,
@@ -218,7 +218,7 @@ fn tokens(
     now: Timestamp,
 ) -> Result<Tokens, Failure> {
     let access_token = reply
-        .get(&profile.token.access_token_field)
+        .get(profile.token.access_token_field.as_ref().map_or("access_token", |field| field.as_str()))
         .and_then(Value::as_str)
         .filter(|token| is_token(token))
         .ok_or_else(|| Failure::unknown("the token endpoint's answer holds no usable access token"))?;
@@ -244,7 +244,7 @@ fn tokens(
             .map(|token| Secret::new(token.to_owned())),
         lifetime,
         not_before: profile.token.not_before_field.as_ref().and_then(|field| {
-            let moment = moment(reply.get(field)?)?;
+            let moment = moment(reply.get(field.as_str())?)?;
             Some(NotBefore { moment, wait: moment.since(server_time.unwrap_or(now)) })
         }),
         scopes: reply

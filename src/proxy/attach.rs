@@ -82,18 +82,18 @@ fn headers(api: &Api, passing: &[(HeaderName, HeaderValue)], bearer: &Bearer) ->
     for (name, value) in passing {
         headers.append(name, value.clone());
     }
-    for (name, value) in &api.headers.default {
-        headers.entry(name.clone()).or_insert_with(|| value.clone());
+    for (name, value) in api.headers.default.given() {
+        headers.entry(&**name).or_insert_with(|| HeaderValue::clone(value));
     }
-    for (name, members) in &api.headers.merge {
-        merge(&mut headers, name, members);
+    for (name, members) in api.headers.merge.given() {
+        merge(&mut headers, name, members.iter().map(|member| member.as_str()));
     }
-    for (name, value) in &api.headers.set {
-        headers.insert(name.clone(), value.clone());
+    for (name, value) in api.headers.set.given() {
+        headers.insert(&**name, HeaderValue::clone(value));
     }
-    for (name, _) in &api.headers.claims {
+    for (name, _) in api.headers.claims.given() {
         // Set by Pixy or absent: an agent must not choose the provider's account.
-        headers.remove(name);
+        headers.remove(&**name);
     }
     for (name, value) in bearer.claim_headers() {
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name.as_str()), HeaderValue::from_str(value)) {
@@ -114,16 +114,16 @@ fn credential(attach: &Attach, bearer: &Bearer) -> Result<(HeaderName, HeaderVal
     // Tokens with other bytes are refused when they are received, so this is unreachable; were it reached, nothing is sent.
     let mut value = value.map_err(|_| Refusal::UpstreamUnreachable)?;
     value.set_sensitive(true); // hidden from Debug and from HPACK's tables
-    Ok((attach.header.clone(), value))
+    Ok((HeaderName::clone(&attach.header), value))
 }
 
 /// Appends `members` to a comma list that the agent may have sent, each once.
-fn merge(headers: &mut HeaderMap, name: &HeaderName, members: &[String]) {
+fn merge<'a>(headers: &mut HeaderMap, name: &HeaderName, members: impl Iterator<Item = &'a str>) {
     let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     let sent = values.flat_map(|value| value.split(',')).map(str::trim).filter(|member| !member.is_empty());
     let mut list: Vec<&str> = sent.collect();
     for member in members {
-        if !list.contains(&member.as_str()) {
+        if !list.contains(&member) {
             list.push(member);
         }
     }
@@ -151,7 +151,7 @@ mod tests {
             for value in sent {
                 headers.append(&name, HeaderValue::from_static(value));
             }
-            merge(&mut headers, &name, &ours);
+            merge(&mut headers, &name, ours.iter().map(String::as_str));
             assert_eq!(headers.get_all(&name).iter().collect::<Vec<_>>(), [expected], "{sent:?}");
         }
     }

@@ -95,10 +95,6 @@ fn what_is_wrong_is_said_in_a_sentence() {
         ),
         ("link: on", "`link` cannot be `on`; allowed here: off or a map (listen)"),
         ("ops: { listen: off }", "`ops.listen` is not an address"),
-        (
-            "vault: { dir: /a, postgres: { url_file: /b } }",
-            "`vault.postgres` is reserved: Pixy keeps logins in files only",
-        ),
         ("vault: { key_file: /a, passphrase_file: /b }", "`vault` holds both key_file and passphrase_file"),
         ("vault: { dir: data }", "`vault.dir` is not an absolute path"),
         ("upstream: { head_timeout: 0s }", "`upstream.head_timeout` is no time at all"),
@@ -131,6 +127,63 @@ fn what_is_wrong_is_said_in_a_sentence() {
     ] {
         let said = said(text);
         assert!(said.contains(expected), "{text}\n{said}");
+    }
+}
+
+#[test]
+fn a_removed_key_is_ignored_with_a_warning() {
+    let config = read("limits:\n  connections: 7\n  streams: 8\n").unwrap();
+    let warnings: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        warnings,
+        [
+            "pixy.yaml:3:3: `limits.streams` was removed and is ignored: agents connect by HTTP/1.1 only. Delete the key.\n  \
+          3 |   streams: 8\n    |   ^^^^^^^"
+        ]
+    );
+    assert_eq!(config.limits.connections, 7);
+    assert!(read("").unwrap().warnings.is_empty());
+    assert!(!schema().to_string().contains("\"streams\"") && !REFERENCE.contains("streams: 100"));
+}
+
+#[test]
+fn a_reserved_key_is_refused_with_its_place() {
+    let said = said("vault:\n  postgres: { url_file: /run/secrets/database_url }\n");
+    let expected = "pixy.yaml:2:3: `vault.postgres` is reserved: this Pixy stores logins in files only; set vault.dir to a \
+                    directory instead.\n";
+    assert!(said.starts_with(expected) && said.ends_with("\n1 fault; nothing was started"), "{said}");
+}
+
+#[test]
+fn a_profile_reports_all_invalid_values_in_one_run() {
+    let said = said(
+        "accounts:\n  a:\n    provider: claude\n    profile:\n      terms: { url: ftp://x }\n      link:\n        redirect: { \
+         paste: x, loopback: { ports: [0, 7], path: /* } }\n        scopes: [a b, 7, c d]\n      identity: [[token], [x, y]]\n      api:\n        \
+         base_url: http://x.example\n        allow: [GET /a, get /b, GET c]\n        headers: { set: { Host: x, x-a: é, authorization: y } }\n      \
+         revoke: { url: https://x.example/#f }\n",
+    );
+    let places: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("pixy.yaml:")).collect();
+    let expected = [
+        "5:21: `accounts.a.profile.terms.url` has a scheme",
+        "7:28: `accounts.a.profile.link.redirect.paste` is not a URL",
+        "7:50: `accounts.a.profile.link.redirect.loopback.ports` must name ports",
+        "7:64: `accounts.a.profile.link.redirect.loopback.path` is not a plain path",
+        "8:18: `accounts.a.profile.link.scopes.0` is not one word",
+        "8:23: `accounts.a.profile.link.scopes.1` must be text, but is a number. Put it in quotes.",
+        "8:26: `accounts.a.profile.link.scopes.2` is not one word",
+        "9:18: `accounts.a.profile.identity.0` names no member",
+        "9:27: `accounts.a.profile.identity.1` must start with token or id_token",
+        "11:19: `accounts.a.profile.api.base_url` would send credentials unencrypted",
+        "12:25: `accounts.a.profile.api.allow.1` has a method that is not allowed",
+        "12:33: `accounts.a.profile.api.allow.2` has a path that is not allowed",
+        "13:33: `accounts.a.profile.api.headers.set.Host` belongs to the connection",
+        "13:41: `accounts.a.profile.api.headers.set.x-a` is not a header value",
+        "13:59: `accounts.a.profile.api.headers.set.authorization` carries a credential",
+        "14:22: `accounts.a.profile.revoke.url` contains a fragment",
+    ];
+    assert_eq!(places.len(), expected.len(), "{said}");
+    for (place, expected) in places.iter().zip(expected) {
+        assert!(place.starts_with(expected), "{expected}\n{said}");
     }
 }
 
@@ -189,11 +242,11 @@ fn limits_are_those_that_are_written_and_else_those_of_the_reference() {
     let all = |config: &Config| (config.limits, config.body_bytes, config.replay_bytes, config.io_threads);
     assert_eq!(all(&empty), (pixy::server::Limits::default(), 64 << 20, 1 << 20, 1));
     assert_eq!(all(&reference), all(&empty), "the reference says the defaults");
-    let config = read("limits: { connections: 7, streams: 8, header_bytes: 2048, header_fields: 12, uri_bytes: 70, body_bytes: 9, replay_bytes: 0, header_time: 1s, idle_time: 2s, drain_time: 0s, io_threads: 64 }").unwrap();
+    let config = read("limits: { connections: 7, header_bytes: 2048, header_fields: 12, uri_bytes: 70, body_bytes: 9, replay_bytes: 0, header_time: 1s, idle_time: 2s, drain_time: 0s, io_threads: 64 }").unwrap();
     let seconds = Duration::from_secs;
     let expected = pixy::server::Limits {
         connections: 7,
-        streams: 8,
+        streams: pixy::server::Limits::default().streams,
         header_bytes: 2048,
         header_fields: 12,
         uri_bytes: 70,
@@ -386,7 +439,6 @@ fn the_reference_holds_every_key() {
             "LinkSurface",
             "Ops",
             "Vault",
-            "Postgres",
             "Account",
             "Upstream",
             "Intake",
@@ -400,7 +452,7 @@ fn the_reference_holds_every_key() {
             checked += 1;
         }
     }
-    assert_eq!(checked, 46);
+    assert_eq!(checked, 43);
 }
 
 proptest! {

@@ -7,7 +7,11 @@ use std::collections::BTreeSet;
 use pixy::config::{
     Config, Env, Faults, parse, provider_names, shipped_profile, shipped_profile_needs, shipped_profile_text,
 };
-use pixy::oauth::profile::{BodyKind, ErrorShape, Expiry, Flow, PathPattern, Ports, Profile, Redirect, TermsStatus};
+use pixy::oauth::profile::values::CallbackPath;
+use pixy::oauth::profile::{
+    BodyKind, ErrorShape, Expiry, Flow, Loopback, LoopbackHost, Parameters, PathPattern, Ports, Profile, Redirect,
+    TermsStatus,
+};
 use serde_json::{Value, json};
 
 use crate::support::{Pixy, RawClient, Upstream};
@@ -123,28 +127,37 @@ fn the_facts_of_each_profile() {
         assert!(!profile.terms.says.is_empty() && profile.terms.url.is_some(), "{name}");
     }
     let claude = shipped_profile("claude").unwrap();
-    assert_eq!(claude.api.headers.merge[0].0, "anthropic-beta");
-    assert_eq!(claude.api.headers.merge[0].1, ["oauth-2025-04-20"]);
-    assert_eq!(claude.api.headers.default[0].1, "2023-06-01");
+    assert_eq!(claude.api.headers.merge.given().count(), 1);
+    let (beta, members) = claude.api.headers.merge.given().next().unwrap();
+    assert!(**beta == "anthropic-beta" && members.len() == 1 && members[0].as_str() == "oauth-2025-04-20");
+    let (version, value) = claude.api.headers.default.given().next().unwrap();
+    assert!(**version == "anthropic-version" && **value == "2023-06-01");
     assert!(claude.token.send_state && matches!(claude.link.redirect, Redirect::Paste(_)));
     let codex = shipped_profile("codex").unwrap();
     let ports = Ports::Only(vec![1455, 1457]);
     assert_eq!(
         codex.link.redirect,
-        Redirect::Loopback { host: "localhost".into(), ports, path: "/auth/callback".into() }
+        Redirect::Loopback(Loopback { host: LoopbackHost::Localhost, ports, path: callback_path("/auth/callback") })
     );
-    assert!(codex.token.terminal_401 && !codex.token.terminal_errors.iter().any(|code| code == "401"));
-    assert_eq!(codex.api.headers.claims[0].0, "chatgpt-account-id");
-    assert!(codex.link.authorize_params.contains(&("originator".into(), Some("pixy".into()))));
+    assert!(codex.token.is_401_terminal() && !codex.token.is_terminal("401"));
+    assert!(codex.token.is_terminal("refresh_token_reused") && !claude.token.is_401_terminal());
+    assert!(**codex.api.headers.claims.given().next().unwrap().0 == "chatgpt-account-id");
+    assert!(has(&codex.link.authorize_params, "originator", Some("pixy")));
     let openrouter = shipped_profile("openrouter").unwrap();
-    assert_eq!(openrouter.token.access_token_field, "key");
-    assert!(
-        openrouter.link.authorize_params.contains(&("client_id".into(), None)) && openrouter.link.client_id.is_none()
-    );
-    assert!(openrouter.token.exchange_extra.contains(&("grant_type".into(), None)));
+    assert_eq!(openrouter.token.access_token_field.as_ref().unwrap().as_str(), "key");
+    assert!(has(&openrouter.link.authorize_params, "client_id", None) && openrouter.link.client_id.is_none());
+    assert!(has(&openrouter.token.exchange_extra, "grant_type", None));
     let chatgpt = shipped_profile("chatgpt").unwrap();
-    assert_eq!(chatgpt.token.not_before_field.as_deref(), Some("earliest_refresh_at"));
+    assert_eq!(chatgpt.token.not_before_field.as_ref().unwrap().as_str(), "earliest_refresh_at");
     assert!(chatgpt.link.client_id_from_callback && chatgpt.link.required_scopes == ["chatgpt.tokens.use.direct"]);
+}
+
+fn callback_path(path: &str) -> CallbackPath {
+    serde_json::from_value(json!(path)).unwrap()
+}
+
+fn has(parameters: &Parameters, name: &str, value: Option<&str>) -> bool {
+    parameters.as_texts().any(|parameter| parameter == (name, value))
 }
 
 /// Every shipped profile as it is when an operator has added what it needs.
@@ -242,7 +255,11 @@ fn an_override_changes_one_key_and_the_other_redirect_gives_way() {
                 host: localhost, ports: [8701] } } }\n      revoke: null\n      api: { headers: { default: { anthropic-version: null } } }\n";
     let config = read(text).unwrap();
     let account = &config.accounts[0];
-    assert!(account.accept_terms && account.profile.revoke.is_none() && account.profile.api.headers.default.is_empty());
-    assert!(matches!(&account.profile.link.redirect, Redirect::Loopback { path, .. } if path == "/callback"));
+    assert!(
+        account.accept_terms
+            && account.profile.revoke.is_none()
+            && account.profile.api.headers.default.given().count() == 0
+    );
+    assert!(matches!(&account.profile.link.redirect, Redirect::Loopback(loopback) if *loopback.path == "/callback"));
     assert_eq!(account.profile.link.client_id, shipped_profile("claude").unwrap().link.client_id);
 }
