@@ -67,6 +67,7 @@ const REFRESH_OUTCOMES: [&str; 6] = ["renewed", "terminal", "transient", "unhear
 pub struct OpenStream(Gauge);
 
 impl Metrics {
+    /// Registers all metrics, with value 0.
     pub fn new() -> Self {
         let mut all = Registry::with_prefix("pixy");
         let registry = &mut all;

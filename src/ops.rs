@@ -1,4 +1,4 @@
-//! Probes and metrics: what a kubelet and Prometheus may know. No identity, and of tokens the seconds to their end alone.
+//! Probes and metrics for a kubelet and Prometheus. They show no identity, and of a token only the seconds until it expires.
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
@@ -23,11 +23,11 @@ use crate::server::Rejection;
 pub struct Ops {
     /// The accounts.
     pub accounts: Accounts,
-    /// What is counted.
+    /// All metrics.
     pub metrics: Arc<Metrics>,
-    /// The time.
+    /// Wall clock, for the time until tokens expire.
     pub clock: Clock,
-    /// Going down: not ready any more.
+    /// `true` after the shutdown has begun: not ready.
     pub shutdown: watch::Receiver<bool>,
 }
 
@@ -47,7 +47,7 @@ impl Ops {
         }
     }
 
-    /// Ready when a request for at least one account would be served, and no login that a person linked is dead.
+    /// Ready if at least one account is usable, no linked login has ended, and Pixy is not shutting down.
     fn ready(&self) -> Response<Full<Bytes>> {
         let mut lines = String::new();
         let (mut usable, mut dead) = (0, 0);
@@ -57,13 +57,13 @@ impl Ops {
             usable += usize::from(serves);
             dead += usize::from(state == State::RelinkRequired || (!serves && state == State::Uncertain));
             let word = if serves { "usable" } else { "not usable" };
-            let _ = writeln!(lines, "{}: {}, {word}", account.name(), state.as_str()); // a String takes it
+            let _ = writeln!(lines, "{}: {}, {word}", account.name(), state.as_str()); // writing to a String cannot fail
         }
         let down = *self.shutdown.borrow();
         let ready = usable > 0 && dead == 0 && !down;
         let first = match (ready, down) {
             (true, _) => "ready",
-            (false, true) => "going down",
+            (false, true) => "shutting down",
             (false, false) => "not ready",
         };
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

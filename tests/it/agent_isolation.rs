@@ -153,7 +153,7 @@ fn attack_51_after_unlinking_memory_is_searched_for_what_was_known() {
 fn pixy_says_how_it_is_guarded_and_finds_names_and_certificates_all_the_same() {
     in_a_namespace("pixy_says_how_it_is_guarded_and_finds_names_and_certificates_all_the_same", async || {
         let house = Harness::new().await;
-        let told = house.program.told();
+        let told = house.program.startup_output();
         let line = told.lines().find(|line| line.starts_with("  guarded  ")).expect("it is said");
         for guard in ["no core dumps", "memory closed", "no new privileges"] {
             assert!(line.contains(guard), "{line}");

@@ -1,18 +1,18 @@
-//! What the tests talk to.
+//! The test harness: fake servers, a raw client, and a whole Pixy.
 //!
-//! Every fake listens on `127.0.0.1:0`, records what it saw, never sleeps (but for the fault whose point it is) and stops when it is
-//! dropped. A test is a short story:
+//! Every fake listens on `127.0.0.1:0`, records its requests, never sleeps (except for the faults that are delays) and stops when
+//! it is dropped. For example:
 //!
 //! ```ignore
 //! let upstream = Upstream::start().await;
 //! let (reply, chunks) = Reply::stream(200);
 //! upstream.answer(reply);
 //! // … send a request through the proxy …
-//! chunks.send("first");            // the test decides when each byte leaves
+//! chunks.send("first");            // the test decides when each chunk is sent
 //! assert_eq!(upstream.requests()[0].headers, [("host", "…"), ("authorization", "Bearer …")]);
 //! ```
-#![allow(dead_code, reason = "not every helper has a user in every state of the suite")]
-#![allow(unused_imports, reason = "the short names are for whoever needs them")]
+#![allow(dead_code, reason = "not every helper is always used")]
+#![allow(unused_imports, reason = "re-exported for all test modules")]
 
 mod client;
 mod fault;
@@ -41,10 +41,10 @@ pub(crate) use self::tls::{Authority, Protocols, Validity};
 pub(crate) use self::token_endpoint::{Call, Consent, TokenEndpoint};
 pub(crate) use self::upstream::{Seen, Upstream};
 
-/// Waits for `future`, but not for ever: a test that would hang fails.
+/// Awaits `future`, with a timeout: a test that would hang fails.
 pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future).await.expect("this takes milliseconds when it works")
+    tokio::time::timeout(TEST_TIMEOUT, future).await.expect("this takes milliseconds when it works")
 }
 
-/// Only ever waited out by a test that fails.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Reached only by a test that fails.
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);

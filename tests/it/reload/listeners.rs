@@ -329,7 +329,7 @@ async fn change_mount(io_threads: u32) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    if program.told().contains("files are not limited") {
+    if program.startup_output().contains("files are not limited") {
         return; // a kernel without Landlock
     }
     let problem = within(problem).await;

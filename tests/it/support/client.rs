@@ -1,4 +1,4 @@
-//! A client that says exactly what it is told, for everything that a decent client would never send.
+//! A client that sends the bytes it is given, including those that no HTTP library would send.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::wire::{Fields, Wire, values};
 use super::within;
 
-/// One connection. Everything that waits gives up (and fails the test) after a while.
+/// One connection. Every wait has a timeout and fails the test when it is reached.
 pub(crate) struct RawClient {
     wire: Wire<TcpStream>,
 }
@@ -27,18 +27,18 @@ pub(crate) struct RawResponse {
     pub(crate) body: Vec<u8>,
     /// Trailer fields.
     pub(crate) trailers: Fields,
-    /// The body ended as its framing says; `false`: it was cut.
+    /// The body ended as its framing says; `false` if it was cut.
     pub(crate) complete: bool,
-    /// The connection was closed after it: seen, not only announced. Without `Connection: close` nobody waits for it; ask
+    /// The server closed the connection after it, not only announced it. Checked only after `Connection: close`; otherwise see
     /// [`RawClient::until_closed`].
     pub(crate) closed: bool,
 }
 
-/// What a request for a WebSocket carries beside its Host.
+/// The header fields of a WebSocket handshake, apart from Host.
 pub(crate) const HANDSHAKE: &str = "Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                                     Sec-WebSocket-Key: Zh90cFBo5liuwDwihenzkA==\r\n";
 
-/// The next connection of an upstream that a test plays itself, and the head that opened it.
+/// Accepts the next connection of an upstream that the test implements itself; returns it and the request head.
 pub(crate) async fn opened(server: &TcpListener) -> (TcpStream, String) {
     let (mut stream, _) = within(server.accept()).await.unwrap();
     let mut head = Vec::new();
@@ -49,14 +49,13 @@ pub(crate) async fn opened(server: &TcpListener) -> (TcpStream, String) {
 }
 
 impl RawClient {
-    /// Connects, and asks for a WebSocket.
+    /// Connects and sends a WebSocket handshake.
     pub(crate) async fn ask_for_socket(address: SocketAddr, path: &str) -> Self {
         let mut client = Self::connect(address).await;
         client.send(format!("GET {path} HTTP/1.1\r\nHost: pixy\r\n{HANDSHAKE}\r\n")).await;
         client
     }
 
-    /// Connects.
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.expect("the server listens");
         stream.set_nodelay(true).expect("the socket is open");
@@ -70,27 +69,27 @@ impl RawClient {
         client.response().await
     }
 
-    /// Sends these bytes. A server that closed already is no fault here: it may have refused after the first of them.
+    /// Sends these bytes. Ignores errors: the server may have refused after the first bytes and closed.
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = within(self.wire.stream.write_all(bytes.as_ref())).await;
     }
 
-    /// Sends no more; still reads.
+    /// Closes the sending side; still reads.
     pub(crate) async fn finish_sending(&mut self) {
         let _ = self.wire.stream.shutdown().await;
     }
 
-    /// Hangs up rudely: the server sees a reset.
+    /// Closes with a reset (TCP RST).
     pub(crate) fn reset(self) {
         let _ = self.wire.stream.set_zero_linger();
     }
 
-    /// The next response that is not interim (1xx but 101); `None` when the connection ended before its head did.
+    /// The next final response (not 1xx, except 101); `None` if the connection ended before its head did.
     pub(crate) async fn response(&mut self) -> Option<RawResponse> {
         self.response_to("GET").await
     }
 
-    /// The same for another method: the answer to `HEAD` has no body, whatever its headers say.
+    /// As [`RawClient::response`], for another method: a response to `HEAD` has no body, whatever its headers say.
     pub(crate) async fn response_to(&mut self, method: &str) -> Option<RawResponse> {
         let mut response = self.head().await?;
         let ended = within(self.body(method, &mut response)).await;
@@ -100,7 +99,7 @@ impl RawClient {
         Some(response)
     }
 
-    /// The head alone, without waiting for any of the body.
+    /// The head of the next response, without its body.
     pub(crate) async fn head(&mut self) -> Option<RawResponse> {
         loop {
             let head = within(self.wire.head()).await.ok().flatten()?;
@@ -114,22 +113,22 @@ impl RawClient {
         }
     }
 
-    /// Exactly this many bytes of whatever comes next.
+    /// The next `length` bytes.
     pub(crate) async fn bytes(&mut self, length: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         within(self.wire.exactly(length, &mut bytes)).await.expect("the server sends so many bytes");
         bytes
     }
 
-    /// All bytes until the server closes, as they are on the wire.
+    /// All bytes until the server closes.
     pub(crate) async fn rest(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
         let _ = within(self.wire.until_end(&mut rest)).await;
         rest
     }
 
-    /// Waits until the server closes the connection (or resets it); `false` when it sends something first. Fails the test if it
-    /// does neither.
+    /// Waits until the server closes or resets the connection; `false` if it sends a byte first. Fails the test if it does
+    /// neither.
     pub(crate) async fn until_closed(&mut self) -> bool {
         self.rest().await.is_empty()
     }
@@ -164,7 +163,7 @@ impl RawResponse {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The body as JSON; `null` when it is not.
+    /// The body as JSON; `null` if it is not JSON.
     pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }

@@ -1,11 +1,11 @@
-//! Everything that a token endpoint was ever seen, or feared, to answer: one line each.
+//! Responses of token endpoints, observed or conceivable: one line each.
 //!
-//! What a client must make of it follows these rules, first match wins:
+//! The expected classification follows these rules; the first match wins:
 //! 1. **ok**: status 200, a JSON object, `access_token` a non-empty string of printable ASCII (RFC 6749 §A.12), `token_type` absent or
 //!    `bearer` in any case (RFC 6749 §5.1). The content type and other members do not matter: the server has rotated, so being
-//!    strict here would lose the login. A `refresh_token` that is no non-empty string, or the same, means: keep the old one.
+//!    strict here would lose the login. A `refresh_token` that is not a non-empty string, or is unchanged, means: keep the old one.
 //! 2. **terminal**: a code of the profile's list (here `[invalid_grant]`), exactly spelled (RFC 6749 §1.1: values are
-//!    case-sensitive), wherever it hides, whatever the status.
+//!    case-sensitive), in any known member, with any status.
 //! 3. **transient**: 429, 5xx, a code that says "later" (`server_error`, `temporarily_unavailable`, `slow_down`), or the reply did not arrive: refused, cut, reset, not HTTP, too late.
 //! 4. **unknown**: anything else. Redirects are not followed, nothing is decompressed, a reply has a bound (1 MiB or less).
 
@@ -21,7 +21,7 @@ use self::serve::Serve::{
 use self::serve::To::{Elsewhere, Here};
 use super::reply::Reply;
 
-/// What a client must make of a token reply.
+/// The expected classification of a token reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sorting {
     /// A new access token.
@@ -30,11 +30,11 @@ pub(crate) enum Sorting {
     Terminal,
     /// Try again later with the same refresh token.
     Transient,
-    /// Nobody knows: like transient, three times.
+    /// Unclear: treated as transient three times.
     Unknown,
 }
 
-/// Which refresh token is the right one after a good reply.
+/// Which refresh token is valid after a good reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RefreshToken {
     /// The reply's.
@@ -43,14 +43,14 @@ pub(crate) enum RefreshToken {
     Kept,
 }
 
-/// What the server did before it answered so strangely.
+/// What the server did to the grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// Nothing: the refresh token is as good as it was.
+    /// Nothing: the refresh token stays valid.
     Nothing,
-    /// It issued an access token and left the refresh token alone.
+    /// It issued an access token and kept the refresh token.
     Access,
-    /// It rotated: the refresh token is SPENT, and only this reply holds the next one.
+    /// It rotated: the refresh token is spent, and only this reply contains the next one.
     Rotated,
 }
 
@@ -61,10 +61,9 @@ macro_rules! faults {
         pub(crate) enum Fault { $($fault),+ }
 
         impl Fault {
-            /// Every one of them.
             pub(crate) const ALL: &[Self] = &[$(Self::$fault),+];
 
-            /// As the table calls it.
+            /// Its name in the table.
             pub(crate) fn name(self) -> &'static str {
                 match self { $(Self::$fault => stringify!($fault)),+ }
             }
@@ -77,7 +76,7 @@ macro_rules! faults {
 }
 
 impl Fault {
-    /// What a client must make of it; the profile's terminal errors are `[invalid_grant]`.
+    /// The expected classification with terminal errors `[invalid_grant]`.
     pub(crate) fn expected(self) -> Sorting {
         self.row().1
     }
@@ -87,17 +86,17 @@ impl Fault {
         self.row().0
     }
 
-    /// The refresh token that was sent will not be accepted again (but within a grace).
+    /// Whether the sent refresh token is refused from now on (after the grace).
     pub(crate) fn spends(self) -> bool {
         self.effect() == Effect::Rotated
     }
 
-    /// How it goes over the wire.
+    /// The reply on the wire.
     pub(super) fn reply(self, issued: &Issued) -> Reply {
         self.row().2.reply(issued)
     }
 
-    /// How long the access token of a good reply lives: missing or senseless means 300 s, nothing lives longer than ten years.
+    /// The expected lifetime of the access token: 300 s if missing or not a number, at most ten years.
     pub(crate) fn lifetime(self) -> Duration {
         match self {
             Self::ExpiresInMissing | Self::ExpiresInWords | Self::ExpiresInNull | Self::ExpiresInTrue => FIVE_MINUTES,
@@ -108,7 +107,7 @@ impl Fault {
         }
     }
 
-    /// What `Retry-After` asks for, cut to five minutes; `None` when it asks for nothing that makes sense. A date is relative to now.
+    /// The expected pause of `Retry-After`, at most five minutes; `None` if it is missing or invalid. A date is relative to now.
     pub(crate) fn retry_after(self) -> Option<Duration> {
         match self {
             Self::TooManySeconds | Self::UnavailableSeconds | Self::GatewayTimeoutSeconds => {
@@ -137,7 +136,7 @@ const UNKNOWN: Sorting = Sorting::Unknown;
 
 // In a text, `$OK` stands for the members of a good reply, `$A` and `$R` for the new tokens, `$P` for the token that was presented.
 faults! {
-    // Odd, but good: a client that refuses one of these loses a login.
+    // Unusual, but good: a client that refuses one of these loses a login.
     Plain: ROTATED, NEW, Json(200, r"{$OK}");
     ContentTypeWithCharset: ROTATED, NEW, Typed(200, "application/json; charset=utf-8", r"{$OK}");
     ContentTypeText: ROTATED, NEW, Typed(200, "text/plain", r"{$OK}");
@@ -174,7 +173,7 @@ faults! {
     EarlyHints: ROTATED, NEW, Bytes("HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 200 OK\r\n\r\n{$OK}");
     ResetAfterReply: ROTATED, NEW, Made(bodies::reset_after_reply);
 
-    // Status 200, and yet no token that may be used.
+    // Status 200 without a usable token.
     HtmlOk: NOTHING, UNKNOWN, Html(200);
     Empty: NOTHING, UNKNOWN, Json(200, "");
     OnlyWords: NOTHING, UNKNOWN, Typed(200, "text/plain", "OK");
@@ -218,7 +217,7 @@ faults! {
     ErrorIn200: NOTHING, TRANSIENT, Json(200, r#"{"error":"server_error","error_description":"try again"}"#);
     SwitchingProtocols: NOTHING, UNKNOWN, Bytes("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n");
 
-    // Redirects: never followed, least of all with the token in the body.
+    // Redirects are never followed: the body contains the token.
     MovedElsewhere301: NOTHING, UNKNOWN, Moved(301, Elsewhere);
     MovedElsewhere302: NOTHING, UNKNOWN, Moved(302, Elsewhere);
     MovedElsewhere303: NOTHING, UNKNOWN, Moved(303, Elsewhere);
@@ -256,7 +255,7 @@ faults! {
     TemporarilyUnavailableIn400: NOTHING, TRANSIENT, Json(400, r#"{"error":"temporarily_unavailable"}"#);
     SlowDownIn400: NOTHING, TRANSIENT, Json(400, r#"{"error":"slow_down"}"#);
 
-    // The grant is dead; the word for it hides.
+    // The grant is dead; the code is in various members.
     InvalidGrant: NOTHING, TERMINAL, Json(400, r#"{"error":"invalid_grant"}"#);
     InvalidGrant401: NOTHING, TERMINAL, Json(401, r#"{"error":"invalid_grant"}"#);
     InvalidGrant403: NOTHING, TERMINAL, Json(403, r#"{"error":"invalid_grant"}"#);
@@ -271,7 +270,7 @@ faults! {
     InvalidGrantInErrorError: NOTHING, TERMINAL, Json(400, r#"{"error":{"error":"invalid_grant"}}"#);
     InvalidGrantEchoesToken: NOTHING, TERMINAL, Json(400, r#"{"error":"invalid_grant","error_description":"$P is not known"}"#);
 
-    // Later, perhaps.
+    // Try again later.
     TooMany: NOTHING, TRANSIENT, Json(429, r#"{"type":"error","error":{"type":"rate_limit_error"}}"#);
     TooManySeconds: NOTHING, TRANSIENT, With(429, &[("retry-after", "7")], "");
     TooManyDateAhead: NOTHING, TRANSIENT, Wait(429, 60);

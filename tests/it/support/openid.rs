@@ -1,5 +1,5 @@
 //! An OpenID provider that signs with ES256: discovery, keys, a consent without a page, token and revocation endpoints. It is
-//! strict where it answers well, and every lie that it tells was asked for.
+//! strict unless a test changes its replies.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -18,7 +18,7 @@ use super::upstream::{Seen, Upstream, lock};
 
 type Change = Box<dyn Fn(&mut Value) + Send>;
 
-/// The provider; stops when dropped.
+/// The provider; it stops when dropped.
 pub(crate) struct OpenId {
     upstream: Upstream,
     state: Arc<Mutex<State>>,
@@ -27,7 +27,7 @@ pub(crate) struct OpenId {
 struct State {
     issuer: String,
     signer: Signer,
-    /// What `/jwks` answers; more than one: first, then second, ….
+    /// The replies of `/jwks` in order; the last one repeats.
     key_sets: Vec<Value>,
     codes: HashMap<String, HashMap<String, String>>,
     refresh_tokens: HashMap<String, Grant>,
@@ -36,9 +36,9 @@ struct State {
     header: Vec<Change>,
     claims: Vec<Change>,
     reply: Vec<Change>,
-    /// The callback issues this client id, and the token endpoint knows no other.
+    /// The callback issues this client id, and the token endpoint accepts no other.
     issues_client: Option<String>,
-    /// A refresh before these seconds are over spends its token and is refused.
+    /// Seconds within which a refresh spends its token and is refused.
     earliest_refresh: Option<i64>,
     down: Vec<&'static str>,
 }
@@ -90,7 +90,7 @@ impl OpenId {
         } })
     }
 
-    /// What a person does with an authorization URL: allow it. Where the browser is sent then.
+    /// Grants an authorization request; returns the redirect.
     pub(crate) fn consent(&self, authorize_url: &str) -> Url {
         let url = Url::parse(authorize_url).expect("an authorization URL");
         let asked: HashMap<String, String> = url.query_pairs().into_owned().collect();
@@ -109,37 +109,37 @@ impl OpenId {
         back
     }
 
-    /// Changes the metadata from here on.
+    /// Changes the metadata from now on.
     pub(crate) fn publish(&self, change: impl Fn(&mut Value) + Send + 'static) {
         lock(&self.state).metadata.push(Box::new(change));
     }
 
-    /// Changes the header of every id_token from here on.
+    /// Changes the header of every id_token from now on.
     pub(crate) fn head(&self, change: impl Fn(&mut Value) + Send + 'static) {
         lock(&self.state).header.push(Box::new(change));
     }
 
-    /// Changes the claims of every id_token from here on.
+    /// Changes the claims of every id_token from now on.
     pub(crate) fn claim(&self, change: impl Fn(&mut Value) + Send + 'static) {
         lock(&self.state).claims.push(Box::new(change));
     }
 
-    /// Changes every token reply from here on.
+    /// Changes every token reply from now on.
     pub(crate) fn reply(&self, change: impl Fn(&mut Value) + Send + 'static) {
         lock(&self.state).reply.push(Box::new(change));
     }
 
-    /// The callback issues this client id, and the token endpoint takes no other.
+    /// The callback issues this client id, and the token endpoint accepts no other.
     pub(crate) fn issue_client(&self, client_id: &str) {
         lock(&self.state).issues_client = Some(client_id.to_owned());
     }
 
-    /// Tokens may not be refreshed for so long.
+    /// Refuses refreshes for so many seconds.
     pub(crate) fn refuse_refresh_for(&self, seconds: i64) {
         lock(&self.state).earliest_refresh = Some(seconds);
     }
 
-    /// Signs with a fresh key. `seen_at` is the fetch of `/jwks` (from 1) that shows it; 0 is never.
+    /// Signs with a new key. `seen_at` is the fetch of `/jwks` (from 1) that returns it; 0 is never.
     pub(crate) fn rotate_key(&self, kid: &str, seen_at: usize) {
         let mut state = lock(&self.state);
         let old = state.key_sets[0].clone();
@@ -152,7 +152,7 @@ impl OpenId {
         };
     }
 
-    /// These paths answer 503 from here on.
+    /// Answers 503 on these paths from now on.
     pub(crate) fn take_down(&self, paths: &[&'static str]) {
         lock(&self.state).down = paths.to_vec();
     }
@@ -167,7 +167,7 @@ impl OpenId {
         self.asked(path).iter().map(form).collect()
     }
 
-    /// Resolves when so many requests of any kind came.
+    /// Resolves after so many requests of any kind.
     pub(crate) async fn until_requests(&self, count: usize) {
         self.upstream.until_requests(count).await;
     }

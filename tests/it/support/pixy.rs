@@ -1,4 +1,4 @@
-//! A whole Pixy in the test's own process, on ports that the system chose.
+//! A whole Pixy in the test process, on ports that the system chose.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use tokio::net::UnixStream;
 use super::{RawClient, RawResponse, Scratch, TokenEndpoint, oauth_account, within};
 use crate::support::Upstream;
 
-/// A running Pixy. Dropping it is a crash: every task ends where it stands.
+/// A running Pixy. Dropping it acts as a crash: every task is aborted.
 pub(crate) struct Pixy {
     running: Running,
     pub(crate) scratch: Scratch,
@@ -26,41 +26,41 @@ pub(crate) struct Pixy {
 }
 
 impl Pixy {
-    /// With these accounts.
+    /// Starts with these accounts.
     pub(crate) async fn start(accounts: &Value) -> Self {
         Self::with(accounts, &json!({})).await
     }
 
-    /// With these accounts and top-level keys.
+    /// Starts with these accounts and top-level keys.
     pub(crate) async fn with(accounts: &Value, more: &Value) -> Self {
         Self::at(Scratch::new(), accounts, more).await
     }
 
-    /// The same, in a directory whose place `more` may name.
+    /// As [`Pixy::with`], in a directory whose path `more` may contain.
     pub(crate) async fn at(scratch: Scratch, accounts: &Value, more: &Value) -> Self {
         let config = scratch.config_with(accounts, more);
         Self { running: run(&config).await, scratch, config }
     }
 
-    /// One account `a` that is linked at `endpoint` and talks to `upstream`.
+    /// Starts with one account `a`, linked at `endpoint`, for `upstream`.
     pub(crate) async fn linked(endpoint: &TokenEndpoint, upstream: &Upstream) -> Self {
         let pixy = Self::start(&json!({ "a": oauth_account(endpoint, upstream) })).await;
         pixy.link(endpoint).await;
         pixy
     }
 
-    /// Ends in order, and starts again on the same files.
+    /// Shuts down and starts again on the same files.
     pub(crate) async fn restart(self) -> Self {
         let Self { running, scratch, config } = self;
         within(running.stop()).await.expect("nothing is under way");
         Self { running: run(&config).await, scratch, config }
     }
 
-    /// Ends as if killed, and starts again on the same files.
+    /// Crashes and starts again on the same files.
     pub(crate) async fn crash(self) -> Self {
         let Self { running, scratch, config } = self;
         drop(running);
-        // File work that was begun goes on in its thread until its syscall is over; the lock tells when.
+        // A blocking file operation continues in its thread until its system call returns; the vault lock shows when.
         for _ in 0..200 {
             if let Ok(running) = app::start(parse(&config)).await {
                 return Self { running: loaded(running).await, scratch, config };
@@ -70,7 +70,7 @@ impl Pixy {
         panic!("the vault stays locked");
     }
 
-    /// Ends in order and leaves its files, and the configuration among them, to whoever runs Pixy on them next.
+    /// Shuts down; returns its files and its configuration for another Pixy.
     pub(crate) async fn dismantle(self) -> (Scratch, PathBuf) {
         let Self { running, scratch, config } = self;
         within(running.stop()).await.expect("nothing is under way");
@@ -82,29 +82,29 @@ impl Pixy {
         within(self.running.stop()).await
     }
 
-    /// Reads the file again after it was written anew with these accounts and top-level keys.
+    /// Rewrites the file with these accounts and top-level keys, and reloads.
     pub(crate) async fn reload(&mut self, accounts: &Value, more: &Value) -> Result<(), String> {
         self.scratch.config_with(accounts, more);
         within(self.running.reload(&Env::default())).await.map_err(|error| error.to_string())
     }
 
-    /// The same with a file of this text.
+    /// Rewrites the file with this text, and reloads.
     pub(crate) async fn reload_text(&mut self, text: &str) -> Result<(), String> {
         self.scratch.write("pixy.yaml", text);
         within(self.running.reload(&Env::default())).await.map_err(|error| error.to_string())
     }
 
-    /// Where agents connect.
+    /// The first agent listener.
     pub(crate) fn agents(&self) -> SocketAddr {
         tcp(&self.running.agents[0])
     }
 
-    /// The same, of all listeners, in the order of the file.
+    /// All agent listeners, in the order of the file.
     pub(crate) fn all_agents(&self) -> &[Address] {
         &self.running.agents
     }
 
-    /// The person's page.
+    /// The page.
     pub(crate) fn page(&self) -> SocketAddr {
         tcp(self.running.page.as_ref().expect("the page is on"))
     }
@@ -114,45 +114,44 @@ impl Pixy {
         tcp(&self.running.ops)
     }
 
-    /// The account of that name.
     pub(crate) fn account(&self, name: &str) -> Arc<Account> {
         self.running.accounts.find(name).expect("it is configured")
     }
 
-    /// One call of the JSON API over the control socket: status and answer.
+    /// Calls the JSON API over the control socket; returns status and body.
     pub(crate) async fn api(&self, method: Method, path: &str, body: Value) -> (u16, Value) {
         control(&self.running.control, method, path, body).await.expect("Pixy answers")
     }
 
-    /// `POST` over the control socket that must succeed.
+    /// `POST` over the control socket; must succeed.
     pub(crate) async fn post(&self, path: &str, body: Value) -> Value {
         post(&self.running.control, path, body).await
     }
 
-    /// Links account `a` by a pasted code, the whole way.
+    /// Links account `a` by a pasted code.
     pub(crate) async fn link(&self, endpoint: &TokenEndpoint) {
         link(&self.running.control, endpoint).await;
     }
 
-    /// The account as the API tells it.
+    /// The account as the API shows it.
     pub(crate) async fn shown(&self, name: &str) -> Value {
         let (_, accounts) = self.api(Method::GET, "/api/accounts", Value::Null).await;
         let found = accounts.as_array().unwrap().iter().find(|account| account["name"] == name);
         found.expect("it is configured").clone()
     }
 
-    /// `GET` of a path, as an agent.
+    /// Sends `GET path` as an agent.
     pub(crate) async fn get(&self, path: &str) -> RawResponse {
         self.send(&format!("GET {path} HTTP/1.1\r\nHost: pixy\r\nConnection: close\r\n\r\n")).await
     }
 
-    /// These bytes, as an agent: one response.
+    /// Sends these bytes as an agent; returns one response.
     pub(crate) async fn send(&self, bytes: &str) -> RawResponse {
         RawClient::once(self.agents(), bytes).await.expect("Pixy answers")
     }
 }
 
-/// One call over a control socket; `None` when whoever listens there does not live to answer.
+/// Calls the JSON API over a control socket; `None` if Pixy ends before it answers.
 pub(super) async fn control(socket: &Path, method: Method, path: &str, body: Value) -> Option<(u16, Value)> {
     let stream = UnixStream::connect(socket).await.ok()?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
@@ -170,14 +169,14 @@ pub(super) async fn control(socket: &Path, method: Method, path: &str, body: Val
     Some((status, serde_json::from_slice(&bytes).unwrap_or_default()))
 }
 
-/// `POST` over a control socket that must succeed.
+/// `POST` over a control socket; must succeed.
 pub(super) async fn post(socket: &Path, path: &str, body: Value) -> Value {
     let (status, answer) = control(socket, Method::POST, path, body).await.expect("Pixy answers");
     assert!(status < 300, "{path}: {answer:#}");
     answer
 }
 
-/// Links account `a` by a pasted code, the whole way.
+/// Links account `a` by a pasted code.
 pub(super) async fn link(socket: &Path, endpoint: &TokenEndpoint) {
     let begun = post(socket, "/api/accounts/a/attempts", Value::Null).await;
     let consent = endpoint.consent(begun["authorize_url"].as_str().unwrap());
@@ -192,7 +191,7 @@ async fn run(config: &Path) -> Running {
     loaded(running).await
 }
 
-/// The vault is read in tasks of the accounts.
+/// Waits until the accounts have read the vault.
 async fn loaded(running: Running) -> Running {
     for account in running.accounts.iter() {
         let read = async {

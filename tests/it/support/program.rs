@@ -1,4 +1,4 @@
-//! The real binary, as a process of its own: for what only a process can suffer.
+//! The binary as a process, for tests of signals, crashes, confinement and output.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,21 +16,21 @@ pub(crate) struct Program {
     child: Child,
     control: PathBuf,
     agents: SocketAddr,
-    told: String,
+    startup_output: String,
 }
 
 impl Program {
-    /// Starts it and waits until it has read its logins and says where agents connect.
+    /// Starts it and waits until it has read its logins and printed its addresses.
     pub(crate) async fn start(scratch: &Scratch, config: &Path) -> Self {
         Self::start_as(&[], scratch, config, &[]).await
     }
 
-    /// The same, with these variables in its environment.
+    /// As [`Program::start`], with these environment variables.
     pub(crate) async fn start_in(scratch: &Scratch, config: &Path, environment: &[(&str, &str)]) -> Self {
         Self::start_as(&[], scratch, config, environment).await
     }
 
-    /// The same, started by another program: its words come first, and ours are its last ones.
+    /// As [`Program::start`], run by another program with these arguments before Pixy's command line.
     pub(crate) async fn start_by(words: &[&str], scratch: &Scratch, config: &Path) -> Self {
         Self::start_as(words, scratch, config, &[]).await
     }
@@ -49,7 +49,7 @@ impl Program {
         Self::spawn(command, scratch).await
     }
 
-    /// The same, by a command of the test's own.
+    /// As [`Program::start`], with this command.
     pub(crate) async fn spawn(mut command: Command, scratch: &Scratch) -> Self {
         let mut child = command
             .stdin(Stdio::null())
@@ -58,23 +58,23 @@ impl Program {
             .spawn()
             .expect("the binary is built");
         let mut lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
-        let mut told = String::new();
+        let mut output = String::new();
         let agents = loop {
             let Some(line) = within(lines.next_line()).await.expect("it is text") else {
-                panic!("Pixy did not start:\n{told}");
+                panic!("Pixy did not start:\n{output}");
             };
             if let Some(rest) = line.strip_prefix("  agents   http://") {
                 break rest.split('/').next().and_then(|text| text.parse().ok()).expect("an address");
             }
-            told = told + &line + "\n";
+            output = output + &line + "\n";
         };
-        while !told.contains("\n  linked ") {
+        while !output.contains("\n  linked ") {
             let Some(line) = within(lines.next_line()).await.expect("it is text") else { break };
-            told = told + &line + "\n";
+            output = output + &line + "\n";
         }
-        // What it says later is read as well: a full pipe would hold it up.
+        // Later output is read too: a full pipe would block Pixy.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Self { child, control: scratch.path("state").join("control.sock"), agents, told }
+        Self { child, control: scratch.path("state").join("control.sock"), agents, startup_output: output }
     }
 
     /// Where agents connect.
@@ -82,22 +82,22 @@ impl Program {
         self.agents
     }
 
-    /// Its process id, which is also its main thread's.
+    /// Its process id, and the id of its main thread.
     pub(crate) fn id(&self) -> u32 {
         self.child.id().expect("it was not waited for")
     }
 
-    /// What it said when it started.
-    pub(crate) fn told(&self) -> &str {
-        &self.told
+    /// What it printed at the start.
+    pub(crate) fn startup_output(&self) -> &str {
+        &self.startup_output
     }
 
-    /// Waits until it has ended by itself, or by somebody else's signal.
+    /// Waits until it has ended by itself or by a signal.
     pub(crate) async fn ended(mut self) -> std::process::ExitStatus {
         within(self.child.wait()).await.expect("it is our child")
     }
 
-    /// The ids of the runtime's other threads, the oldest first; the allocator has one of its own.
+    /// The ids of the runtime's worker threads, the oldest first; excludes the main thread and the allocator's.
     pub(crate) fn workers(&self) -> Vec<u32> {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.id())).expect("it runs");
         let ids = tasks.filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok());
@@ -117,28 +117,28 @@ impl Program {
         within(self.child.kill()).await.expect("it is our child");
     }
 
-    /// One call of the JSON API over the control socket; `None` when it dies of it.
+    /// Calls the JSON API over the control socket; `None` if Pixy ends before it answers.
     pub(crate) async fn api(&self, method: Method, path: &str) -> Option<Value> {
         pixy::control(&self.control, method, path, Value::Null).await.map(|(_, answer)| answer)
     }
 
-    /// `POST` over the control socket that must succeed.
+    /// `POST` over the control socket; must succeed.
     pub(crate) async fn post(&self, path: &str, body: Value) -> Value {
         pixy::post(&self.control, path, body).await
     }
 
-    /// Links account `a` by a pasted code, the whole way.
+    /// Links account `a` by a pasted code.
     pub(crate) async fn link(&self, endpoint: &TokenEndpoint) {
         pixy::link(&self.control, endpoint).await;
     }
 
-    /// Account `a` as the API tells it.
+    /// The first account as the API shows it.
     pub(crate) async fn shown(&self) -> Value {
         let accounts = self.api(Method::GET, "/api/accounts").await.expect("Pixy answers");
         accounts[0].clone()
     }
 
-    /// `GET` of a path, as an agent.
+    /// Sends `GET path` as an agent.
     pub(crate) async fn get(&self, path: &str) -> RawResponse {
         let request = format!("GET {path} HTTP/1.1\r\nHost: pixy\r\nConnection: close\r\n\r\n");
         RawClient::once(self.agents, request).await.expect("Pixy answers")

@@ -1,4 +1,4 @@
-//! What a fake server answers.
+//! Responses of a fake server.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::wire::Fields;
 
-/// One answer of a fake server: a decent one ([`Reply::new`], [`Reply::json`], [`Reply::stream`]) or bytes and mischief
+/// One response of a fake server: well-formed ([`Reply::new`], [`Reply::json`], [`Reply::stream`]) or raw bytes
 /// ([`Reply::raw`]).
 #[derive(Debug)]
 pub(crate) struct Reply {
@@ -18,7 +18,7 @@ pub(crate) struct Reply {
 
 #[derive(Debug)]
 pub(super) enum Kind {
-    Decent { status: u16, fields: Fields, body: Body },
+    WellFormed { status: u16, fields: Fields, body: Body },
     Raw(Vec<Step>),
 }
 
@@ -34,35 +34,35 @@ pub(super) enum Chunk {
     End,
 }
 
-/// One step of a raw answer over HTTP/1.1; after the last one the connection is closed.
+/// One step of a raw response over HTTP/1.1; after the last one the connection is closed.
 #[derive(Debug, Clone)]
 pub(crate) enum Step {
-    /// These bytes.
+    /// Sends these bytes.
     Send(Bytes),
-    /// This block again and again until so many bytes have left or the client hangs up.
+    /// Repeats this block until at least so many bytes are sent or the client closes.
     Flood(Bytes, u64),
-    /// These bytes one by one, with a pause before each.
+    /// Sends these bytes one by one, with a pause before each.
     Drip(Bytes, Duration),
-    /// Whatever the client sends, back to it, until it closes (after a 101).
+    /// Echoes until the client closes (after a 101).
     Echo,
-    /// Nothing more, until the client hangs up.
+    /// Sends nothing more and waits until the client closes.
     Hang,
-    /// Now the connection is reset (TCP RST), not closed.
+    /// Resets the connection (TCP RST).
     Reset,
 }
 
-/// The test's end of a streamed body. Dropped without [`Chunks::finish`], the body is cut in the middle.
+/// Sends the chunks of a streamed body. Dropped without [`Chunks::finish`], it cuts the body.
 #[derive(Debug)]
 pub(crate) struct Chunks(mpsc::UnboundedSender<Chunk>);
 
-/// Holds back a reply until it is opened or dropped.
+/// Delays a reply until it is opened or dropped.
 #[derive(Debug)]
 pub(crate) struct Gate(oneshot::Sender<()>);
 
 impl Reply {
-    /// A status, no body yet.
+    /// An empty body.
     pub(crate) fn new(status: u16) -> Self {
-        Self::decent(status, Body::Whole(Bytes::new()))
+        Self::well_formed(status, Body::Whole(Bytes::new()))
     }
 
     /// A JSON body.
@@ -70,25 +70,25 @@ impl Reply {
         Self::new(status).header("content-type", "application/json").body(value.to_string())
     }
 
-    /// A body of chunks that the test releases one by one.
+    /// A body whose chunks the test sends one by one.
     pub(crate) fn stream(status: u16) -> (Self, Chunks) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        (Self::decent(status, Body::Streamed(receiver)), Chunks(sender))
+        (Self::well_formed(status, Body::Streamed(receiver)), Chunks(sender))
     }
 
-    /// These steps and nothing else: no header is added, no framing is checked.
+    /// These steps only: adds no header fields, checks no framing.
     pub(crate) fn raw(steps: impl IntoIterator<Item = Step>) -> Self {
         Self { kind: Kind::Raw(steps.into_iter().collect()), gate: None }
     }
 
-    /// Exactly these bytes, then the connection is closed.
+    /// Sends exactly these bytes, then closes.
     pub(crate) fn bytes(bytes: impl Into<Bytes>) -> Self {
         Self::raw([Step::Send(bytes.into())])
     }
 
-    /// Adds a header field, after those that are there. The framing fields come by themselves.
+    /// Appends a header field. Content-Length and Transfer-Encoding are added automatically.
     pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
-        if let Kind::Decent { fields, .. } = &mut self.kind {
+        if let Kind::WellFormed { fields, .. } = &mut self.kind {
             fields.push((name.to_owned(), value.to_owned()));
         }
         self
@@ -96,57 +96,56 @@ impl Reply {
 
     /// Sets the whole body.
     pub(crate) fn body(mut self, whole: impl Into<Bytes>) -> Self {
-        if let Kind::Decent { body, .. } = &mut self.kind {
+        if let Kind::WellFormed { body, .. } = &mut self.kind {
             *body = Body::Whole(whole.into());
         }
         self
     }
 
-    /// Nothing of it leaves before the gate opens.
+    /// Sends nothing before the gate opens.
     pub(crate) fn gated(mut self) -> (Self, Gate) {
         let (sender, receiver) = oneshot::channel();
         self.gate = Some(receiver);
         (self, Gate(sender))
     }
 
-    fn decent(status: u16, body: Body) -> Self {
-        Self { kind: Kind::Decent { status, fields: Fields::new(), body }, gate: None }
+    fn well_formed(status: u16, body: Body) -> Self {
+        Self { kind: Kind::WellFormed { status, fields: Fields::new(), body }, gate: None }
     }
 }
 
 impl Step {
-    /// Text as bytes to send.
     pub(crate) fn send(text: impl Into<Bytes>) -> Self {
         Self::Send(text.into())
     }
 }
 
 impl Chunks {
-    /// Lets a chunk go. It leaves at once, as a chunk (or DATA frame) of its own.
+    /// Sends one chunk (or DATA frame) at once.
     pub(crate) fn send(&self, bytes: impl Into<Bytes>) {
-        // The client may be gone; the test that cares asks `closed`.
+        // The client may have closed; see `closed`.
         let _ = self.0.send(Chunk::Data(bytes.into()));
     }
 
-    /// Ends the body as it should end.
+    /// Ends the body correctly.
     pub(crate) fn finish(self) {
         let _ = self.0.send(Chunk::End);
     }
 
-    /// Resolves when nobody takes this body any more: the client hung up.
+    /// Resolves when the client has closed.
     pub(crate) async fn closed(&self) {
         self.0.closed().await;
     }
 }
 
 impl Gate {
-    /// A gate and what waits for it.
+    /// A gate and the receiver that resolves when it opens.
     pub(super) fn pair() -> (Self, oneshot::Receiver<()>) {
         let (sender, receiver) = oneshot::channel();
         (Self(sender), receiver)
     }
 
-    /// Lets the reply go.
+    /// Releases the reply.
     pub(crate) fn open(self) {
         let _ = self.0.send(());
     }

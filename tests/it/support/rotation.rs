@@ -1,24 +1,24 @@
-//! How a strict authorization server treats refresh tokens, as a model without sockets or clocks: property tests drive it directly,
-//! [`super::TokenEndpoint`] puts it behind HTTP.
+//! A model of refresh token rotation at a strict authorization server, without sockets or clocks. Property tests use it directly,
+//! [`super::TokenEndpoint`] serves it over HTTP.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// Every grant of the server. Time is handed in: how long the server has been up.
+/// All grants of the server. The caller passes the time since the server started.
 #[derive(Debug, Clone)]
 pub(crate) struct Rotation {
-    /// For this long after its first use a refresh token may be used again; then a second use ends the family.
+    /// How long after its first use a refresh token may be used again; later a second use ends the family.
     pub(crate) grace: Duration,
     /// How long an access token lives.
     pub(crate) lifetime: Duration,
-    /// Rotation ends the older access token at once, as some servers do.
+    /// Whether a rotation ends older access tokens at once.
     pub(crate) kills_old_access: bool,
     families: Vec<Family>,
     refresh: HashMap<String, Refresh>,
     access: HashMap<String, Access>,
 }
 
-/// What a token request gets.
+/// The tokens of a good response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Pair {
     /// The access token.
@@ -27,18 +27,18 @@ pub(crate) struct Pair {
     pub(crate) refresh: String,
 }
 
-/// Why a refresh token is refused. The client is told `invalid_grant` each time.
+/// Why a refresh token is refused; always reported as `invalid_grant`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refused {
     /// Never issued here.
     Unknown,
-    /// Its second use, after the grace: the family has ended by this.
+    /// Used a second time after the grace: this ends the family.
     Reused,
     /// Its family had ended before.
     Ended,
 }
 
-/// How the server sees a refresh token.
+/// The state of a refresh token at the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
     /// It will be accepted.
@@ -72,7 +72,7 @@ struct Access {
 }
 
 impl Rotation {
-    /// No grant yet.
+    /// Without grants.
     pub(crate) fn new(lifetime: Duration, grace: Duration) -> Self {
         Self {
             grace,
@@ -111,7 +111,7 @@ impl Rotation {
         Ok(self.issue(family, now))
     }
 
-    /// A new access token, the refresh token staying as it is (a server that does not rotate).
+    /// Issues an access token only (a server that does not rotate).
     pub(crate) fn access_only(&mut self, token: &str, now: Duration) -> Result<String, Refused> {
         let family = self.refresh.get(token).ok_or(Refused::Unknown)?.family;
         match self.standing(token) {
@@ -121,14 +121,14 @@ impl Rotation {
         }
     }
 
-    /// Ends the grant that an access or refresh token belongs to; `false` when there is none or it has ended before.
+    /// Ends the grant of an access or refresh token; `false` if there is none or it had ended.
     pub(crate) fn revoke(&mut self, token: &str) -> bool {
         let family = self.refresh.get(token).map(|known| known.family);
         let Some(family) = family.or_else(|| self.access.get(token).map(|known| known.family)) else { return false };
         !std::mem::replace(&mut self.families[family].ended, true)
     }
 
-    /// How the server sees a refresh token.
+    /// The state of a refresh token at the server.
     pub(crate) fn standing(&self, token: &str) -> Standing {
         match self.refresh.get(token) {
             None => Standing::Unknown,
@@ -138,17 +138,17 @@ impl Rotation {
         }
     }
 
-    /// Whether the API lets this access token in.
+    /// Whether the API accepts this access token.
     pub(crate) fn lets_in(&self, access: &str, now: Duration) -> bool {
         self.access.get(access).is_some_and(|known| known.until > now && !self.families[known.family].ended)
     }
 
-    /// Ends every access token at once; what renews them lives on.
+    /// Ends every access token; refresh tokens stay valid.
     pub(crate) fn end_access_tokens(&mut self) {
         self.access.clear();
     }
 
-    /// How often a second use was forgiven: with a careful client, only after a crash.
+    /// How many second uses the grace allowed; with a correct client, only after a crash.
     pub(crate) fn saved_by_grace(&self) -> usize {
         self.families.iter().map(|family| family.saved).sum()
     }

@@ -1,4 +1,4 @@
-//! A directory for one test and a configuration in it.
+//! A temporary directory for one test, and a configuration in it.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -9,21 +9,20 @@ use tempfile::TempDir;
 
 use super::{TokenEndpoint, Upstream};
 
-/// A private directory that goes away with the test.
+/// A directory of mode 0700, removed when dropped.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     directory: TempDir,
 }
 
 impl Scratch {
-    /// Empty, mode 0700.
     pub(crate) fn new() -> Self {
         let private = Permissions::from_mode(0o700); // the vault refuses a directory that others may read
         let directory = tempfile::Builder::new().prefix("pixy-test-").permissions(private).tempdir();
         Self { directory: directory.expect("there is room for a directory") }
     }
 
-    /// The directory, or what is in it.
+    /// The path of a file in the directory; of the directory if `name` is empty.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
@@ -35,12 +34,12 @@ impl Scratch {
         path
     }
 
-    /// Writes `pixy.yaml` with everything inside this directory, every port chosen by the system, and these accounts.
+    /// Writes `pixy.yaml` with all paths in this directory, every port chosen by the system, and these accounts.
     pub(crate) fn config(&self, accounts: &Value) -> PathBuf {
         self.config_with(accounts, &json!({}))
     }
 
-    /// The same, with some top-level keys added or replaced.
+    /// As [`Scratch::config`], with top-level keys added or replaced.
     pub(crate) fn config_with(&self, accounts: &Value, more: &Value) -> PathBuf {
         let any = json!({ "listen": "127.0.0.1:0" });
         let mut config = json!({
@@ -56,7 +55,7 @@ impl Scratch {
         self.write("pixy.yaml", format!("{config:#}\n"))
     }
 
-    /// Every file below the directory, for a search for what must not be there.
+    /// Every file below the directory.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
         let mut waiting = vec![self.directory.path().to_owned()];
@@ -70,7 +69,7 @@ impl Scratch {
     }
 }
 
-/// An account of provider `oauth` that is linked at `endpoint` and talks to `upstream`; change what a test needs otherwise.
+/// An account of provider `oauth` with `endpoint` and `upstream`; a test may change it.
 pub(crate) fn oauth_account(endpoint: &TokenEndpoint, upstream: &Upstream) -> Value {
     json!({ "provider": "oauth", "profile": {
         "link": {

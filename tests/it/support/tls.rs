@@ -1,4 +1,4 @@
-//! Certificates for fakes.
+//! Certificates for fake servers.
 
 use std::sync::Arc;
 
@@ -8,20 +8,20 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
-/// A certificate authority of a test's own.
+/// A certificate authority for one test.
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: rcgen::Certificate,
 }
 
-/// What the server offers in ALPN.
+/// The ALPN protocols that the server offers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Protocols {
     /// Only `http/1.1`.
     Http1,
     /// Only `h2`.
     Http2,
-    /// Both; the client chooses.
+    /// Both.
     Both,
 }
 
@@ -30,12 +30,11 @@ pub(crate) enum Protocols {
 pub(crate) enum Validity {
     /// Now.
     Now,
-    /// It ended long ago.
+    /// It expired in 2001.
     Expired,
 }
 
 impl Authority {
-    /// A fresh one, which nobody trusts yet.
     pub(crate) fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -44,17 +43,17 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), certificate }
     }
 
-    /// For `extra_ca_file`.
+    /// The PEM text for `extra_ca_file`.
     pub(crate) fn pem(&self) -> String {
         self.certificate.pem()
     }
 
-    /// For a client in the test itself.
+    /// The certificate for a client in the test.
     pub(crate) fn der(&self) -> CertificateDer<'static> {
         self.certificate.der().clone()
     }
 
-    /// The server's side, for a server of the test's own.
+    /// The server side of TLS with a certificate for these names.
     pub(crate) fn acceptor(&self, protocols: Protocols, names: &[&str], validity: Validity) -> TlsAcceptor {
         let names: Vec<_> = names.iter().map(ToString::to_string).collect();
         let mut params = CertificateParams::new(names).expect("the names are good");

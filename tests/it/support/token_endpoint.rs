@@ -1,4 +1,4 @@
-//! A token endpoint that rotates strictly ([`Rotation`]), counts, waits when told to, and fails in every way of [`Fault`].
+//! A token endpoint that rotates strictly ([`Rotation`]), records calls, delays replies on request, and serves every [`Fault`].
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -16,8 +16,8 @@ use super::reply::{Gate, Reply};
 use super::rotation::{Pair, Refused, Rotation, Standing};
 use super::upstream::{Seen, Upstream, lock};
 
-/// A fake authorization server: `/token`, `/revoke`, and a consent without a page ([`TokenEndpoint::consent`]). Time is tokio's, so a
-/// test may pause it.
+/// A fake authorization server: `/token`, `/revoke`, and a consent without a page ([`TokenEndpoint::consent`]). Uses tokio's
+/// time, so a test may pause it.
 #[derive(Debug)]
 pub(crate) struct TokenEndpoint {
     upstream: Upstream,
@@ -32,18 +32,18 @@ pub(crate) struct Call {
     pub(crate) fields: BTreeMap<String, String>,
     /// The fault that was served, if any.
     pub(crate) fault: Option<Fault>,
-    /// The server issued something, whatever it then answered.
+    /// Whether the server issued a token, whatever it answered.
     pub(crate) issued: bool,
 }
 
-/// What a person who allowed it brings back.
+/// The result of a consent.
 #[derive(Debug, Clone)]
 pub(crate) struct Consent {
     /// The authorization code.
     pub(crate) code: String,
     /// The state, as it was sent.
     pub(crate) state: String,
-    /// Where the browser is sent: redirect URI, code and state.
+    /// The redirect URI with code and state.
     pub(crate) redirected_to: String,
 }
 
@@ -70,12 +70,12 @@ struct Asked {
 }
 
 impl TokenEndpoint {
-    /// Access tokens of an hour, no grace.
+    /// Access tokens live an hour; no grace.
     pub(crate) async fn start() -> Self {
         Self::with(Rotation::new(Duration::from_hours(1), Duration::ZERO)).await
     }
 
-    /// With a model of its own.
+    /// With this model.
     pub(crate) async fn with(rotation: Rotation) -> Self {
         let trap = Upstream::start().await;
         let state = State {
@@ -109,19 +109,19 @@ impl TokenEndpoint {
         format!("{}/revoke", self.upstream.url())
     }
 
-    /// The authorization endpoint; nobody visits it, see [`TokenEndpoint::consent`].
+    /// The authorization endpoint; not served, see [`TokenEndpoint::consent`].
     pub(crate) fn authorize_url(&self) -> String {
         format!("{}/authorize", self.upstream.url())
     }
 
-    /// A grant that exists already, as if linked before.
+    /// Issues tokens without a consent.
     pub(crate) fn grant(&self) -> Pair {
         let mut state = lock(&self.state);
         let now = state.now();
         state.rotation.link(now)
     }
 
-    /// What a person does with an authorization URL: allow it. The code is bound to the URL's challenge and redirect.
+    /// Grants an authorization request. The code is bound to its challenge and redirect URI.
     pub(crate) fn consent(&self, authorize_url: &str) -> Consent {
         let url = Url::parse(authorize_url).expect("an authorization URL");
         let given: HashMap<_, _> = url.query_pairs().into_owned().collect();
@@ -136,22 +136,22 @@ impl TokenEndpoint {
         Consent { code, state: sent, redirected_to: redirected_to.into() }
     }
 
-    /// The next request that has no fault yet meets this one.
+    /// Queues a fault for a request.
     pub(crate) fn fail_next(&self, fault: Fault) {
         lock(&self.state).faults.push_back(fault);
     }
 
-    /// Every request meets this one from now on, or none.
+    /// Serves this fault for every further request; `None` for none.
     pub(crate) fn fail_always(&self, fault: Option<Fault>) {
         lock(&self.state).always = fault;
     }
 
-    /// From now on a refresh leaves the refresh token as it is and the reply has none.
+    /// Further refreshes keep the refresh token; the reply has none.
     pub(crate) fn stop_rotating(&self) {
         lock(&self.state).rotates = false;
     }
 
-    /// The next request is worked on (its token is spent), but the reply is held back until the gate opens.
+    /// The next request is processed (its token is spent), but the reply is delayed until the gate opens.
     pub(crate) fn hold_next(&self) -> Gate {
         let (gate, waiting) = Gate::pair();
         lock(&self.state).gates.push_back(waiting);
@@ -163,45 +163,45 @@ impl TokenEndpoint {
         lock(&self.state).calls.clone()
     }
 
-    /// How many refreshes were asked for.
+    /// The number of refresh requests.
     pub(crate) fn refreshes(&self) -> usize {
         self.calls().iter().filter(|call| call.field("grant_type") == "refresh_token").count()
     }
 
-    /// Resolves when so many requests of any kind came to this server.
+    /// Resolves after so many requests of any kind.
     pub(crate) async fn until_requests(&self, count: usize) {
         self.upstream.until_requests(count).await;
     }
 
-    /// Requests as they were on the wire.
+    /// All requests as they were on the wire.
     pub(crate) fn requests(&self) -> Vec<Seen> {
         self.upstream.requests()
     }
 
-    /// Tokens that were handed in for revocation.
+    /// Tokens of revocation requests.
     pub(crate) fn revoked(&self) -> Vec<String> {
         lock(&self.state).revoked.clone()
     }
 
-    /// Requests that somebody made where none should ever be made: after a redirect, here or at another origin.
+    /// Requests that must never be made: those that follow a redirect, here or to another origin.
     pub(crate) fn strays(&self) -> Vec<Seen> {
         let mut strays = lock(&self.state).strays.clone();
         strays.extend(self.trap.requests());
         strays
     }
 
-    /// How the server sees a refresh token.
+    /// The state of a refresh token.
     pub(crate) fn standing(&self, refresh_token: &str) -> Standing {
         lock(&self.state).rotation.standing(refresh_token)
     }
 
-    /// Whether the API would let this access token in now.
+    /// Whether the API accepts this access token now.
     pub(crate) fn lets_in(&self, access_token: &str) -> bool {
         let state = lock(&self.state);
         state.rotation.lets_in(access_token, state.now())
     }
 
-    /// [`TokenEndpoint::lets_in`], to ask from elsewhere.
+    /// [`TokenEndpoint::lets_in`] as a function for another fake.
     pub(crate) fn judge(&self) -> impl Fn(&str) -> bool + Send + 'static {
         let state = Arc::clone(&self.state);
         move |access_token| {
@@ -210,14 +210,14 @@ impl TokenEndpoint {
         }
     }
 
-    /// Something else with the model: end a grant, change the grace, ….
+    /// Gives access to the model: to end a grant, to change the grace.
     pub(crate) fn rotation<T>(&self, with: impl FnOnce(&mut Rotation) -> T) -> T {
         with(&mut lock(&self.state).rotation)
     }
 }
 
 impl Call {
-    /// A field; empty when it was not sent.
+    /// A field; empty if it was not sent.
     pub(crate) fn field(&self, name: &str) -> &str {
         self.fields.get(name).map_or("", String::as_str)
     }
@@ -248,7 +248,7 @@ impl State {
         let reply = match (fault, &issued) {
             (Some(fault), Ok(issued)) => fault.reply(issued),
             (None, Ok(issued)) => Reply::json(200, &self.good(issued)),
-            // Not even a faulty server rotates a token that is dead.
+            // A faulty server does not rotate a dead token either.
             (_, Err(error)) => Reply::json(400, &json!({ "error": error })),
         };
         let issued = issued.is_ok() && fault.is_none_or(|fault| fault.effect() != Effect::Nothing);
@@ -256,7 +256,7 @@ impl State {
         reply
     }
 
-    /// Does what the fault says the server did.
+    /// Applies the effect of the fault to the model.
     fn issue(&mut self, fields: &BTreeMap<String, String>, fault: Option<Fault>) -> Result<Issued, &'static str> {
         let field = |name: &str| fields.get(name).map_or("", String::as_str);
         let presented = field("refresh_token").to_owned() + field("code");
@@ -310,7 +310,7 @@ impl State {
     }
 }
 
-/// Form or JSON, by what the body looks like.
+/// The fields of a form or JSON body.
 fn fields(seen: &Seen) -> BTreeMap<String, String> {
     match seen.json() {
         Value::Object(members) => {

@@ -1,4 +1,4 @@
-//! A server that answers as it is told and remembers what it was asked.
+//! A fake upstream: sends the replies that the test queues and records its requests.
 
 mod http1;
 mod http2;
@@ -42,13 +42,13 @@ pub(crate) struct Seen {
     pub(crate) body: Vec<u8>,
     /// Trailer fields.
     pub(crate) trailers: Fields,
-    /// `false`: the client hung up, or broke the framing, within the body. Such a request is not answered.
+    /// `false` if the client closed, or broke the framing, within the body. Such a request is not answered.
     pub(crate) complete: bool,
-    /// Which connection it came on, counted from 0.
+    /// The index of its connection, from 0.
     pub(crate) connection: usize,
 }
 
-/// How to set up an [`Upstream`].
+/// Settings of an [`Upstream`].
 pub(crate) struct Builder {
     handler: Box<Handler>,
     tls: Option<TlsAcceptor>,
@@ -63,7 +63,7 @@ struct Shared {
     seen: Mutex<Vec<Seen>>,
     counts: watch::Sender<Counts>,
     max_streams: Option<u32>,
-    /// How many times every HTTP/2 connection was told to go.
+    /// How many times GOAWAY was sent on every HTTP/2 connection.
     going_away: watch::Sender<usize>,
 }
 
@@ -75,17 +75,17 @@ struct Counts {
 }
 
 impl Upstream {
-    /// Over plain HTTP/1.1; answers `200` with the text `upstream` until told otherwise.
+    /// Plain HTTP/1.1; answers `200` with the text `upstream` unless a reply is queued.
     pub(crate) async fn start() -> Self {
         Self::builder().start().await
     }
 
-    /// Over plain HTTP/1.1; `handler` answers.
+    /// Plain HTTP/1.1, answered by `handler`.
     pub(crate) async fn answering(handler: impl FnMut(&Seen) -> Reply + Send + 'static) -> Self {
         Self::builder().handler(handler).start().await
     }
 
-    /// For the rest.
+    /// For TLS, HTTP/2 and stream limits.
     pub(crate) fn builder() -> Builder {
         let handler = |_: &Seen| Reply::new(200).header("content-type", "text/plain").body("upstream");
         Builder { handler: Box::new(handler), tls: None, max_streams: None }
@@ -97,12 +97,11 @@ impl Upstream {
         format!("{}://{host}:{}", self.scheme, self.address.port())
     }
 
-    /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Answers the next request that nothing was queued for with this; the handler is not asked.
+    /// Queues a reply; queued replies are used in order, before the handler.
     pub(crate) fn answer(&self, reply: Reply) {
         lock(&self.shared.queued).push_back(reply);
     }
@@ -117,7 +116,7 @@ impl Upstream {
         self.shared.counts.borrow().connections
     }
 
-    /// Sends GOAWAY on every HTTP/2 connection that is open now; its streams may end.
+    /// Sends GOAWAY on every open HTTP/2 connection; open streams may end.
     pub(crate) fn go_away(&self) {
         self.shared.going_away.send_modify(|times| *times += 1);
     }
@@ -128,12 +127,12 @@ impl Upstream {
         self.requests()
     }
 
-    /// Resolves when a client hung up while its answer was under way (or awaited).
+    /// Resolves when a client has closed before the end of its response.
     pub(crate) async fn until_disconnected(&self) {
         self.until_disconnects(1).await;
     }
 
-    /// The same for so many clients.
+    /// As [`Upstream::until_disconnected`], for so many clients.
     pub(crate) async fn until_disconnects(&self, count: usize) {
         self.until(|counts| counts.disconnects >= count).await;
     }
@@ -161,7 +160,7 @@ impl Builder {
         self
     }
 
-    /// TLS with a good certificate for `localhost` and 127.0.0.1.
+    /// TLS with a valid certificate for `localhost` and 127.0.0.1.
     pub(crate) fn tls(self, authority: &Authority, protocols: Protocols) -> Self {
         self.tls_for(authority, protocols, &["localhost", "127.0.0.1"], Validity::Now)
     }
@@ -178,13 +177,12 @@ impl Builder {
         self
     }
 
-    /// Allows so many streams at once on an HTTP/2 connection, and refuses more.
+    /// Most concurrent streams of an HTTP/2 connection; further ones are refused.
     pub(crate) fn max_streams(mut self, limit: u32) -> Self {
         self.max_streams = Some(limit);
         self
     }
 
-    /// Listens.
     pub(crate) async fn start(self) -> Upstream {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a loopback port is free");
         let address = listener.local_addr().expect("it is bound");
@@ -202,12 +200,12 @@ impl Builder {
     }
 }
 
-/// The connections end with the set, and the set with this future.
+/// Accepts until dropped; dropping it aborts all connections.
 async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
-        // Otherwise a second small write may wait for the first one's acknowledgement.
+        // Nagle's algorithm would delay a second small write.
         let _ = stream.set_nodelay(true);
         let number = shared.counts.borrow().connections;
         shared.counts.send_modify(|counts| counts.connections += 1);
@@ -218,7 +216,7 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Sha
 
 async fn serve(stream: TcpStream, tls: Option<TlsAcceptor>, shared: Arc<Shared>, number: usize) {
     let Some(tls) = tls else { return http1::serve(stream, &shared, number).await };
-    // A client that does not trust us ends here; the test sees that no request came.
+    // A client that rejects the certificate ends here; the test sees no request.
     let Ok(stream) = tls.accept(stream).await else { return };
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
         http2::serve(stream, shared, number).await;
@@ -228,20 +226,20 @@ async fn serve(stream: TcpStream, tls: Option<TlsAcceptor>, shared: Arc<Shared>,
 }
 
 impl Shared {
-    /// Remembers the request and finds its answer.
-    fn asked(&self, seen: Seen) -> Reply {
+    /// Records the request and returns its reply.
+    fn reply_to(&self, seen: Seen) -> Reply {
         let queued = lock(&self.queued).pop_front();
         let reply = queued.unwrap_or_else(|| lock(&self.handler)(&seen));
-        self.remember(seen);
+        self.record(seen);
         reply
     }
 
-    fn remember(&self, seen: Seen) {
+    fn record(&self, seen: Seen) {
         lock(&self.seen).push(seen);
         self.counts.send_modify(|counts| counts.requests += 1);
     }
 
-    fn hung_up(&self) {
+    fn count_disconnect(&self) {
         self.counts.send_modify(|counts| counts.disconnects += 1);
     }
 }
@@ -257,7 +255,7 @@ impl Seen {
         self.target.split('?').next().unwrap_or_default()
     }
 
-    /// The body as JSON; `null` when it is not.
+    /// The body as JSON; `null` if it is not JSON.
     pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
@@ -269,7 +267,7 @@ impl fmt::Debug for Shared {
     }
 }
 
-/// A poisoned lock means that a handler panicked, which its test shows anyway.
+/// Ignores poisoning: a handler that panicked fails its test anyway.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,5 +1,5 @@
-//! HTTP/1.1 as bytes: enough to read a message exactly as it was sent, case and order of headers included, which no HTTP library
-//! lets a test see.
+//! HTTP/1.1 as bytes: reads a message exactly as it was sent, with the case and order of its header fields, which no HTTP library
+//! shows.
 
 use std::io::{self, ErrorKind};
 
@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 /// number (ISO 8859-1), so nothing is lost.
 pub(crate) type Fields = Vec<(String, String)>;
 
-/// A socket and what was read from it too early.
+/// A socket and its read buffer.
 pub(super) struct Wire<S> {
     pub(super) stream: S,
     buffer: Vec<u8>,
@@ -27,7 +27,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Self { stream, buffer: Vec::new() }
     }
 
-    /// The next head; `None` when the peer closed before its first byte.
+    /// The next head; `None` if the peer closed before its first byte.
     pub(super) async fn head(&mut self) -> io::Result<Option<Head>> {
         loop {
             if let Some(end) = self.buffer.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -40,7 +40,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// Exactly this many bytes; those that came before the peer closed are put into `into` all the same.
+    /// Appends exactly this many bytes to `into`, also those before an early close.
     pub(super) async fn exactly(&mut self, length: usize, into: &mut Vec<u8>) -> io::Result<()> {
         let wanted = into.len() + length;
         loop {
@@ -55,7 +55,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// A chunked body (RFC 9112 §7.1) into `into`; its trailers are returned.
+    /// Appends a chunked body (RFC 9112 §7.1) to `into`; returns its trailers.
     pub(super) async fn chunked(&mut self, into: &mut Vec<u8>) -> io::Result<Fields> {
         loop {
             let line = self.line().await?;
@@ -77,7 +77,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// All that comes until the peer closes. A reset after the last byte is an error; what came before it is in `into`.
+    /// Appends all bytes until the peer closes to `into`. A reset is an error; bytes before it are in `into`.
     pub(super) async fn until_end(&mut self, into: &mut Vec<u8>) -> io::Result<()> {
         loop {
             into.append(&mut self.buffer);
@@ -87,12 +87,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// Resolves when the peer closed or reset. May be dropped at any time: what was read is kept.
+    /// Resolves when the peer has closed or reset. Cancel safe: bytes are buffered.
     pub(super) async fn peer_gone(&mut self) {
         while self.fill().await.is_ok_and(|read| read > 0) {}
     }
 
-    /// Sends back whatever comes, until the peer closes.
+    /// Echoes until the peer closes.
     pub(super) async fn echo(&mut self) -> io::Result<()> {
         loop {
             let bytes = std::mem::take(&mut self.buffer);
@@ -134,12 +134,12 @@ impl Head {
         values(&self.fields, name)
     }
 
-    /// Whether a comma list holds this member.
+    /// Whether a comma-separated list contains this member.
     pub(super) fn lists(&self, name: &str, member: &str) -> bool {
         self.all(name).flat_map(|value| value.split(',')).any(|found| found.trim().eq_ignore_ascii_case(member))
     }
 
-    /// `Content-Length`, if it is a number.
+    /// `Content-Length`; `None` if it is missing or no number.
     pub(super) fn length(&self) -> Option<usize> {
         self.all("content-length").next()?.parse().ok()
     }
@@ -150,7 +150,7 @@ pub(super) fn values<'a>(fields: &'a Fields, name: &str) -> impl Iterator<Item =
     fields.iter().filter(move |(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
 }
 
-/// Bytes as text, one character a byte.
+/// Bytes as text, one character per byte (ISO 8859-1).
 pub(super) fn text(bytes: &[u8]) -> String {
     bytes.iter().copied().map(char::from).collect()
 }

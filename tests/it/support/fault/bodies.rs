@@ -1,4 +1,4 @@
-//! Replies that are too large or too odd to be written down.
+//! Replies that are too large or too complex for a literal.
 
 use bytes::Bytes;
 
@@ -31,31 +31,31 @@ pub(super) fn many_members(issued: &Issued) -> Reply {
     json(issued.fill(&format!("{body}$OK}}")))
 }
 
-/// Two gigabytes of space after a good reply: valid JSON to whoever reads it all.
+/// Two gigabytes of spaces after a good reply: valid JSON if all of it is read.
 pub(super) fn two_gigabytes(issued: &Issued) -> Reply {
     let body = issued.fill("{$OK}");
     let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", TWO_GIGABYTES + body.len() as u64);
     Reply::raw([Step::send(head), Step::send(body), Step::Flood(Bytes::from(vec![b' '; BLOCK]), TWO_GIGABYTES)])
 }
 
-/// The same without telling the length first.
+/// The same, chunked.
 pub(super) fn two_gigabytes_chunked(_: &Issued) -> Reply {
     let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
     let chunk = [format!("{BLOCK:x}\r\n").as_bytes(), &vec![b' '; BLOCK], b"\r\n"].concat();
     Reply::raw([Step::send(head), Step::Flood(chunk.into(), TWO_GIGABYTES), Step::send("0\r\n\r\n")])
 }
 
-/// 60 kB that become 9 MiB: a good reply, then spaces.
+/// 60 kB that decompress to 9 MiB: a good reply, then spaces.
 pub(super) fn gzip_bomb(issued: &Issued) -> Reply {
     zipped(&issued.fill("{$OK}"), 9 << 20)
 }
 
-/// A good reply, compressed although nobody asked for it.
+/// A good reply, compressed without `Accept-Encoding`.
 pub(super) fn gzip(issued: &Issued) -> Reply {
     zipped(&issued.fill("{$OK}"), 0)
 }
 
-/// UTF-16 with a byte order mark, and an honest content type.
+/// UTF-16 with a byte order mark and a matching content type.
 pub(super) fn utf16(issued: &Issued) -> Reply {
     let text = format!("\u{feff}{}", issued.fill("{$OK}"));
     let body: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
@@ -78,14 +78,14 @@ pub(super) fn chunked_with_trailers(issued: &Issued) -> Reply {
     Reply::bytes(format!("{head}{chunks}"))
 }
 
-/// `Content-Length` and `Transfer-Encoding` in one reply: the latter rules (RFC 9112 §6.3), and the connection is of no further use.
+/// `Content-Length` and `Transfer-Encoding` in one reply: the latter is used (RFC 9112 §6.3), and the connection must be closed.
 pub(super) fn length_and_chunked(issued: &Issued) -> Reply {
     let body = issued.fill("{$OK}");
     let head = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n";
     Reply::bytes(format!("{head}{:x}\r\n{body}\r\n0\r\n\r\n", body.len()))
 }
 
-/// The whole reply, then RST: what has arrived counts.
+/// The whole reply, then RST: the reply counts.
 pub(super) fn reset_after_reply(issued: &Issued) -> Reply {
     let body = issued.fill("{$OK}");
     let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());

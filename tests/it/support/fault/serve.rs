@@ -1,4 +1,4 @@
-//! How a fault goes over the wire.
+//! The wire form of a fault.
 
 use std::time::Duration;
 
@@ -6,22 +6,22 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::super::reply::{Reply, Step};
 
-/// What a reply may speak of.
+/// The values that a reply template may contain.
 #[derive(Debug, Clone)]
 pub(in super::super) struct Issued {
     /// The new access token.
     pub(in super::super) access: String,
-    /// The new refresh token; when nothing rotated, the presented one.
+    /// The new refresh token; the presented one if nothing rotated.
     pub(in super::super) refresh: String,
     /// The token or code that the client sent.
     pub(in super::super) presented: String,
     /// The token endpoint's own origin.
     pub(in super::super) here: String,
-    /// An origin that nobody should ever visit.
+    /// An origin that must never get a request.
     pub(in super::super) elsewhere: String,
 }
 
-/// How to answer. Texts are templates, see [`Issued::fill`].
+/// A kind of reply. Texts are templates, see [`Issued::fill`].
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Serve {
     /// A status and a JSON body.
@@ -30,7 +30,7 @@ pub(super) enum Serve {
     Typed(u16, &'static str, &'static str),
     /// A status, these headers and no others, and a body.
     With(u16, &'static [(&'static str, &'static str)], &'static str),
-    /// A page for people.
+    /// An HTML page.
     Html(u16),
     /// A redirect.
     Moved(u16, To),
@@ -40,13 +40,13 @@ pub(super) enum Serve {
     Bytes(&'static str),
     /// Exactly these bytes, then the connection is reset.
     Reset(&'static str),
-    /// Exactly these bytes, then nothing any more.
+    /// Exactly these bytes, then silence.
     Silence(&'static str),
     /// A good reply, long, one byte a second.
     Drip,
     /// A header section of about so many bytes.
     Head(usize),
-    /// A good reply whose length promises more.
+    /// A good reply shorter than its Content-Length.
     Promise,
     /// Made by a function.
     Made(fn(&Issued) -> Reply),
@@ -87,7 +87,7 @@ impl Serve {
             Self::Reset(text) => Reply::raw([Step::send(issued.fill(text)), Step::Reset]),
             Self::Silence(text) => Reply::raw([Step::send(issued.fill(text)), Step::Hang]),
             Self::Drip => {
-                // No deadline of sane length sees the end of it.
+                // Longer than any sensible timeout.
                 let body = issued.fill(&format!("{{$OK}}{}", " ".repeat(100_000)));
                 let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
                 Reply::raw([Step::send(head), Step::Drip(body.into(), Duration::from_secs(1))])

@@ -1,4 +1,4 @@
-//! HTTP/1.1, written by hand: a test wants to see the bytes, and to send wrong ones.
+//! HTTP/1.1, hand-written so that a test sees the exact bytes and can send malformed ones.
 
 use std::io::{self, ErrorKind};
 
@@ -14,7 +14,7 @@ use super::{Seen, Shared};
 
 /// A connection that can be reset.
 pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin + Send {
-    /// Closing it from now on sends RST.
+    /// Makes a later close send RST.
     fn reset_when_closed(&self);
 }
 
@@ -43,15 +43,15 @@ pub(super) async fn serve(stream: impl Socket, shared: &Shared, number: usize) {
     while let Ok(Some(head)) = wire.head().await {
         let (seen, closes) = read(&mut wire, &head, number).await;
         if !seen.complete {
-            shared.hung_up();
-            return shared.remember(seen);
+            shared.count_disconnect();
+            return shared.record(seen);
         }
         let no_body = seen.method == "HEAD";
-        match answer(&mut wire, shared.asked(seen), no_body).await {
+        match answer(&mut wire, shared.reply_to(seen), no_body).await {
             Ok(After::Keep) if !closes => {}
             Ok(After::Keep | After::Close) => break,
             Ok(After::Reset) => return wire.stream.reset_when_closed(),
-            Err(_) => return shared.hung_up(),
+            Err(_) => return shared.count_disconnect(),
         }
     }
     let _ = wire.stream.shutdown().await;
@@ -76,19 +76,19 @@ async fn read(wire: &mut Wire<impl Socket>, head: &Head, number: usize) -> (Seen
     (Seen { method, target, version, headers, body, trailers, complete, connection: number }, closes)
 }
 
-/// Any error means that the client is gone.
+/// Any error means that the client has closed.
 async fn answer(wire: &mut Wire<impl Socket>, reply: Reply, no_body: bool) -> io::Result<After> {
     if let Some(gate) = reply.gate {
         opened(wire, gate).await?;
     }
     match reply.kind {
-        Kind::Decent { status, fields, body } => decent(wire, status, &fields, body, no_body).await,
+        Kind::WellFormed { status, fields, body } => send_well_formed(wire, status, &fields, body, no_body).await,
         Kind::Raw(steps) => {
             for step in steps {
                 if let Step::Reset = step {
                     return Ok(After::Reset);
                 }
-                take(wire, step).await?;
+                run_step(wire, step).await?;
             }
             Ok(After::Close)
         }
@@ -102,7 +102,7 @@ async fn opened(wire: &mut Wire<impl Socket>, gate: oneshot::Receiver<()>) -> io
     }
 }
 
-async fn decent(
+async fn send_well_formed(
     wire: &mut Wire<impl Socket>,
     status: u16,
     fields: &Fields,
@@ -112,7 +112,7 @@ async fn decent(
     let mut head = format!("HTTP/1.1 {status} {}\r\n", reason(status)).into_bytes();
     for (name, value) in fields {
         head.extend(format!("{name}: ").into_bytes());
-        // One byte a character, as `wire::text` reads it.
+        // One byte per character, as `wire::text` decodes it.
         head.extend(value.chars().map(|character| u8::try_from(character).unwrap_or(b'?')));
         head.extend(b"\r\n");
     }
@@ -156,7 +156,7 @@ async fn write_chunk(wire: &mut Wire<impl Socket>, data: &Bytes) -> io::Result<(
     wire.stream.flush().await
 }
 
-async fn take(wire: &mut Wire<impl Socket>, step: Step) -> io::Result<()> {
+async fn run_step(wire: &mut Wire<impl Socket>, step: Step) -> io::Result<()> {
     match step {
         Step::Send(bytes) => wire.stream.write_all(&bytes).await?,
         Step::Flood(block, total) => {
@@ -182,11 +182,11 @@ async fn take(wire: &mut Wire<impl Socket>, step: Step) -> io::Result<()> {
             wire.peer_gone().await;
             return Err(ErrorKind::ConnectionAborted.into());
         }
-        Step::Reset => {} // the caller's
+        Step::Reset => {} // handled by the caller
     }
     wire.stream.flush().await
 }
 
 fn reason(status: u16) -> &'static str {
-    http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Whatever")
+    http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Unknown")
 }

@@ -1,4 +1,4 @@
-//! HTTP/2 by hyper: what a test may do here is decent, or a reset of the stream.
+//! HTTP/2 by hyper: well-formed responses, or a reset of the stream.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub(super) async fn serve(stream: TlsStream<TcpStream>, shared: Arc<Shared>, num
     let service = service_fn(move |request| answer(request, Arc::clone(&shared), number));
     let mut connection = std::pin::pin!(server.serve_connection(TokioIo::new(stream), service));
     tokio::select! {
-        // However the connection ends: the streams on it have told what there is to tell.
+        // The result does not matter: each stream has recorded its own outcome.
         _ = &mut connection => return,
         _ = going_away.changed() => connection.as_mut().graceful_shutdown(),
     }
@@ -39,31 +39,31 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>, number: usize) 
     let reply = {
         let seen = read(request, number).await;
         if !seen.complete {
-            shared.hung_up();
-            shared.remember(seen);
+            shared.count_disconnect();
+            shared.record(seen);
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
-        shared.asked(seen)
+        shared.reply_to(seen)
     };
-    // Dropped by hyper before the end of the answer: the client reset the stream.
-    let mut watch = Watch { shared, over: false };
+    // hyper drops it before the end of the response if the client resets the stream.
+    let mut guard = DisconnectGuard { shared, over: false };
     let Reply { kind, gate } = reply;
     if let Some(gate) = gate {
         let _ = gate.await; // a dropped gate opens too
     }
     match kind {
-        Kind::Decent { status, fields, body } => {
+        Kind::WellFormed { status, fields, body } => {
             let mut response = Response::builder().status(status);
             for (name, value) in fields {
                 response = response.header(name, value);
             }
-            response.body(Streamed { chunks: chunks(body), watch }).map_err(io::Error::other)
+            response.body(Streamed { chunks: chunks(body), guard }).map_err(io::Error::other)
         }
         Kind::Raw(steps) => {
             if steps.iter().any(|step| matches!(step, Step::Hang)) {
                 std::future::pending::<()>().await;
             }
-            watch.over = true;
+            guard.over = true;
             Err(io::ErrorKind::ConnectionReset.into()) // becomes RST_STREAM
         }
     }
@@ -104,7 +104,7 @@ fn chunks(body: reply::Body) -> mpsc::UnboundedReceiver<Chunk> {
         reply::Body::Streamed(chunks) => chunks,
         reply::Body::Whole(whole) => {
             let (sender, receiver) = mpsc::unbounded_channel();
-            // The receiver is right here.
+            // Cannot fail: the receiver is in scope.
             let _ = sender.send(Chunk::Data(whole));
             let _ = sender.send(Chunk::End);
             receiver
@@ -112,13 +112,13 @@ fn chunks(body: reply::Body) -> mpsc::UnboundedReceiver<Chunk> {
     }
 }
 
-/// A body whose owner notices when nobody wants it any more.
+/// A body that counts a disconnect when it is dropped before its end.
 struct Streamed {
     chunks: mpsc::UnboundedReceiver<Chunk>,
-    watch: Watch,
+    guard: DisconnectGuard,
 }
 
-struct Watch {
+struct DisconnectGuard {
     shared: Arc<Shared>,
     over: bool,
 }
@@ -132,7 +132,7 @@ impl Body for Streamed {
         if let Some(Chunk::Data(data)) = chunk {
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
-        self.watch.over = true;
+        self.guard.over = true;
         Poll::Ready(match chunk {
             Some(_) => None,
             None => Some(Err(io::ErrorKind::UnexpectedEof.into())), // cut: the stream is reset
@@ -140,16 +140,16 @@ impl Body for Streamed {
     }
 }
 
-impl Drop for Watch {
+impl Drop for DisconnectGuard {
     fn drop(&mut self) {
         if !self.over {
-            self.shared.hung_up();
+            self.shared.count_disconnect();
         }
     }
 }
 
-impl fmt::Debug for Watch {
+impl fmt::Debug for DisconnectGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watch").field("over", &self.over).finish_non_exhaustive()
+        f.debug_struct("DisconnectGuard").field("over", &self.over).finish_non_exhaustive()
     }
 }
