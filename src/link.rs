@@ -78,7 +78,7 @@ impl Linker {
             (None, usual) => usual,
         };
         let endpoints = discovery::endpoints(&self.upstream, &profile, flow).await;
-        let endpoints = endpoints.map_err(|error| Problem::discovery(&error.0))?;
+        let endpoints = endpoints.map_err(|error| Problem::discovery(&error.to_string()))?;
         let bound = Bound::new(account.name().clone(), &profile, flow, endpoints, account.view().client_id);
         let (attempt, polls) = match flow {
             Flow::AuthorizationCode => (self.begin_in_browser(&account, bound).await?, None),

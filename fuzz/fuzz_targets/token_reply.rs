@@ -7,7 +7,7 @@ use http::header::{CONTENT_ENCODING, DATE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use linked_account::LINKED;
 use pixy::clock::Timestamp;
-use pixy::oauth::token_response::{self, FailureKind, LONGEST_LIFETIME, LONGEST_RETRY_AFTER};
+use pixy::oauth::token_response::{self, TokenErrorKind, LONGEST_LIFETIME, LONGEST_RETRY_AFTER};
 use pixy::upstream::Fetched;
 use zeroize::Zeroizing;
 
@@ -30,7 +30,7 @@ fn token_reply(data: &[u8]) {
     let status = StatusCode::from_u16(status).expect("a valid status");
     let fetched = Fetched { status, headers, body: Zeroizing::new(body.to_vec()) };
     let profile = &LINKED.profiles[usize::from(*field) % LINKED.profiles.len()];
-    match token_response::sort(profile, &fetched, Timestamp::from_seconds(1_795_000_000)) {
+    match token_response::classify(profile, &fetched, Timestamp::from_seconds(1_795_000_000)) {
         Ok(tokens) => {
             assert_eq!(status, StatusCode::OK);
             for token in [Some(&tokens.access_token), tokens.refresh_token.as_ref()].into_iter().flatten() {
@@ -41,8 +41,8 @@ fn token_reply(data: &[u8]) {
         }
         Err(failure) => {
             assert!(failure.retry_after.is_none_or(|wait| wait <= LONGEST_RETRY_AFTER));
-            assert!(!failure.surely_unspent, "a response never proves that nothing was spent");
-            assert!(failure.kind != FailureKind::Unheard, "a response was received");
+            assert!(!failure.certainly_unspent, "a response never proves that nothing was spent");
+            assert!(failure.kind != TokenErrorKind::NoResponse, "a response was received");
             // Nothing of the body is kept but a known code (SECURITY.md, row 55).
             let code = failure.code.unwrap_or_default();
             assert!(code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') && code.len() < 32, "{code}");

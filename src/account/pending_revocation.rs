@@ -10,7 +10,7 @@ use super::state::{self, Record};
 use super::{Account, Inner, Login, RefreshCredential, RevocationOutcome, random_fraction};
 use crate::clock::Timestamp;
 use crate::oauth::profile::BodyKind;
-use crate::oauth::revoke::{Hint, Revoked, revoke};
+use crate::oauth::revoke::{RevocationResponse, TokenTypeHint, revoke};
 use crate::secret::Secret;
 use crate::vault::VaultError;
 
@@ -22,7 +22,7 @@ const LONGEST_REVOCATION: Duration = Duration::from_hours(24);
 pub struct PendingRevocation {
     #[serde(with = "crate::secret::in_vault_record")]
     token: Secret,
-    hint: Hint,
+    hint: TokenTypeHint,
     client_id: Option<String>,
     revoke_url: Option<Url>,
     since: Timestamp,
@@ -32,8 +32,8 @@ impl PendingRevocation {
     /// Of a login. Its refresh token, for with it goes all that came of it (RFC 7009 §2.1); without one the access token.
     pub fn of(login: &Login, since: Timestamp) -> Option<Self> {
         let (token, hint) = match &login.refresh_credential {
-            RefreshCredential::RefreshToken { token } => (token, Hint::RefreshToken),
-            RefreshCredential::None => (&login.access_token, Hint::AccessToken),
+            RefreshCredential::RefreshToken { token } => (token, TokenTypeHint::RefreshToken),
+            RefreshCredential::None => (&login.access_token, TokenTypeHint::AccessToken),
             RefreshCredential::ClientSecret { .. } => return None, // it is the operator's
         };
         let (client_id, revoke_url) = (login.client_id.clone(), login.revoke_url.clone());
@@ -57,9 +57,9 @@ impl Account {
             (None, None) => return (RevocationOutcome::NotRevoked, None),
         };
         match revoke(&self.services.upstream, url, body, ended.client_id.as_deref(), &ended.token, ended.hint).await {
-            Revoked::Yes => (RevocationOutcome::Revoked, None),
-            Revoked::Refused => (RevocationOutcome::NotRevoked, None),
-            Revoked::NotNow(retry_after) => (RevocationOutcome::Pending, retry_after),
+            RevocationResponse::Revoked => (RevocationOutcome::Revoked, None),
+            RevocationResponse::Refused => (RevocationOutcome::NotRevoked, None),
+            RevocationResponse::Unavailable(retry_after) => (RevocationOutcome::Pending, retry_after),
         }
     }
 

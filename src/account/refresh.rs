@@ -21,8 +21,8 @@ use super::{Account, Ask, Bearer, Inner, State, View, random_fraction};
 use crate::clock::Tick;
 use crate::oauth::discovery;
 use crate::oauth::profile::Profile;
-use crate::oauth::token_endpoint::{self, Grant};
-use crate::oauth::token_response::{Failure, FailureKind, Tokens};
+use crate::oauth::token_endpoint::{self, OAuthGrant};
+use crate::oauth::token_response::{TokenError, TokenErrorKind, Tokens};
 use crate::vault::VaultError;
 
 /// The keeper looks again at least this often: tokio's timers stand still while a laptop sleeps.
@@ -175,19 +175,19 @@ impl Account {
         self.store(inner, intending).await
     }
 
-    async fn call(&self, record: &Record, profile: &Profile) -> Result<Tokens, Failure> {
+    async fn call(&self, record: &Record, profile: &Profile) -> Result<Tokens, TokenError> {
         let login = &record.login;
         let token_url = match profile.token.url.as_deref().cloned().or_else(|| login.token_url.clone()) {
             Some(url) => url,
             None => self.discover(profile).await?,
         };
         let grant = match &login.refresh_credential {
-            RefreshCredential::RefreshToken { token } => Grant::Refresh(token),
-            RefreshCredential::ClientSecret { secret } => Grant::ClientSecret(secret),
-            RefreshCredential::None => return Err(Failure::nothing_to_renew_with()),
+            RefreshCredential::RefreshToken { token } => OAuthGrant::Refresh(token),
+            RefreshCredential::ClientSecret { secret } => OAuthGrant::ClientSecret(secret),
+            RefreshCredential::None => return Err(TokenError::no_refresh_token()),
         };
         let services = &self.services;
-        token_endpoint::call(
+        token_endpoint::request_tokens(
             &services.upstream,
             profile,
             &token_url,
@@ -198,13 +198,13 @@ impl Account {
         .await
     }
 
-    async fn discover(&self, profile: &Profile) -> Result<url::Url, Failure> {
+    async fn discover(&self, profile: &Profile) -> Result<url::Url, TokenError> {
         let endpoints = discovery::endpoints(&self.services.upstream, profile, profile.link.flow).await;
-        endpoints.ok().and_then(|endpoints| endpoints.token).ok_or_else(Failure::not_discovered)
+        endpoints.ok().and_then(|endpoints| endpoints.token).ok_or_else(TokenError::not_discovered)
     }
 
     /// Makes the outcome durable, however long that takes, then lets requests see it. Until then the old token serves.
-    async fn settle(&self, inner: &mut Inner, next: Record, failure: Option<Failure>) {
+    async fn settle(&self, inner: &mut Inner, next: Record, failure: Option<TokenError>) {
         while let Err(error) = self.store(inner, next.clone()).await {
             if let VaultError::StaleWrite { .. } = error {
                 // An import put another login in its place during the call: that one is meant, and this one was for the old.
@@ -243,13 +243,13 @@ impl Account {
         });
     }
 
-    fn report(&self, failure: Option<&Failure>) {
+    fn report(&self, failure: Option<&TokenError>) {
         let outcome = match failure.map(|failure| failure.kind) {
             None => "renewed",
-            Some(FailureKind::Terminal) => "terminal",
-            Some(FailureKind::Transient) => "transient",
-            Some(FailureKind::Unheard) => "unheard",
-            Some(FailureKind::Unknown) => "unknown",
+            Some(TokenErrorKind::Terminal) => "terminal",
+            Some(TokenErrorKind::Transient) => "transient",
+            Some(TokenErrorKind::NoResponse) => "unheard",
+            Some(TokenErrorKind::Unknown) => "unknown",
         };
         self.services.metrics.record_refresh(&self.name, outcome);
         match failure {

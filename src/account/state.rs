@@ -18,7 +18,7 @@ use url::Url;
 
 use super::pending_revocation::PendingRevocation;
 use crate::clock::{Tick, Timestamp};
-use crate::oauth::token_response::{Failure, FailureKind, NotBefore, Tokens};
+use crate::oauth::token_response::{NotBefore, TokenError, TokenErrorKind, Tokens};
 use crate::secret::Secret;
 
 /// So many unknown answers in a row are taken as the end of the grant.
@@ -229,31 +229,31 @@ impl Record {
 
     /// The call failed. Nothing of the login is touched, whatever the failure.
     #[must_use]
-    pub fn failed(&self, failure: &Failure, now: Timestamp) -> Self {
+    pub fn failed(&self, failure: &TokenError, now: Timestamp) -> Self {
         let mut failures = self.failures_since(now);
         failures.push(now);
         let crashed_before = self.intent.as_ref().is_some_and(|intent| intent.tries >= 2);
         let unheard_since = match failure.kind {
-            FailureKind::Unheard => self.unheard_since.or(Some(now)),
+            TokenErrorKind::NoResponse => self.unheard_since.or(Some(now)),
             // It says nothing about the call before it that was not heard.
-            FailureKind::Transient | FailureKind::Unknown => self.unheard_since,
-            FailureKind::Terminal => None,
+            TokenErrorKind::Transient | TokenErrorKind::Unknown => self.unheard_since,
+            TokenErrorKind::Terminal => None,
         };
         let unknown_answers =
-            if failure.kind == FailureKind::Unknown { self.unknown_answers + 1 } else { self.unknown_answers };
+            if failure.kind == TokenErrorKind::Unknown { self.unknown_answers + 1 } else { self.unknown_answers };
         let next = Self { intent: None, unheard_since, unknown_answers, failures, ..self.clone() };
         let what = &failure.what;
         match failure.kind {
-            FailureKind::Terminal if crashed_before || self.unheard_since.is_some() => next.relink(
+            TokenErrorKind::Terminal if crashed_before || self.unheard_since.is_some() => next.relink(
                 &format!("An earlier renewal was interrupted before its answer was stored, and now {what}."),
                 now,
             ),
-            FailureKind::Terminal => next.relink(&format!("The provider ended this login: {what}."), now),
-            FailureKind::Unknown if unknown_answers >= UNKNOWN_LIMIT => next.relink(
+            TokenErrorKind::Terminal => next.relink(&format!("The provider ended this login: {what}."), now),
+            TokenErrorKind::Unknown if unknown_answers >= UNKNOWN_LIMIT => next.relink(
                 &format!("Renewing failed {unknown_answers} times in a way that Pixy does not know: {what}."),
                 now,
             ),
-            FailureKind::Unknown | FailureKind::Transient | FailureKind::Unheard => next,
+            TokenErrorKind::Unknown | TokenErrorKind::Transient | TokenErrorKind::NoResponse => next,
         }
     }
 

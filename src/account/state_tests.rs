@@ -36,8 +36,8 @@ fn tokens(refresh_token: Option<&str>, lifetime: u64) -> Tokens {
     }
 }
 
-fn failure(kind: FailureKind) -> Failure {
-    Failure { kind, code: None, what: "it failed".into(), retry_after: None, surely_unspent: false }
+fn failure(kind: TokenErrorKind) -> TokenError {
+    TokenError { kind, code: None, what: "it failed".into(), retry_after: None, certainly_unspent: false }
 }
 
 fn refresh_token(record: &Record) -> &str {
@@ -64,10 +64,12 @@ fn attack_69_a_reply_without_a_refresh_token_keeps_the_old_one() {
 
 #[test]
 fn no_failure_takes_anything_from_the_login() {
-    for kind in [FailureKind::Terminal, FailureKind::Transient, FailureKind::Unheard, FailureKind::Unknown] {
+    for kind in
+        [TokenErrorKind::Terminal, TokenErrorKind::Transient, TokenErrorKind::NoResponse, TokenErrorKind::Unknown]
+    {
         let record = Record::linked(login(), NOW).intending(NOW).failed(&failure(kind), at(1));
         assert_eq!((refresh_token(&record), record.login.access_token.expose()), ("rt-0", "at-0"), "{kind:?}");
-        assert_eq!(is_relink(&record), kind == FailureKind::Terminal, "{kind:?}");
+        assert_eq!(is_relink(&record), kind == TokenErrorKind::Terminal, "{kind:?}");
         assert_eq!(record.intent, None, "{kind:?}");
     }
 }
@@ -76,14 +78,14 @@ fn no_failure_takes_anything_from_the_login() {
 fn unknown_answers_end_the_login_at_the_third() {
     let mut record = Record::linked(login(), NOW);
     for nth in 1..=3 {
-        record = record.intending(NOW).failed(&failure(FailureKind::Unknown), at(nth));
+        record = record.intending(NOW).failed(&failure(TokenErrorKind::Unknown), at(nth));
         assert_eq!(is_relink(&record), nth == 3);
     }
     let between = Record::linked(login(), NOW)
-        .failed(&failure(FailureKind::Unknown), at(1))
-        .failed(&failure(FailureKind::Unknown), at(2))
+        .failed(&failure(TokenErrorKind::Unknown), at(1))
+        .failed(&failure(TokenErrorKind::Unknown), at(2))
         .renewed(tokens(None, 60), at(3))
-        .failed(&failure(FailureKind::Unknown), at(4));
+        .failed(&failure(TokenErrorKind::Unknown), at(4));
     assert!(!is_relink(&between), "a good answer starts the count anew");
 }
 
@@ -93,7 +95,7 @@ fn a_crash_with_an_open_intent_is_retried_once() {
     assert!(!is_relink(&once));
     let twice = once.intending(at(5)).after_restart(at(6));
     assert!(is_relink(&twice));
-    let refused = once.intending(at(5)).failed(&failure(FailureKind::Terminal), at(6));
+    let refused = once.intending(at(5)).failed(&failure(TokenErrorKind::Terminal), at(6));
     let Standing::RelinkRequired { reason, .. } = refused.standing else { panic!("not refused") };
     assert!(reason.starts_with("An earlier renewal was interrupted"), "{reason}");
     let closed = once.intending(at(5)).renewed(tokens(Some("rt-1"), 60), at(6)).intending(at(9));
@@ -102,11 +104,11 @@ fn a_crash_with_an_open_intent_is_retried_once() {
 
 #[test]
 fn what_was_not_heard_stays_so_until_it_is_known() {
-    let unheard = Record::linked(login(), NOW).intending(NOW).failed(&failure(FailureKind::Unheard), at(1));
-    for kind in [FailureKind::Transient, FailureKind::Unknown] {
+    let unheard = Record::linked(login(), NOW).intending(NOW).failed(&failure(TokenErrorKind::NoResponse), at(1));
+    for kind in [TokenErrorKind::Transient, TokenErrorKind::Unknown] {
         let still = unheard.intending(at(2)).failed(&failure(kind), at(3));
         assert_eq!(still.unheard_since, Some(at(1)), "{kind:?}");
-        let refused = still.intending(at(4)).failed(&failure(FailureKind::Terminal), at(5));
+        let refused = still.intending(at(4)).failed(&failure(TokenErrorKind::Terminal), at(5));
         let Standing::RelinkRequired { reason, .. } = refused.standing else { panic!("not refused") };
         assert!(reason.starts_with("An earlier renewal was interrupted"), "{kind:?}: {reason}");
     }
@@ -119,7 +121,7 @@ fn the_breaker_opens_at_twenty_failures_in_an_hour() {
     let mut record = Record::linked(login(), NOW);
     for second in 0..20 {
         assert_eq!(record.breaker_wait(at(second)), Duration::ZERO, "{second}");
-        record = record.failed(&failure(FailureKind::Transient), at(second));
+        record = record.failed(&failure(TokenErrorKind::Transient), at(second));
     }
     assert_eq!(record.breaker_wait(at(20)), Duration::from_secs(3_580));
     assert_eq!(record.breaker_wait(at(3_600)), Duration::ZERO);
@@ -195,12 +197,12 @@ fn an_interrupted_renewal_is_taken_up_at_once_and_counted() {
         Some(tick),
         "a grace of some seconds does not wait for the token's end"
     );
-    assert_eq!(due(&begun.failed(&failure(FailureKind::Unheard), at(6)).after_restart(at(9))), Some(tick));
-    assert!(due(&begun.failed(&failure(FailureKind::Transient), at(6)).after_restart(at(9))) > Some(tick));
+    assert_eq!(due(&begun.failed(&failure(TokenErrorKind::NoResponse), at(6)).after_restart(at(9))), Some(tick));
+    assert!(due(&begun.failed(&failure(TokenErrorKind::Transient), at(6)).after_restart(at(9))) > Some(tick));
 
     let nineteen = (0..19).fold(begun, |record, second| Record {
         intent: record.intent.clone(),
-        ..record.failed(&failure(FailureKind::Transient), at(second))
+        ..record.failed(&failure(TokenErrorKind::Transient), at(second))
     });
     assert_eq!(nineteen.breaker_wait(at(20)), Duration::ZERO);
     assert!(nineteen.after_restart(at(20)).breaker_wait(at(20)) > Duration::ZERO, "it was the twentieth");

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use super::build::granted;
 use super::diagnostics::Scope;
 use super::env::Env;
 use super::{raw, value};
@@ -67,6 +66,16 @@ pub(super) fn agent_key(
             tokens_per_day: limits.tokens_per_day,
         },
     })
+}
+
+/// Names of accounts that an agent may use.
+fn granted(
+    raw: Vec<String>,
+    here: &Scope,
+    known: &impl Fn(&str, &Scope) -> Option<AccountName>,
+) -> Option<Vec<AccountName>> {
+    let parsed: Vec<_> = raw.iter().enumerate().map(|(index, name)| known(name, &here.at(index))).collect();
+    parsed.into_iter().collect()
 }
 
 /// The digest of a key file's trimmed content; or what is wrong with the file, never a word of what it holds.

@@ -327,16 +327,6 @@ fn path_or(raw: Option<String>, default: &str, here: &Scope, env: &Env) -> Optio
     }
 }
 
-/// Names of accounts that an agent may use.
-pub(super) fn granted(
-    raw: Vec<String>,
-    here: &Scope,
-    known: &impl Fn(&str, &Scope) -> Option<AccountName>,
-) -> Option<Vec<AccountName>> {
-    let parsed: Vec<_> = raw.iter().enumerate().map(|(index, name)| known(name, &here.at(index))).collect();
-    parsed.into_iter().collect()
-}
-
 /// Absent, or parsed.
 fn optional<T>(
     raw: Option<String>,

@@ -7,9 +7,9 @@ use super::attempt::{Bound, Failed, Spending, Stage};
 use super::problem::Problem;
 use super::{Identified, Linker};
 use crate::account::{Account, Login, RefreshCredential, RevocationOutcome, State};
-use crate::oauth::id_token::{self, Expected};
+use crate::oauth::id_token::{self, ExpectedClaims};
 use crate::oauth::profile::Profile;
-use crate::oauth::token_endpoint::{self, Grant};
+use crate::oauth::token_endpoint::{self, OAuthGrant};
 use crate::oauth::token_response::Tokens;
 use crate::secret::Secret;
 
@@ -36,16 +36,23 @@ impl Linker {
         let tokens = match &exchange.bound.endpoints.token {
             None => Err(Problem::no_endpoint("token")),
             Some(token_url) => {
-                let grant = Grant::Code {
+                let grant = OAuthGrant::Code {
                     code: &code,
                     verifier: &spending.verifier,
                     redirect_uri: spending.redirect_uri.as_str(),
                     state: spending.state.as_ref(),
                 };
                 let now = self.clock.wall();
-                token_endpoint::call(&self.upstream, &profile, token_url, exchange.client_id.as_deref(), grant, now)
-                    .await
-                    .map_err(|failure| Problem::exchange(token_url.host_str().unwrap_or(&profile.title), &failure))
+                token_endpoint::request_tokens(
+                    &self.upstream,
+                    &profile,
+                    token_url,
+                    exchange.client_id.as_deref(),
+                    grant,
+                    now,
+                )
+                .await
+                .map_err(|failure| Problem::exchange(token_url.host_str().unwrap_or(&profile.title), &failure))
             }
         };
         self.keep_tokens(exchange, tokens).await
@@ -92,7 +99,7 @@ impl Linker {
         };
         let jwks_url = endpoints.jwks.as_ref().ok_or_else(Problem::no_keys)?;
         let client_id = exchange.client_id.as_deref().unwrap_or_default();
-        let expected = Expected { issuer, client_id, nonce: nonce.as_ref(), now: self.clock.wall() };
+        let expected = ExpectedClaims { issuer, client_id, nonce: nonce.as_ref(), now: self.clock.wall() };
         let checked = id_token::check(&self.upstream, jwks_url, token, &expected).await;
         checked.map_err(|unproven| Problem::id_token(&unproven))
     }

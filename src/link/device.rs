@@ -8,7 +8,7 @@ use super::code_exchange::Exchange;
 use super::problem::Problem;
 use crate::account::Account;
 use crate::clock::Tick;
-use crate::oauth::device::{self, Allowed, Answer, Authorization};
+use crate::oauth::device::{self, Approval, DeviceAuthorization, PollOutcome};
 
 impl Linker {
     /// Asks for a code to type. The polls go on until the attempt ends, whoever asked.
@@ -23,7 +23,7 @@ impl Linker {
             return Err(Problem::no_endpoint("token"));
         }
         let parameters = attempt::device_parameters(&profile, &account.services().vault.installation());
-        let authorization = device::begin(&self.upstream, &profile, &url, bound.client_id.as_deref(), &parameters)
+        let authorization = device::authorize(&self.upstream, &profile, &url, bound.client_id.as_deref(), &parameters)
             .await
             .map_err(|failure| Problem::no_device_code(url.host_str().unwrap_or(&profile.title), &failure))?;
         let shown = Device {
@@ -43,7 +43,7 @@ pub(super) struct Polls {
     // Weak: a Pixy that has gone down must not be kept alive, its vault locked, by a person who never comes.
     linker: Weak<Linker>,
     bound: Arc<Bound>,
-    authorization: Authorization,
+    authorization: DeviceAuthorization,
     /// When the codes are over.
     until: Tick,
 }
@@ -51,8 +51,8 @@ pub(super) struct Polls {
 impl Polls {
     /// Asks until the person has decided, the codes are over, or the attempt is.
     pub(super) async fn go_on(self) {
-        let mut pace = self.authorization.pace();
-        let mut pause = pace.first();
+        let mut interval = self.authorization.interval();
+        let mut pause = interval.first();
         loop {
             let Some(remaining) = self.remaining() else { return };
             if pause >= remaining {
@@ -65,36 +65,36 @@ impl Polls {
                 return;
             }
             let answer = self.ask(&linker).await;
-            match pace.after(&answer) {
+            match interval.after(&answer) {
                 Some(next) => pause = next,
                 None => return self.decided(&linker, answer).await,
             }
         }
     }
 
-    async fn ask(&self, linker: &Linker) -> Answer {
+    async fn ask(&self, linker: &Linker) -> PollOutcome {
         let Bound { account, endpoints, client_id, .. } = &*self.bound;
-        let Some(account) = linker.accounts.find(account.as_str()) else { return Answer::Later(None) };
+        let Some(account) = linker.accounts.find(account.as_str()) else { return PollOutcome::Unavailable(None) };
         let now = linker.clock.wall();
-        device::ask(&linker.upstream, &account.profile(), endpoints, client_id.as_deref(), &self.authorization, now)
+        device::poll(&linker.upstream, &account.profile(), endpoints, client_id.as_deref(), &self.authorization, now)
             .await
     }
 
-    async fn decided(&self, linker: &Arc<Linker>, answer: Answer) {
+    async fn decided(&self, linker: &Arc<Linker>, answer: PollOutcome) {
         let allowed = match answer {
-            Answer::Allowed(allowed) => *allowed,
-            Answer::Over(failure) => {
+            PollOutcome::Approved(allowed) => *allowed,
+            PollOutcome::Failed(failure) => {
                 let host = self.bound.endpoints.token.as_ref().and_then(|url| url.host_str()).unwrap_or("The provider");
                 return self.end(Failed::because(Problem::not_allowed_on_device(host, &failure)));
             }
-            Answer::Pending | Answer::SlowDown | Answer::Later(_) => return,
+            PollOutcome::Pending | PollOutcome::SlowDown | PollOutcome::Unavailable(_) => return,
         };
         self.change(linker, |attempt| attempt.stage = Stage::Exchanging);
         let exchange = Exchange { bound: Arc::clone(&self.bound), client_id: self.bound.client_id.clone() };
         // What comes of it is told by the attempt.
         let _ = match allowed {
-            Allowed::Tokens(tokens) => linker.keep_tokens(exchange, Ok(tokens)).await,
-            Allowed::Code { code, verifier, redirect_uri } => {
+            Approval::Tokens(tokens) => linker.keep_tokens(exchange, Ok(tokens)).await,
+            Approval::Code { code, verifier, redirect_uri } => {
                 let spending = Spending { verifier, redirect_uri, state: None };
                 linker.spend(exchange, code, spending).await
             }

@@ -5,9 +5,9 @@ use std::fmt;
 use http::StatusCode;
 
 use super::paste::PasteError;
-use crate::oauth::id_token::Unproven;
+use crate::oauth::id_token::IdTokenError;
 use crate::oauth::profile::{Flow, Terms};
-use crate::oauth::token_response::{Failure, FailureKind};
+use crate::oauth::token_response::{TokenError, TokenErrorKind};
 use crate::server::Rejection;
 
 pub use crate::api::Problem;
@@ -121,11 +121,13 @@ impl Problem {
     }
 
     /// The provider gave no code to type.
-    pub fn no_device_code(provider: &str, failure: &Failure) -> Self {
+    pub fn no_device_code(provider: &str, failure: &TokenError) -> Self {
         let code = failure.code.as_ref().map_or_else(String::new, |code| format!(" ({code})"));
         let title = match failure.kind {
-            FailureKind::Transient | FailureKind::Unheard => format!("{provider} did not give a code to type{code}."),
-            FailureKind::Terminal | FailureKind::Unknown => {
+            TokenErrorKind::Transient | TokenErrorKind::NoResponse => {
+                format!("{provider} did not give a code to type{code}.")
+            }
+            TokenErrorKind::Terminal | TokenErrorKind::Unknown => {
                 format!("{provider} gave no code to type, or nothing that Pixy understands{code}.")
             }
         };
@@ -144,7 +146,7 @@ impl Problem {
     }
 
     /// The person or the provider said no where the code was typed.
-    pub fn not_allowed_on_device(provider: &str, failure: &Failure) -> Self {
+    pub fn not_allowed_on_device(provider: &str, failure: &TokenError) -> Self {
         match failure.code.as_deref() {
             Some("access_denied") => Self::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
@@ -168,15 +170,15 @@ impl Problem {
     }
 
     /// The id_token does not prove whose login it is.
-    pub fn id_token(unproven: &Unproven) -> Self {
-        match unproven {
-            Unproven::Refused(fault) => Self::new(
+    pub fn id_token(error: &IdTokenError) -> Self {
+        match error {
+            IdTokenError::Invalid(fault) => Self::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "id_token_refused",
                 format!("The provider's proof of who this is was not believed: {fault}."),
                 "The login was given back. Start again; if it stays so, check `issuer` and the client id in Pixy's configuration.",
             ),
-            Unproven::NoKeys(what) => Self::new(
+            IdTokenError::NoKeys(what) => Self::new(
                 StatusCode::BAD_GATEWAY,
                 "provider_down",
                 format!("The keys that prove who this is could not be had: {what}."),
@@ -237,20 +239,20 @@ impl Problem {
     }
 
     /// The token endpoint did not give tokens. The code is spent, whatever happened.
-    pub fn exchange(provider: &str, failure: &Failure) -> Self {
+    pub fn exchange(provider: &str, failure: &TokenError) -> Self {
         let code = failure.code.as_ref().map_or_else(String::new, |code| format!(" ({code})"));
         let (status, kind, title) = match failure.kind {
-            FailureKind::Terminal => (
+            TokenErrorKind::Terminal => (
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "code_refused",
                 format!(
                     "{provider} refused the code{code}: it was used already, is too old, or belongs to another attempt."
                 ),
             ),
-            FailureKind::Transient | FailureKind::Unheard => {
+            TokenErrorKind::Transient | TokenErrorKind::NoResponse => {
                 (StatusCode::BAD_GATEWAY, "provider_down", format!("{provider} did not answer: {}.", failure.what))
             }
-            FailureKind::Unknown => (
+            TokenErrorKind::Unknown => (
                 StatusCode::BAD_GATEWAY,
                 "provider_answer",
                 format!("{provider} answered in a way that Pixy does not understand: {}.", failure.what),

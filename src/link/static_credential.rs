@@ -7,7 +7,7 @@ use super::problem::Problem;
 use crate::account::{Account, Login, RefreshCredential};
 use crate::oauth::discovery;
 use crate::oauth::profile::Flow;
-use crate::oauth::token_endpoint::{self, Grant};
+use crate::oauth::token_endpoint::{self, OAuthGrant};
 use crate::oauth::token_response::Tokens;
 use crate::secret::Secret;
 
@@ -31,14 +31,15 @@ impl Linker {
     async fn client_login(&self, account: &Arc<Account>, secret: Secret) -> Result<Login, Problem> {
         let profile = account.profile();
         let endpoints = discovery::endpoints(&self.upstream, &profile, Flow::ClientCredentials).await;
-        let endpoints = endpoints.map_err(|error| Problem::discovery(&error.0))?;
+        let endpoints = endpoints.map_err(|error| Problem::discovery(&error.to_string()))?;
         let token_url = endpoints.token.clone().ok_or_else(|| Problem::no_endpoint("token"))?;
         let client_id = profile.link.client_id.as_deref().cloned();
-        let grant = Grant::ClientSecret(&secret);
+        let grant = OAuthGrant::ClientSecret(&secret);
         let now = self.clock.wall();
-        let tokens = token_endpoint::call(&self.upstream, &profile, &token_url, client_id.as_deref(), grant, now)
-            .await
-            .map_err(|failure| Problem::exchange(token_url.host_str().unwrap_or(&profile.title), &failure))?;
+        let tokens =
+            token_endpoint::request_tokens(&self.upstream, &profile, &token_url, client_id.as_deref(), grant, now)
+                .await
+                .map_err(|failure| Problem::exchange(token_url.host_str().unwrap_or(&profile.title), &failure))?;
         let login = self.login(&profile, client_id, Some(&endpoints), tokens);
         Ok(Login { refresh_credential: RefreshCredential::ClientSecret { secret }, ..login })
     }

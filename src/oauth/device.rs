@@ -10,8 +10,8 @@ use url::Url;
 use super::discovery::Endpoints;
 use super::pkce::Verifier;
 use super::profile::{BodyKind, Profile};
-use super::token_endpoint::{self, Fields, Grant};
-use super::token_response::{self, Failure, FailureKind, Tokens};
+use super::token_endpoint::{self, Fields, OAuthGrant};
+use super::token_response::{self, TokenError, TokenErrorKind, Tokens};
 use crate::clock::Timestamp;
 use crate::secret::Secret;
 use crate::upstream::{Upstream, is_loopback_host};
@@ -35,7 +35,7 @@ const LONGEST_LIFETIME: Duration = Duration::from_mins(30);
 const LONGEST_USER_CODE: usize = 64;
 
 /// What the server gave (RFC 8628 §3.2).
-pub struct Authorization {
+pub struct DeviceAuthorization {
     /// For the person to type.
     pub user_code: String,
     /// Where.
@@ -49,21 +49,21 @@ pub struct Authorization {
 }
 
 /// What the server answered when it was asked whether the person has decided.
-pub enum Answer {
+pub enum PollOutcome {
     /// Not yet.
     Pending,
     /// Not yet, and it was asked too often.
     SlowDown,
     /// It is ill, or the way to it; it may ask for a wait.
-    Later(Option<Duration>),
+    Unavailable(Option<Duration>),
     /// They have allowed it.
-    Allowed(Box<Allowed>),
+    Approved(Box<Approval>),
     /// Nothing will come of it.
-    Over(Failure),
+    Failed(TokenError),
 }
 
 /// What comes of an allowed device authorization.
-pub enum Allowed {
+pub enum Approval {
     /// The login.
     Tokens(Tokens),
     /// A code that has yet to be exchanged.
@@ -78,16 +78,16 @@ pub enum Allowed {
 }
 
 /// When the server may be asked next (RFC 8628 §3.5). Pure.
-pub struct Pace(Duration);
+pub struct PollInterval(Duration);
 
 /// Asks for a device code. `parameters` are the profile's, of the authorization request.
-pub async fn begin(
+pub async fn authorize(
     upstream: &Upstream,
     profile: &Profile,
     url: &Url,
     client_id: Option<&str>,
     parameters: &[(String, Option<String>)],
-) -> Result<Authorization, Failure> {
+) -> Result<DeviceAuthorization, TokenError> {
     let issues_code = code_endpoint(profile).is_some();
     let mut fields = Fields::default();
     if let Some(client_id) = client_id {
@@ -100,62 +100,63 @@ pub async fn begin(
         fields.apply(parameters.iter().map(|(name, value)| (name.as_str(), value.as_deref())));
     }
     let kind = if issues_code { BodyKind::Json } else { BodyKind::Form };
-    let fetched =
-        token_endpoint::post(upstream, url, kind, &fields).await.map_err(|error| Failure::from_send(&error))?;
+    let fetched = token_endpoint::post(upstream, url, kind, &fields)
+        .await
+        .map_err(|error| TokenError::from_send_error(&error))?;
     let document = serde_json::from_slice::<Value>(&fetched.body).ok();
     if let Some(failure) = token_response::refusal(profile, &fetched, document.as_ref()) {
         return Err(failure);
     }
     let fallback = profile.link.device.as_ref().and_then(|device| device.verification_url.as_deref());
     document.as_ref().and_then(|reply| read(reply, fallback)).ok_or_else(|| {
-        Failure::unknown("the device endpoint's answer lacks a code, or an address that a person could open")
+        TokenError::unknown("the device endpoint's answer lacks a code, or an address that a person could open")
     })
 }
 
 /// Asks once whether the person has decided.
-pub async fn ask(
+pub async fn poll(
     upstream: &Upstream,
     profile: &Profile,
     endpoints: &Endpoints,
     client_id: Option<&str>,
-    authorization: &Authorization,
+    authorization: &DeviceAuthorization,
     now: Timestamp,
-) -> Answer {
+) -> PollOutcome {
     if let Some((code_url, redirect_uri)) = code_endpoint(profile) {
-        return ask_for_code(upstream, profile, code_url, redirect_uri, authorization).await;
+        return poll_for_code(upstream, profile, code_url, redirect_uri, authorization).await;
     }
-    let Some(token_url) = &endpoints.token else { return Answer::Over(Failure::not_discovered()) };
-    let grant = Grant::DeviceCode(&authorization.device_code);
-    match token_endpoint::call(upstream, profile, token_url, client_id, grant, now).await {
-        Ok(tokens) => Answer::Allowed(Box::new(Allowed::Tokens(tokens))),
-        Err(failure) => sort(failure),
+    let Some(token_url) = &endpoints.token else { return PollOutcome::Failed(TokenError::not_discovered()) };
+    let grant = OAuthGrant::DeviceCode(&authorization.device_code);
+    match token_endpoint::request_tokens(upstream, profile, token_url, client_id, grant, now).await {
+        Ok(tokens) => PollOutcome::Approved(Box::new(Approval::Tokens(tokens))),
+        Err(failure) => outcome_of(failure),
     }
 }
 
-impl Authorization {
+impl DeviceAuthorization {
     /// How often it may be asked.
-    pub fn pace(&self) -> Pace {
-        Pace(self.interval)
+    pub fn interval(&self) -> PollInterval {
+        PollInterval(self.interval)
     }
 }
 
-impl Pace {
+impl PollInterval {
     /// Before the first question: the person has yet to open the page.
     pub fn first(&self) -> Duration {
         self.0
     }
 
     /// Before the next one; `None` when there is none.
-    pub fn after(&mut self, answer: &Answer) -> Option<Duration> {
+    pub fn after(&mut self, answer: &PollOutcome) -> Option<Duration> {
         match answer {
-            Answer::Pending => {}
-            Answer::SlowDown => self.0 += SLOWER,
+            PollOutcome::Pending => {}
+            PollOutcome::SlowDown => self.0 += SLOWER,
             // RFC 8628 §3.5: not heard means asked less often from here on; doubling is its example.
-            Answer::Later(wait) => {
+            PollOutcome::Unavailable(wait) => {
                 self.0 = (self.0 * 2).min(*INTERVALS.end()).max(self.0);
                 return Some(self.0.max(wait.unwrap_or_default()));
             }
-            Answer::Allowed(_) | Answer::Over(_) => return None,
+            PollOutcome::Approved(_) | PollOutcome::Failed(_) => return None,
         }
         Some(self.0)
     }
@@ -167,49 +168,51 @@ fn code_endpoint(profile: &Profile) -> Option<(&Url, &Url)> {
     device.code_url.as_deref().zip(device.code_redirect.as_deref())
 }
 
-fn sort(failure: Failure) -> Answer {
+fn outcome_of(failure: TokenError) -> PollOutcome {
     match (failure.code.as_deref(), failure.kind) {
-        (Some("authorization_pending"), _) => Answer::Pending,
-        (Some("slow_down"), _) => Answer::SlowDown,
-        (_, FailureKind::Transient | FailureKind::Unheard) => Answer::Later(failure.retry_after),
-        (_, FailureKind::Terminal | FailureKind::Unknown) => Answer::Over(failure),
+        (Some("authorization_pending"), _) => PollOutcome::Pending,
+        (Some("slow_down"), _) => PollOutcome::SlowDown,
+        (_, TokenErrorKind::Transient | TokenErrorKind::NoResponse) => PollOutcome::Unavailable(failure.retry_after),
+        (_, TokenErrorKind::Terminal | TokenErrorKind::Unknown) => PollOutcome::Failed(failure),
     }
 }
 
-async fn ask_for_code(
+async fn poll_for_code(
     upstream: &Upstream,
     profile: &Profile,
     code_url: &Url,
     redirect_uri: &Url,
-    authorization: &Authorization,
-) -> Answer {
+    authorization: &DeviceAuthorization,
+) -> PollOutcome {
     let mut fields = Fields::default();
     fields.set("device_auth_id", authorization.device_code.expose());
     fields.set("user_code", &authorization.user_code);
     let fetched = match token_endpoint::post(upstream, code_url, BodyKind::Json, &fields).await {
         Ok(fetched) => fetched,
-        Err(error) => return sort(Failure::from_send(&error)),
+        Err(error) => return outcome_of(TokenError::from_send_error(&error)),
     };
     if matches!(fetched.status, StatusCode::FORBIDDEN | StatusCode::NOT_FOUND) {
-        return Answer::Pending;
+        return PollOutcome::Pending;
     }
     let document = serde_json::from_slice::<Value>(&fetched.body).ok();
     if let Some(failure) = token_response::refusal(profile, &fetched, document.as_ref()) {
-        return sort(failure);
+        return outcome_of(failure);
     }
     let field = |name: &str| document.as_ref()?.get(name)?.as_str().filter(|text| token_response::is_token(text));
     match (field("authorization_code"), field("code_verifier").and_then(Verifier::handed_out)) {
-        (Some(code), Some(verifier)) => Answer::Allowed(Box::new(Allowed::Code {
+        (Some(code), Some(verifier)) => PollOutcome::Approved(Box::new(Approval::Code {
             code: Secret::new(code.to_owned()),
             verifier,
             redirect_uri: redirect_uri.clone(),
         })),
-        _ => Answer::Over(Failure::unknown("the device endpoint's answer holds no usable authorization code")),
+        _ => {
+            PollOutcome::Failed(TokenError::unknown("the device endpoint's answer holds no usable authorization code"))
+        }
     }
 }
 
 /// The reply of either kind of server; `None` when it cannot be used.
-fn read(reply: &Value, fallback: Option<&Url>) -> Option<Authorization> {
+fn read(reply: &Value, fallback: Option<&Url>) -> Option<DeviceAuthorization> {
     let text = |names: [&str; 2]| names.iter().find_map(|name| reply.get(name)?.as_str());
     let span = |name: &str| token_response::seconds(reply.get(name)).filter(|seconds| *seconds > 0.0);
     let device_code = text(["device_code", "device_auth_id"]).filter(|code| token_response::is_token(code))?;
@@ -221,7 +224,7 @@ fn read(reply: &Value, fallback: Option<&Url>) -> Option<Authorization> {
     let complete = text(["verification_uri_complete", "verification_url_complete"]);
     let lifetime = span("expires_in").map_or(DEFAULT_LIFETIME, |seconds| at_most(seconds, LONGEST_LIFETIME));
     let interval = span("interval").map_or(DEFAULT_INTERVAL, |seconds| at_most(seconds, *INTERVALS.end()));
-    Some(Authorization {
+    Some(DeviceAuthorization {
         user_code: user_code.to_owned(),
         verification_url,
         verification_url_complete: complete.and_then(for_a_person),
@@ -259,16 +262,16 @@ mod tests {
 
     #[test]
     fn the_pace_is_that_of_rfc_8628() {
-        let mut pace = Pace(secs(5));
-        assert_eq!(pace.first(), secs(5));
-        assert_eq!(pace.after(&Answer::Pending), Some(secs(5)));
-        assert_eq!(pace.after(&Answer::SlowDown), Some(secs(10)));
-        assert_eq!(pace.after(&Answer::Pending), Some(secs(10)), "slower for good");
-        assert_eq!(pace.after(&Answer::SlowDown), Some(secs(15)));
-        assert_eq!(pace.after(&Answer::Later(None)), Some(secs(30)));
-        assert_eq!(pace.after(&Answer::Later(Some(secs(200)))), Some(secs(200)));
-        assert_eq!(pace.after(&Answer::Later(None)), Some(secs(60)), "but never forgotten");
-        assert_eq!(pace.after(&Answer::Over(Failure::unknown("no"))), None);
+        let mut interval = PollInterval(secs(5));
+        assert_eq!(interval.first(), secs(5));
+        assert_eq!(interval.after(&PollOutcome::Pending), Some(secs(5)));
+        assert_eq!(interval.after(&PollOutcome::SlowDown), Some(secs(10)));
+        assert_eq!(interval.after(&PollOutcome::Pending), Some(secs(10)), "slower for good");
+        assert_eq!(interval.after(&PollOutcome::SlowDown), Some(secs(15)));
+        assert_eq!(interval.after(&PollOutcome::Unavailable(None)), Some(secs(30)));
+        assert_eq!(interval.after(&PollOutcome::Unavailable(Some(secs(200)))), Some(secs(200)));
+        assert_eq!(interval.after(&PollOutcome::Unavailable(None)), Some(secs(60)), "but never forgotten");
+        assert_eq!(interval.after(&PollOutcome::Failed(TokenError::unknown("no"))), None);
     }
 
     #[test]

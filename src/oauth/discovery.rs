@@ -1,5 +1,6 @@
 //! Authorization server metadata (RFC 8414, OpenID Connect Discovery).
 
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -37,9 +38,23 @@ pub struct Endpoints {
     pub sends_iss: bool,
 }
 
-/// Why discovery failed, in words for a person.
+/// Why the endpoints of an authorization server are unknown; the text is for a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DiscoveryError(pub String);
+pub enum DiscoveryError {
+    /// No metadata could be fetched.
+    Unavailable(String),
+    /// The metadata must not be used.
+    Invalid(String),
+}
+
+impl fmt::Display for DiscoveryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Unavailable(text) | Self::Invalid(text)) = self;
+        f.write_str(text)
+    }
+}
+
+impl std::error::Error for DiscoveryError {}
 
 /// The members of the metadata that are used (RFC 8414 §2, RFC 8628 §4).
 #[derive(Deserialize)]
@@ -52,12 +67,6 @@ struct Metadata {
     jwks_uri: Option<Url>,
     #[serde(default)]
     authorization_response_iss_parameter_supported: bool,
-}
-
-/// No metadata could be had, or what there is must not be used.
-enum Fault {
-    Absent(String),
-    Wrong(String),
 }
 
 /// The endpoints that `flow` needs: the profile's own (they beat discovered ones, THREATS O9); what it leaves out is asked of
@@ -90,8 +99,8 @@ pub async fn endpoints(upstream: &Upstream, profile: &Profile, flow: Flow) -> Re
             jwks: pinned.jwks.or(metadata.jwks_uri),
             sends_iss: metadata.authorization_response_iss_parameter_supported,
         }),
-        Err(Fault::Absent(_)) if suffices => Ok(pinned),
-        Err(Fault::Absent(what) | Fault::Wrong(what)) => Err(DiscoveryError(what)),
+        Err(DiscoveryError::Unavailable(_)) if suffices => Ok(pinned),
+        Err(error) => Err(error),
     }
 }
 
@@ -102,31 +111,31 @@ pub fn is_issuer(given: &str, issuer: &Url) -> bool {
     given == configured || (issuer.path() == "/" && Some(given) == configured.strip_suffix('/'))
 }
 
-async fn discover(upstream: &Upstream, issuer: &Url, wait: Duration) -> Result<Metadata, Fault> {
+async fn discover(upstream: &Upstream, issuer: &Url, wait: Duration) -> Result<Metadata, DiscoveryError> {
     let mut last = String::new();
     for place in well_known(issuer) {
         let request = Request::get(place.as_str())
             .header(ACCEPT, "application/json")
             .header(ACCEPT_ENCODING, "identity")
             .body(Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync())
-            .map_err(|error| Fault::Absent(error.to_string()))?;
+            .map_err(|error| DiscoveryError::Unavailable(error.to_string()))?;
         match upstream.fetch(request, 1 << 20, wait).await {
             Ok(answer) if answer.status.is_success() => match serde_json::from_slice::<Metadata>(&answer.body) {
-                Ok(metadata) => return checked(metadata, issuer).map_err(Fault::Wrong),
+                Ok(metadata) => return checked(metadata, issuer),
                 Err(_) => last = format!("{place} does not answer with authorization server metadata"),
             },
             Ok(answer) => last = format!("{place} answered {}", answer.status.as_u16()),
             Err(error) => last = format!("{place}: {error}"),
         }
     }
-    Err(Fault::Absent(last))
+    Err(DiscoveryError::Unavailable(last))
 }
 
 /// The metadata's issuer must be the configured one, character for character (RFC 8414 §3.3), and its endpoints must be
 /// fit to be called.
-fn checked(metadata: Metadata, issuer: &Url) -> Result<Metadata, String> {
+fn checked(metadata: Metadata, issuer: &Url) -> Result<Metadata, DiscoveryError> {
     if !is_issuer(&metadata.issuer, issuer) {
-        return Err(format!("the metadata of {issuer} names another issuer"));
+        return Err(DiscoveryError::Invalid(format!("the metadata of {issuer} names another issuer")));
     }
     let endpoints = [
         &metadata.authorization_endpoint,
@@ -138,7 +147,7 @@ fn checked(metadata: Metadata, issuer: &Url) -> Result<Metadata, String> {
     for url in endpoints.into_iter().flatten() {
         let plain_loopback = url.scheme() == "http" && url.host_str().is_some_and(crate::upstream::is_loopback_host);
         if url.scheme() != "https" && !plain_loopback {
-            return Err(format!("the metadata of {issuer} names {url}, which is not https"));
+            return Err(DiscoveryError::Invalid(format!("the metadata of {issuer} names {url}, which is not https")));
         }
     }
     Ok(metadata)

@@ -36,7 +36,7 @@ const LARGEST_KEY_SET: usize = 256 * 1024;
 const MOST_KEYS: usize = 100;
 
 /// What an id_token must say.
-pub struct Expected<'a> {
+pub struct ExpectedClaims<'a> {
     /// Who signs.
     pub issuer: &'a Url,
     /// Whom it is for: the client id that the grant belongs to.
@@ -49,7 +49,7 @@ pub struct Expected<'a> {
 
 /// Why an id_token is not believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub enum InvalidIdToken {
     /// No compact JWS with JSON in it, or one with members that must be understood and are not.
     Malformed,
     /// Signed in a way that proves nothing here.
@@ -74,9 +74,9 @@ pub enum Fault {
 
 /// Why it could not be verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Unproven {
+pub enum IdTokenError {
     /// It is not to be believed.
-    Refused(Fault),
+    Invalid(InvalidIdToken),
     /// The issuer's keys could not be had; in words without a secret.
     NoKeys(String),
 }
@@ -87,21 +87,21 @@ pub async fn check(
     upstream: &Upstream,
     jwks_url: &Url,
     token: &Secret,
-    expected: &Expected<'_>,
-) -> Result<(), Unproven> {
+    expected: &ExpectedClaims<'_>,
+) -> Result<(), IdTokenError> {
     let verified = verify(token.expose(), &fetch(upstream, jwks_url).await?, expected);
     let verified = match verified {
-        Err(Fault::UnknownKey) => verify(token.expose(), &fetch(upstream, jwks_url).await?, expected),
+        Err(InvalidIdToken::UnknownKey) => verify(token.expose(), &fetch(upstream, jwks_url).await?, expected),
         verified => verified,
     };
-    verified.map_err(Unproven::Refused)
+    verified.map_err(IdTokenError::Invalid)
 }
 
-/// Keys of an issuer (RFC 7517), as far as they can verify an id_token.
-pub struct Keys(Vec<Jwk>);
+/// The keys of an issuer (RFC 7517) that can verify an id_token.
+pub struct KeySet(Vec<Jwk>);
 
 #[derive(Deserialize)]
-struct KeySet {
+struct KeySetDocument {
     keys: Vec<Value>,
 }
 
@@ -133,76 +133,79 @@ enum Algorithm {
     Es256,
 }
 
-impl Keys {
+impl KeySet {
     /// Reads a key set; keys of a kind that is not known are left out (RFC 7517 §5).
     pub fn parse(json: &[u8]) -> Option<Self> {
-        let set: KeySet = serde_json::from_slice(json).ok()?;
+        let set: KeySetDocument = serde_json::from_slice(json).ok()?;
         Some(Self(set.keys.into_iter().take(MOST_KEYS).filter_map(|key| serde_json::from_value(key).ok()).collect()))
     }
 
     /// The key that the header means. One without a `kid` means the only one that fits (OpenID Connect Core §10.1).
-    fn find(&self, header: &Header, algorithm: Algorithm) -> Result<&Jwk, Fault> {
+    fn find(&self, header: &Header, algorithm: Algorithm) -> Result<&Jwk, InvalidIdToken> {
         let mut fitting = self
             .0
             .iter()
             .filter(|key| key.fits(algorithm, &header.alg) && (header.kid.is_none() || key.kid == header.kid));
         match (fitting.next(), fitting.next()) {
             (Some(key), None) => Ok(key),
-            _ => Err(Fault::UnknownKey),
+            _ => Err(InvalidIdToken::UnknownKey),
         }
     }
 }
 
 /// Verifies signature and claims.
-pub fn verify(token: &str, keys: &Keys, expected: &Expected<'_>) -> Result<(), Fault> {
-    let (message, signature) = token.rsplit_once('.').ok_or(Fault::Malformed)?;
-    let (header, payload) = message.split_once('.').ok_or(Fault::Malformed)?;
+pub fn verify(token: &str, keys: &KeySet, expected: &ExpectedClaims<'_>) -> Result<(), InvalidIdToken> {
+    let (message, signature) = token.rsplit_once('.').ok_or(InvalidIdToken::Malformed)?;
+    let (header, payload) = message.split_once('.').ok_or(InvalidIdToken::Malformed)?;
     let header: Header = json(header)?;
     if header.crit.is_some() {
-        return Err(Fault::Malformed);
+        return Err(InvalidIdToken::Malformed);
     }
     let algorithm = match header.alg.as_str() {
         "RS256" => Algorithm::Rs256,
         "ES256" => Algorithm::Es256,
-        _ => return Err(Fault::Algorithm),
+        _ => return Err(InvalidIdToken::Algorithm),
     };
-    let signature = decoded(signature).ok_or(Fault::Malformed)?;
-    keys.find(&header, algorithm)?.verify(algorithm, message.as_bytes(), &signature).ok_or(Fault::Signature)?;
+    let signature = decoded(signature).ok_or(InvalidIdToken::Malformed)?;
+    keys.find(&header, algorithm)?
+        .verify(algorithm, message.as_bytes(), &signature)
+        .ok_or(InvalidIdToken::Signature)?;
     claims(&json(payload)?, expected)
 }
 
 /// OpenID Connect Core §3.1.3.7, in its order.
-fn claims(claims: &Map<String, Value>, expected: &Expected<'_>) -> Result<(), Fault> {
+fn claims(claims: &Map<String, Value>, expected: &ExpectedClaims<'_>) -> Result<(), InvalidIdToken> {
     let text = |name: &str| claims.get(name).and_then(Value::as_str);
     if !text("iss").is_some_and(|issuer| is_issuer(issuer, expected.issuer)) {
-        return Err(Fault::Issuer);
+        return Err(InvalidIdToken::Issuer);
     }
     let audiences: Vec<&str> = match claims.get("aud") {
         Some(Value::String(one)) => vec![one],
         Some(Value::Array(several)) => several.iter().filter_map(Value::as_str).collect(),
-        _ => return Err(Fault::Audience),
+        _ => return Err(InvalidIdToken::Audience),
     };
     let authorized_party = claims.get("azp");
     let party_is_wrong = authorized_party.is_some_and(|party| party.as_str() != Some(expected.client_id));
     // Others may be meant too, but then it must say that it was issued to this client.
     if !audiences.contains(&expected.client_id) || party_is_wrong || (audiences.len() > 1 && authorized_party.is_none())
     {
-        return Err(Fault::Audience);
+        return Err(InvalidIdToken::Audience);
     }
     let moment = |name: &str| claims.get(name).and_then(Value::as_f64).map(timestamp);
-    let (expires, issued) = (moment("exp").ok_or(Fault::Expired)?, moment("iat").ok_or(Fault::IssuedAt)?);
+    let (expires, issued) =
+        (moment("exp").ok_or(InvalidIdToken::Expired)?, moment("iat").ok_or(InvalidIdToken::IssuedAt)?);
     if expires.after(CLOCK_TOLERANCE) <= expected.now {
-        return Err(Fault::Expired);
+        return Err(InvalidIdToken::Expired);
     }
     if issued > expected.now.after(CLOCK_TOLERANCE) || issued > expires {
-        return Err(Fault::IssuedAt);
+        return Err(InvalidIdToken::IssuedAt);
     }
     if let Some(nonce) = expected.nonce
         && !text("nonce").is_some_and(|given| nonce.matches(given))
     {
-        return Err(Fault::Nonce);
+        return Err(InvalidIdToken::Nonce);
     }
-    text("sub").filter(|subject| !subject.is_empty()).map(|_| ()).ok_or(Fault::Subject)
+    text("sub").filter(|subject| !subject.is_empty()).map(|_| ()).ok_or(InvalidIdToken::Subject)
 }
 
 impl Jwk {
@@ -235,8 +238,8 @@ impl Jwk {
     }
 }
 
-async fn fetch(upstream: &Upstream, jwks_url: &Url) -> Result<Keys, Unproven> {
-    let failed = |what: String| Unproven::NoKeys(format!("{jwks_url} {what}"));
+async fn fetch(upstream: &Upstream, jwks_url: &Url) -> Result<KeySet, IdTokenError> {
+    let failed = |what: String| IdTokenError::NoKeys(format!("{jwks_url} {what}"));
     let request = Request::get(jwks_url.as_str())
         .header(ACCEPT, "application/json")
         .header(ACCEPT_ENCODING, "identity")
@@ -245,7 +248,7 @@ async fn fetch(upstream: &Upstream, jwks_url: &Url) -> Result<Keys, Unproven> {
         .map_err(|error| failed(error.to_string()))?;
     match upstream.fetch(request, LARGEST_KEY_SET, TIMEOUT).await {
         Ok(answer) if answer.status.is_success() => {
-            Keys::parse(&answer.body).ok_or_else(|| failed("does not answer with a key set".to_owned()))
+            KeySet::parse(&answer.body).ok_or_else(|| failed("does not answer with a key set".to_owned()))
         }
         Ok(answer) => Err(failed(format!("answered {}", answer.status.as_u16()))),
         Err(error) => Err(failed(format!("was not heard: {error}"))),
@@ -256,8 +259,8 @@ fn decoded(part: &str) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(part).ok()
 }
 
-fn json<T: for<'de> Deserialize<'de>>(part: &str) -> Result<T, Fault> {
-    decoded(part).and_then(|bytes| serde_json::from_slice(&bytes).ok()).ok_or(Fault::Malformed)
+fn json<T: for<'de> Deserialize<'de>>(part: &str) -> Result<T, InvalidIdToken> {
+    decoded(part).and_then(|bytes| serde_json::from_slice(&bytes).ok()).ok_or(InvalidIdToken::Malformed)
 }
 
 /// RFC 7519 §2 allows fractions.
@@ -266,7 +269,7 @@ fn timestamp(seconds: f64) -> Timestamp {
     Timestamp::from_seconds(seconds as i64)
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for InvalidIdToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Malformed => "it cannot be read",

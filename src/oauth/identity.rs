@@ -57,7 +57,7 @@ pub fn claim_headers(
 
 fn look_up(path: &FieldPath, reply: &Map<String, Value>, claims: Option<&Claims>) -> Option<String> {
     let start = match path.source {
-        FieldSource::TokenReply => reply,
+        FieldSource::TokenResponse => reply,
         FieldSource::IdToken => &claims?.0,
     };
     let (first, rest) = path.members.split_first()?;
@@ -87,11 +87,11 @@ mod tests {
         let claims = Claims::read_unverified(&id_token).unwrap();
         let reply = json!({"account": {"email_address": "a@b.c"}, "organization": {"name": "Ac\u{7}me"}, "n": 7});
         let paths = [
-            path(FieldSource::TokenReply, &["account", "email_address"]),
+            path(FieldSource::TokenResponse, &["account", "email_address"]),
             path(FieldSource::IdToken, &["email"]),
-            path(FieldSource::TokenReply, &["organization", "name"]),
-            path(FieldSource::TokenReply, &["absent", "name"]),
-            path(FieldSource::TokenReply, &["n"]),
+            path(FieldSource::TokenResponse, &["organization", "name"]),
+            path(FieldSource::TokenResponse, &["absent", "name"]),
+            path(FieldSource::TokenResponse, &["n"]),
         ];
         assert_eq!(find(&paths, reply.as_object().unwrap(), Some(&claims)), ["a@b.c", "Acme", "7"]);
         assert_eq!(claims.seconds("exp"), Some(5));

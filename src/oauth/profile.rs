@@ -198,7 +198,7 @@ pub struct FieldPath {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FieldSource {
     /// The token endpoint's response.
-    TokenReply,
+    TokenResponse,
     /// The claims of the id_token.
     IdToken,
 }

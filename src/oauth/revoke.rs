@@ -16,19 +16,19 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What came of a revocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Revoked {
+pub enum RevocationResponse {
     /// The provider said yes (RFC 7009 §2.2: also for a token that it no longer knows).
-    Yes,
+    Revoked,
     /// The provider refused, and asking again would not help.
     Refused,
     /// The provider could not be asked; it should be tried again, after as long as it says (RFC 7009 §2.2.1).
-    NotNow(Option<Duration>),
+    Unavailable(Option<Duration>),
 }
 
 /// What kind of token it is (RFC 7009 §2.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Hint {
+pub enum TokenTypeHint {
     /// With it goes all that came of it.
     RefreshToken,
     /// Where there is nothing else.
@@ -42,24 +42,24 @@ pub async fn revoke(
     body: BodyKind,
     client_id: Option<&str>,
     token: &Secret,
-    hint: Hint,
-) -> Revoked {
+    hint: TokenTypeHint,
+) -> RevocationResponse {
     let mut fields = Fields::default();
     fields.set("token", token.expose());
     let hint = match hint {
-        Hint::RefreshToken => "refresh_token",
-        Hint::AccessToken => "access_token",
+        TokenTypeHint::RefreshToken => "refresh_token",
+        TokenTypeHint::AccessToken => "access_token",
     };
     fields.set("token_type_hint", hint);
     if let Some(client_id) = client_id {
         fields.set("client_id", client_id);
     }
     match token_endpoint::post_within(TIMEOUT, upstream, url, body, &fields).await {
-        Ok(answer) if answer.status.is_success() => Revoked::Yes,
+        Ok(answer) if answer.status.is_success() => RevocationResponse::Revoked,
         Ok(answer) if answer.status.is_server_error() || matches!(answer.status.as_u16(), 408 | 429) => {
-            Revoked::NotNow(token_response::retry_after(&answer.headers))
+            RevocationResponse::Unavailable(token_response::retry_after(&answer.headers))
         }
-        Ok(_) => Revoked::Refused,
-        Err(_) => Revoked::NotNow(None),
+        Ok(_) => RevocationResponse::Refused,
+        Err(_) => RevocationResponse::Unavailable(None),
     }
 }

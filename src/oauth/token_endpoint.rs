@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::pkce::Verifier;
 use super::profile::{BodyKind, Profile};
-use super::token_response::{self, Failure, Tokens};
+use super::token_response::{self, TokenError, Tokens};
 use crate::clock::Timestamp;
 use crate::secret::Secret;
 use crate::upstream::{Body, Fetched, SendError, Upstream};
@@ -24,7 +24,7 @@ pub const LIMIT: usize = 256 * 1024;
 
 /// What a token request proves.
 #[derive(Clone, Copy)]
-pub enum Grant<'a> {
+pub enum OAuthGrant<'a> {
     /// An authorization code, with the verifier that it was asked for with.
     Code {
         /// The code.
@@ -45,20 +45,20 @@ pub enum Grant<'a> {
 }
 
 /// Calls the token endpoint once and sorts its answer. Whatever happens, a code or a refresh token given here is to be
-/// taken as spent unless [`Failure::surely_unspent`] says otherwise.
-pub async fn call(
+/// taken as spent unless [`TokenError::certainly_unspent`] says otherwise.
+pub async fn request_tokens(
     upstream: &Upstream,
     profile: &Profile,
     token_url: &Url,
     client_id: Option<&str>,
-    grant: Grant<'_>,
+    grant: OAuthGrant<'_>,
     now: Timestamp,
-) -> Result<Tokens, Failure> {
+) -> Result<Tokens, TokenError> {
     let fields = fields(profile, client_id, grant);
     let answer = post(upstream, token_url, profile.token.body, &fields).await;
     match answer {
-        Ok(fetched) => token_response::sort(profile, &fetched, now),
-        Err(error) => Err(Failure::from_send(&error)),
+        Ok(fetched) => token_response::classify(profile, &fetched, now),
+        Err(error) => Err(TokenError::from_send_error(&error)),
     }
 }
 
@@ -131,10 +131,10 @@ impl Fields {
     }
 }
 
-fn fields(profile: &Profile, client_id: Option<&str>, grant: Grant<'_>) -> Fields {
+fn fields(profile: &Profile, client_id: Option<&str>, grant: OAuthGrant<'_>) -> Fields {
     let mut fields = Fields::default();
     let extras = match grant {
-        Grant::Code { code, verifier, redirect_uri, state } => {
+        OAuthGrant::Code { code, verifier, redirect_uri, state } => {
             fields.set("grant_type", "authorization_code");
             fields.set("code", code.expose());
             fields.set("redirect_uri", redirect_uri);
@@ -144,17 +144,17 @@ fn fields(profile: &Profile, client_id: Option<&str>, grant: Grant<'_>) -> Field
             }
             &profile.token.exchange_extra
         }
-        Grant::DeviceCode(device_code) => {
+        OAuthGrant::DeviceCode(device_code) => {
             fields.set("grant_type", "urn:ietf:params:oauth:grant-type:device_code");
             fields.set("device_code", device_code.expose());
             &profile.token.exchange_extra
         }
-        Grant::Refresh(token) => {
+        OAuthGrant::Refresh(token) => {
             fields.set("grant_type", "refresh_token");
             fields.set("refresh_token", token.expose());
             &profile.token.refresh_extra
         }
-        Grant::ClientSecret(secret) => {
+        OAuthGrant::ClientSecret(secret) => {
             fields.set("grant_type", "client_credentials");
             fields.set("client_secret", secret.expose());
             if !profile.link.scopes.is_empty() {

@@ -55,9 +55,9 @@ pub struct NotBefore {
 
 /// Why there are no tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
+pub struct TokenError {
     /// What may be done next.
-    pub kind: FailureKind,
+    pub kind: TokenErrorKind,
     /// The error code, if it is one that is known (RFC 6749 §5.2 or the profile's): anything else might be an echo of what
     /// was sent, and is not kept.
     pub code: Option<String>,
@@ -66,18 +66,18 @@ pub struct Failure {
     /// How long the server asks to wait, at most [`LONGEST_RETRY_AFTER`].
     pub retry_after: Option<Duration>,
     /// What was sent is surely still good.
-    pub surely_unspent: bool,
+    pub certainly_unspent: bool,
 }
 
-/// What may be done after a [`Failure`].
+/// What may be done after a [`TokenError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FailureKind {
+pub enum TokenErrorKind {
     /// The grant is dead: ask the person.
     Terminal,
     /// The server or the way to it is ill: try again later.
     Transient,
     /// The request went out and no answer came: the grant may be spent.
-    Unheard,
+    NoResponse,
     /// An answer that means nothing to us: try again a few times.
     Unknown,
 }
@@ -108,10 +108,10 @@ const TRANSIENT_CODES: [&str; 5] =
     ["server_error", "temporarily_unavailable", "slow_down", "rate_limit_error", "overloaded_error"];
 
 /// Sorts an answer of the token endpoint.
-pub fn sort(profile: &Profile, fetched: &Fetched, now: Timestamp) -> Result<Tokens, Failure> {
+pub fn classify(profile: &Profile, fetched: &Fetched, now: Timestamp) -> Result<Tokens, TokenError> {
     if fetched.headers.get(CONTENT_ENCODING).is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
     {
-        return Err(Failure::unknown("the token endpoint compressed its answer although it was asked not to"));
+        return Err(TokenError::unknown("the token endpoint compressed its answer although it was asked not to"));
     }
     // serde_json refuses NaN, trailing text and deep nesting by itself; of a repeated member the last counts.
     let document = serde_json::from_slice::<Value>(&fetched.body).ok();
@@ -123,46 +123,52 @@ pub fn sort(profile: &Profile, fetched: &Fetched, now: Timestamp) -> Result<Toke
                 Err(failure) => failure,
             }
         }
-        _ => Failure::unknown("the token endpoint's answer is not a JSON object"),
+        _ => TokenError::unknown("the token endpoint's answer is not a JSON object"),
     };
     Err(refusal(profile, fetched, document.as_ref()).unwrap_or(unusable))
 }
 
-impl Failure {
+impl TokenError {
     /// The call itself failed.
-    pub fn from_send(error: &SendError) -> Self {
+    pub fn from_send_error(error: &SendError) -> Self {
         let kind = match error {
-            SendError::Unreachable(_) => FailureKind::Transient,
-            SendError::Timeout | SendError::Broken(_) => FailureKind::Unheard,
-            SendError::TooLarge => FailureKind::Unknown,
+            SendError::Unreachable(_) => TokenErrorKind::Transient,
+            SendError::Timeout | SendError::Broken(_) => TokenErrorKind::NoResponse,
+            SendError::TooLarge => TokenErrorKind::Unknown,
         };
         Self {
             kind,
             code: None,
             what: format!("the token endpoint was not heard: {error}"),
             retry_after: None,
-            surely_unspent: error.nothing_was_sent(),
+            certainly_unspent: error.nothing_was_sent(),
         }
     }
 
     /// The authorization server could not say where its token endpoint is.
     pub fn not_discovered() -> Self {
         let what = "the authorization server's metadata could not be read".to_owned();
-        Self { kind: FailureKind::Transient, code: None, what, retry_after: None, surely_unspent: true }
+        Self { kind: TokenErrorKind::Transient, code: None, what, retry_after: None, certainly_unspent: true }
     }
 
     /// There is no refresh token.
-    pub fn nothing_to_renew_with() -> Self {
-        Self { surely_unspent: true, ..Self::unknown("there is nothing to renew the login with") }
+    pub fn no_refresh_token() -> Self {
+        Self { certainly_unspent: true, ..Self::unknown("there is nothing to renew the login with") }
     }
 
     pub(super) fn unknown(what: &str) -> Self {
-        Self { kind: FailureKind::Unknown, code: None, what: what.to_owned(), retry_after: None, surely_unspent: false }
+        Self {
+            kind: TokenErrorKind::Unknown,
+            code: None,
+            what: what.to_owned(),
+            retry_after: None,
+            certainly_unspent: false,
+        }
     }
 }
 
 /// `Some` when the answer is anything but 200 without an error in it.
-pub(super) fn refusal(profile: &Profile, fetched: &Fetched, document: Option<&Value>) -> Option<Failure> {
+pub(super) fn refusal(profile: &Profile, fetched: &Fetched, document: Option<&Value>) -> Option<TokenError> {
     let codes = document.map(error_codes).unwrap_or_default();
     if fetched.status == StatusCode::OK && codes.is_empty() {
         return None;
@@ -171,11 +177,11 @@ pub(super) fn refusal(profile: &Profile, fetched: &Fetched, document: Option<&Va
     let transient = codes.iter().any(|code| TRANSIENT_CODES.contains(code));
     let known = codes.iter().find(|code| KNOWN_CODES.contains(code));
     let kind = match fetched.status {
-        _ if terminal.is_some() => FailureKind::Terminal,
-        StatusCode::UNAUTHORIZED if profile.token.is_401_terminal() => FailureKind::Terminal,
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => FailureKind::Transient,
-        status if status.is_server_error() || transient => FailureKind::Transient,
-        _ => FailureKind::Unknown,
+        _ if terminal.is_some() => TokenErrorKind::Terminal,
+        StatusCode::UNAUTHORIZED if profile.token.is_401_terminal() => TokenErrorKind::Terminal,
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => TokenErrorKind::Transient,
+        status if status.is_server_error() || transient => TokenErrorKind::Transient,
+        _ => TokenErrorKind::Unknown,
     };
     let code = terminal.or(known).map(|code| (*code).to_owned());
     let what = match (&code, fetched.status) {
@@ -185,7 +191,7 @@ pub(super) fn refusal(profile: &Profile, fetched: &Fetched, document: Option<&Va
         }
         (None, status) => format!("the token endpoint answered {}", status.as_u16()),
     };
-    Some(Failure { kind, code, what, retry_after: retry_after(&fetched.headers), surely_unspent: false })
+    Some(TokenError { kind, code, what, retry_after: retry_after(&fetched.headers), certainly_unspent: false })
 }
 
 /// Every place where providers hide an error code: `error`, `error.code`, `error.type`, `error.error`, `code`,
@@ -216,17 +222,17 @@ fn tokens(
     reply: &Map<String, Value>,
     server_time: Option<Timestamp>,
     now: Timestamp,
-) -> Result<Tokens, Failure> {
+) -> Result<Tokens, TokenError> {
     let access_token = reply
         .get(profile.token.access_token_field.as_ref().map_or("access_token", |field| field.as_str()))
         .and_then(Value::as_str)
         .filter(|token| is_token(token))
-        .ok_or_else(|| Failure::unknown("the token endpoint's answer holds no usable access token"))?;
+        .ok_or_else(|| TokenError::unknown("the token endpoint's answer holds no usable access token"))?;
     // RFC 6749 §5.1 requires token_type; providers leave it out, but none that names another type can be served.
     match reply.get("token_type") {
         None | Some(Value::Null) => {}
         Some(Value::String(kind)) if kind.eq_ignore_ascii_case("bearer") => {}
-        Some(_) => return Err(Failure::unknown("the token endpoint gave a token that is not a bearer token")),
+        Some(_) => return Err(TokenError::unknown("the token endpoint gave a token that is not a bearer token")),
     }
     let id_token = reply.get("id_token").and_then(Value::as_str);
     let claims = id_token.and_then(Claims::read_unverified);

@@ -9,7 +9,7 @@ use super::plan::{Crash, Disk, Plan, Point, Reply};
 use super::server::Server;
 use crate::account::state::{Login, Record, RefreshCredential, Standing, Timing, backoff};
 use crate::clock::{Clock, Tick, Timestamp};
-use crate::oauth::token_response::{Failure, FailureKind, Tokens};
+use crate::oauth::token_response::{TokenError, TokenErrorKind, Tokens};
 use crate::secret::Secret;
 
 /// All that is remembered across a crash, and what has been seen.
@@ -254,7 +254,7 @@ impl World {
         Ok(())
     }
 
-    fn call(&mut self, record: &Record, plan: &Plan) -> Result<Result<Tokens, Failure>, Crash> {
+    fn call(&mut self, record: &Record, plan: &Plan) -> Result<Result<Tokens, TokenError>, Crash> {
         let number = refresh_number(&record.login);
         self.may_be_called(number);
         self.seen.failed_calls.push(self.now);
@@ -266,27 +266,27 @@ impl World {
         self.now += plan.there;
         let lifetime = if plan.reply == Reply::DeadOnArrival { Duration::ZERO } else { self.server.lifetime };
         let mut answer = match plan.reply {
-            Reply::NeverSent => Err(Failure { surely_unspent: true, ..failure(FailureKind::Transient) }),
-            Reply::UnspentUnheard => Err(failure(FailureKind::Unheard)),
-            Reply::Transient => Err(failure(FailureKind::Transient)),
+            Reply::NeverSent => Err(TokenError { certainly_unspent: true, ..failure(TokenErrorKind::Transient) }),
+            Reply::UnspentUnheard => Err(failure(TokenErrorKind::NoResponse)),
+            Reply::Transient => Err(failure(TokenErrorKind::Transient)),
             Reply::TooMany(seconds) => {
                 let retry_after = Some(Duration::from_secs(seconds.into()));
-                Err(Failure { retry_after, ..failure(FailureKind::Transient) })
+                Err(TokenError { retry_after, ..failure(TokenErrorKind::Transient) })
             }
             Reply::Unknown => {
                 self.seen.unknown += 1;
-                Err(failure(FailureKind::Unknown))
+                Err(failure(TokenErrorKind::Unknown))
             }
             Reply::Refused => {
                 self.seen.refused = true;
                 self.server.ended = true;
-                Err(failure(FailureKind::Terminal))
+                Err(failure(TokenErrorKind::Terminal))
             }
             Reply::Honest | Reply::DeadOnArrival | Reply::SpentUnheard => self.spend(number, lifetime),
         };
         if plan.reply == Reply::SpentUnheard {
             self.seen.unheard |= answer.is_ok();
-            answer = Err(failure(FailureKind::Unheard));
+            answer = Err(failure(TokenErrorKind::NoResponse));
         }
         self.seen.in_window = answer.is_ok();
         self.pass(Point::Committed, plan)?;
@@ -294,14 +294,14 @@ impl World {
         Ok(answer)
     }
 
-    fn spend(&mut self, number: usize, lifetime: Duration) -> Result<Tokens, Failure> {
+    fn spend(&mut self, number: usize, lifetime: Duration) -> Result<Tokens, TokenError> {
         let reused = self.server.is_spent(number) && !self.server.ended;
         assert!(
             !reused || self.seen.unheard || self.seen.crashed_in_window,
             "rt-{number} was spent twice without need"
         );
         let pair = self.server.refresh(number, lifetime, self.now);
-        pair.map(|pair| tokens(pair, lifetime, self.now)).ok_or_else(|| failure(FailureKind::Terminal))
+        pair.map(|pair| tokens(pair, lifetime, self.now)).ok_or_else(|| failure(TokenErrorKind::Terminal))
     }
 
     /// What must be true when a refresh token is presented.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::server::Pair;
 use crate::account::state::{Login, Record, RefreshCredential};
 use crate::clock::Timestamp;
-use crate::oauth::token_response::{Failure, FailureKind, NotBefore, Tokens};
+use crate::oauth::token_response::{NotBefore, TokenError, TokenErrorKind, Tokens};
 use crate::secret::Secret;
 
 pub fn wall(truth: Duration, ahead: i64) -> Timestamp {
@@ -33,8 +33,8 @@ pub fn not_before(pair: Pair, now: Duration) -> Option<NotBefore> {
     pair.not_before.map(|at| NotBefore { moment: wall(at, 0), wait: at.saturating_sub(now) })
 }
 
-pub fn failure(kind: FailureKind) -> Failure {
-    Failure { kind, code: None, what: "it failed".into(), retry_after: None, surely_unspent: false }
+pub fn failure(kind: TokenErrorKind) -> TokenError {
+    TokenError { kind, code: None, what: "it failed".into(), retry_after: None, certainly_unspent: false }
 }
 
 pub fn login(record: &Record) -> String {

@@ -53,18 +53,18 @@ impl Signer {
     }
 }
 
-fn keys(keys: &[Value]) -> Keys {
-    Keys::parse(json!({ "keys": keys }).to_string().as_bytes()).unwrap()
+fn keys(keys: &[Value]) -> KeySet {
+    KeySet::parse(json!({ "keys": keys }).to_string().as_bytes()).unwrap()
 }
 
 fn good() -> Value {
     json!({ "iss": ISSUER, "aud": "pixy", "sub": "anna", "nonce": "n-once", "iat": NOW - 250, "exp": NOW + 3600 })
 }
 
-fn judge(token: &str, keys: &Keys) -> Result<(), Fault> {
+fn judge(token: &str, keys: &KeySet) -> Result<(), InvalidIdToken> {
     let (issuer, nonce) = (Url::parse(ISSUER).unwrap(), Secret::new("n-once".to_owned()));
     let expected =
-        Expected { issuer: &issuer, client_id: "pixy", nonce: Some(&nonce), now: Timestamp::from_seconds(NOW) };
+        ExpectedClaims { issuer: &issuer, client_id: "pixy", nonce: Some(&nonce), now: Timestamp::from_seconds(NOW) };
     verify(token, keys, &expected)
 }
 
@@ -73,22 +73,30 @@ fn both_algorithms_verify_and_another_key_does_not() {
     for (signer, other, alg) in [(Signer::rsa(), Signer::rsa(), "RS256"), (Signer::ec(), Signer::ec(), "ES256")] {
         let token = signer.sign(&json!({ "alg": alg, "kid": "1" }), &good());
         assert_eq!(judge(&token, &keys(&[signer.jwk("1")])), Ok(()), "{alg}");
-        assert_eq!(judge(&token, &keys(&[other.jwk("1")])), Err(Fault::Signature));
-        assert_eq!(judge(&token, &keys(&[other.jwk("1"), signer.jwk("2")])), Err(Fault::Signature), "the kid decides");
-        assert_eq!(judge(&token, &keys(&[signer.jwk("2")])), Err(Fault::UnknownKey));
-        assert_eq!(judge(&token, &keys(&[])), Err(Fault::UnknownKey));
+        assert_eq!(judge(&token, &keys(&[other.jwk("1")])), Err(InvalidIdToken::Signature));
+        assert_eq!(
+            judge(&token, &keys(&[other.jwk("1"), signer.jwk("2")])),
+            Err(InvalidIdToken::Signature),
+            "the kid decides"
+        );
+        assert_eq!(judge(&token, &keys(&[signer.jwk("2")])), Err(InvalidIdToken::UnknownKey));
+        assert_eq!(judge(&token, &keys(&[])), Err(InvalidIdToken::UnknownKey));
         let nameless = signer.sign(&json!({ "alg": alg }), &good());
         assert_eq!(judge(&nameless, &keys(&[signer.jwk("1")])), Ok(()));
-        assert_eq!(judge(&nameless, &keys(&[signer.jwk("1"), other.jwk("2")])), Err(Fault::UnknownKey), "which one?");
+        assert_eq!(
+            judge(&nameless, &keys(&[signer.jwk("1"), other.jwk("2")])),
+            Err(InvalidIdToken::UnknownKey),
+            "which one?"
+        );
         let mut encrypts = signer.jwk("1");
         encrypts["use"] = json!("enc");
-        assert_eq!(judge(&token, &keys(&[encrypts])), Err(Fault::UnknownKey));
+        assert_eq!(judge(&token, &keys(&[encrypts])), Err(InvalidIdToken::UnknownKey));
         let (message, signature) = token.rsplit_once('.').unwrap();
         let (header, _) = message.split_once('.').unwrap();
         let mut claims = good();
         claims["sub"] = json!("mallory");
         let forged = format!("{header}.{}.{signature}", base64_url(claims.to_string().as_bytes()));
-        assert_eq!(judge(&forged, &keys(&[signer.jwk("1")])), Err(Fault::Signature));
+        assert_eq!(judge(&forged, &keys(&[signer.jwk("1")])), Err(InvalidIdToken::Signature));
     }
 }
 
@@ -99,23 +107,26 @@ fn what_is_no_signature_is_refused_before_a_key_is_looked_for() {
     for alg in ["none", "None", "HS256", "HS512", "RS1", "ES384", "PS256", "EdDSA", ""] {
         assert_eq!(
             judge(&signer.sign(&json!({ "alg": alg, "kid": "1" }), &good()), &keys),
-            Err(Fault::Algorithm),
+            Err(InvalidIdToken::Algorithm),
             "{alg}"
         );
     }
     let unsigned = format!("{}.{}.", base64_url(br#"{"alg":"none"}"#), base64_url(good().to_string().as_bytes()));
-    assert_eq!(judge(&unsigned, &keys), Err(Fault::Algorithm));
+    assert_eq!(judge(&unsigned, &keys), Err(InvalidIdToken::Algorithm));
     // RS256 in the header and an EC key under that kid, and the other way round.
-    assert_eq!(judge(&signer.sign(&json!({ "alg": "RS256", "kid": "1" }), &good()), &keys), Err(Fault::UnknownKey));
+    assert_eq!(
+        judge(&signer.sign(&json!({ "alg": "RS256", "kid": "1" }), &good()), &keys),
+        Err(InvalidIdToken::UnknownKey)
+    );
     let critical = json!({ "alg": "ES256", "kid": "1", "crit": ["b64"], "b64": false });
-    assert_eq!(judge(&signer.sign(&critical, &good()), &keys), Err(Fault::Malformed));
+    assert_eq!(judge(&signer.sign(&critical, &good()), &keys), Err(InvalidIdToken::Malformed));
     for text in ["", "a", "a.b", "..", "e30.e30.e30", "!.!.!", "e30=.e30=.e30="] {
-        assert!(matches!(judge(text, &keys), Err(Fault::Malformed)), "{text}");
+        assert!(matches!(judge(text, &keys), Err(InvalidIdToken::Malformed)), "{text}");
     }
     let fine = signer.sign(&json!({ "alg": "ES256", "kid": "1" }), &good());
     let (message, signature) = fine.rsplit_once('.').unwrap();
-    assert_eq!(judge(&format!("{message}.{}", &signature[..4]), &keys), Err(Fault::Signature));
-    assert_eq!(judge(&format!("{fine}.x"), &keys), Err(Fault::Malformed));
+    assert_eq!(judge(&format!("{message}.{}", &signature[..4]), &keys), Err(InvalidIdToken::Signature));
+    assert_eq!(judge(&format!("{fine}.x"), &keys), Err(InvalidIdToken::Malformed));
 }
 
 #[test]
@@ -138,26 +149,26 @@ fn claims_of_another_issuer_client_attempt_or_time_are_refused() {
         assert_eq!(with(name, value.clone()), Ok(()), "{name}: {value}");
     }
     for (name, value, fault) in [
-        ("iss", json!("https://evil.example"), Fault::Issuer),
-        ("iss", json!("https://LOGIN.example.com"), Fault::Issuer),
-        ("iss", json!(null), Fault::Issuer),
-        ("aud", json!("other"), Fault::Audience),
-        ("aud", json!(["other"]), Fault::Audience),
-        ("aud", json!(["other", "pixy"]), Fault::Audience),
-        ("aud", json!([]), Fault::Audience),
-        ("aud", json!({ "pixy": 1 }), Fault::Audience),
-        ("azp", json!("other"), Fault::Audience),
-        ("azp", json!(["pixy"]), Fault::Audience),
-        ("exp", json!(NOW - 301), Fault::Expired),
-        ("exp", json!("soon"), Fault::Expired),
-        ("exp", json!(null), Fault::Expired),
-        ("iat", json!(NOW + 301), Fault::IssuedAt),
-        ("iat", json!(NOW + 4000), Fault::IssuedAt),
-        ("iat", json!(null), Fault::IssuedAt),
-        ("nonce", json!("N-once"), Fault::Nonce),
-        ("nonce", json!(null), Fault::Nonce),
-        ("sub", json!(""), Fault::Subject),
-        ("sub", json!(7), Fault::Subject),
+        ("iss", json!("https://evil.example"), InvalidIdToken::Issuer),
+        ("iss", json!("https://LOGIN.example.com"), InvalidIdToken::Issuer),
+        ("iss", json!(null), InvalidIdToken::Issuer),
+        ("aud", json!("other"), InvalidIdToken::Audience),
+        ("aud", json!(["other"]), InvalidIdToken::Audience),
+        ("aud", json!(["other", "pixy"]), InvalidIdToken::Audience),
+        ("aud", json!([]), InvalidIdToken::Audience),
+        ("aud", json!({ "pixy": 1 }), InvalidIdToken::Audience),
+        ("azp", json!("other"), InvalidIdToken::Audience),
+        ("azp", json!(["pixy"]), InvalidIdToken::Audience),
+        ("exp", json!(NOW - 301), InvalidIdToken::Expired),
+        ("exp", json!("soon"), InvalidIdToken::Expired),
+        ("exp", json!(null), InvalidIdToken::Expired),
+        ("iat", json!(NOW + 301), InvalidIdToken::IssuedAt),
+        ("iat", json!(NOW + 4000), InvalidIdToken::IssuedAt),
+        ("iat", json!(null), InvalidIdToken::IssuedAt),
+        ("nonce", json!("N-once"), InvalidIdToken::Nonce),
+        ("nonce", json!(null), InvalidIdToken::Nonce),
+        ("sub", json!(""), InvalidIdToken::Subject),
+        ("sub", json!(7), InvalidIdToken::Subject),
     ] {
         assert_eq!(with(name, value.clone()), Err(fault), "{name}: {value}");
     }
@@ -174,6 +185,6 @@ fn a_key_set_keeps_what_it_knows() {
     let token = signer.sign(&json!({ "alg": "ES256", "kid": "1" }), &good());
     assert_eq!(judge(&token, &keys(&odd)), Ok(()));
     for text in ["", "[]", "{}", r#"{"keys":{}}"#] {
-        assert!(Keys::parse(text.as_bytes()).is_none(), "{text}");
+        assert!(KeySet::parse(text.as_bytes()).is_none(), "{text}");
     }
 }

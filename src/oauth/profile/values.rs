@@ -131,7 +131,7 @@ impl TryFrom<Vec<String>> for FieldPath {
 
     fn try_from(steps: Vec<String>) -> Result<Self, InvalidValue> {
         let (source, members) = match steps.split_first() {
-            Some((first, members)) if first == "token" => (FieldSource::TokenReply, members),
+            Some((first, members)) if first == "token" => (FieldSource::TokenResponse, members),
             Some((first, members)) if first == "id_token" => (FieldSource::IdToken, members),
             _ => return Err("must start with token or id_token".into()),
         };
