@@ -9,7 +9,7 @@ use http_body_util::{BodyExt as _, Empty};
 use pixy::clock::Clock;
 use pixy::internals::{Place, RecordKey, StoreId, attach, find_route, open, seal, strip};
 use pixy::proxy::agent::Agents;
-use pixy::scrub::{Needles, Scrubber};
+use pixy::scrub::{Scrubber, SecretPatterns};
 use pixy::secret::Secret;
 use pixy::upstream::Body;
 use pixy::usage::TokenCounter;
@@ -46,7 +46,7 @@ pub fn proxy() -> Vec<(&'static str, Step)> {
 pub fn stream() -> Vec<(&'static str, Step)> {
     // A fixed secret: how often an event looks like the start of one depends on it.
     let secret = Secret::new("sk-ant-oat01-Rm9yIGNvdW50aW5nIG9ubHksIG5vYm9keSdz".to_owned());
-    let mut scrubber = Scrubber::new(Arc::new(Needles::new([&secret])));
+    let mut scrubber = Scrubber::new(Arc::new(SecretPatterns::new([&secret])));
     let event = Bytes::from_static(EVENT.as_bytes());
     let scrub = move || {
         black_box(scrubber.feed(event.clone()));

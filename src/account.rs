@@ -29,7 +29,7 @@ use crate::clock::{Clock, Tick};
 use crate::metrics::Metrics;
 use crate::name::AccountName;
 use crate::oauth::profile::Profile;
-use crate::scrub::Needles;
+use crate::scrub::SecretPatterns;
 use crate::secret::Secret;
 use crate::upstream::Upstream;
 use crate::usage::HourlyUsage;
@@ -97,7 +97,7 @@ pub struct Bearer {
     serial: u64,
     usable_until: Option<Tick>,
     claim_headers: Vec<(String, String)>,
-    needles: Arc<Needles>,
+    patterns: Arc<SecretPatterns>,
 }
 
 /// Why no token can be had.
@@ -277,7 +277,7 @@ impl Account {
                 serial: login.serial,
                 usable_until: timing.usable_until,
                 claim_headers: login.claim_headers.clone(),
-                needles: inner.guarded.needles(login),
+                patterns: inner.guarded.patterns(login),
             })));
             view = View {
                 identity: login.identity.clone(),
@@ -309,8 +309,8 @@ impl Bearer {
     }
 
     /// What no answer to a request with this token may hold: the account's secrets, and those before them.
-    pub fn needles(&self) -> &Arc<Needles> {
-        &self.needles
+    pub fn patterns(&self) -> &Arc<SecretPatterns> {
+        &self.patterns
     }
 
     /// Headers that the profile copies from the login's claims.

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use crate::account::{self, AccountSettings, Accounts};
 use crate::clock::Clock;
 use crate::config::{AccountConfig, Config};
-use crate::hardening::{PeerAudit, Places};
+use crate::hardening::{AllowedPaths, PeerAudit};
 use crate::link::Linker;
 use crate::link::api;
 use crate::link::guard::Guard;
@@ -76,28 +76,28 @@ pub struct Running {
 
 /// The paths that this configuration needs. Creates missing directories, because Landlock can only allow paths that exist;
 /// [`start`] reports a directory that cannot be created.
-pub fn places(config: &Config) -> Places {
+pub fn allowed_paths(config: &Config) -> AllowedPaths {
     let _ = make_state_dir(&config.state_dir);
     let _ = vault::make_directories(&config.vault);
-    let changed = vec![config.state_dir.clone(), config.vault.directory.clone()];
-    let mut places = Places { changed, ..Places::default() };
+    let written = vec![config.state_dir.clone(), config.vault.directory.clone()];
+    let mut paths = AllowedPaths { written, ..AllowedPaths::default() };
     match &config.vault.key {
         // A new key is written to the directory of the old one, or of the target of a symbolic link.
         vault::KeySettings::File(file) => {
             let real = file.canonicalize().ok();
-            places.changed.extend([Some(file), real.as_ref()].into_iter().flatten().filter_map(|file| directory(file)));
+            paths.written.extend([Some(file), real.as_ref()].into_iter().flatten().filter_map(|file| directory(file)));
         }
-        vault::KeySettings::Passphrase(file) => places.read.push(file.clone()),
+        vault::KeySettings::Passphrase(file) => paths.read.push(file.clone()),
     }
     let listeners = config.agent_listeners.iter().map(|listener| &listener.address);
     for address in listeners.chain(&config.link_listen).chain([&config.ops_listen]) {
         if let Address::Unix(path) = address {
-            places.sockets.extend(directory(path));
+            paths.sockets.extend(directory(path));
         }
     }
-    places.read.extend(config.agent_keys.iter().filter_map(|key| key.key_file.clone()));
-    places.read.extend(config.file.iter().chain(&config.upstream.extra_ca_file).cloned());
-    places
+    paths.read.extend(config.agent_keys.iter().filter_map(|key| key.key_file.clone()));
+    paths.read.extend(config.file.iter().chain(&config.upstream.extra_ca_file).cloned());
+    paths
 }
 
 /// Starts all components or none: every address is bound before the first connection is accepted.

@@ -200,8 +200,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
     let running = || Control::find(cli.config.as_deref());
     match cli.command.unwrap_or(Command::Serve) {
         Command::Serve => {
-            let guards = hardening::begin();
-            serve::serve(load()?, &cli.log, guards)
+            let hardening = hardening::harden_process();
+            serve::serve(load()?, &cli.log, hardening)
         }
         Command::Check => {
             print!("{}", inspect::check(&load()?));

@@ -1,14 +1,14 @@
-//! What the process takes from itself before it holds a secret, and what it says of its neighbours.
+//! Restricts the process before it holds a secret, and warns of peers that can read its files or memory.
 //!
 //! ```text
-//! process     no core dumps, memory closed to others, no new privileges, private files
-//! swap        memory that stays in memory, where the machine swaps
-//! files       the places that Pixy needs, and no others (Landlock)
-//! calls       system calls that Pixy never makes (seccomp)
-//! neighbours  an agent of the same user, a process list that others share
+//! process     no core dumps, memory closed to other programs, no new privileges, private files
+//! swap        memory is locked where the machine swaps
+//! landlock    only the paths that Pixy needs
+//! seccomp     refuses system calls that Pixy never makes
+//! peer_audit  warns of an agent that runs as the same user, and of a shared process list
 //! ```
-//! Nothing here needs a setting, and nothing here stops Pixy from starting: what this machine does not offer is left out and
-//! said. Everything applies to the thread that asks and to those that it makes later, so it comes before the runtime.
+//! Nothing here needs a setting or stops Pixy from starting: what this machine does not support is skipped and reported.
+//! Everything applies to the calling thread and to threads that it starts later, so it runs before the runtime is built.
 
 #[cfg(target_os = "linux")]
 mod seccomp;
@@ -24,72 +24,79 @@ use std::path::PathBuf;
 
 pub use peer_audit::PeerAudit;
 
-/// What is on and what is not, for the line that Pixy starts with.
+/// Which restrictions are in force, for the line `guarded` of the start.
 #[derive(Debug, Default)]
-pub struct Guards {
-    on: Vec<String>,
-    off: Vec<String>,
-    cautions: Vec<String>,
+pub struct Hardening {
+    in_force: Vec<String>,
+    missing: Vec<NotInForce>,
+    warnings: Vec<String>,
 }
 
-/// Where Pixy's files are. Directories, but for those of `read`; what does not exist is left out.
+/// A restriction that is not in force, and why, in words.
+#[derive(Debug, PartialEq, Eq)]
+struct NotInForce(String);
+
+/// The paths that Pixy needs: directories, except in `read`. A path that does not exist is skipped.
 #[derive(Debug, Default)]
-pub struct Places {
-    /// Files are made, replaced and removed in these directories.
-    pub changed: Vec<PathBuf>,
-    /// Unix sockets are made and removed in these directories.
+pub struct AllowedPaths {
+    /// Files are created, replaced and removed in these directories.
+    pub written: Vec<PathBuf>,
+    /// Unix sockets are created and removed in these directories.
     pub sockets: Vec<PathBuf>,
-    /// These files are read, also after they were replaced: so are their directories.
+    /// These files are read, and their directories are readable too, because a file may be replaced.
     pub read: Vec<PathBuf>,
 }
 
-/// Closes the process to others. To be called before anything secret is read.
-pub fn begin() -> Guards {
-    let mut guards = Guards::default();
-    process::close(&mut guards);
+/// Restricts the process itself. Call it before reading a secret.
+pub fn harden_process() -> Hardening {
+    let mut hardening = Hardening::default();
+    process::restrict(&mut hardening);
     #[cfg(target_os = "linux")]
-    guards.note(swap::avoid());
-    guards.cautions.extend(peer_audit::shared_process_list());
-    guards
+    hardening.record(swap::lock_memory());
+    hardening.warnings.extend(peer_audit::shared_process_list());
+    hardening
 }
 
-impl Guards {
-    /// Limits the files and the system calls. To be called before the first thread is made.
-    pub fn confine(&mut self, places: &Places) {
+impl Hardening {
+    /// Limits files and system calls. Call it before the first thread is started.
+    pub fn confine(&mut self, paths: &AllowedPaths) {
         #[cfg(target_os = "linux")]
         {
-            self.note(landlock::limit(places));
-            self.note(seccomp::refuse());
+            self.record(landlock::limit_files(paths));
+            self.record(seccomp::limit_system_calls());
         }
         #[cfg(not(target_os = "linux"))]
         {
-            let _ = places;
-            self.note(Err("files and system calls are not limited (only Linux can)".to_owned()));
+            let _ = paths;
+            self.record(Err(NotInForce("files and system calls are not limited (only Linux can)".to_owned())));
         }
     }
 
-    /// What a person should change: each is a whole sentence.
-    pub fn cautions(&self) -> &[String] {
-        &self.cautions
+    /// What the operator should change: each is a whole sentence.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
-    /// Everything that was asked for is on.
-    pub fn are_whole(&self) -> bool {
-        self.off.is_empty()
+    /// Whether every restriction is in force.
+    pub fn is_complete(&self) -> bool {
+        self.missing.is_empty()
     }
 
-    fn note(&mut self, outcome: Result<String, String>) {
+    fn record(&mut self, outcome: Result<String, NotInForce>) {
         match outcome {
-            Ok(on) => self.on.push(on),
-            Err(off) => self.off.push(off),
+            Ok(restriction) => self.in_force.push(restriction),
+            Err(missing) => self.missing.push(missing),
         }
     }
 }
 
-impl fmt::Display for Guards {
+impl fmt::Display for Hardening {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", if self.on.is_empty() { "nothing".to_owned() } else { self.on.join(", ") })?;
-        if self.off.is_empty() { Ok(()) } else { write!(f, "; but {}", self.off.join(", ")) }
+        f.write_str(&if self.in_force.is_empty() { "nothing".to_owned() } else { self.in_force.join(", ") })?;
+        for (position, NotInForce(why)) in self.missing.iter().enumerate() {
+            write!(f, "{}{why}", if position == 0 { "; but " } else { ", " })?;
+        }
+        Ok(())
     }
 }
 
@@ -98,18 +105,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_says_what_is_on_and_what_is_not() {
-        let mut guards = Guards::default();
-        assert_eq!(guards.to_string(), "nothing");
-        guards.note(Ok("no core dumps".to_owned()));
-        guards.note(Ok("memory closed".to_owned()));
-        assert_eq!(guards.to_string(), "no core dumps, memory closed");
-        assert!(guards.are_whole());
-        guards.note(Err("files are not limited (this kernel has no Landlock)".to_owned()));
+    fn the_line_lists_what_is_in_force_and_what_is_missing() {
+        let mut hardening = Hardening::default();
+        assert_eq!(hardening.to_string(), "nothing");
+        hardening.record(Ok("no core dumps".to_owned()));
+        hardening.record(Ok("memory closed".to_owned()));
+        assert_eq!(hardening.to_string(), "no core dumps, memory closed");
+        assert!(hardening.is_complete());
+        hardening.record(Err(NotInForce("files are not limited (this kernel has no Landlock)".to_owned())));
         assert_eq!(
-            guards.to_string(),
+            hardening.to_string(),
             "no core dumps, memory closed; but files are not limited (this kernel has no Landlock)"
         );
-        assert!(!guards.are_whole());
+        assert!(!hardening.is_complete());
     }
 }

@@ -1,11 +1,11 @@
-//! Names that a person gives: accounts and agents.
+//! Names in the configuration: of accounts and agents.
 //!
 //! One grammar, `[a-z0-9][a-z0-9-]{0,31}`, so that a name is safe in a path, a file name, a metric label and a log line
 //! without escaping.
 
 use std::fmt;
 
-/// What a name may look like, for messages.
+/// The grammar of a name, for messages.
 pub const GRAMMAR: &str = "1 to 32 of a-z, 0-9 and '-', not starting with '-'";
 
 /// The name of an account, also the first segment of the agent's path.
@@ -16,7 +16,7 @@ pub struct AccountName(Box<str>);
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AgentName(Box<str>);
 
-/// The text was not a name; see [`GRAMMAR`].
+/// The text is not a name; see [`GRAMMAR`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotAName;
 
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_safe_everywhere_they_are_printed() {
+    fn names_need_no_escaping() {
         for good in ["a", "claude", "0", "work-2", &"a".repeat(32)] {
             assert!(AccountName::parse(good).is_ok(), "{good}");
         }

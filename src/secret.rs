@@ -1,4 +1,4 @@
-//! Secrets that cannot be printed, compared byte by byte in haste, or left behind in memory.
+//! Secrets that cannot be printed, are compared in constant time, and are zeroed on drop.
 
 use std::fmt;
 
@@ -40,7 +40,7 @@ impl Secret {
     /// `bytes` random bytes of the operating system as base64url without padding (RFC 4648 §5).
     ///
     /// # Panics
-    /// When the operating system has no randomness to give: nothing safe can follow.
+    /// When the operating system gives no random bytes: nothing can be done safely without them.
     pub fn random(bytes: usize) -> Self {
         let mut raw = Zeroizing::new(vec![0_u8; bytes]);
         fill_random(&mut raw);
@@ -52,12 +52,12 @@ impl Secret {
         &self.0
     }
 
-    /// Compares in constant time (lengths may leak).
+    /// Compares in constant time; the length may leak.
     pub fn matches(&self, other: &str) -> bool {
         self.0.as_bytes().ct_eq(other.as_bytes()).into()
     }
 
-    /// No text at all.
+    /// Whether the text is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -72,7 +72,7 @@ impl fmt::Debug for Secret {
 /// Fills `buffer` from the operating system's random source.
 ///
 /// # Panics
-/// When the operating system has no randomness to give: nothing safe can follow.
+/// When the operating system gives no random bytes: nothing can be done safely without them.
 pub fn fill_random(buffer: &mut [u8]) {
     rand::rngs::SysRng.try_fill_bytes(buffer).expect("the operating system gives random bytes");
 }
@@ -85,12 +85,12 @@ pub fn base64_url(bytes: &[u8]) -> String {
 
 /// Serde for the one document that may hold secrets: the plaintext of a vault record, which is sealed before it leaves memory.
 ///
-/// Used as `#[serde(with = "crate::secret::in_vault_record")]`, so that every such field is seen in a search.
+/// Used as `#[serde(with = "crate::secret::in_vault_record")]`, so that a search finds every such field.
 pub mod in_vault_record {
     use super::Secret;
     use serde::{Deserialize as _, Deserializer, Serializer};
 
-    /// Writes the text; the caller seals what it writes.
+    /// Writes the text; the caller seals the output.
     pub fn serialize<S: Serializer>(secret: &Secret, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(secret.expose())
     }
@@ -100,7 +100,7 @@ pub mod in_vault_record {
         String::deserialize(deserializer).map(Secret::new)
     }
 
-    /// The same for a field that may be absent.
+    /// For a field that may be absent.
     pub mod option {
         use super::super::Secret;
         use serde::{Deserialize as _, Deserializer, Serializer};
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_shows_nothing() {
+    fn debug_shows_nothing_of_a_secret() {
         let secret = Secret::new("sk-canary".to_owned());
         assert_eq!(format!("{secret:?}"), "[secret]");
         assert!(secret.matches("sk-canary"));

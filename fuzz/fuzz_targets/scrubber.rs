@@ -4,8 +4,8 @@
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
-use pixy::internals::spellings;
-use pixy::scrub::{Needles, SHORTEST, Scrubber};
+use pixy::internals::encodings;
+use pixy::scrub::{SecretPatterns, MIN_SECRET, Scrubber};
 use pixy::secret::Secret;
 use zeroize::Zeroizing;
 
@@ -22,17 +22,17 @@ const SECRETS: [&str; 6] = [
     "only15characte!",
 ];
 
-static NEEDLES: LazyLock<Arc<Needles>> = LazyLock::new(|| {
+static PATTERNS: LazyLock<Arc<SecretPatterns>> = LazyLock::new(|| {
     let secrets: Vec<_> = SECRETS.iter().map(|secret| Secret::new((*secret).to_owned())).collect();
-    Arc::new(Needles::new(&secrets))
+    Arc::new(SecretPatterns::new(&secrets))
 });
 
-static SPELLINGS: LazyLock<Vec<Zeroizing<Vec<u8>>>> = LazyLock::new(|| {
-    let long = SECRETS.iter().filter(|secret| secret.len() >= SHORTEST);
-    long.flat_map(|secret| spellings(secret)).collect()
+static ENCODINGS: LazyLock<Vec<Zeroizing<Vec<u8>>>> = LazyLock::new(|| {
+    let long = SECRETS.iter().filter(|secret| secret.len() >= MIN_SECRET);
+    long.flat_map(|secret| encodings(secret)).collect()
 });
 
-/// The input refers to secrets, so that the fuzzer need not guess any: a byte from 0xF8 to 0xFF, then which spelling, and how much
+/// The input refers to secrets, so that the fuzzer need not guess any: a byte from 0xF8 to 0xFF, then which encoding, and how much
 /// of it. The first byte seeds where the text is cut.
 fn scrubber(data: &[u8]) {
     let Some((&seed, data)) = data.split_first() else { return };
@@ -42,16 +42,16 @@ fn scrubber(data: &[u8]) {
     let scrubbed = scrub_in_pieces(&text, seed);
     assert_eq!(scrubbed.len(), text.len(), "the length stays");
     assert_eq!(scrubbed, whole, "wherever it is cut");
-    for spelling in SPELLINGS.iter() {
-        assert!(memchr::memmem::find(&scrubbed, spelling).is_none(), "a secret passes");
+    for encoded in ENCODINGS.iter() {
+        assert!(memchr::memmem::find(&scrubbed, encoded).is_none(), "a secret passes");
     }
-    let at_once = NEEDLES.scrub(&text);
+    let at_once = PATTERNS.scrub(&text);
     assert_eq!(at_once.as_ref().map_or(&text, |(scrubbed, _)| scrubbed), &whole, "as a header value");
 }
 
 /// The whole output. Each piece is 1 to 64 bytes long; with seed 0 the text is one piece.
 fn scrub_in_pieces(text: &[u8], seed: u8) -> Vec<u8> {
-    let mut scrubber = Scrubber::new(Arc::clone(&NEEDLES));
+    let mut scrubber = Scrubber::new(Arc::clone(&PATTERNS));
     let (mut left, mut out, mut state) = (text, Vec::new(), u32::from(seed));
     while !left.is_empty() {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -64,8 +64,8 @@ fn scrub_in_pieces(text: &[u8], seed: u8) -> Vec<u8> {
         let held = &text[out.len()..text.len() - rest.len()];
         assert_eq!(held.len(), scrubber.held());
         let start = &held[..held.len().min(4)];
-        let may_be = |spelling: &Zeroizing<Vec<u8>>| spelling.len() > held.len() && spelling.starts_with(start);
-        assert!(held.is_empty() || SPELLINGS.iter().any(may_be), "held back without need");
+        let may_be = |encoded: &Zeroizing<Vec<u8>>| encoded.len() > held.len() && encoded.starts_with(start);
+        assert!(held.is_empty() || ENCODINGS.iter().any(may_be), "held back without need");
         left = rest;
     }
     out.extend_from_slice(&scrubber.finish());
@@ -77,10 +77,10 @@ fn expand(data: &[u8]) -> Vec<u8> {
     let (mut text, mut left) = (Vec::new(), data);
     while let Some((&byte, rest)) = left.split_first() {
         left = if let (0xF8.., &[which, much, ref more @ ..]) = (byte, rest) {
-            let spelling = &SPELLINGS[(usize::from(byte) * 256 + usize::from(which)) % SPELLINGS.len()];
-            let length = usize::from(much % 128).min(spelling.len());
-            let part = if much < 128 { &spelling[..length] } else { &spelling[spelling.len() - length..] };
-            text.extend_from_slice(if much.is_multiple_of(4) { spelling } else { part });
+            let encoded = &ENCODINGS[(usize::from(byte) * 256 + usize::from(which)) % ENCODINGS.len()];
+            let length = usize::from(much % 128).min(encoded.len());
+            let part = if much < 128 { &encoded[..length] } else { &encoded[encoded.len() - length..] };
+            text.extend_from_slice(if much.is_multiple_of(4) { encoded } else { part });
             more
         } else {
             text.push(byte);
@@ -90,13 +90,13 @@ fn expand(data: &[u8]) -> Vec<u8> {
     text
 }
 
-/// Replaces the leftmost, longest spelling, by comparison at every offset.
+/// Replaces the leftmost, longest encoding, by comparison at every offset.
 fn scrub_slowly(text: &[u8]) -> Vec<u8> {
     let mut out = text.to_vec();
     let replacement = [b"[pixy:redacted]".as_slice(), &[b'*'; 1024]].concat();
     let mut at = 0;
     while at < text.len() {
-        let here = SPELLINGS.iter().filter(|spelling| text[at..].starts_with(spelling)).map(|spelling| spelling.len());
+        let here = ENCODINGS.iter().filter(|encoded| text[at..].starts_with(encoded)).map(|encoded| encoded.len());
         let length = here.max();
         if let Some(length) = length {
             out[at..at + length].copy_from_slice(&replacement[..length]);

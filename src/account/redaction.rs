@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::state::{Login, RefreshCredential};
-use crate::scrub::Needles;
+use crate::scrub::SecretPatterns;
 use crate::secret::Secret;
 
 /// The current secrets and those before them: an answer that is under way during a renewal may hold the old token, and so may
@@ -12,7 +12,7 @@ use crate::secret::Secret;
 pub struct Redactions {
     access: Pair,
     refresh_credential: Pair,
-    needles: Option<Arc<Needles>>,
+    patterns: Option<Arc<SecretPatterns>>,
 }
 
 #[derive(Default)]
@@ -23,7 +23,7 @@ struct Pair {
 
 impl Redactions {
     /// What to look for while `login` is the current one; made anew only when a secret has changed.
-    pub fn needles(&mut self, login: &Login) -> Arc<Needles> {
+    pub fn patterns(&mut self, login: &Login) -> Arc<SecretPatterns> {
         let renewal = match &login.refresh_credential {
             RefreshCredential::None => None,
             RefreshCredential::RefreshToken { token } => Some(token),
@@ -31,12 +31,12 @@ impl Redactions {
         };
         let mut changed = self.access.turn_to(Some(&login.access_token));
         changed |= self.refresh_credential.turn_to(renewal);
-        match &self.needles {
-            Some(needles) if !changed => Arc::clone(needles),
+        match &self.patterns {
+            Some(patterns) if !changed => Arc::clone(patterns),
             _ => {
-                let needles = Arc::new(Needles::new(self.access.both().chain(self.refresh_credential.both())));
-                self.needles = Some(Arc::clone(&needles));
-                needles
+                let patterns = Arc::new(SecretPatterns::new(self.access.both().chain(self.refresh_credential.both())));
+                self.patterns = Some(Arc::clone(&patterns));
+                patterns
             }
         }
     }

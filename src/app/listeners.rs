@@ -319,7 +319,7 @@ impl Listeners {
                         (proxy.clone(), Arc::clone(&peer_audit), Arc::clone(&metrics));
                     async move {
                         if let Some(&peer) = request.extensions().get::<Peer>() {
-                            peer_audit.look(peer, &metrics).await;
+                            peer_audit.check(peer, &metrics).await;
                         }
                         proxy.ready().await?.call(request).await
                     }

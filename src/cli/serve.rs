@@ -6,17 +6,17 @@ use super::{Failure, LogOptions, log, log_buffer, runtime_of};
 use crate::account::State;
 use crate::app::{self, Running};
 use crate::config::{Config, Env};
-use crate::hardening::{Guards, PeerAudit};
+use crate::hardening::{Hardening, PeerAudit};
 
 /// Serves until SIGTERM or SIGINT.
-pub(super) fn serve(config: Config, options: &LogOptions, mut guards: Guards) -> Result<(), Failure> {
+pub(super) fn serve(config: Config, options: &LogOptions, mut hardening: Hardening) -> Result<(), Failure> {
     log::start(options);
     for warning in &config.warnings {
         let at = warning.place().map(|(line, column)| format!(":{line}:{column}")).unwrap_or_default();
         tracing::warn!("{}{at}: {}", warning.file(), warning.message());
     }
-    let neighbours = PeerAudit::new();
-    guards.confine(&app::places(&config)); // the runtime, and so every thread, comes after it
+    let peer_audit = PeerAudit::new();
+    hardening.confine(&app::allowed_paths(&config)); // the runtime, and so every thread, comes after it
     // The allocator's own thread, too: it gives back what streams have let go of when no request comes that would.
     if let Err(error) = tikv_jemalloc_ctl::background_thread::write(true) {
         tracing::debug!(%error, "memory is given back by later requests alone");
@@ -31,9 +31,9 @@ pub(super) fn serve(config: Config, options: &LogOptions, mut guards: Guards) ->
         let mut terminate = signal(SignalKind::terminate()).map_err(|error| failed(&error))?;
         let mut hangup = signal(SignalKind::hangup()).map_err(|error| failed(&error))?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| failed(&error))?;
-        let mut running = app::start_with_peer_audit(config, neighbours).await.map_err(|error| failed(&error))?;
+        let mut running = app::start_with_peer_audit(config, peer_audit).await.map_err(|error| failed(&error))?;
         let origin = file.map_or("the built-in configuration".to_owned(), |file| file.display().to_string());
-        announce(&running, &origin, &guards).await;
+        announce(&running, &origin, &hardening).await;
         let mut watched = running.watched_files();
         loop {
             tokio::select! {
@@ -56,7 +56,7 @@ pub(super) fn serve(config: Config, options: &LogOptions, mut guards: Guards) ->
 }
 
 /// What a newcomer reads first: where agents go, where the person goes, and what is next.
-async fn announce(running: &Running, origin: &str, guards: &Guards) {
+async fn announce(running: &Running, origin: &str, hardening: &Hardening) {
     // The vault is read in a moment; a sentence that says "not linked" too early would be a lie.
     for account in running.accounts.iter() {
         for _ in 0..100 {
@@ -78,9 +78,9 @@ async fn announce(running: &Running, origin: &str, guards: &Guards) {
         None => eprintln!("  you      the page is off; `pixy link NAME` links in the terminal"),
     }
     eprintln!("  probes   http://{}/readyz, /livez, /metrics", running.ops);
-    eprintln!("  guarded  {guards}");
-    for caution in guards.cautions() {
-        eprintln!("  caution  {caution}");
+    eprintln!("  guarded  {hardening}");
+    for warning in hardening.warnings() {
+        eprintln!("  caution  {warning}");
     }
     eprintln!("  linked   {}", or_none(&linked));
     if !unlinked.is_empty() {
@@ -91,13 +91,13 @@ async fn announce(running: &Running, origin: &str, guards: &Guards) {
             "Next: in another terminal, `pixy link {first}`, then `pixy env {first}` for the lines that your agent needs."
         );
     }
-    if guards.are_whole() {
-        tracing::info!("guarded: {guards}");
+    if hardening.is_complete() {
+        tracing::info!("guarded: {hardening}");
     } else {
-        tracing::warn!("guarded: {guards}");
+        tracing::warn!("guarded: {hardening}");
     }
-    for caution in guards.cautions() {
-        tracing::warn!("{caution}");
+    for warning in hardening.warnings() {
+        tracing::warn!("{warning}");
     }
     tracing::info!(linked = linked.len(), accounts = linked.len() + unlinked.len(), "serving");
 }

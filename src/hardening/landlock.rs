@@ -1,7 +1,7 @@
-//! Landlock: the places that Pixy needs, and no others. Nothing can be executed at all.
+//! Landlock: only the paths that Pixy needs, and no execution of any file.
 //!
 //! Rules are on directories rather than on files: keys, certificates and the resolver's settings are replaced by renaming, and
-//! a rule on a file stays with the file that is gone.
+//! a rule on a file stays with the old inode.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,37 +11,38 @@ use landlock::{
     RulesetAttr as _, RulesetCreatedAttr as _, RulesetError, RulesetStatus, Scope, make_bitflags,
 };
 
-use super::Places;
+use super::{AllowedPaths, NotInForce};
 
-/// What is on, in words; or what is not, and why.
-pub(super) fn limit(places: &Places) -> Result<String, String> {
-    let rules = rules(places);
+/// Restricts this thread, and those that it starts, to `paths`.
+pub(super) fn limit_files(paths: &AllowedPaths) -> Result<String, NotInForce> {
+    let not_limited = |why: &dyn std::fmt::Display| NotInForce(format!("files are not limited ({why})"));
+    let rules = rules(paths);
     if rules.get(Path::new("/")).is_some_and(|access| access.contains(AccessFs::WriteFile)) {
-        return Err("files are not limited (one of Pixy's directories is /)".to_owned());
+        return Err(not_limited(&"one of Pixy's directories is /"));
     }
-    let status = restrict(&rules).map_err(|error| format!("files are not limited ({error})"))?;
+    let status = restrict(&rules).map_err(|error| not_limited(&error))?;
     let count = rules.len();
     match (status.ruleset, status.landlock) {
         (RulesetStatus::NotEnforced, LandlockStatus::NotEnabled) => {
-            Err("files are not limited (Landlock is switched off on this machine)".to_owned())
+            Err(not_limited(&"Landlock is disabled on this machine"))
         }
-        (RulesetStatus::NotEnforced, _) => Err("files are not limited (this kernel has no Landlock)".to_owned()),
+        (RulesetStatus::NotEnforced, _) => Err(not_limited(&"this kernel has no Landlock")),
         (RulesetStatus::PartiallyEnforced, _) => {
-            Ok(format!("files limited to {count} places (Landlock, as far as this kernel's goes)"))
+            Ok(format!("files limited to {count} paths (Landlock, as far as this kernel supports it)"))
         }
-        (RulesetStatus::FullyEnforced, _) => Ok(format!("files limited to {count} places (Landlock)")),
+        (RulesetStatus::FullyEnforced, _) => Ok(format!("files limited to {count} paths (Landlock)")),
     }
 }
 
 fn restrict(rules: &BTreeMap<PathBuf, BitFlags<AccessFs>>) -> Result<landlock::RestrictionStatus, RulesetError> {
-    // Version 6 is the newest one whose every right is known here: a later one may forbid what nobody has tried.
+    // Version 6 is the newest whose rights were all tested: a later one may forbid something that Pixy needs.
     let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(ABI::V6))?
         .scope(Scope::from_all(ABI::V6))?
         .create()?;
     for (path, access) in rules {
-        // What went away since `rules` looked is left out.
+        // A path that was removed since `rules` ran is skipped.
         if let Ok(opened) = PathFd::new(path) {
             ruleset = ruleset.add_rule(PathBeneath::new(opened, *access))?;
         }
@@ -49,9 +50,9 @@ fn restrict(rules: &BTreeMap<PathBuf, BitFlags<AccessFs>>) -> Result<landlock::R
     ruleset.restrict_self()
 }
 
-/// Every place by its real path, with what may be done below it.
-fn rules(places: &Places) -> BTreeMap<PathBuf, BitFlags<AccessFs>> {
-    let changed = make_bitflags!(AccessFs::{
+/// The access that is allowed below each canonical path.
+fn rules(paths: &AllowedPaths) -> BTreeMap<PathBuf, BitFlags<AccessFs>> {
+    let written = make_bitflags!(AccessFs::{
         ReadFile | ReadDir | WriteFile | Truncate | MakeReg | MakeSock | RemoveFile
     });
     let sockets = make_bitflags!(AccessFs::{ReadDir | MakeSock | RemoveFile});
@@ -63,23 +64,23 @@ fn rules(places: &Places) -> BTreeMap<PathBuf, BitFlags<AccessFs>> {
         let access = if target.is_dir() { access } else { access & AccessFs::from_file(ABI::V6) };
         *rules.entry(target).or_insert(BitFlags::EMPTY) |= access;
     };
-    for directory in &places.changed {
-        allow(directory, changed);
+    for directory in &paths.written {
+        allow(directory, written);
     }
-    for directory in &places.sockets {
+    for directory in &paths.sockets {
         allow(directory, sockets);
     }
     for path in SYSTEM.iter().map(Path::new) {
         allow(path, read);
     }
-    for file in places.read.iter().map(PathBuf::as_path).chain(SYSTEM_FILES.iter().map(Path::new)) {
-        // A file may be a link into another directory: a mounted secret, the resolver's own copy.
+    for file in paths.read.iter().map(PathBuf::as_path).chain(SYSTEM_FILES.iter().map(Path::new)) {
+        // A file may be a symbolic link into another directory: a mounted secret, the resolver's own copy.
         let target = file.canonicalize().ok();
         for file in [Some(file), target.as_deref()].into_iter().flatten() {
             allow(readable(file), read);
         }
     }
-    // What a wider place allows needs no rule of its own.
+    // A rule that a parent directory already covers is not needed.
     let all = rules.clone();
     rules.retain(|path, access| {
         !path.ancestors().skip(1).any(|above| all.get(above).is_some_and(|a| a.contains(*access)))
@@ -87,7 +88,7 @@ fn rules(places: &Places) -> BTreeMap<PathBuf, BitFlags<AccessFs>> {
     rules
 }
 
-/// The directory of a file, unless that would open the whole machine.
+/// The directory of a file; the file itself where the directory is the root.
 fn readable(file: &Path) -> &Path {
     match file.parent() {
         Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
@@ -96,10 +97,10 @@ fn readable(file: &Path) -> &Path {
     }
 }
 
-/// The resolver and its modules, and the roots of certificates.
+/// The resolver with its modules, and the root certificates.
 const SYSTEM: [&str; 5] = ["/etc", "/lib", "/lib64", "/usr/lib", "/usr/lib64"];
 
-/// Often links that lead out of /etc.
+/// Often symbolic links to files outside /etc.
 const SYSTEM_FILES: [&str; 7] = [
     "/etc/resolv.conf",
     "/etc/hosts",
@@ -118,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mounted_secret_is_readable_where_it_lies_and_where_it_seems_to_lie() {
+    fn a_mounted_secret_is_readable_by_link_and_by_target() {
         let root = tempfile::tempdir().unwrap();
         let at = |name: &str| root.path().canonicalize().unwrap().join(name);
         for directory in ["vault", "run", "real", "seen"] {
@@ -126,12 +127,12 @@ mod tests {
         }
         fs::write(at("real/key"), "x").unwrap();
         symlink(at("real/key"), at("seen/key")).unwrap();
-        let places = Places {
-            changed: vec![at("vault"), at("missing")],
+        let paths = AllowedPaths {
+            written: vec![at("vault"), at("missing")],
             sockets: vec![at("run")],
-            read: vec![at("seen/key"), at("vault/in-a-changed-place")],
+            read: vec![at("seen/key"), at("vault/in-a-written-directory")],
         };
-        let rules = rules(&places);
+        let rules = rules(&paths);
         let may = |path: &str, access: AccessFs| rules.get(&at(path)).is_some_and(|allowed| allowed.contains(access));
         assert!(may("seen", AccessFs::ReadFile) && may("real", AccessFs::ReadFile));
         assert!(!may("seen", AccessFs::WriteFile) && !may("real", AccessFs::WriteFile));
@@ -142,16 +143,15 @@ mod tests {
     }
 
     #[test]
-    fn files_elsewhere_are_closed_and_pixys_own_are_not() {
+    fn only_allowed_directories_are_accessible() {
         let (own, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         fs::write(other.path().join("file"), "x").unwrap();
-        let places = Places { changed: vec![own.path().to_owned()], ..Places::default() };
-        // Landlock stays with its thread.
+        let paths = AllowedPaths { written: vec![own.path().to_owned()], ..AllowedPaths::default() };
+        // Landlock applies to this thread alone.
         let (own, other) = (own.path().to_owned(), other.path().to_owned());
         let limited = std::thread::spawn(move || {
-            let said = limit(&places);
-            if said.is_err() {
-                return; // a kernel without it: said, and nothing to see
+            if limit_files(&paths).is_err() {
+                return; // this kernel does not support it
             }
             fs::write(own.join("a"), "x").unwrap();
             fs::rename(own.join("a"), own.join("b")).unwrap();
@@ -172,11 +172,11 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_machine_is_never_the_place_of_a_file() {
+    fn the_root_directory_is_never_allowed() {
         assert_eq!(readable(Path::new("/key")), Path::new("/key"));
         assert_eq!(readable(Path::new("/run/secrets/key")), Path::new("/run/secrets"));
         assert_eq!(readable(Path::new("pixy.yaml")), Path::new("."));
-        let places = Places { changed: vec![PathBuf::from("/")], ..Places::default() };
-        assert!(limit(&places).unwrap_err().contains("is /"), "said, and not enforced");
+        let paths = AllowedPaths { written: vec![PathBuf::from("/")], ..AllowedPaths::default() };
+        assert!(limit_files(&paths).unwrap_err().0.contains("is /"), "reported, and not enforced");
     }
 }

@@ -1,4 +1,4 @@
-//! Who else is here: what no guard of the process keeps out is at least said.
+//! Warns of peers from which the process cannot protect itself.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -14,44 +14,44 @@ use tokio::time::Instant;
 use crate::metrics::Metrics;
 use crate::server::Peer;
 
-/// Looks whether an agent runs as the same user as Pixy, or as root, and says so once.
+/// Checks whether an agent runs as the same user as Pixy, or as root, and warns once.
 ///
-/// A Unix socket says who is there. For TCP over loopback the kernel's tables of sockets say it (Linux); they are read for one
-/// request a minute at most, for long ones take milliseconds, and before that request goes on, for the agent may hang up.
+/// A Unix socket reports the peer's user. For TCP over loopback the kernel's socket tables do (Linux); they are read for at most
+/// one request a minute, because a long table takes milliseconds, and before that request proceeds, because the agent may hang up.
 pub struct PeerAudit {
     own: u32,
-    /// The tables of TCP over IPv4 and IPv6. They are held open, because their place is closed later.
+    /// The tables of TCP over IPv4 and IPv6, held open because Landlock forbids opening them later.
     tables: Mutex<Vec<File>>,
-    next_look: Mutex<Option<Instant>>,
-    told: AtomicBool,
+    next_check: Mutex<Option<Instant>>,
+    reported: AtomicBool,
 }
 
 impl PeerAudit {
-    /// Opens the kernel's tables. To be called before [`super::Guards::confine`].
+    /// Opens the kernel's tables. Call it before [`super::Hardening::confine`].
     pub fn new() -> Self {
         Self {
             own: rustix::process::geteuid().as_raw(),
             tables: Mutex::new(TABLES.iter().filter_map(|path| File::open(path).ok()).collect()),
-            next_look: Mutex::new(None),
-            told: AtomicBool::new(false),
+            next_check: Mutex::new(None),
+            reported: AtomicBool::new(false),
         }
     }
 
-    /// Looks at the peer of an agent's request.
-    pub async fn look(self: &Arc<Self>, peer: Peer, metrics: &Arc<Metrics>) {
-        if self.told.load(Ordering::Relaxed) {
+    /// Checks the peer of an agent's request.
+    pub async fn check(self: &Arc<Self>, peer: Peer, metrics: &Arc<Metrics>) {
+        if self.reported.load(Ordering::Relaxed) {
             return;
         }
         match (peer.uid, peer.address) {
-            (Some(uid), _) => self.judge(uid, metrics),
+            (Some(uid), _) => self.report_if_privileged(uid, metrics),
             (None, Some(address)) if address.ip().to_canonical().is_loopback() && self.is_due() => {
-                let (neighbours, metrics) = (Arc::clone(self), Arc::clone(metrics));
-                let looked = tokio::task::spawn_blocking(move || {
-                    if let Some(uid) = neighbours.owner(address) {
-                        neighbours.judge(uid, &metrics);
+                let (audit, metrics) = (Arc::clone(self), Arc::clone(metrics));
+                let checked = tokio::task::spawn_blocking(move || {
+                    if let Some(uid) = audit.owner(address) {
+                        audit.report_if_privileged(uid, &metrics);
                     }
                 });
-                let _ = looked.await; // best effort
+                let _ = checked.await; // best effort
             }
             _ => {}
         }
@@ -59,7 +59,7 @@ impl PeerAudit {
 
     fn is_due(&self) -> bool {
         let now = Instant::now();
-        let mut next = self.next_look.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = self.next_check.lock().unwrap_or_else(PoisonError::into_inner);
         let due = next.is_none_or(|next| next <= now);
         if due {
             *next = Some(now + PAUSE);
@@ -67,8 +67,8 @@ impl PeerAudit {
         due
     }
 
-    fn judge(&self, uid: u32, metrics: &Metrics) {
-        if uid != self.own && uid != 0 || self.told.swap(true, Ordering::Relaxed) {
+    fn report_if_privileged(&self, uid: u32, metrics: &Metrics) {
+        if uid != self.own && uid != 0 || self.reported.swap(true, Ordering::Relaxed) {
             return;
         }
         metrics.set_agent_same_uid();
@@ -87,7 +87,7 @@ impl PeerAudit {
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         tables.iter_mut().find_map(|table| {
             table.rewind().ok()?;
-            owner_in(BufReader::new(table.take(LONGEST_TABLE)), address) // piece by piece, for it may be megabytes
+            owner_in(BufReader::new(table.take(LONGEST_TABLE)), address) // read in pieces, because it may be megabytes
         })
     }
 }
@@ -99,14 +99,20 @@ impl Default for PeerAudit {
 }
 
 /// Finds a socket by its local address in a table of the kernel: `sl local remote state queues timer retransmits uid timeout
-/// inode …` (proc(5)). A socket without inode belongs to nobody any more, and its uid is no news.
+/// inode …` (proc(5)). A socket without an inode has no owner any more, and its uid means nothing.
 fn owner_in(table: impl BufRead, address: SocketAddr) -> Option<u32> {
     let IpAddr::V4(v4) = address.ip().to_canonical() else {
         let IpAddr::V6(v6) = address.ip() else { return None };
-        return find(table, &[written(&v6.octets(), address.port())]);
+        return find(table, &[kernel_notation(&v6.octets(), address.port())]);
     };
     // A program that speaks both versions has an IPv6 socket for an IPv4 peer.
-    find(table, &[written(&v4.octets(), address.port()), written(&v4.to_ipv6_mapped().octets(), address.port())])
+    find(
+        table,
+        &[
+            kernel_notation(&v4.octets(), address.port()),
+            kernel_notation(&v4.to_ipv6_mapped().octets(), address.port()),
+        ],
+    )
 }
 
 fn find(table: impl BufRead, local: &[String]) -> Option<u32> {
@@ -117,14 +123,14 @@ fn find(table: impl BufRead, local: &[String]) -> Option<u32> {
     })
 }
 
-/// An address as the kernel writes it: words of 32 bits in the machine's order.
-fn written(octets: &[u8], port: u16) -> String {
+/// An address as the kernel writes it: words of 32 bits in the machine's byte order.
+fn kernel_notation(octets: &[u8], port: u16) -> String {
     let words = octets.chunks_exact(4).map(|word| u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
     let words: Vec<String> = words.map(|word| format!("{word:08X}")).collect();
     format!("{}:{port:04X}", words.concat())
 }
 
-/// In a container whose processes Pixy shares with others than those that started it: what to know and to do.
+/// A warning when Pixy shares the process list of a container with programs other than those that started it.
 pub(super) fn shared_process_list() -> Option<String> {
     let own = std::process::id();
     if own == 1 || !in_a_container() {
@@ -139,7 +145,7 @@ pub(super) fn shared_process_list() -> Option<String> {
     })
 }
 
-/// Every process that can be seen but kernel threads and zombies, with its parent.
+/// Every visible process with its parent, without kernel threads and zombies.
 fn processes() -> BTreeMap<u32, u32> {
     let listed = fs::read_dir("/proc").into_iter().flatten().take(MOST_PROCESSES);
     let process = |id: u32| {
@@ -151,7 +157,7 @@ fn processes() -> BTreeMap<u32, u32> {
     listed.filter_map(|entry| process(entry.ok()?.file_name().to_str()?.parse().ok()?)).collect()
 }
 
-/// How many are neither `own` nor among those that started it.
+/// How many processes are neither `own` nor an ancestor of it.
 fn others(own: u32, processes: &BTreeMap<u32, u32>) -> usize {
     let ancestors: Vec<u32> =
         std::iter::successors(Some(own), |id| processes.get(id).copied()).take(MOST_PROCESSES).collect();
@@ -169,7 +175,7 @@ fn in_a_container() -> bool {
 
 const TABLES: [&str; 2] = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
 const PAUSE: Duration = Duration::from_mins(1);
-/// Some 27 000 sockets.
+/// In bytes: about 27,000 sockets.
 const LONGEST_TABLE: u64 = 4 * 1024 * 1024;
 const MOST_PROCESSES: usize = 4096;
 
@@ -179,20 +185,20 @@ mod tests {
 
     #[tokio::test]
     async fn the_owner_of_a_tcp_peer_is_found() {
-        let neighbours = PeerAudit::new();
-        let Ok(listener) = std::net::TcpListener::bind("127.0.0.1:0") else { panic!("loopback is there") };
+        let audit = PeerAudit::new();
+        let Ok(listener) = std::net::TcpListener::bind("127.0.0.1:0") else { panic!("loopback is available") };
         let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let address = client.local_addr().unwrap();
-        assert_eq!(neighbours.owner(address), Some(rustix::process::geteuid().as_raw()));
+        assert_eq!(audit.owner(address), Some(rustix::process::geteuid().as_raw()));
         drop((client, listener));
-        assert_eq!(neighbours.owner(address), None, "the table is read anew");
+        assert_eq!(audit.owner(address), None, "the table is read again");
     }
 
     #[tokio::test]
-    async fn attack_06_an_agent_of_the_same_user_or_of_root_is_told_once_and_counted() {
+    async fn attack_06_an_agent_of_the_same_user_or_root_is_counted() {
         let counted = async |uid| {
-            let (neighbours, metrics) = (Arc::new(PeerAudit { own: 1000, ..PeerAudit::new() }), Arc::default());
-            neighbours.look(Peer { uid: Some(uid), address: None }, &metrics).await;
+            let (audit, metrics) = (Arc::new(PeerAudit { own: 1000, ..PeerAudit::new() }), Arc::default());
+            audit.check(Peer { uid: Some(uid), address: None }, &metrics).await;
             metrics.encode().contains("\npixy_agent_same_uid 1\n")
         };
         assert!(counted(1000).await && counted(0).await);
@@ -201,12 +207,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn tables_are_read_once_a_minute() {
-        let neighbours = PeerAudit::new();
-        assert!(neighbours.is_due() && !neighbours.is_due());
+        let audit = PeerAudit::new();
+        assert!(audit.is_due() && !audit.is_due());
         tokio::time::advance(Duration::from_secs(59)).await;
-        assert!(!neighbours.is_due());
+        assert!(!audit.is_due());
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert!(neighbours.is_due());
+        assert!(audit.is_due());
     }
 
     #[cfg(target_endian = "little")]
@@ -222,13 +228,13 @@ mod tests {
         assert_eq!(owner("127.0.0.1:40000"), Some(1001));
         assert_eq!(owner("[::ffff:127.0.0.1]:40000"), Some(1001));
         assert_eq!(owner("127.0.0.1:40001"), None, "closed");
-        assert_eq!(owner("127.0.0.1:40002"), Some(1003), "a socket of IPv6 that speaks IPv4");
+        assert_eq!(owner("127.0.0.1:40002"), Some(1003), "an IPv6 socket with an IPv4 peer");
         assert_eq!(owner("[::1]:40003"), Some(1004));
         assert_eq!(owner("127.0.0.1:40003"), None);
     }
 
     #[test]
-    fn those_that_started_pixy_are_no_strangers() {
+    fn ancestors_of_pixy_are_not_counted_as_others() {
         let processes = BTreeMap::from([(1, 0), (5, 1), (7, 5)]);
         assert_eq!(others(7, &processes), 0, "an init and a shell");
         let processes = BTreeMap::from([(1, 0), (5, 1), (7, 1), (8, 5)]);

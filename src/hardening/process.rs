@@ -3,46 +3,47 @@
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, setrlimit, umask};
 
-use super::Guards;
+use super::{Hardening, NotInForce};
 
-pub(super) fn close(guards: &mut Guards) {
+pub(super) fn restrict(hardening: &mut Hardening) {
     umask(Mode::RWXG | Mode::RWXO);
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     let limited = setrlimit(Resource::Core, none);
     #[cfg(target_os = "linux")]
     {
         use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-        // Should root dump it all the same, then without its memory. It must come first: afterwards the file is root's.
+        // If root dumps the process after all, its memory is left out. First, because afterwards the file belongs to root.
         let _ = std::fs::write("/proc/self/coredump_filter", "0");
-        // The limit binds the kernel, not the program that `core_pattern` may pipe a dump to; this binds both. It also gives
-        // /proc/self to root, so that no program of the same user reads memory, environment or descriptors, or attaches.
+        // The limit binds the kernel but not the program that `core_pattern` may pipe a dump to; this binds both. It also
+        // gives /proc/self to root, so that no program of the same user reads memory, environment or descriptors, or attaches.
         match set_dumpable_behavior(DumpableBehavior::NotDumpable) {
             Ok(()) => {
-                guards.note(Ok("no core dumps".to_owned()));
-                guards.note(Ok("memory closed to programs of the same user".to_owned()));
+                hardening.record(Ok("no core dumps".to_owned()));
+                hardening.record(Ok("memory closed to programs of the same user".to_owned()));
             }
             Err(error) => {
-                guards.note(limited.map(|()| "no core dumps".to_owned()).map_err(core_dumps));
-                guards.note(Err(format!("memory is open to programs of the same user ({error})")));
+                hardening.record(limited.map(|()| "no core dumps".to_owned()).map_err(core_dumps));
+                let why = format!("memory is open to programs of the same user ({error})");
+                hardening.record(Err(NotInForce(why)));
             }
         }
         let privileges = rustix::thread::set_no_new_privs(true);
-        guards.note(
+        hardening.record(
             privileges
                 .map(|()| "no new privileges".to_owned())
-                .map_err(|error| format!("new privileges can be had ({error})")),
+                .map_err(|error| NotInForce(format!("new privileges are possible ({error})"))),
         );
     }
     #[cfg(not(target_os = "linux"))]
-    guards.note(limited.map(|()| "no core dumps".to_owned()).map_err(core_dumps));
+    hardening.record(limited.map(|()| "no core dumps".to_owned()).map_err(core_dumps));
     if rustix::process::geteuid().is_root() {
-        guards.cautions.push(
-            "Pixy runs as root: the walls between users do not hold it. Run it as a user of its own, another than the agent's."
+        hardening.warnings.push(
+            "Pixy runs as root, which file permissions do not restrict. Run it as a user of its own, different from the agent's."
                 .to_owned(),
         );
     }
 }
 
-fn core_dumps(error: rustix::io::Errno) -> String {
-    format!("core dumps are possible ({error})")
+fn core_dumps(error: rustix::io::Errno) -> NotInForce {
+    NotInForce(format!("core dumps are possible ({error})"))
 }

@@ -1,5 +1,5 @@
-//! seccomp: system calls that Pixy never makes are refused with EPERM. A list of what is forbidden rather than of what is
-//! allowed: libraries and kernels change what they need, and a gateway that dies of an update guards nothing.
+//! seccomp: refuses system calls that Pixy never makes, with EPERM. A list of forbidden calls rather than of allowed ones:
+//! libraries change the calls that they need, and a gateway that an update breaks protects nothing.
 
 use std::collections::BTreeMap;
 
@@ -9,26 +9,28 @@ use seccompiler::{
     SeccompRule, TargetArch, apply_filter_all_threads,
 };
 
-/// What is on, in words; or what is not, and why.
-pub(super) fn refuse() -> Result<String, String> {
-    let failed = |why: &dyn std::fmt::Display| format!("system calls are not limited ({why})");
+use super::NotInForce;
+
+/// Applies the filter to all threads.
+pub(super) fn limit_system_calls() -> Result<String, NotInForce> {
+    let failed = |why: &dyn std::fmt::Display| NotInForce(format!("system calls are not limited ({why})"));
     let programs = programs().map_err(|error| failed(&error))?;
     for program in &programs {
         apply_filter_all_threads(program).map_err(|error| failed(&error))?;
     }
-    Ok(format!("{} system calls refused (seccomp)", NEVER.len()))
+    Ok(format!("{} system calls refused (seccomp)", FORBIDDEN.len()))
 }
 
 fn programs() -> Result<[BpfProgram; 2], seccompiler::BackendError> {
     let target = TargetArch::try_from(std::env::consts::ARCH)?;
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = NEVER.iter().map(|&call| (call, Vec::new())).collect();
-    // Threads, but no processes and no namespaces.
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = FORBIDDEN.iter().map(|&call| (call, Vec::new())).collect();
+    // Allows threads, but no processes and no namespaces.
     let mut clone = vec![flag(0, libc::CLONE_THREAD, false)?];
     for namespace in NAMESPACES {
         clone.push(flag(0, namespace, true)?);
     }
     rules.insert(libc::SYS_clone, clone);
-    // What `process` has closed stays closed.
+    // Keeps what `process` has set.
     rules.insert(libc::SYS_prctl, vec![first(libc::PR_SET_DUMPABLE)?, first(libc::PR_SET_PTRACER)?]);
     #[cfg(target_arch = "x86_64")]
     for call in rules.keys().copied().chain(X32_ONLY).collect::<Vec<_>>() {
@@ -36,21 +38,21 @@ fn programs() -> Result<[BpfProgram; 2], seccompiler::BackendError> {
     }
     let refused = SeccompAction::Errno(libc::EPERM.cast_unsigned());
     let refusing = SeccompFilter::new(rules, SeccompAction::Allow, refused, target)?;
-    // The flags of clone3 are in memory, where no filter can look: the C library goes back to clone when there is none.
+    // The flags of clone3 are in memory, which no filter can read: with ENOSYS the C library falls back to clone.
     let absent = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
     let clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     let hiding = SeccompFilter::new(clone3, SeccompAction::Allow, absent, target)?;
     Ok([refusing.try_into()?, hiding.try_into()?])
 }
 
-/// The bits of `flag` in an argument are set, or are not.
+/// Matches calls in which the bits of `flag` in an argument are set, or are not.
 fn flag(argument: u8, flag: i32, set: bool) -> Result<SeccompRule, seccompiler::BackendError> {
     let mask = u64::from(flag.cast_unsigned());
     let value = if set { mask } else { 0 };
     SeccompRule::new(vec![SeccompCondition::new(argument, Length::Qword, Is::MaskedEq(mask), value)?])
 }
 
-/// The first argument is this number.
+/// Matches calls whose first argument is this number.
 fn first(number: i32) -> Result<SeccompRule, seccompiler::BackendError> {
     let number = u64::from(number.cast_unsigned());
     SeccompRule::new(vec![SeccompCondition::new(0, Length::Dword, Is::Eq, number)?])
@@ -66,13 +68,13 @@ const NAMESPACES: [i32; 7] = [
     libc::CLONE_NEWUTS,
 ];
 
-/// The other numbering of x86-64 (x32) reaches the same calls by this bit, and some by numbers of its own.
+/// The x32 numbering of x86-64: the same calls with this bit set, and some with numbers of their own.
 #[cfg(target_arch = "x86_64")]
 const X32: i64 = 0x4000_0000;
 #[cfg(target_arch = "x86_64")]
 const X32_ONLY: std::ops::RangeInclusive<i64> = 512..=547;
 
-const NEVER: &[c_long] = &[
+const FORBIDDEN: &[c_long] = &[
     // Other programs.
     libc::SYS_execve,
     libc::SYS_execveat,
@@ -80,7 +82,7 @@ const NEVER: &[c_long] = &[
     libc::SYS_fork,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_vfork,
-    // Looking into other programs.
+    // Inspection of other programs.
     libc::SYS_ptrace,
     libc::SYS_process_vm_readv,
     libc::SYS_process_vm_writev,
@@ -112,7 +114,7 @@ const NEVER: &[c_long] = &[
     libc::SYS_fanotify_mark,
     libc::SYS_quotactl,
     libc::SYS_quotactl_fd,
-    // Other ways into the kernel: what they do passes by the rules above.
+    // Other ways into the kernel, which bypass the rules above.
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
@@ -169,8 +171,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_program_starts_and_threads_still_do() {
-        // The filter stays with its thread: in a test it must not be put on all of them.
+    fn programs_do_not_start_and_threads_do() {
+        // On this thread alone: a filter on all threads would affect the other tests.
         let programs = programs().unwrap();
         let outcome = std::thread::spawn(move || {
             for program in &programs {
@@ -186,10 +188,10 @@ mod tests {
     }
 
     #[test]
-    fn no_call_is_named_twice() {
-        let mut calls = NEVER.to_vec();
+    fn no_call_is_listed_twice() {
+        let mut calls = FORBIDDEN.to_vec();
         calls.sort_unstable();
         calls.dedup();
-        assert_eq!(calls.len(), NEVER.len());
+        assert_eq!(calls.len(), FORBIDDEN.len());
     }
 }

@@ -9,12 +9,12 @@ use super::request_id::RequestId;
 use crate::account::Bearer;
 use crate::metrics::Metrics;
 use crate::name::AccountName;
-use crate::scrub::{Needles, Scrubber};
+use crate::scrub::{Scrubber, SecretPatterns};
 
 /// Scrubs the response to one request that carried the account's token.
 pub struct ResponseScrub {
     id: RequestId,
-    needles: Arc<Needles>,
+    patterns: Arc<SecretPatterns>,
     body: Scrubber,
     account: AccountName,
     metrics: Arc<Metrics>,
@@ -24,14 +24,14 @@ pub struct ResponseScrub {
 impl ResponseScrub {
     /// For the response to a request that carries the token of `bearer`.
     pub fn new(id: RequestId, bearer: &Bearer, account: &AccountName, metrics: &Arc<Metrics>) -> Self {
-        let needles = Arc::clone(bearer.needles());
-        let body = Scrubber::new(Arc::clone(&needles));
-        Self { id, needles, body, account: account.clone(), metrics: Arc::clone(metrics), is_logged: false }
+        let patterns = Arc::clone(bearer.patterns());
+        let body = Scrubber::new(Arc::clone(&patterns));
+        Self { id, patterns, body, account: account.clone(), metrics: Arc::clone(metrics), is_logged: false }
     }
 
     /// Replaces secrets in field values; removes a field whose name holds one.
     pub fn headers(&mut self, headers: HeaderMap) -> HeaderMap {
-        let is_clean = |text: &[u8]| self.needles.scrub(text).is_none();
+        let is_clean = |text: &[u8]| self.patterns.scrub(text).is_none();
         if headers.iter().all(|(name, value)| is_clean(name.as_str().as_bytes()) && is_clean(value.as_bytes())) {
             return headers; // the usual case
         }
@@ -41,11 +41,11 @@ impl ResponseScrub {
         for (name, value) in headers {
             current = name.or(current);
             let Some(name) = &current else { continue };
-            if let Some((_, count)) = self.needles.scrub(name.as_str().as_bytes()) {
+            if let Some((_, count)) = self.patterns.scrub(name.as_str().as_bytes()) {
                 found += count;
                 continue;
             }
-            let value = match self.needles.scrub(value.as_bytes()) {
+            let value = match self.patterns.scrub(value.as_bytes()) {
                 None => Some(value),
                 Some((text, count)) => {
                     found += count;

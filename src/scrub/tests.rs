@@ -6,17 +6,17 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Has every character that some encoding changes.
+/// Contains every character that some encoding changes.
 const TOKEN: &str = "sk-ant/oat01+QmFy~c3Vt.Zm9vYmFyYmF6_cXV4+Lw==";
 
-fn needles(secrets: &[&str]) -> Arc<Needles> {
+fn patterns(secrets: &[&str]) -> Arc<SecretPatterns> {
     let secrets: Vec<_> = secrets.iter().map(|secret| Secret::new((*secret).to_owned())).collect();
-    Arc::new(Needles::new(&secrets))
+    Arc::new(SecretPatterns::new(&secrets))
 }
 
-/// What leaves in the end, of text that comes in these pieces.
-fn scrubbed<'a>(needles: &Arc<Needles>, pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
-    let mut scrubber = Scrubber::new(Arc::clone(needles));
+/// The output for text that arrives in these pieces.
+fn scrubbed<'a>(patterns: &Arc<SecretPatterns>, pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
+    let mut scrubber = Scrubber::new(Arc::clone(patterns));
     let mut out = Vec::new();
     for piece in pieces {
         out.extend_from_slice(&scrubber.feed(Bytes::copy_from_slice(piece)));
@@ -26,9 +26,9 @@ fn scrubbed<'a>(needles: &Arc<Needles>, pieces: impl IntoIterator<Item = &'a [u8
     out
 }
 
-/// Ways in which an upstream writes a token into a text, written without a look at `spell`.
-#[allow(clippy::format_collect, reason = "written as it is read")]
-fn written(token: &str) -> BTreeMap<String, String> {
+/// How upstreams write a token into a text, independent of `encodings`.
+#[allow(clippy::format_collect, reason = "easier to read")]
+fn encoded_forms(token: &str) -> BTreeMap<String, String> {
     let percent = |kept: &str, upper: bool| -> String {
         let escape = |c: char| match (c.is_ascii_alphanumeric() || kept.contains(c), upper) {
             (true, _) => c.to_string(),
@@ -58,11 +58,11 @@ fn written(token: &str) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn attack_45_and_46_a_secret_is_replaced_in_every_spelling_wherever_it_is_cut() {
-    let needles = needles(&[TOKEN]);
-    for (name, secret) in written(TOKEN) {
+fn attack_45_and_46_every_encoding_is_replaced_however_split() {
+    let patterns = patterns(&[TOKEN]);
+    for (name, secret) in encoded_forms(TOKEN) {
         let text = format!("data: {{\"auth\":\"Bearer {secret}\"}}\n\n");
-        let whole = scrubbed(&needles, [text.as_bytes()]);
+        let whole = scrubbed(&patterns, [text.as_bytes()]);
         let shown = String::from_utf8(whole.clone()).unwrap();
         assert!(shown.starts_with("data: {\"auth\":\"Bearer ") && shown.ends_with("\"}\n\n"), "{name}: {shown}");
         let secret = secret.trim_matches('"');
@@ -71,17 +71,17 @@ fn attack_45_and_46_a_secret_is_replaced_in_every_spelling_wherever_it_is_cut() 
         assert_eq!(shown, text.replace(secret, &replaced), "{name}");
         for cut in 0..=text.len() {
             let (one, other) = text.as_bytes().split_at(cut);
-            assert_eq!(scrubbed(&needles, [one, other]), whole, "{name} cut at {cut}");
+            assert_eq!(scrubbed(&patterns, [one, other]), whole, "{name} cut at {cut}");
         }
         for size in 1..40 {
-            assert_eq!(scrubbed(&needles, text.as_bytes().chunks(size)), whole, "{name} in pieces of {size}");
+            assert_eq!(scrubbed(&patterns, text.as_bytes().chunks(size)), whole, "{name} in pieces of {size}");
         }
     }
 }
 
 #[test]
-fn attack_46_base64_is_found_whatever_stands_before_and_after() {
-    let needles = needles(&[TOKEN]);
+fn attack_46_base64_is_found_in_any_surrounding_text() {
+    let patterns = patterns(&[TOKEN]);
     for (engine, name) in [(&STANDARD, "base64"), (&URL_SAFE, "base64url")] {
         for (before, after) in [
             ("", ""),
@@ -92,29 +92,29 @@ fn attack_46_base64_is_found_whatever_stands_before_and_after() {
             ("ab", "a"),
         ] {
             let text = format!("v={}.", engine.encode(format!("{before}{TOKEN}{after}")));
-            let whole = scrubbed(&needles, [text.as_bytes()]);
+            let whole = scrubbed(&patterns, [text.as_bytes()]);
             assert_eq!(whole.len(), text.len());
             let kept = whole.iter().zip(text.bytes()).filter(|(new, old)| **new == *old).count();
-            // What the neighbours need, at most two characters of the secret's own on either side, and chance.
+            // The surrounding text, at most two characters of the secret on either side, and chance.
             let most = 4 + (before.len() + after.len()) * 4 / 3 + 4 + 4;
             assert!(kept <= most, "{name} after {before:?}: {}", String::from_utf8_lossy(&whole));
             for cut in 0..=text.len() {
                 let (one, other) = text.as_bytes().split_at(cut);
-                assert_eq!(scrubbed(&needles, [one, other]), whole, "{name} after {before:?} cut at {cut}");
+                assert_eq!(scrubbed(&patterns, [one, other]), whole, "{name} after {before:?} cut at {cut}");
             }
         }
     }
 }
 
 #[test]
-fn attack_45_what_is_held_back_does_not_tell_how_a_secret_goes_on() {
-    // The agent has a model repeat its guess, and sees by the size of chunks what was held back.
-    let needles = needles(&[TOKEN]);
+fn attack_45_held_back_bytes_do_not_reveal_the_secret() {
+    // The agent lets a model repeat its guess, and learns from the size of chunks what was held back.
+    let patterns = patterns(&[TOKEN]);
     for known in 5..TOKEN.len() - 1 {
         let right = &TOKEN[..known];
         let wrong = format!("{}{}", &TOKEN[..known - 1], if right.ends_with('x') { 'y' } else { 'x' });
         let passing = |guess: &str| {
-            let mut scrubber = Scrubber::new(Arc::clone(&needles));
+            let mut scrubber = Scrubber::new(Arc::clone(&patterns));
             let mut sizes = vec![scrubber.feed(Bytes::from(format!("it is {guess}"))).len()];
             sizes.push(scrubber.feed(Bytes::from_static(b"\nnext")).len());
             assert_eq!(scrubber.found(), 0, "a part is never replaced");
@@ -125,16 +125,16 @@ fn attack_45_what_is_held_back_does_not_tell_how_a_secret_goes_on() {
 }
 
 #[test]
-fn nothing_waits_that_cannot_be_the_start_of_a_secret() {
-    let needles = needles(&[TOKEN]);
+fn only_the_possible_start_of_a_secret_is_held_back() {
+    let patterns = patterns(&[TOKEN]);
     let held = |text: &str| {
-        let mut scrubber = Scrubber::new(Arc::clone(&needles));
+        let mut scrubber = Scrubber::new(Arc::clone(&patterns));
         let passed = scrubber.feed(Bytes::from(text.to_owned())).len();
         assert_eq!(passed + scrubber.held(), text.len());
         scrubber.held()
     };
     assert_eq!(held(""), 0);
-    assert_eq!(held("data: {\"text\":\"sk-ant\"}\n\n"), 0, "an event is over");
+    assert_eq!(held("data: {\"text\":\"sk-ant\"}\n\n"), 0, "the event ends");
     assert_eq!(held("a word"), 0);
     assert_eq!(held("desk"), 2, "sk");
     assert_eq!(held("desks"), 1, "s");
@@ -144,14 +144,14 @@ fn nothing_waits_that_cannot_be_the_start_of_a_secret() {
     assert_eq!(held("desk-a "), 0);
     assert_eq!(held("in c2sta"), 5, "base64 of sk-, and one more");
     let long = format!("sk-a{}", "x".repeat(1000));
-    assert_eq!(held(&long), 0, "it is longer than any spelling");
-    assert_eq!(held(TOKEN), 0, "it is whole, and replaced");
+    assert_eq!(held(&long), 0, "longer than every encoding");
+    assert_eq!(held(TOKEN), 0, "complete, and replaced");
     assert_eq!(held(&TOKEN[1..]), 0);
 }
 
 #[test]
-fn a_piece_without_secrets_leaves_as_the_very_same_bytes() {
-    let mut scrubber = Scrubber::new(needles(&[TOKEN]));
+fn a_piece_without_secrets_is_not_copied() {
+    let mut scrubber = Scrubber::new(patterns(&[TOKEN]));
     let piece = Bytes::from("data: nothing\n\n".repeat(100));
     let passing = scrubber.feed(piece.clone());
     assert_eq!((passing.as_ptr(), passing.len()), (piece.as_ptr(), piece.len()));
@@ -162,10 +162,10 @@ fn a_piece_without_secrets_leaves_as_the_very_same_bytes() {
 }
 
 #[test]
-fn a_secret_that_begins_like_a_longer_one_waits_for_it() {
+fn a_prefix_of_a_longer_secret_is_held_back() {
     let (short, long) = ("abcdefghijklmnopqrst", "abcdefghijklmnopqrstuvwxyz");
-    let needles = needles(&[short, long]);
-    let mut scrubber = Scrubber::new(Arc::clone(&needles));
+    let patterns = patterns(&[short, long]);
+    let mut scrubber = Scrubber::new(Arc::clone(&patterns));
     assert_eq!(scrubber.feed(Bytes::from(short)), "");
     assert_eq!(scrubber.feed(Bytes::from_static(b"uvwxyz!")), "[pixy:redacted]***********!");
     assert_eq!(scrubber.feed(Bytes::from(short)), "");
@@ -176,37 +176,37 @@ fn a_secret_that_begins_like_a_longer_one_waits_for_it() {
 }
 
 #[test]
-fn short_secrets_and_none_at_all_change_nothing() {
+fn short_secrets_are_not_searched_for() {
     for secrets in [&[][..], &[""], &["only15characte", "hi"]] {
         let text = b"only15characte hi \"\" ";
-        assert_eq!(scrubbed(&needles(secrets), [&text[..]]), text);
-        assert!(needles(secrets).scrub(text).is_none());
+        assert_eq!(scrubbed(&patterns(secrets), [&text[..]]), text);
+        assert!(patterns(secrets).scrub(text).is_none());
     }
 }
 
 #[test]
-fn a_headers_value_is_scrubbed_as_a_whole() {
-    let needles = needles(&[TOKEN, "sk-other-0123456789abcdef"]);
-    assert!(needles.scrub(b"Bearer sk-ant").is_none());
-    let (text, count) = needles.scrub(format!("{TOKEN},sk-other-0123456789abcdef").as_bytes()).unwrap();
+fn a_header_value_is_scrubbed() {
+    let patterns = patterns(&[TOKEN, "sk-other-0123456789abcdef"]);
+    assert!(patterns.scrub(b"Bearer sk-ant").is_none());
+    let (text, count) = patterns.scrub(format!("{TOKEN},sk-other-0123456789abcdef").as_bytes()).unwrap();
     assert_eq!(count, 2);
     assert_eq!(text, format!("[pixy:redacted]{},[pixy:redacted]**********", "*".repeat(TOKEN.len() - 15)).as_bytes());
 }
 
 #[test]
-fn a_value_that_is_nothing_but_the_shortest_secret_is_scrubbed() {
+fn a_value_equal_to_the_shortest_secret_is_scrubbed() {
     let secret = "0123456789abcdef";
-    assert_eq!(secret.len(), SHORTEST);
-    let scrubbed = needles(&[TOKEN, secret]).scrub(secret.as_bytes());
+    assert_eq!(secret.len(), MIN_SECRET);
+    let scrubbed = patterns(&[TOKEN, secret]).scrub(secret.as_bytes());
     assert_eq!(scrubbed, Some((b"[pixy:redacted]*".to_vec(), 1)));
 }
 
-/// What leftmost-longest replacement makes of a whole text, the slow way.
-fn by_hand(text: &[u8], needles: &[Zeroizing<Vec<u8>>]) -> Vec<u8> {
+/// Leftmost-longest replacement by comparison at every offset.
+fn scrub_slowly(text: &[u8], patterns: &[Zeroizing<Vec<u8>>]) -> Vec<u8> {
     let mut out = text.to_vec();
     let mut at = 0;
     while at < text.len() {
-        let here = needles.iter().filter(|needle| text[at..].starts_with(needle)).map(|needle| needle.len()).max();
+        let here = patterns.iter().filter(|pattern| text[at..].starts_with(pattern)).map(|pattern| pattern.len()).max();
         if let Some(length) = here {
             redact(&mut out[at..at + length]);
         }
@@ -215,32 +215,32 @@ fn by_hand(text: &[u8], needles: &[Zeroizing<Vec<u8>>]) -> Vec<u8> {
     out
 }
 
-/// A secret: random, or of few different characters, so that it overlaps with itself.
+/// A random secret, or one of few different characters, so that it overlaps with itself.
 fn a_secret() -> impl Strategy<Value = String> {
     let any = prop_oneof!["[A-Za-z0-9._~+/=-]{16,60}", "[ab]{16,30}", "eyJhbGci[A-Za-z0-9_-]{16,90}", "[!-~]{16,24}"];
-    any.prop_filter("a part of it and the marker make a whole", |secret| !runs_into_the_marker(secret.as_bytes()))
+    any.prop_filter("a part of it beside the marker looks complete", |secret| !overlaps_the_marker(secret.as_bytes()))
 }
 
-/// It ends as the marker begins, or begins as a marker with its stars ends: what is only a part of it, and passes, may stand beside
-/// a marker and look whole. No token has such characters.
-fn runs_into_the_marker(secret: &[u8]) -> bool {
+/// It ends with the start of the marker, or starts with the end of a marker and its stars: a part of it, which passes, may then look
+/// complete beside a marker. No token has such characters.
+fn overlaps_the_marker(secret: &[u8]) -> bool {
     let ends_so = (1..=MARKER.len()).any(|length| secret.ends_with(&MARKER[..length]));
     let begins_so = (0..=MARKER.len()).any(|from| secret.starts_with(&[&MARKER[from..], b"*"].concat()));
     ends_so || begins_so
 }
 
-/// Text that is mean to the secrets: parts of them, spellings, other characters.
+/// Text of encoded secrets, parts of them and other characters.
 fn a_text(secrets: &[String]) -> impl Strategy<Value = Vec<u8>> + use<> {
-    let spellings: Vec<Vec<u8>> =
-        secrets.iter().flat_map(|secret| spell::spellings(secret)).map(|spelling| spelling.to_vec()).collect();
-    let part = (0..spellings.len(), any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0..4).prop_map(
+    let encodings: Vec<Vec<u8>> =
+        secrets.iter().flat_map(|secret| encodings(secret)).map(|encoded| encoded.to_vec()).collect();
+    let part = (0..encodings.len(), any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0..4).prop_map(
         move |(which, from, to, how)| {
-            let spelling = &spellings[which];
-            let (from, to) = (from.index(spelling.len()), to.index(spelling.len()));
+            let encoded = &encodings[which];
+            let (from, to) = (from.index(encoded.len()), to.index(encoded.len()));
             match how {
-                0 => spelling[..to].to_vec(),
-                1 => spelling[from..].to_vec(),
-                _ => spelling.clone(),
+                0 => encoded[..to].to_vec(),
+                1 => encoded[from..].to_vec(),
+                _ => encoded.clone(),
             }
         },
     );
@@ -260,25 +260,25 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn attack_45_and_46_any_text_in_any_pieces_leaves_without_a_needle((secrets, text, sizes) in secrets_and_text()) {
-        let all: Vec<_> = secrets.iter().flat_map(|secret| spell::spellings(secret)).collect();
-        let needles = needles(&secrets.iter().map(String::as_str).collect::<Vec<_>>());
-        let expected = by_hand(&text, &all);
-        let mut scrubber = Scrubber::new(Arc::clone(&needles));
+    fn attack_45_and_46_no_pattern_passes_in_any_text((secrets, text, sizes) in secrets_and_text()) {
+        let all: Vec<_> = secrets.iter().flat_map(|secret| encodings(secret)).collect();
+        let patterns = patterns(&secrets.iter().map(String::as_str).collect::<Vec<_>>());
+        let expected = scrub_slowly(&text, &all);
+        let mut scrubber = Scrubber::new(Arc::clone(&patterns));
         let (mut left, mut out) = (&text[..], Vec::new());
         for size in sizes.iter().cycle() {
             if left.is_empty() { break }
             let (piece, rest) = left.split_at((*size).min(left.len()));
             out.extend_from_slice(&scrubber.feed(Bytes::copy_from_slice(piece)));
-            // Nothing waits but what may be the start of a needle, told from its head and its length.
+            // Only what may be the start of a pattern is held back, judged by its prefix and its length.
             let held = &text[out.len()..text.len() - rest.len()];
             prop_assert_eq!(held.len(), scrubber.held());
-            let head = &held[..held.len().min(HEAD)];
-            prop_assert!(held.is_empty() || all.iter().any(|needle| needle.len() > held.len() && needle.starts_with(head)));
+            let head = &held[..held.len().min(PREFIX)];
+            prop_assert!(held.is_empty() || all.iter().any(|pattern| pattern.len() > held.len() && pattern.starts_with(head)));
             left = rest;
         }
         out.extend_from_slice(&scrubber.finish());
         prop_assert_eq!(&out, &expected);
-        prop_assert!(all.iter().all(|needle| memchr::memmem::find(&out, needle).is_none()));
+        prop_assert!(all.iter().all(|pattern| memchr::memmem::find(&out, pattern).is_none()));
     }
 }

@@ -158,7 +158,7 @@ fn pixy_says_how_it_is_guarded_and_finds_names_and_certificates_all_the_same() {
         for guard in ["no core dumps", "memory closed", "no new privileges"] {
             assert!(line.contains(guard), "{line}");
         }
-        assert!(line.contains("places (Landlock") || line.contains("files are not limited ("), "{line}");
+        assert!(line.contains("paths (Landlock") || line.contains("files are not limited ("), "{line}");
         assert!(line.contains("system calls refused (seccomp)"), "{line}");
         assert!(!told.contains("runs as root"), "{told}");
         println!("{line}");

@@ -155,10 +155,10 @@ async fn port(what: &'static str, address: &Address, running: bool, process: Opt
 
 /// What the running Pixy has taken from itself, as the kernel says; for one that does not run, what it could take.
 fn guards(process: Option<u32>, report: &mut Report) {
-    let own = hardening::begin(); // the doctor reads secrets too
+    let own = hardening::harden_process(); // the doctor reads secrets too
     // Its other cautions are about the process that asks: in a container, one that was put beside Pixy.
     if rustix::process::geteuid().is_root() {
-        report.bad("guards", "Pixy runs as root: the walls between users do not hold it. Run it as a user of its own.");
+        report.bad("guards", "Pixy runs as root, which file permissions do not restrict. Run it as a user of its own.");
     }
     let Some(id) = process else {
         return report.good("guards", format!("this machine offers: {own}"));

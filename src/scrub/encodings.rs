@@ -1,12 +1,12 @@
-//! How a secret looks when an upstream writes it into something else.
+//! How a secret looks when an upstream writes it into JSON, a URL, HTML, base64 or hex.
 
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use zeroize::Zeroizing;
 
-/// Text with parts of a secret in it.
-pub type Spelling = Zeroizing<Vec<u8>>;
+/// An encoded secret.
+pub type Encoded = Zeroizing<Vec<u8>>;
 
-/// What percent-encoders leave alone besides letters and digits.
+/// What percent-encoders keep besides letters and digits.
 const UNESCAPED: [&[u8]; 5] = [
     b"-._~",       // RFC 3986 §2.3: unreserved
     b"-._*",       // the URL standard's form encoding
@@ -15,7 +15,7 @@ const UNESCAPED: [&[u8]; 5] = [
     b"-._~$&+=:@", // Go's PathEscape
 ];
 
-/// What JSON writers turn into `\u` escapes although they need not.
+/// What JSON writers escape with `\u` without need.
 const UNICODE_ESCAPED: [&[u8]; 5] = [
     b"+/",
     b"+/=",
@@ -24,7 +24,7 @@ const UNICODE_ESCAPED: [&[u8]; 5] = [
     b"+<>&'`\"", // System.Text.Json
 ];
 
-/// What HTML writers turn into character references, and how.
+/// What HTML writers replace by character references, and by which.
 const HTML_ESCAPED: [&[(u8, &str)]; 4] = [
     &[(b'&', "&amp;"), (b'<', "&lt;"), (b'>', "&gt;"), (b'"', "&quot;"), (b'\'', "&#39;")],
     &[
@@ -40,47 +40,47 @@ const HTML_ESCAPED: [&[(u8, &str)]; 4] = [
     &[(b'&', "&amp;"), (b'<', "&lt;"), (b'>', "&gt;"), (b'"', "&quot;"), (b'\'', "&#x27;"), (b'+', "&#x2B;")],
 ];
 
-/// The secret as it is and in every encoding that is looked for; some may be equal, as most tokens need no escapes.
-pub fn spellings(secret: &str) -> Vec<Spelling> {
+/// The secret itself and in every encoding that is searched for; with duplicates, because most tokens need no escapes.
+pub fn encodings(secret: &str) -> Vec<Encoded> {
     let secret = secret.as_bytes();
     let mut all = vec![Zeroizing::new(secret.to_vec())];
     for ahead in 0..3 {
-        all.push(within_base64(&STANDARD_NO_PAD, secret, ahead));
-        all.push(within_base64(&URL_SAFE_NO_PAD, secret, ahead));
+        all.push(inside_base64(&STANDARD_NO_PAD, secret, ahead));
+        all.push(inside_base64(&URL_SAFE_NO_PAD, secret, ahead));
     }
     for hex in [hex_lower, hex_upper] {
-        all.push(rewritten(secret, |byte| Some(hex(byte))));
+        all.push(escaped(secret, |byte| Some(hex(byte))));
         for unescaped in UNESCAPED {
             let kept = |byte: u8| byte.is_ascii_alphanumeric() || unescaped.contains(&byte);
-            all.push(rewritten(secret, |byte| (!kept(byte)).then(|| format!("%{}", hex(byte)))));
+            all.push(escaped(secret, |byte| (!kept(byte)).then(|| format!("%{}", hex(byte)))));
         }
-        for escaped in UNICODE_ESCAPED {
-            all.push(rewritten(secret, |byte| match byte {
-                _ if escaped.contains(&byte) => Some(format!("\\u00{}", hex(byte))),
-                _ => needed_in_json(byte),
+        for escapes in UNICODE_ESCAPED {
+            all.push(escaped(secret, |byte| match byte {
+                _ if escapes.contains(&byte) => Some(format!("\\u00{}", hex(byte))),
+                _ => json_escape(byte),
             }));
         }
     }
-    all.push(rewritten(secret, needed_in_json));
-    all.push(rewritten(secret, |byte| if byte == b'/' { Some("\\/".to_owned()) } else { needed_in_json(byte) })); // PHP
+    all.push(escaped(secret, json_escape));
+    all.push(escaped(secret, |byte| if byte == b'/' { Some("\\/".to_owned()) } else { json_escape(byte) })); // PHP
     for references in HTML_ESCAPED {
         let reference = |byte| references.iter().find(|(other, _)| *other == byte);
-        all.push(rewritten(secret, |byte| reference(byte).map(|(_, reference)| (*reference).to_owned())));
+        all.push(escaped(secret, |byte| reference(byte).map(|(_, reference)| (*reference).to_owned())));
     }
     all
 }
 
-/// The part of a base64 text (RFC 4648 §4, §5) that depends on the secret alone, when `ahead` bytes, modulo three, stand
-/// before it: a character whose six bits are shared with a neighbour is left out.
-fn within_base64(engine: &impl base64::Engine, secret: &[u8], ahead: usize) -> Spelling {
+/// The part of a base64 text (RFC 4648 §4, §5) that depends on the secret alone, when `ahead` bytes, modulo three, precede it:
+/// a character that shares its six bits with another byte is left out.
+fn inside_base64(engine: &impl base64::Engine, secret: &[u8], ahead: usize) -> Encoded {
     let text = Zeroizing::new([&vec![0; ahead], secret].concat());
     let encoded = Zeroizing::new(engine.encode(&text));
     let (from, to) = ((8 * ahead).div_ceil(6), 8 * text.len() / 6);
     Zeroizing::new(encoded.as_bytes()[from..to].to_vec())
 }
 
-fn rewritten(secret: &[u8], escape: impl Fn(u8) -> Option<String>) -> Spelling {
-    // Room for the longest escape: growing would leave a copy behind that is not zeroed.
+fn escaped(secret: &[u8], escape: impl Fn(u8) -> Option<String>) -> Encoded {
+    // Capacity for the longest escape: a reallocation would leave a copy that is not zeroed.
     let mut text = Zeroizing::new(Vec::with_capacity(6 * secret.len()));
     for byte in secret {
         match escape(*byte).map(Zeroizing::new) {
@@ -91,7 +91,7 @@ fn rewritten(secret: &[u8], escape: impl Fn(u8) -> Option<String>) -> Spelling {
     text
 }
 
-fn needed_in_json(byte: u8) -> Option<String> {
+fn json_escape(byte: u8) -> Option<String> {
     matches!(byte, b'"' | b'\\').then(|| format!("\\{}", char::from(byte)))
 }
 
