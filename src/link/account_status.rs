@@ -1,7 +1,7 @@
 //! The status of accounts and attempts, as the API reports it: never a token.
 
 use super::Linker;
-use super::attempt::{Attempt, Stage, Way};
+use super::attempt::{Attempt, AttemptFlow, Stage};
 use super::client_snippets::{self, AgentEndpoint};
 use super::code_exchange::missing;
 use super::usage_view;
@@ -70,21 +70,21 @@ impl Linker {
 }
 
 fn attempt_status(attempt: &Attempt, profile: &Profile, linked_as: Option<Vec<String>>) -> AttemptStatus {
-    let (browser, device) = match &attempt.way {
-        Way::Browser(browser) => (Some(browser), None),
-        Way::Device(device) => (None, Some(device)),
+    let (browser, device) = match &attempt.flow {
+        AttemptFlow::AuthorizationCode(browser) => (Some(browser), None),
+        AttemptFlow::DeviceCode(device) => (None, Some(device)),
     };
     let (stage, login, failed) = match &attempt.stage {
         Stage::Waiting => (AttemptStage::Waiting, None, None),
         Stage::Exchanging => (AttemptStage::Exchanging, None, None),
-        Stage::Exchanged(login) => (AttemptStage::ToConfirm, Some(login), None),
+        Stage::ToConfirm(login) => (AttemptStage::ToConfirm, Some(login), None),
         Stage::Failed(failed) => (AttemptStage::Failed, None, Some(failed)),
     };
     let requested = &profile.link.scopes;
     let page = browser.map(|browser| &browser.authorize_url).or(device.map(|device| &device.verification_url));
     AttemptStatus {
         attempt: attempt.id().to_owned(),
-        flow: flow(attempt.flow()),
+        flow: flow(attempt.flow.kind()),
         stage,
         authorize_url: browser.map(|browser| browser.authorize_url.to_string()),
         host: page.and_then(|url| url.host_str()).unwrap_or_default().to_owned(),
@@ -92,7 +92,7 @@ fn attempt_status(attempt: &Attempt, profile: &Profile, linked_as: Option<Vec<St
         expires_at: Time(attempt.expires_at),
         redirect: match browser {
             None => AttemptRedirect::Device,
-            Some(browser) if browser.comes_back => AttemptRedirect::Loopback,
+            Some(browser) if browser.reaches_pixy => AttemptRedirect::Loopback,
             Some(_) => AttemptRedirect::Paste,
         },
         notice: browser.and_then(|browser| browser.notice.clone()),

@@ -15,7 +15,7 @@ use hyper::body::{Frame, Incoming};
 use tokio::sync::watch;
 
 use super::client_snippets::{self, AgentEndpoint};
-use super::guard::{self, Guard, Person};
+use super::guard::{self, Authenticated, Guard};
 use super::http::{self, LinkBody, RequestBody};
 use super::page::{self, Facts};
 use super::problem::Problem;
@@ -76,12 +76,12 @@ impl LinkApi {
     }
 
     async fn answer(&self, request: Request<RequestBody>) -> Result<Response<LinkBody>, Problem> {
-        if let Some(refused) = request.extensions().get::<Rejection>() {
-            return Err(Problem::refused(*refused));
+        if let Some(rejection) = request.extensions().get::<Rejection>() {
+            return Err(Problem::rejected(*rejection));
         }
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         if self.surface == Surface::Page {
-            let is_callback = self.parts.linker.is_callback_path(&path);
+            let is_callback = self.parts.linker.callbacks().is_callback_path(&path);
             guard::check_origin(&method, request.headers(), is_callback)?;
             if !path.starts_with("/api/") {
                 return self.page(&method, &path, request.uri().query().unwrap_or_default()).await;
@@ -94,8 +94,8 @@ impl LinkApi {
             return http::answer::<api::OpenSession>(&Session { session });
         }
         let person = match self.surface {
-            Surface::Page => self.parts.guard.person(request.headers())?,
-            Surface::Control => guard::socket_person(request.extensions().get::<Peer>().and_then(|peer| peer.uid))?,
+            Surface::Page => self.parts.guard.authenticate(request.headers())?,
+            Surface::Control => guard::authenticate_peer(request.extensions().get::<Peer>().and_then(|peer| peer.uid))?,
         };
         match route {
             Some((route, parameter)) if self.surface == Surface::Control || route.access != Access::ControlSocket => {
@@ -116,8 +116,8 @@ impl LinkApi {
         if let Some(asset) = page::asset(path) {
             return Ok(http::response(asset.content_type, asset.body));
         }
-        if self.parts.linker.is_callback_path(path) {
-            let outcome = self.parts.linker.come_back(path, query).await;
+        if self.parts.linker.callbacks().is_callback_path(path) {
+            let outcome = self.parts.linker.callbacks().receive(path, query).await;
             return Ok(http::html_response(page::callback(&outcome)));
         }
         Err(Problem::no_call())
@@ -126,7 +126,7 @@ impl LinkApi {
     /// The calls of an authenticated person.
     async fn call(
         &self,
-        _: &Person,
+        _: &Authenticated,
         route: &Route,
         parameter: &str,
         request: Request<RequestBody>,
@@ -174,9 +174,7 @@ impl LinkApi {
                 http::answer::<api::UnlinkAccount>(&RevocationAnswer { revoked })
             }
             Operation::AcceptOlderCopy => {
-                let account = linker.account(parameter)?;
-                let accepted = account.accept_older_copy().await;
-                accepted.map_err(|error| Problem::not_stored(&error.to_string()))?;
+                let account = linker.accept_older_copy(parameter).await?;
                 http::answer::<api::AcceptOlderCopy>(&state_of(&account))
             }
             Operation::ReadConfiguration => http::answer::<api::ReadConfiguration>(&ConfigurationStatus {

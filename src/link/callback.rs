@@ -1,41 +1,47 @@
-//! An authorization response that a browser brings back by itself.
+//! Authorization responses that a browser delivers by a redirect.
 
 use std::sync::Arc;
 
+use super::attempts::Attempts;
+use super::code_exchange::CodeExchange;
 use super::page::CallbackOutcome;
-use super::{Linker, paste};
+use crate::account::Accounts;
 use crate::oauth::profile::Redirect;
 
-impl Linker {
-    /// Whether a path is one that a provider may send a browser back to.
-    pub(super) fn is_callback_path(&self, path: &str) -> bool {
+/// Receives redirects, on the page's port and on the callback listeners.
+pub struct CallbackReceiver {
+    accounts: Accounts,
+    attempts: Arc<Attempts>,
+    exchange: Arc<CodeExchange>,
+}
+
+impl CallbackReceiver {
+    /// A receiver for the attempts of `exchange`.
+    pub fn new(exchange: Arc<CodeExchange>) -> Self {
+        Self { accounts: exchange.accounts.clone(), attempts: Arc::clone(&exchange.attempts), exchange }
+    }
+
+    /// Whether `path` is the path of a configured redirect URI.
+    pub fn is_callback_path(&self, path: &str) -> bool {
         self.accounts.iter().any(|account| match &account.profile().link.redirect {
             Redirect::Loopback(registered) => *registered.path == path,
             Redirect::Paste(_) | Redirect::None => false,
         })
     }
 
-    /// Takes an authorization response off the browser. The state finds the attempt: whoever does not know it finds none.
-    pub(super) async fn come_back(self: &Arc<Self>, path: &str, query: &str) -> CallbackOutcome {
-        let found = {
-            let attempts = self.attempts();
-            // Every attempt is asked, and each compares in constant time.
-            attempts
-                .values()
-                .filter_map(|attempt| Some((attempt, attempt.expected()?)))
-                .filter(|(_, expected)| expected.redirect_uri.path() == path)
-                .find_map(|(attempt, expected)| match paste::read(query, &expected) {
-                    Err(paste::PasteError::OtherAttempt | paste::PasteError::NoState) => None,
-                    _ => Some((attempt.id().to_owned(), attempt.bound.account.clone())),
-                })
+    /// Finds the attempt by the state of the response, and redeems its code.
+    pub async fn receive(&self, path: &str, query: &str) -> CallbackOutcome {
+        let Some((id, account)) = self.attempts.find_by_response(path, query) else {
+            let sentence = "This address belongs to no open attempt. Go back to Pixy and start again.";
+            return CallbackOutcome::Failed { sentence: sentence.to_owned() };
         };
-        let Some((id, account)) = found else {
-            let sentence = "This address belongs to no attempt that is open. Go back to Pixy and start again.";
-            return CallbackOutcome::Rejection { sentence: sentence.to_owned() };
+        let redeemed = match self.attempts.take_code(&id, query) {
+            Ok(redemption) => self.exchange.redeem(redemption).await,
+            Err(problem) => Err(problem),
         };
-        match self.paste(&id, query).await {
+        match redeemed {
             Ok(_) => CallbackOutcome::Exchanged { title: account.as_str().to_owned() },
-            Err(problem) => CallbackOutcome::Rejection { sentence: format!("{} {}", problem.title, problem.detail) },
+            Err(problem) => CallbackOutcome::Failed { sentence: format!("{} {}", problem.title, problem.detail) },
         }
     }
 }

@@ -1,184 +1,183 @@
-//! What becomes of a code: tokens, checked and kept for the person to confirm. Nothing here is stored.
+//! From an authorization code to a login: redeems the code, verifies the tokens and keeps the login for the person to confirm.
+//! Stores nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::attempt::{Bound, Failed, Spending, Stage};
+use super::attempt::{AttemptFailure, CodeRedemption};
+use super::attempts::Attempts;
+use super::binding::AttemptBinding;
 use super::problem::Problem;
-use super::{Identified, Linker};
-use crate::account::{Account, Login, RefreshCredential, RevocationOutcome, State};
+use crate::account::{Account, Accounts, Login, RefreshCredential, RevocationOutcome, State};
+use crate::api::Identified;
+use crate::clock::{Clock, Timestamp};
+use crate::oauth::discovery::Endpoints;
 use crate::oauth::id_token::{self, ExpectedClaims};
 use crate::oauth::profile::Profile;
 use crate::oauth::token_endpoint::{self, OAuthGrant};
 use crate::oauth::token_response::Tokens;
-use crate::secret::Secret;
+use crate::upstream::Upstream;
 
-/// Seconds between the tries to give back a login that is stored nowhere.
-const GIVE_BACK_AGAIN: [u64; 9] = [1, 2, 4, 8, 16, 32, 64, 128, 256];
+/// Seconds between the tries to revoke a login that is stored nowhere.
+const REVOKE_PAUSES: [u64; 9] = [1, 2, 4, 8, 16, 32, 64, 128, 256];
 
-/// Whose exchange it is.
-pub(super) struct Exchange {
-    pub bound: Arc<Bound>,
-    /// The client id that the grant belongs to; the provider may have issued it just now.
-    pub client_id: Option<String>,
+/// Exchanges codes for logins.
+pub struct CodeExchange {
+    /// The accounts.
+    pub accounts: Accounts,
+    /// For the providers' endpoints.
+    pub upstream: Upstream,
+    /// The time.
+    pub clock: Clock,
+    /// Where logins are kept for the person to confirm.
+    pub attempts: Arc<Attempts>,
 }
 
-impl Linker {
-    /// Spends the code, once, whatever happens (RFC 6749 §4.1.2).
-    pub(super) async fn spend(
-        self: &Arc<Self>,
-        exchange: Exchange,
-        code: Secret,
-        spending: Spending,
-    ) -> Result<Identified, Problem> {
-        let account = self.account(exchange.bound.account.as_str())?;
-        let profile = account.profile();
-        let tokens = match &exchange.bound.endpoints.token {
-            None => Err(Problem::no_endpoint("token")),
-            Some(token_url) => {
-                let grant = OAuthGrant::Code {
-                    code: &code,
-                    verifier: &spending.verifier,
-                    redirect_uri: spending.redirect_uri.as_str(),
-                    state: spending.state.as_ref(),
-                };
+impl CodeExchange {
+    /// Redeems the code, once, whatever the outcome (RFC 6749 §4.1.2).
+    ///
+    /// Runs in a task of its own: a page that is closed now must not lose a code that was already sent.
+    pub async fn redeem(self: &Arc<Self>, redemption: CodeRedemption) -> Result<Identified, Problem> {
+        let this = Arc::clone(self);
+        let task = tokio::spawn(async move { this.redeem_now(redemption).await });
+        task.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    }
+
+    async fn redeem_now(&self, redemption: CodeRedemption) -> Result<Identified, Problem> {
+        let CodeRedemption { binding, client_id, code, verifier, redirect_uri, state } = redemption;
+        let tokens = match (&binding.endpoints.token, self.account(&binding)) {
+            (_, Err(problem)) => Err(problem),
+            (None, _) => Err(Problem::no_endpoint("token")),
+            (Some(token_url), Ok(account)) => {
+                let profile = account.profile();
+                let (redirect_uri, state) = (redirect_uri.as_str(), state.as_ref());
+                let grant = OAuthGrant::Code { code: &code, verifier: &verifier, redirect_uri, state };
                 let now = self.clock.wall();
-                token_endpoint::request_tokens(
-                    &self.upstream,
-                    &profile,
-                    token_url,
-                    exchange.client_id.as_deref(),
-                    grant,
-                    now,
-                )
-                .await
-                .map_err(|failure| Problem::exchange(token_url.host_str().unwrap_or(&profile.title), &failure))
+                token_endpoint::request_tokens(&self.upstream, &profile, token_url, client_id.as_deref(), grant, now)
+                    .await
+                    .map_err(|error| Problem::exchange(token_url.host_str().unwrap_or(&profile.title), &error))
             }
         };
-        self.keep_tokens(exchange, tokens).await
+        match tokens {
+            Ok(tokens) => self.keep_tokens(&binding, client_id, tokens).await,
+            Err(problem) => Err(self.fail(&binding, problem.into())),
+        }
     }
 
-    /// Checks tokens that came for an attempt and keeps them for the person to confirm. A login that is not kept is given back.
-    pub(super) async fn keep_tokens(
-        self: &Arc<Self>,
-        exchange: Exchange,
-        tokens: Result<Tokens, Problem>,
+    /// Verifies the tokens of an attempt and keeps them for the person to confirm; revokes what it does not keep.
+    pub async fn keep_tokens(
+        &self,
+        binding: &AttemptBinding,
+        client_id: Option<String>,
+        tokens: Tokens,
     ) -> Result<Identified, Problem> {
-        let account = self.account(exchange.bound.account.as_str())?;
+        let account = self.account(binding)?;
         let profile = account.profile();
-        let failed = match tokens {
-            Ok(tokens) => {
-                let proven = self.prove(&exchange, &tokens).await;
-                let login = self.login(&profile, exchange.client_id.clone(), Some(&exchange.bound.endpoints), tokens);
-                let lacking = missing(&profile.link.required_scopes, &login.scopes);
-                let failed = match proven {
-                    Err(problem) => Failed::because(problem),
-                    Ok(()) if lacking.is_empty() => {
-                        return self.keep_for_confirming(&account, &exchange.bound.id, login);
-                    }
-                    Ok(()) => Failed { problem: Problem::missing_scopes(&lacking), missing_scopes: lacking },
-                };
-                Self::give_back(&account, login);
-                failed
-            }
-            Err(problem) => Failed::because(problem),
+        let verified = self.verify_id_token(binding, client_id.as_deref(), &tokens).await;
+        let login = new_login(&profile, client_id, Some(&binding.endpoints), tokens, self.clock.wall());
+        let missing_scopes = missing(&profile.link.required_scopes, &login.scopes);
+        let failure = match verified {
+            Err(problem) => problem.into(),
+            Ok(()) if missing_scopes.is_empty() => return self.keep_to_confirm(&account, &binding.id, login),
+            Ok(()) => AttemptFailure { problem: Problem::missing_scopes(&missing_scopes), missing_scopes },
         };
-        let problem = failed.problem.clone();
-        self.fail(&exchange.bound.id, failed);
-        Err(problem)
+        revoke_unconfirmed(&account, login);
+        Err(self.fail(binding, failure))
     }
 
-    /// The id_token, where there is an issuer to verify it by (OpenID Connect Core §3.1.3.7).
-    async fn prove(&self, exchange: &Exchange, tokens: &Tokens) -> Result<(), Problem> {
-        let Bound { endpoints, nonce, .. } = &*exchange.bound;
+    /// Verifies the id_token, where there is an issuer to verify it by (OpenID Connect Core §3.1.3.7).
+    async fn verify_id_token(
+        &self,
+        binding: &AttemptBinding,
+        client_id: Option<&str>,
+        tokens: &Tokens,
+    ) -> Result<(), Problem> {
+        let AttemptBinding { endpoints, nonce, .. } = binding;
         let Some(issuer) = &endpoints.issuer else { return Ok(()) };
         let Some(token) = &tokens.id_token else {
-            // A server that grants no `openid` has none to give; one that does, and was told a nonce, owes it.
-            let owed = tokens.scopes.as_ref().is_none_or(|scopes| scopes.iter().any(|scope| scope == "openid"));
-            return if nonce.is_some() && owed { Err(Problem::no_id_token()) } else { Ok(()) };
+            // A server that did not grant `openid` sends none; one that did, and got a nonce, must.
+            let is_required = tokens.scopes.as_ref().is_none_or(|scopes| scopes.iter().any(|scope| scope == "openid"));
+            return if nonce.is_some() && is_required { Err(Problem::no_id_token()) } else { Ok(()) };
         };
         let jwks_url = endpoints.jwks.as_ref().ok_or_else(Problem::no_keys)?;
-        let client_id = exchange.client_id.as_deref().unwrap_or_default();
+        let client_id = client_id.unwrap_or_default();
         let expected = ExpectedClaims { issuer, client_id, nonce: nonce.as_ref(), now: self.clock.wall() };
         let checked = id_token::check(&self.upstream, jwks_url, token, &expected).await;
-        checked.map_err(|unproven| Problem::id_token(&unproven))
+        checked.map_err(|error| Problem::id_token(&error))
     }
 
-    fn keep_for_confirming(&self, account: &Arc<Account>, id: &str, login: Login) -> Result<Identified, Problem> {
-        let before = account.view();
-        let is_linked = !matches!(before.state, State::Unlinked | State::Starting);
+    fn keep_to_confirm(&self, account: &Arc<Account>, id: &str, login: Login) -> Result<Identified, Problem> {
+        let current = account.view();
+        let is_linked = !matches!(current.state, State::Unlinked | State::Starting);
         let identified = Identified {
             identity: login.identity.clone(),
             scopes: login.scopes.clone(),
             missing_scopes: missing(&account.profile().link.scopes, &login.scopes),
-            replaces: is_linked.then_some(before.identity),
+            replaces: is_linked.then_some(current.identity),
         };
-        let kept = match self.attempts().values_mut().find(|attempt| attempt.id() == id) {
-            Some(attempt) => {
-                attempt.stage = Stage::Exchanged(Box::new(login.clone()));
-                true
-            }
-            None => false,
-        };
-        self.changed();
-        if kept {
+        if self.attempts.keep_to_confirm(id, login.clone()) {
             return Ok(identified);
         }
-        Self::give_back(account, login); // cancelled, or replaced by a newer attempt, in the meantime
+        revoke_unconfirmed(account, login); // the attempt was cancelled or replaced during the exchange
         Err(Problem::no_attempt())
     }
 
-    /// A grant that nobody confirmed must not live on at the provider.
-    pub(super) fn give_back(account: &Arc<Account>, login: Login) {
-        // Weak: a Pixy that has gone down must not be kept alive by a provider that does not answer.
-        let account = Arc::downgrade(account);
-        tokio::spawn(async move {
-            for pause in GIVE_BACK_AGAIN {
-                let Some(account) = account.upgrade() else { return };
-                if account.discard(&login).await != RevocationOutcome::Pending {
-                    return;
-                }
-                drop(account);
-                tokio::time::sleep(Duration::from_secs(pause)).await;
+    fn fail(&self, binding: &AttemptBinding, failure: AttemptFailure) -> Problem {
+        let problem = failure.problem.clone();
+        self.attempts.fail(&binding.id, failure);
+        problem
+    }
+
+    fn account(&self, binding: &AttemptBinding) -> Result<Arc<Account>, Problem> {
+        let name = binding.account.as_str();
+        self.accounts.find(name).ok_or_else(|| Problem::no_account(name))
+    }
+}
+
+/// Revokes a login that was never confirmed, retrying while the provider cannot be reached.
+pub(super) fn revoke_unconfirmed(account: &Arc<Account>, login: Login) {
+    // Weak: a provider that does not answer must not keep a stopped Pixy, and the lock of its vault, alive.
+    let account = Arc::downgrade(account);
+    tokio::spawn(async move {
+        for pause in REVOKE_PAUSES {
+            let Some(account) = account.upgrade() else { return };
+            if account.discard(&login).await != RevocationOutcome::Pending {
+                return;
             }
-        });
-    }
-
-    pub(super) fn login(
-        &self,
-        profile: &Profile,
-        client_id: Option<String>,
-        endpoints: Option<&crate::oauth::discovery::Endpoints>,
-        tokens: Tokens,
-    ) -> Login {
-        let refresh_credential =
-            tokens.refresh_token.map_or(RefreshCredential::None, |token| RefreshCredential::RefreshToken { token });
-        Login {
-            access_token: tokens.access_token,
-            refresh_credential,
-            obtained_at: self.clock.wall(),
-            lifetime: tokens.lifetime,
-            not_before: tokens.not_before,
-            serial: 0,
-            client_id,
-            token_url: endpoints.and_then(|endpoints| endpoints.token.clone()),
-            revoke_url: endpoints.and_then(|endpoints| endpoints.revoke.clone()),
-            // RFC 6749 §5.1: a reply without `scope` grants what was asked for.
-            scopes: tokens.scopes.unwrap_or_else(|| profile.link.scopes.clone()),
-            identity: tokens.identity,
-            claim_headers: tokens.claim_headers,
+            drop(account);
+            tokio::time::sleep(Duration::from_secs(pause)).await;
         }
+    });
+}
+
+/// A login from the tokens of a grant that began now.
+pub(super) fn new_login(
+    profile: &Profile,
+    client_id: Option<String>,
+    endpoints: Option<&Endpoints>,
+    tokens: Tokens,
+    now: Timestamp,
+) -> Login {
+    let refresh_credential =
+        tokens.refresh_token.map_or(RefreshCredential::None, |token| RefreshCredential::RefreshToken { token });
+    Login {
+        access_token: tokens.access_token,
+        refresh_credential,
+        obtained_at: now,
+        lifetime: tokens.lifetime,
+        not_before: tokens.not_before,
+        serial: 0,
+        client_id,
+        token_url: endpoints.and_then(|endpoints| endpoints.token.clone()),
+        revoke_url: endpoints.and_then(|endpoints| endpoints.revoke.clone()),
+        // RFC 6749 §5.1: a response without `scope` grants what was asked for.
+        scopes: tokens.scopes.unwrap_or_else(|| profile.link.scopes.clone()),
+        identity: tokens.identity,
+        claim_headers: tokens.claim_headers,
     }
 }
 
-impl Failed {
-    /// For this reason, and no scope is to blame.
-    pub(super) fn because(problem: Problem) -> Self {
-        Self { problem, missing_scopes: Vec::new() }
-    }
-}
-
-/// What was wanted and not granted.
+/// The scopes that were wanted and not granted.
 pub(super) fn missing(wanted: &[String], granted: &[String]) -> Vec<String> {
     wanted.iter().filter(|scope| !granted.contains(scope)).cloned().collect()
 }

@@ -1,124 +1,118 @@
-//! The device flow's journey: Pixy asks the provider until the person has typed the code, and no longer than the codes live.
+//! Device authorization (RFC 8628): requests a code for the person to type, and polls the token endpoint until they have.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
-use super::Linker;
-use super::attempt::{self, Attempt, Bound, Device, Failed, Spending, Stage, Way};
-use super::code_exchange::Exchange;
+use super::attempt::{Attempt, AttemptFlow, CodeRedemption, DevicePrompt};
+use super::authorization_request::device_parameters;
+use super::binding::AttemptBinding;
+use super::code_exchange::CodeExchange;
 use super::problem::Problem;
 use crate::account::Account;
 use crate::clock::Tick;
 use crate::oauth::device::{self, Approval, DeviceAuthorization, PollOutcome};
 
-impl Linker {
-    /// Asks for a code to type. The polls go on until the attempt ends, whoever asked.
-    pub(super) async fn begin_on_device(
-        self: &Arc<Self>,
-        account: &Account,
-        bound: Bound,
-    ) -> Result<(Attempt, Polls), Problem> {
-        let profile = account.profile();
-        let url = bound.endpoints.device.clone().ok_or_else(|| Problem::no_endpoint("device authorization"))?;
-        if bound.endpoints.token.is_none() {
-            return Err(Problem::no_endpoint("token"));
-        }
-        let parameters = attempt::device_parameters(&profile, &account.services().vault.installation());
-        let authorization = device::authorize(&self.upstream, &profile, &url, bound.client_id.as_deref(), &parameters)
-            .await
-            .map_err(|failure| Problem::no_device_code(url.host_str().unwrap_or(&profile.title), &failure))?;
-        let shown = Device {
-            user_code: authorization.user_code.clone(),
-            verification_url: authorization.verification_url.clone(),
-            verification_url_complete: authorization.verification_url_complete.clone(),
-        };
-        let attempt = Attempt::new(bound, Way::Device(shown), authorization.lifetime, &self.clock);
-        let until = self.clock.tick().after(authorization.lifetime);
-        let polls = Polls { until, linker: Arc::downgrade(self), bound: Arc::clone(&attempt.bound), authorization };
-        Ok((attempt, polls))
+/// Requests a device code. Returns the attempt, and the polling that is to run once the attempt is open.
+///
+/// # Errors
+/// When an endpoint is unknown, or the provider gives no code.
+pub(super) async fn begin(
+    exchange: &Arc<CodeExchange>,
+    account: &Account,
+    binding: AttemptBinding,
+) -> Result<(Attempt, DevicePolling), Problem> {
+    let (profile, clock) = (account.profile(), &exchange.clock);
+    let url = binding.endpoints.device.clone().ok_or_else(|| Problem::no_endpoint("device authorization"))?;
+    if binding.endpoints.token.is_none() {
+        return Err(Problem::no_endpoint("token"));
     }
+    let parameters = device_parameters(&profile, &account.services().vault.installation());
+    let authorization =
+        device::authorize(&exchange.upstream, &profile, &url, binding.client_id.as_deref(), &parameters)
+            .await
+            .map_err(|error| Problem::no_device_code(url.host_str().unwrap_or(&profile.title), &error))?;
+    let prompt = DevicePrompt {
+        user_code: authorization.user_code.clone(),
+        verification_url: authorization.verification_url.clone(),
+        verification_url_complete: authorization.verification_url_complete.clone(),
+    };
+    let attempt = Attempt::new(binding, AttemptFlow::DeviceCode(prompt), authorization.lifetime, clock);
+    let expires = clock.tick().after(authorization.lifetime);
+    let (exchange, binding) = (Arc::downgrade(exchange), Arc::clone(&attempt.binding));
+    Ok((attempt, DevicePolling { exchange, binding, authorization, expires }))
 }
 
-/// The polls of one attempt (RFC 8628 §3.4).
-pub(super) struct Polls {
-    // Weak: a Pixy that has gone down must not be kept alive, its vault locked, by a person who never comes.
-    linker: Weak<Linker>,
-    bound: Arc<Bound>,
+/// The polling of one attempt (RFC 8628 §3.4).
+pub(super) struct DevicePolling {
+    // Weak: a person who never decides must not keep a stopped Pixy, and the lock of its vault, alive.
+    exchange: Weak<CodeExchange>,
+    binding: Arc<AttemptBinding>,
     authorization: DeviceAuthorization,
-    /// When the codes are over.
-    until: Tick,
+    /// When the codes expire.
+    expires: Tick,
 }
 
-impl Polls {
-    /// Asks until the person has decided, the codes are over, or the attempt is.
-    pub(super) async fn go_on(self) {
+impl DevicePolling {
+    /// Polls until the person has decided, the codes expire, or the attempt ends.
+    pub(super) async fn run(self) {
         let mut interval = self.authorization.interval();
         let mut pause = interval.first();
         loop {
             let Some(remaining) = self.remaining() else { return };
             if pause >= remaining {
                 tokio::time::sleep(remaining).await;
-                return self.end(Failed::because(Problem::device_code_over()));
+                return self.fail(Problem::device_code_over());
             }
             tokio::time::sleep(pause).await;
-            let Some(linker) = self.linker.upgrade() else { return };
+            let Some(exchange) = self.exchange.upgrade() else { return };
             if self.remaining().is_none() {
                 return;
             }
-            let answer = self.ask(&linker).await;
-            match interval.after(&answer) {
+            let outcome = self.poll(&exchange).await;
+            match interval.after(&outcome) {
                 Some(next) => pause = next,
-                None => return self.decided(&linker, answer).await,
+                None => return self.finish(&exchange, outcome).await,
             }
         }
     }
 
-    async fn ask(&self, linker: &Linker) -> PollOutcome {
-        let Bound { account, endpoints, client_id, .. } = &*self.bound;
-        let Some(account) = linker.accounts.find(account.as_str()) else { return PollOutcome::Unavailable(None) };
-        let now = linker.clock.wall();
-        device::poll(&linker.upstream, &account.profile(), endpoints, client_id.as_deref(), &self.authorization, now)
-            .await
+    async fn poll(&self, exchange: &CodeExchange) -> PollOutcome {
+        let AttemptBinding { account, endpoints, client_id, .. } = &*self.binding;
+        let Some(account) = exchange.accounts.find(account.as_str()) else { return PollOutcome::Unavailable(None) };
+        let (profile, now) = (account.profile(), exchange.clock.wall());
+        device::poll(&exchange.upstream, &profile, endpoints, client_id.as_deref(), &self.authorization, now).await
     }
 
-    async fn decided(&self, linker: &Arc<Linker>, answer: PollOutcome) {
-        let allowed = match answer {
-            PollOutcome::Approved(allowed) => *allowed,
-            PollOutcome::Failed(failure) => {
-                let host = self.bound.endpoints.token.as_ref().and_then(|url| url.host_str()).unwrap_or("The provider");
-                return self.end(Failed::because(Problem::not_allowed_on_device(host, &failure)));
+    /// Ends the polling with the provider's answer. The attempt shows the outcome.
+    async fn finish(&self, exchange: &Arc<CodeExchange>, outcome: PollOutcome) {
+        let approval = match outcome {
+            PollOutcome::Approved(approval) => *approval,
+            PollOutcome::Failed(error) => {
+                let host = self.binding.endpoints.token.as_ref().and_then(|url| url.host_str());
+                return self.fail(Problem::not_allowed_on_device(host.unwrap_or("The provider"), &error));
             }
             PollOutcome::Pending | PollOutcome::SlowDown | PollOutcome::Unavailable(_) => return,
         };
-        self.change(linker, |attempt| attempt.stage = Stage::Exchanging);
-        let exchange = Exchange { bound: Arc::clone(&self.bound), client_id: self.bound.client_id.clone() };
-        // What comes of it is told by the attempt.
-        let _ = match allowed {
-            Approval::Tokens(tokens) => linker.keep_tokens(exchange, Ok(tokens)).await,
+        exchange.attempts.mark_exchanging(&self.binding.id);
+        let (binding, client_id) = (Arc::clone(&self.binding), self.binding.client_id.clone());
+        let _ = match approval {
+            Approval::Tokens(tokens) => exchange.keep_tokens(&binding, client_id, tokens).await,
             Approval::Code { code, verifier, redirect_uri } => {
-                let spending = Spending { verifier, redirect_uri, state: None };
-                linker.spend(exchange, code, spending).await
+                let redemption = CodeRedemption { binding, client_id, code, verifier, redirect_uri, state: None };
+                exchange.redeem(redemption).await
             }
         };
     }
 
-    /// How long the codes live, if the attempt still waits.
-    fn remaining(&self) -> Option<std::time::Duration> {
-        let linker = self.linker.upgrade()?;
-        let attempts = linker.attempts();
-        let attempt = attempts.values().find(|attempt| attempt.id() == self.bound.id)?;
-        matches!(attempt.stage, Stage::Waiting).then(|| self.until.since(linker.clock.tick()))
+    /// How long the codes live, while the attempt waits.
+    fn remaining(&self) -> Option<Duration> {
+        let exchange = self.exchange.upgrade()?;
+        exchange.attempts.is_waiting(&self.binding.id).then(|| self.expires.since(exchange.clock.tick()))
     }
 
-    fn end(&self, failed: Failed) {
-        if let Some(linker) = self.linker.upgrade() {
-            linker.fail(&self.bound.id, failed);
+    fn fail(&self, problem: Problem) {
+        if let Some(exchange) = self.exchange.upgrade() {
+            exchange.attempts.fail(&self.binding.id, problem.into());
         }
-    }
-
-    fn change(&self, linker: &Linker, change: impl FnOnce(&mut Attempt)) {
-        if let Some(attempt) = linker.attempts().values_mut().find(|attempt| attempt.id() == self.bound.id) {
-            change(attempt);
-        }
-        linker.changed();
     }
 }

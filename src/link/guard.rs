@@ -1,8 +1,8 @@
-//! Who may use the link surface. On TCP the source address proves nothing (containers of a pod share loopback), so every call
-//! needs a secret; on the control socket the kernel says who is there.
+//! Authentication of the link surface. On TCP the source address proves nothing (containers of a pod share loopback), so every
+//! call needs a secret; on the control socket the kernel reports the peer's user id.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use http::header::{AUTHORIZATION, HOST, ORIGIN};
@@ -10,51 +10,52 @@ use http::{HeaderMap, Method, StatusCode};
 
 use super::problem::Problem;
 use crate::clock::{Clock, Tick};
+use crate::lock::lock;
 use crate::secret::Secret;
 use crate::upstream::is_loopback_host;
 
-/// A setup code opens sessions for this long.
+/// A setup code expires after this.
 const CODE_LIFETIME: Duration = Duration::from_mins(15);
 
-/// A session ends after this long without a call.
+/// A session expires after this long without a call.
 const SESSION_IDLE: Duration = Duration::from_mins(15);
 
-/// A session ends after this long in any case.
+/// A session expires after this in any case.
 const SESSION_LIFETIME: Duration = Duration::from_hours(8);
 
-/// So many wrong codes within [`LOCK_SPAN`] lock the door for codes; open sessions go on.
-const WRONG_TRIES: usize = 5;
+/// This many wrong setup codes within [`LOCKOUT`] lock out all setup codes; open sessions stay valid.
+const WRONG_CODES: usize = 5;
 
-/// See [`WRONG_TRIES`].
-const LOCK_SPAN: Duration = Duration::from_mins(1);
+/// See [`WRONG_CODES`].
+const LOCKOUT: Duration = Duration::from_mins(1);
 
-/// Open codes and sessions at once; the oldest gives way.
-const MOST: usize = 16;
+/// Most setup codes, and most sessions, at once; a new one replaces the oldest.
+const MAX_OPEN: usize = 16;
 
-/// Proof that a person's session, setup code or the control socket stands behind a call: made by [`Guard`] alone.
+/// Proof that a call has a valid session or setup code, or came by the control socket. Only this module makes one.
 ///
 /// ```
-/// fn needs(_: &pixy::link::guard::Person) {}
+/// fn needs(_: &pixy::link::guard::Authenticated) {}
 /// ```
 ///
-/// Nobody else can make one:
+/// No other module can make one:
 ///
 /// ```compile_fail
-/// fn needs(_: &pixy::link::guard::Person) {}
-/// needs(&pixy::link::guard::Person(()));
+/// fn needs(_: &pixy::link::guard::Authenticated) {}
+/// needs(&pixy::link::guard::Authenticated(()));
 /// ```
-pub struct Person(());
+pub struct Authenticated(());
 
 /// Setup codes and sessions.
 pub struct Guard {
     clock: Clock,
-    doors: Mutex<Sessions>,
+    sessions: Mutex<Sessions>,
 }
 
 #[derive(Default)]
 struct Sessions {
     codes: Vec<(Secret, Tick)>,
-    sessions: Vec<Session>,
+    open: Vec<Session>,
     wrong: VecDeque<Tick>,
 }
 
@@ -65,83 +66,82 @@ struct Session {
 }
 
 impl Guard {
-    /// Nobody is in.
+    /// Without any code or session.
     pub fn new(clock: Clock) -> Self {
-        Self { clock, doors: Mutex::default() }
+        Self { clock, sessions: Mutex::default() }
     }
 
-    /// A fresh setup code of 128 bits, for the address that `pixy url` prints.
+    /// Makes a setup code of 128 bits, for the link that `pixy url` prints.
     pub fn setup_code(&self) -> Secret {
         let code = Secret::random(16);
-        let mut doors = self.doors();
+        let mut sessions = self.sessions();
         let now = self.clock.tick();
-        doors.codes.retain(|(_, until)| now < *until);
-        if doors.codes.len() >= MOST {
-            doors.codes.remove(0);
+        sessions.codes.retain(|(_, until)| now < *until);
+        if sessions.codes.len() >= MAX_OPEN {
+            sessions.codes.remove(0);
         }
-        doors.codes.push((code.clone(), now.after(CODE_LIFETIME)));
+        sessions.codes.push((code.clone(), now.after(CODE_LIFETIME)));
         code
     }
 
-    /// Opens a session for a setup code, which is used up by it.
+    /// Opens a session for a setup code, which is then used.
     pub fn open_session(&self, code: &str) -> Result<Secret, Problem> {
         let now = self.clock.tick();
-        let mut doors = self.doors();
-        doors.check_code(code, now)?;
-        doors.codes.retain(|(known, _)| !known.matches(code));
+        let mut sessions = self.sessions();
+        sessions.check_code(code, now)?;
+        sessions.codes.retain(|(known, _)| !known.matches(code));
         let token = Secret::random(32);
-        if doors.sessions.len() >= MOST {
-            doors.sessions.remove(0);
+        if sessions.open.len() >= MAX_OPEN {
+            sessions.open.remove(0);
         }
-        doors.sessions.push(Session { token: token.clone(), opened: now, used: now });
+        sessions.open.push(Session { token: token.clone(), opened: now, used: now });
         Ok(token)
     }
 
-    /// The person behind a call on TCP: a session token, or a setup code, as bearer.
-    pub fn person(&self, headers: &HeaderMap) -> Result<Person, Problem> {
+    /// Authenticates a call on TCP by its bearer: a session token or a setup code.
+    pub fn authenticate(&self, headers: &HeaderMap) -> Result<Authenticated, Problem> {
         let presented = headers
             .get(AUTHORIZATION)
             .and_then(|value| value.to_str().ok())
             .and_then(|value| value.strip_prefix("Bearer "))
             .unwrap_or_default();
         if presented.is_empty() {
-            return Err(not_in());
+            return Err(not_signed_in());
         }
         let now = self.clock.tick();
-        let mut doors = self.doors();
-        doors
-            .sessions
+        let mut sessions = self.sessions();
+        sessions
+            .open
             .retain(|session| now.since(session.used) < SESSION_IDLE && now.since(session.opened) < SESSION_LIFETIME);
-        if let Some(session) = doors.sessions.iter_mut().find(|session| session.token.matches(presented)) {
+        if let Some(session) = sessions.open.iter_mut().find(|session| session.token.matches(presented)) {
             session.used = now;
-            return Ok(Person(()));
+            return Ok(Authenticated(()));
         }
-        doors.check_code(presented, now).map(|()| Person(()))
+        sessions.check_code(presented, now).map(|()| Authenticated(()))
     }
 
-    fn doors(&self) -> MutexGuard<'_, Sessions> {
-        self.doors.lock().unwrap_or_else(PoisonError::into_inner)
+    fn sessions(&self) -> MutexGuard<'_, Sessions> {
+        lock(&self.sessions)
     }
 }
 
-/// The person behind a call on the control socket: the socket is 0600, and the kernel says that the peer is the same user,
-/// or root.
-pub fn socket_person(peer: Option<u32>) -> Result<Person, Problem> {
+/// Authenticates a call on the control socket, whose mode is 0600: by the kernel, the peer must be the user of Pixy, or root.
+pub fn authenticate_peer(peer: Option<u32>) -> Result<Authenticated, Problem> {
     match peer {
-        Some(uid) if uid == 0 || uid == rustix::process::geteuid().as_raw() => Ok(Person(())),
-        _ => Err(not_in()),
+        Some(uid) if uid == 0 || uid == rustix::process::geteuid().as_raw() => Ok(Authenticated(())),
+        _ => Err(not_signed_in()),
     }
 }
 
-/// Refuses what a page of another origin can make a browser send (row 8), and names that resolve here but are not ours (DNS
-/// rebinding, row 7). `arrives_from_provider` is for the one page to which a provider sends the browser.
-pub fn check_origin(method: &Method, headers: &HeaderMap, arrives_from_provider: bool) -> Result<(), Problem> {
+/// Rejects requests that a page of another origin makes a browser send (row 8), and host names other than loopback (DNS
+/// rebinding, row 7). `is_callback` allows the navigation by which a provider redirects the browser.
+pub fn check_origin(method: &Method, headers: &HeaderMap, is_callback: bool) -> Result<(), Problem> {
     let refused = || {
         Problem::new(
             StatusCode::FORBIDDEN,
             "foreign_origin",
-            "This page is used from its own address alone.",
-            "Open the address that `pixy url` prints.",
+            "This page answers only at its own address.",
+            "Open the link that `pixy url` prints.",
         )
     };
     let mut hosts = headers.get_all(HOST).iter();
@@ -158,7 +158,7 @@ pub fn check_origin(method: &Method, headers: &HeaderMap, arrives_from_provider:
     let site = headers.get("sec-fetch-site").map(http::HeaderValue::as_bytes);
     match site {
         None | Some(b"same-origin" | b"none") => Ok(()),
-        Some(_) if arrives_from_provider && method == Method::GET => Ok(()),
+        Some(_) if is_callback && method == Method::GET => Ok(()),
         Some(_) => Err(refused()),
     }
 }
@@ -170,39 +170,48 @@ fn without_port(host: &str) -> &str {
     }
 }
 
-fn not_in() -> Problem {
+fn not_signed_in() -> Problem {
     Problem::new(
         StatusCode::UNAUTHORIZED,
         "not_signed_in",
-        "Pixy does not know you here.",
-        "Run `pixy url` in a terminal and open the address that it prints.",
+        "You are not signed in here.",
+        "Run `pixy url` in a terminal and open the link that it prints.",
+    )
+}
+
+fn wrong_code() -> Problem {
+    Problem::new(
+        StatusCode::UNAUTHORIZED,
+        "not_signed_in",
+        "That code is wrong, used or expired.",
+        "Run `pixy url` again.",
     )
 }
 
 impl Sessions {
     fn check_code(&mut self, code: &str, now: Tick) -> Result<(), Problem> {
-        while self.wrong.front().is_some_and(|&at| now.since(at) >= LOCK_SPAN) {
+        while self.wrong.front().is_some_and(|&at| now.since(at) >= LOCKOUT) {
             self.wrong.pop_front();
         }
-        if self.wrong.len() >= WRONG_TRIES {
+        if self.wrong.len() >= WRONG_CODES {
             return Err(Problem::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 "locked",
                 "Too many wrong setup codes were tried.",
-                "Wait a minute, then run `pixy url` for a fresh one. If it was not you, something on this machine is guessing.",
+                "Wait a minute, then run `pixy url` again. If it was not you, a program on this machine is guessing.",
             ));
         }
         self.codes.retain(|(_, until)| now < *until);
-        // Every code is compared, so that the time taken tells nothing.
+        // Compares every code, so that the time reveals nothing.
         let known = self.codes.iter().fold(false, |known, (candidate, _)| known | candidate.matches(code));
         if known {
             return Ok(());
         }
         self.wrong.push_back(now);
-        if self.wrong.len() == WRONG_TRIES {
-            tracing::warn!("wrong setup codes: the link page is locked for a minute");
+        if self.wrong.len() == WRONG_CODES {
+            tracing::warn!("too many wrong setup codes: the link page accepts none for a minute");
         }
-        Err(not_in())
+        Err(wrong_code())
     }
 }
 
@@ -219,43 +228,43 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn attack_02_guessing_is_locked_after_five_tries_and_sessions_go_on() {
+    async fn attack_02_five_wrong_codes_lock_codes_but_not_sessions() {
         let guard = Guard::new(Clock::tokio(Timestamp::EPOCH));
         let session = guard.open_session(guard.setup_code().expose()).unwrap();
         let code = guard.setup_code();
         for _ in 0..5 {
             assert_eq!(guard.open_session("guess").unwrap_err().status, 401);
         }
-        assert_eq!(guard.open_session(code.expose()).unwrap_err().status, 429, "locked for the right one too");
-        assert!(guard.person(&bearer(session.expose())).is_ok());
-        tokio::time::advance(LOCK_SPAN).await;
+        assert_eq!(guard.open_session(code.expose()).unwrap_err().status, 429, "the right code is locked out too");
+        assert!(guard.authenticate(&bearer(session.expose())).is_ok());
+        tokio::time::advance(LOCKOUT).await;
         assert!(guard.open_session(code.expose()).is_ok());
         assert_eq!(guard.open_session(code.expose()).unwrap_err().status, 401, "a setup code opens one session");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn sessions_end_when_idle_and_after_eight_hours() {
+    async fn sessions_expire_when_idle_and_after_eight_hours() {
         let guard = Guard::new(Clock::tokio(Timestamp::EPOCH));
         let session = bearer(guard.open_session(guard.setup_code().expose()).unwrap().expose());
         for _ in 0..(8 * 6 - 1) {
             tokio::time::advance(Duration::from_mins(10)).await;
-            assert!(guard.person(&session).is_ok());
+            assert!(guard.authenticate(&session).is_ok());
         }
         tokio::time::advance(Duration::from_mins(10)).await;
-        assert!(guard.person(&session).is_err(), "eight hours are over");
+        assert!(guard.authenticate(&session).is_err(), "eight hours are over");
         let idle = bearer(guard.open_session(guard.setup_code().expose()).unwrap().expose());
         tokio::time::advance(SESSION_IDLE).await;
-        assert!(guard.person(&idle).is_err());
+        assert!(guard.authenticate(&idle).is_err());
     }
 
     #[test]
-    fn attack_07_and_08_only_our_own_origin_is_served() {
-        let check = |fields: &[(&'static str, &'static str)], from_provider| {
+    fn attack_07_and_08_other_hosts_and_origins_are_rejected() {
+        let check = |fields: &[(&'static str, &'static str)], is_callback| {
             let mut headers = HeaderMap::new();
             for (name, value) in fields {
                 headers.append(*name, HeaderValue::from_static(value));
             }
-            check_origin(&Method::GET, &headers, from_provider).map_err(|problem| problem.status)
+            check_origin(&Method::GET, &headers, is_callback).map_err(|problem| problem.status)
         };
         assert_eq!(check(&[("host", "127.0.0.1:8701")], false), Ok(()));
         assert_eq!(check(&[("host", "localhost:8701"), ("origin", "http://localhost:8701")], false), Ok(()));

@@ -1,5 +1,5 @@
-//! Loopback redirects (RFC 8252 §7.3): the link port where the provider takes it, else a port of its own that is open only while
-//! an attempt needs it (§8.3). A port that somebody else holds is left to them.
+//! Loopback redirects (RFC 8252 §7.3): at the page's port where the provider accepts it, else at a listener of their own that is
+//! open only while an attempt needs it (§8.3). A port that another program holds is left to it.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -15,48 +15,52 @@ use hyper::body::Incoming;
 use tokio::sync::watch;
 use url::Url;
 
-use super::attempt::Landing;
+use super::callback::CallbackReceiver;
+use super::guard;
 use super::http::{self, LinkBody, RequestBody};
-use super::page::{self, CallbackOutcome};
+use super::page;
 use super::problem::Problem;
-use super::{Linker, guard};
+use super::redirect_target::{CallbackListener, RedirectTarget};
 use crate::oauth::profile::{Ports, Redirect};
 use crate::server::{self, Address, Capacity, Limits, Listener, Rejection, Shutdown};
 
-/// A person's browser needs a few.
+/// Connections of all redirects to one port; a browser opens a few.
 const CONNECTIONS: usize = 16;
 
-/// The page that says how it went is read from these connections after the last attempt is over.
+/// The outcome page may be loaded from a listener for this long after its last attempt has ended.
 const DRAIN: Duration = Duration::from_secs(2);
 
-/// A port that was closed a moment ago is free after so many of [`PORT_PAUSE`].
-const PORT_TRIES: usize = 25;
+/// A port that Pixy closed a moment ago can be bound again after at most this many pauses of [`BIND_PAUSE`].
+const BIND_TRIES: usize = 25;
 
-/// See [`PORT_TRIES`].
-const PORT_PAUSE: Duration = Duration::from_millis(20);
+/// See [`BIND_TRIES`].
+const BIND_PAUSE: Duration = Duration::from_millis(20);
 
-/// An open port that redirects come back to; closed when the last attempt that holds it is over.
-pub struct CallbackListener {
-    port: u16,
-    close: watch::Sender<Shutdown>,
+/// The port of a redirect URI that no listener serves.
+const UNSERVED_PORT: u16 = 8701;
+
+/// The open listeners, by the host and port of their redirect URI.
+pub struct CallbackListeners {
+    receiver: Arc<CallbackReceiver>,
+    open: tokio::sync::Mutex<HashMap<(String, u16), Weak<CallbackListener>>>,
 }
 
-/// Ports that are open now, with the host that they were opened for.
-#[derive(Default)]
-pub struct CallbackListeners(tokio::sync::Mutex<HashMap<(String, u16), Weak<CallbackListener>>>);
-
-impl Drop for CallbackListener {
-    fn drop(&mut self) {
-        self.close.send_replace(Shutdown::GoingDown);
+impl CallbackListeners {
+    /// None is open yet; what arrives goes to `receiver`.
+    pub fn new(receiver: Arc<CallbackReceiver>) -> Self {
+        Self { receiver, open: tokio::sync::Mutex::default() }
     }
-}
 
-impl Linker {
-    /// Where the provider is to send the code.
-    pub(super) async fn landing(self: &Arc<Self>, redirect: &Redirect) -> Result<Landing, Problem> {
+    /// Chooses where the provider sends the browser, and opens a listener there if need be.
+    pub async fn redirect_target(
+        &self,
+        redirect: &Redirect,
+        page_port: Option<u16>,
+    ) -> Result<RedirectTarget, Problem> {
         let (host, ports, path) = match redirect {
             Redirect::Paste(page) => {
-                return Ok(Landing { redirect_uri: Url::clone(page), comes_back: false, notice: None, door: None });
+                let redirect_uri = Url::clone(page);
+                return Ok(RedirectTarget { redirect_uri, reaches_pixy: false, notice: None, listener: None });
             }
             Redirect::Loopback(loopback) => (loopback.host.as_str(), &loopback.ports, &*loopback.path),
             Redirect::None => return Err(Problem::no_endpoint("redirect")),
@@ -64,71 +68,71 @@ impl Linker {
         let uri = |port: u16| {
             Url::parse(&format!("http://{host}:{port}{path}")).map_err(|_| Problem::no_endpoint("redirect"))
         };
-        let page = match self.link_port.load().as_deref() {
-            Some(Address::Tcp(address)) => Some(address.port()),
-            Some(Address::Unix(_)) | None => None,
-        };
         let wanted = match ports {
-            Ports::Any => page.map_or_else(|| vec![0], |_| Vec::new()), // 0: the system chooses
+            Ports::Any => page_port.map_or_else(|| vec![0], |_| Vec::new()), // 0: the system chooses
             Ports::Only(list) => list.clone(),
         };
-        if let Some(port) = page.filter(|port| wanted.is_empty() || wanted.contains(port)) {
-            return Ok(Landing { redirect_uri: uri(port)?, comes_back: true, notice: None, door: None });
+        if let Some(port) = page_port.filter(|port| wanted.is_empty() || wanted.contains(port)) {
+            let redirect_uri = uri(port)?;
+            return Ok(RedirectTarget { redirect_uri, reaches_pixy: true, notice: None, listener: None });
         }
         for &port in &wanted {
-            if let Ok(door) = self.open(host, port).await {
-                return Ok(Landing { redirect_uri: uri(door.port)?, comes_back: true, notice: None, door: Some(door) });
+            if let Ok(listener) = self.open(host, port).await {
+                let redirect_uri = uri(listener.port)?;
+                return Ok(RedirectTarget { redirect_uri, reaches_pixy: true, notice: None, listener: Some(listener) });
             }
         }
-        let port = wanted.first().copied().filter(|&port| port != 0).unwrap_or(FALLBACK_PORT);
-        Ok(Landing { redirect_uri: uri(port)?, comes_back: false, notice: Some(held_by_others(&wanted)), door: None })
+        let port = wanted.first().copied().filter(|&port| port != 0).unwrap_or(UNSERVED_PORT);
+        let notice = Some(held_by_others(&wanted));
+        Ok(RedirectTarget { redirect_uri: uri(port)?, reaches_pixy: false, notice, listener: None })
     }
 
-    /// The door at a port: one that is open for another attempt serves this one too.
-    async fn open(self: &Arc<Self>, host: &str, port: u16) -> io::Result<Arc<CallbackListener>> {
-        let mut doors = self.doors.0.lock().await;
+    /// Opens the listener of a port; one that is open for another attempt is shared.
+    async fn open(&self, host: &str, port: u16) -> io::Result<Arc<CallbackListener>> {
+        let mut open = self.open.lock().await;
         let key = (host.to_owned(), port);
-        if let Some(door) = doors.get(&key).and_then(Weak::upgrade) {
-            return Ok(door);
+        if let Some(listener) = open.get(&key).and_then(Weak::upgrade) {
+            return Ok(listener);
         }
-        let mut tries = if doors.remove(&key).is_some() { PORT_TRIES } else { 1 };
-        let listeners = loop {
-            match listen(host, port).await {
+        let mut tries = if open.remove(&key).is_some() { BIND_TRIES } else { 1 };
+        let sockets = loop {
+            match bind(host, port).await {
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries > 1 => tries -= 1,
-                listeners => break listeners?,
+                sockets => break sockets?,
             }
-            tokio::time::sleep(PORT_PAUSE).await;
+            tokio::time::sleep(BIND_PAUSE).await;
         };
-        let port = listeners.iter().find_map(port_of).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let port = sockets.iter().find_map(port_of).ok_or(io::ErrorKind::AddrNotAvailable)?;
         let (close, closed) = watch::channel(Shutdown::No);
         let (_, limits) = watch::channel(Limits { drain_time: DRAIN, ..Limits::default() });
-        for listener in listeners {
-            let surface = CallbackSurface(Arc::downgrade(self));
+        for socket in sockets {
+            let surface = CallbackSurface(Arc::downgrade(&self.receiver));
             let limits = limits.clone();
-            tokio::spawn(server::serve(listener, limits, Capacity::new(CONNECTIONS), surface, closed.clone()));
+            tokio::spawn(server::serve(socket, limits, Capacity::new(CONNECTIONS), surface, closed.clone()));
         }
-        let door = Arc::new(CallbackListener { port, close });
-        doors.retain(|_, door| door.strong_count() > 0);
-        doors.insert(key, Arc::downgrade(&door));
-        Ok(door)
+        let listener = Arc::new(CallbackListener::new(port, close));
+        open.retain(|_, listener| listener.strong_count() > 0);
+        open.insert(key, Arc::downgrade(&listener));
+        Ok(listener)
     }
 }
 
-/// Every address that a browser may take the host for: `localhost` is two, and one that somebody else holds would get the code.
-async fn listen(host: &str, port: u16) -> io::Result<Vec<Listener>> {
-    let bind = async |ip: IpAddr, port: u16| Listener::bind(&Address::Tcp((ip, port).into())).await;
+/// Binds every address that a browser may resolve `host` to: of the two of `localhost`, another program could hold one, and
+/// would get the code.
+async fn bind(host: &str, port: u16) -> io::Result<Vec<Listener>> {
+    let bind_to = async |ip: IpAddr, port: u16| Listener::bind(&Address::Tcp((ip, port).into())).await;
     match host {
-        "[::1]" => Ok(vec![bind(Ipv6Addr::LOCALHOST.into(), port).await?]),
+        "[::1]" => Ok(vec![bind_to(Ipv6Addr::LOCALHOST.into(), port).await?]),
         "localhost" => {
-            let four = bind(Ipv4Addr::LOCALHOST.into(), port).await?;
-            let port = port_of(&four).unwrap_or(port);
-            match bind(Ipv6Addr::LOCALHOST.into(), port).await {
-                Ok(six) => Ok(vec![four, six]),
+            let ipv4 = bind_to(Ipv4Addr::LOCALHOST.into(), port).await?;
+            let port = port_of(&ipv4).unwrap_or(port);
+            match bind_to(Ipv6Addr::LOCALHOST.into(), port).await {
+                Ok(ipv6) => Ok(vec![ipv4, ipv6]),
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error),
-                Err(_) => Ok(vec![four]), // no IPv6 here
+                Err(_) => Ok(vec![ipv4]), // this machine has no IPv6
             }
         }
-        _ => Ok(vec![bind(Ipv4Addr::LOCALHOST.into(), port).await?]),
+        _ => Ok(vec![bind_to(Ipv4Addr::LOCALHOST.into(), port).await?]),
     }
 }
 
@@ -143,27 +147,25 @@ fn held_by_others(ports: &[u16]) -> String {
     let named: Vec<String> = ports.iter().map(ToString::to_string).collect();
     let (what, are) = if ports.len() == 1 { ("Port", "is") } else { ("Ports", "are") };
     format!(
-        "{what} {} of this machine, where the provider sends the browser back to, {are} held by another program, and Pixy takes no \
-         port away from anybody. Allow it at the provider, then copy the whole address that the browser ends at and paste it here.",
+        "{what} {} of this machine, where the provider redirects the browser, {are} in use by another program. \
+         Allow the access at the provider, then copy the whole address that the browser ends at and paste it here.",
         named.join(" and ")
     )
 }
 
-/// What stands in a redirect that nobody catches.
-const FALLBACK_PORT: u16 = 8701;
-
-/// All that is served there: the way back, and what its page is made of. Neither tells anything.
+/// Serves the callback path and the assets of its page: neither reveals anything of an account.
 #[derive(Clone)]
-struct CallbackSurface(Weak<Linker>);
+// Weak: an open listener must not keep a stopped Pixy, and the lock of its vault, alive.
+struct CallbackSurface(Weak<CallbackReceiver>);
 
 impl CallbackSurface {
     async fn answer(self, request: Request<RequestBody>) -> Result<Response<LinkBody>, Problem> {
-        if let Some(refused) = request.extensions().get::<Rejection>() {
-            return Err(Problem::refused(*refused));
+        if let Some(rejection) = request.extensions().get::<Rejection>() {
+            return Err(Problem::rejected(*rejection));
         }
-        let linker = self.0.upgrade().ok_or_else(Problem::no_call)?;
+        let receiver = self.0.upgrade().ok_or_else(Problem::no_call)?;
         let path = request.uri().path();
-        let is_callback = linker.is_callback_path(path);
+        let is_callback = receiver.is_callback_path(path);
         guard::check_origin(request.method(), request.headers(), is_callback)?;
         if request.method() != Method::GET {
             return Err(Problem::no_call());
@@ -174,7 +176,7 @@ impl CallbackSurface {
         if !is_callback {
             return Err(Problem::no_call());
         }
-        let outcome: CallbackOutcome = linker.come_back(path, request.uri().query().unwrap_or_default()).await;
+        let outcome = receiver.receive(path, request.uri().query().unwrap_or_default()).await;
         Ok(http::html_response(page::callback(&outcome)))
     }
 }

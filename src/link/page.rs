@@ -1,6 +1,6 @@
 //! The page that a person links accounts with: what is served, and under which rules.
 //!
-//! Everything here is pure. The page itself tells nothing: no account is named before the script has shown a session.
+//! Pure. The page itself reveals nothing: it names no account before its script has presented a session.
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -15,7 +15,7 @@ pub struct Asset {
     pub body: &'static [u8],
 }
 
-/// What a person is told of this Pixy: by the page's foot, and by `pixy status`.
+/// Facts about this Pixy, for the foot of the page and `pixy status`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
     /// The configuration's file; `None`: it is the one that is built in.
@@ -30,7 +30,7 @@ pub struct Facts {
     pub port: Option<u16>,
 }
 
-/// How a loopback redirect ended, for the tab that the provider sent back.
+/// The outcome of a redirect, for the browser tab that it ends in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CallbackOutcome {
     /// The code was exchanged; the person confirms on the page.
@@ -38,15 +38,15 @@ pub enum CallbackOutcome {
         /// Which account it is for.
         title: String,
     },
-    /// Nothing came of it.
-    Rejection {
+    /// No code was exchanged.
+    Failed {
         /// Why, and what to do.
         sentence: String,
     },
 }
 
-/// Headers of every response of the link surface. Scripts and styles come from Pixy alone, and none stands in the page
-/// itself, so there is no nonce to guess.
+/// Headers of every response of the link surface. Scripts and styles come from Pixy alone, and none is inline, so no nonce is
+/// needed.
 pub const SECURITY_HEADERS: &[(&str, &str)] = &[
     (
         "content-security-policy",
@@ -74,7 +74,7 @@ pub fn asset(path: &str) -> Option<Asset> {
     ASSETS.iter().find(|asset| asset.path == path).copied()
 }
 
-/// The page, the same for everybody: accounts come by the API, once there is a session.
+/// The page, the same for every client: accounts arrive by the API, once there is a session.
 pub fn index(facts: &Facts) -> String {
     let Facts { version, agent_addresses, store, port, .. } = facts;
     document(
@@ -96,15 +96,15 @@ pub fn index(facts: &Facts) -> String {
             }
             main {
                 noscript {
-                    p { "This page needs JavaScript. The terminal does the same without it: " code { "pixy link NAME" } "." }
+                    p { "This page needs JavaScript. Without it, use the terminal: " code { "pixy link NAME" } "." }
                 }
-                (door())
+                (sign_in())
                 div #cards data-port=[port] {}
             }
             footer {
                 p #closable hidden {
-                    "Nothing is left to link, so this page can be turned off: " code { "link: { listen: off }" }
-                    ". The terminal goes on working."
+                    "Every account is linked, so this page can be turned off: " code { "link: { listen: off }" }
+                    ". The terminal still works."
                 }
                 p {
                     "Pixy " (version) " keeps logins sealed in " code { (store) }
@@ -114,9 +114,9 @@ pub fn index(facts: &Facts) -> String {
                 details {
                     summary { "What Pixy does with a login" }
                     p {
-                        "It seals the login with its own key and renews it before it ends. It sends it to the one provider that the \
-                         account names, and to nobody else. No agent, log or page ever sees it, this one neither. SECURITY.md, in \
-                         Pixy's source, says what that protects from and what it does not."
+                        "It encrypts the login with its own key and renews it before it expires. It sends it to the one provider that \
+                         the account names, and nowhere else. No agent, log or page gets it, nor does this page. SECURITY.md, in \
+                         Pixy's source, lists what that protects against and what it does not."
                     }
                 }
             }
@@ -125,16 +125,16 @@ pub fn index(facts: &Facts) -> String {
     )
 }
 
-/// What the browser shows after a provider sent it back to Pixy.
+/// The page at the end of a redirect.
 pub fn callback(outcome: &CallbackOutcome) -> String {
     let (title, text) = match outcome {
         CallbackOutcome::Exchanged { title } => (
             format!("The provider has answered for {title}"),
-            "You can close this tab and go back to Pixy, to say whether that is you. Nothing is stored before."
+            "You can close this tab and go back to Pixy, to confirm whose account it is. Nothing is stored before."
                 .to_owned(),
         ),
-        // What happened is the title; what to do about it stands below.
-        CallbackOutcome::Rejection { sentence } => {
+        // What happened is the title; what to do is below.
+        CallbackOutcome::Failed { sentence } => {
             let (what, rest) = sentence.split_once(". ").unwrap_or((sentence.trim_end_matches('.'), ""));
             (format!("{what}."), format!("{rest} Nothing was stored. You can close this tab."))
         }
@@ -180,19 +180,19 @@ fn brand() -> Markup {
     html! { p class="brand" { img src="/assets/icon.svg" alt="" width="20" height="20"; "Pixy" } }
 }
 
-/// What stands here as long as there is no session.
-fn door() -> Markup {
+/// Shown while there is no session.
+fn sign_in() -> Markup {
     html! {
-        form #door hidden {
-            p { "Run " code { "pixy url" } " in a terminal, and open what it prints. It works once, for you alone." }
+        form #signin hidden {
+            p { "Run " code { "pixy url" } " in a terminal, and open the link that it prints. It works once." }
             div class="line" {
-                label for="setup" { "Or paste it here:" }
+                label for="setup" { "Or paste the link here:" }
                 input #setup autocomplete="off" autocapitalize="none" spellcheck="false" required;
                 button { "Open" }
             }
             details {
                 summary { "Pixy runs in a container, or on another machine" }
-                p { "Ask it there. Where you reach this page by another port than Pixy's own, paste here what it prints." }
+                p { "Run it there. If you reach this page by another port than Pixy's own, paste the link here." }
                 pre class="block" {
                     "docker compose exec pixy pixy url\n\
                      kubectl exec POD -c pixy -- pixy url\n\

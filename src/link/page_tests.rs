@@ -14,7 +14,7 @@ fn pages() -> Vec<String> {
     vec![
         index(&facts()),
         callback(&CallbackOutcome::Exchanged { title: "claude".into() }),
-        callback(&CallbackOutcome::Rejection { sentence: "<img src=x onerror=alert(1)>".into() }),
+        callback(&CallbackOutcome::Failed { sentence: "<img src=x onerror=alert(1)>".into() }),
     ]
 }
 
@@ -60,7 +60,7 @@ fn every_file_that_a_page_names_is_served() {
 }
 
 #[test]
-fn every_sign_and_every_template_that_is_used_exists() {
+fn every_icon_and_template_in_use_exists() {
     let html = index(&facts());
     for sign in quoted(&html, " href=\"#") {
         assert!(html.contains(&format!("<symbol id=\"{sign}\"")), "{sign}");
@@ -78,7 +78,7 @@ fn every_sign_and_every_template_that_is_used_exists() {
 }
 
 #[test]
-fn attack_65_no_script_style_or_handler_stands_in_a_page() {
+fn attack_65_a_page_has_no_inline_script_or_style() {
     for html in pages() {
         assert!(!html.contains("<style") && !html.contains(" style="));
         for tag in html.split('<').skip(1).filter(|tag| tag.starts_with("script")) {
@@ -92,7 +92,7 @@ fn attack_65_no_script_style_or_handler_stands_in_a_page() {
 }
 
 #[test]
-fn attack_65_nothing_comes_from_elsewhere() {
+fn attack_65_nothing_is_loaded_from_elsewhere() {
     let named_for_people = ["http://www.w3.org/2000/svg"];
     let files = ASSETS.iter().map(|asset| text_of(asset).to_owned()).chain([PARTS.to_owned()]);
     for mut text in files {
@@ -118,20 +118,20 @@ fn scripts_never_turn_text_into_markup_or_code() {
 }
 
 #[test]
-fn what_is_told_is_escaped() {
+fn facts_and_sentences_are_escaped() {
     let html = index(&facts());
     assert!(html.contains("/home/&lt;b&gt;anna&lt;/b&gt;/vault"));
     assert!(html.contains("1.2.3") && html.contains("http://127.0.0.1:8700") && html.contains("unix:/run/pixy.sock"));
-    let refused = callback(&CallbackOutcome::Rejection { sentence: "<img src=x onerror=alert(1)>".into() });
+    let refused = callback(&CallbackOutcome::Failed { sentence: "<img src=x onerror=alert(1)>".into() });
     assert!(!refused.contains("<img src=x") && refused.contains("&lt;img src=x"));
 }
 
 #[test]
-fn a_refused_callback_says_what_happened_and_then_what_to_do() {
-    let refused = callback(&CallbackOutcome::Rejection { sentence: "The code is too old. Start again.".into() });
+fn a_failed_callback_says_what_happened_and_what_to_do() {
+    let refused = callback(&CallbackOutcome::Failed { sentence: "The code is too old. Start again.".into() });
     assert!(refused.contains("<h1>The code is too old.</h1>"), "{refused}");
     assert!(refused.contains(">Start again. Nothing was stored. You can close this tab.</p>"), "{refused}");
-    let refused = callback(&CallbackOutcome::Rejection { sentence: "It was not allowed.".into() });
+    let refused = callback(&CallbackOutcome::Failed { sentence: "It was not allowed.".into() });
     assert!(refused.contains("<h1>It was not allowed.</h1>"), "{refused}");
 }
 
@@ -155,7 +155,7 @@ fn the_policy_has_no_exceptions() {
     }
 }
 
-/// What stands between `before` and the next quotation mark, at each place.
+/// Every text between `before` and the next quotation mark.
 fn quoted<'a>(text: &'a str, before: &'a str) -> impl Iterator<Item = &'a str> {
     text.split(before).skip(1).filter_map(|rest| rest.split('"').next())
 }

@@ -1,4 +1,4 @@
-//! Reads what a person pasted. Pure and strict: text in, code out, or a sentence that says what it was instead.
+//! Reads a pasted authorization response. Pure and strict: text in, code out, or an error that says what the text was instead.
 
 use std::fmt;
 
@@ -7,18 +7,18 @@ use url::Url;
 use crate::oauth::discovery::is_issuer;
 use crate::secret::Secret;
 
-/// Longer texts are not looked at.
-const LONGEST: usize = 16 * 1024;
+/// Longer texts are rejected unread.
+const MAX_BYTES: usize = 16 * 1024;
 
-/// What this attempt expects to come back.
+/// What the response of an attempt must match.
 pub struct Expected<'a> {
     /// The attempt's state.
     pub state: &'a Secret,
-    /// Where the provider was told to send the code.
+    /// The attempt's redirect URI.
     pub redirect_uri: &'a Url,
     /// The issuer, where it is known (RFC 9207).
     pub issuer: Option<&'a Url>,
-    /// The server promised to send `iss` in every response.
+    /// The server announces that every response has `iss`.
     pub sends_iss: bool,
     /// Whose client id the grant will belong to.
     pub client: Client<'a>,
@@ -27,14 +27,14 @@ pub struct Expected<'a> {
 /// Whose client id a grant belongs to.
 #[derive(Debug, Clone, Copy)]
 pub enum Client<'a> {
-    /// Ours: what the response says of it does not matter.
+    /// A configured one: a client id in the response is ignored.
     Ours,
-    /// One that this response issues; the one that it was asked for with is for nothing else.
+    /// One that this response issues.
     Issued {
-        /// It must not be issued again.
+        /// The client id of the authorization request, which the response must not issue again.
         asked_with: Option<&'a str>,
     },
-    /// One that was issued before: the response may name it, and no other.
+    /// One that was issued before: the response may repeat it, and name no other.
     Known(&'a str),
 }
 
@@ -47,30 +47,30 @@ pub struct Pasted {
     pub client_id: Option<String>,
 }
 
-/// What the text was instead. All but [`PasteError::Denied`] leave the attempt as it was.
+/// Why a text is not the response. Only [`PasteError::Denied`] ends the attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PasteError {
-    /// Nothing, or only spaces.
+    /// Empty, or only whitespace.
     Empty,
-    /// Too long to be one.
+    /// Too long to be a response.
     TooLong,
     /// Not a code, an address or a query.
-    Rubbish,
+    Unrecognised,
     /// The address of another site.
     ForeignHost(String),
-    /// A code without the state that must come with it.
+    /// A code without its state.
     NoState,
     /// The state of another attempt.
     OtherAttempt,
-    /// A parameter that must be there once stands there more often.
-    Twice(&'static str),
-    /// The response is another server's (RFC 9207 §2.4).
+    /// A parameter is repeated.
+    Repeated(&'static str),
+    /// The response is from another server (RFC 9207 §2.4).
     OtherIssuer,
-    /// The response should issue a client id, and does not.
+    /// The response issues no client id, but must.
     NoClientId,
-    /// The response names another client than the one that asked.
+    /// The response is for another client.
     OtherClient,
-    /// The person or the provider said no; the code is RFC 6749 §4.1.2.1's, if it is one of them.
+    /// An error response; with its code where RFC 6749 §4.1.2.1 or OpenID Connect defines it.
     Denied(Option<&'static str>),
 }
 
@@ -80,16 +80,16 @@ pub fn read(text: &str, expected: &Expected<'_>) -> Result<Pasted, PasteError> {
     if text.is_empty() {
         return Err(PasteError::Empty);
     }
-    if text.len() > LONGEST {
+    if text.len() > MAX_BYTES {
         return Err(PasteError::TooLong);
     }
     if text.chars().any(|character| character.is_whitespace() || character.is_control()) {
-        return Err(PasteError::Rubbish);
+        return Err(PasteError::Unrecognised);
     }
     let scheme = text.split_once(':').map_or("", |(scheme, _)| scheme);
     if ["http", "https"].iter().any(|web| scheme.eq_ignore_ascii_case(web)) {
-        let url = Url::parse(text).map_err(|_| PasteError::Rubbish)?;
-        let place = |url: &Url| {
+        let url = Url::parse(text).map_err(|_| PasteError::Unrecognised)?;
+        let endpoint = |url: &Url| {
             (
                 url.scheme().to_owned(),
                 url.host_str().map(str::to_owned),
@@ -97,23 +97,23 @@ pub fn read(text: &str, expected: &Expected<'_>) -> Result<Pasted, PasteError> {
                 url.path().to_owned(),
             )
         };
-        if place(&url) != place(expected.redirect_uri) {
+        if endpoint(&url) != endpoint(expected.redirect_uri) {
             return Err(PasteError::ForeignHost(url.host_str().unwrap_or_default().to_owned()));
         }
         return response(url.query().unwrap_or_default(), expected);
     }
     match text.split_once('#') {
         Some((code, state)) if !code.contains(['=', '&', '?']) => {
-            // The provider's own page put these two together; it has no place for `iss`.
-            checked_state(Some(state), expected.state)?;
+            // The provider's page joins code and state; `iss` is not part of it.
+            check_state(Some(state), expected.state)?;
             if let Client::Issued { .. } = expected.client {
                 return Err(PasteError::NoClientId);
             }
-            code_of(code, None)
+            parse_code(code, None)
         }
         _ if text.contains('=') => response(text.trim_start_matches('?'), expected),
         _ if is_code(text) => Err(PasteError::NoState),
-        _ => Err(PasteError::Rubbish),
+        _ => Err(PasteError::Unrecognised),
     }
 }
 
@@ -121,25 +121,25 @@ pub fn read(text: &str, expected: &Expected<'_>) -> Result<Pasted, PasteError> {
 fn response(query: &str, expected: &Expected<'_>) -> Result<Pasted, PasteError> {
     let query = query.split('#').next().unwrap_or_default();
     let parameters: Vec<(String, String)> = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
-    let one = |name: &'static str| -> Result<Option<&str>, PasteError> {
+    let single = |name: &'static str| -> Result<Option<&str>, PasteError> {
         let mut values = parameters.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str());
         let first = values.next();
-        if values.next().is_some() { Err(PasteError::Twice(name)) } else { Ok(first) }
+        if values.next().is_some() { Err(PasteError::Repeated(name)) } else { Ok(first) }
     };
-    let (code, error) = (one("code")?, one("error")?);
+    let (code, error) = (single("code")?, single("error")?);
     if code.is_none() && error.is_none() {
-        return Err(PasteError::Rubbish);
+        return Err(PasteError::Unrecognised);
     }
-    checked_state(one("state")?, expected.state)?;
-    match (one("iss")?, expected.issuer) {
+    check_state(single("state")?, expected.state)?;
+    match (single("iss")?, expected.issuer) {
         (Some(iss), Some(issuer)) if !is_issuer(iss, issuer) => return Err(PasteError::OtherIssuer),
         (None, Some(_)) if expected.sends_iss => return Err(PasteError::OtherIssuer),
         _ => {}
     }
     match (code, error) {
-        (Some(code), None) => code_of(code, client_id(one("client_id")?, expected.client)?),
+        (Some(code), None) => parse_code(code, issued_client_id(single("client_id")?, expected.client)?),
         (_, Some(error)) => Err(PasteError::Denied(ERRORS.iter().copied().find(|known| *known == error))),
-        (None, None) => Err(PasteError::Rubbish),
+        (None, None) => Err(PasteError::Unrecognised),
     }
 }
 
@@ -157,7 +157,7 @@ const ERRORS: [&str; 10] = [
     "interaction_required",
 ];
 
-fn checked_state(given: Option<&str>, expected: &Secret) -> Result<(), PasteError> {
+fn check_state(given: Option<&str>, expected: &Secret) -> Result<(), PasteError> {
     match given {
         None | Some("") => Err(PasteError::NoState),
         Some(given) if expected.matches(given) => Ok(()),
@@ -165,53 +165,53 @@ fn checked_state(given: Option<&str>, expected: &Secret) -> Result<(), PasteErro
     }
 }
 
-fn code_of(code: &str, client_id: Option<&str>) -> Result<Pasted, PasteError> {
+fn parse_code(code: &str, client_id: Option<&str>) -> Result<Pasted, PasteError> {
     if is_code(code) {
         Ok(Pasted { code: Secret::new(code.to_owned()), client_id: client_id.map(str::to_owned) })
     } else {
-        Err(PasteError::Rubbish)
+        Err(PasteError::Unrecognised)
     }
 }
 
-/// The client id that the grant belongs to from here on, if it is not ours.
-fn client_id<'a>(named: Option<&'a str>, client: Client<'_>) -> Result<Option<&'a str>, PasteError> {
-    let is_one = |id: &str| !id.is_empty() && id.len() <= 512 && id.bytes().all(|byte| byte.is_ascii_graphic());
+/// The client id that the response issues, if any.
+fn issued_client_id<'a>(named: Option<&'a str>, client: Client<'_>) -> Result<Option<&'a str>, PasteError> {
+    let is_valid = |id: &str| !id.is_empty() && id.len() <= 512 && id.bytes().all(|byte| byte.is_ascii_graphic());
     match (client, named) {
         (Client::Ours, _) | (Client::Known(_), None) => Ok(None),
         (Client::Known(known), Some(named)) if named == known => Ok(None),
         (Client::Known(_), Some(_)) => Err(PasteError::OtherClient),
-        (Client::Issued { asked_with }, Some(named)) if is_one(named) && Some(named) != asked_with => Ok(Some(named)),
+        (Client::Issued { asked_with }, Some(named)) if is_valid(named) && Some(named) != asked_with => Ok(Some(named)),
         (Client::Issued { .. }, _) => Err(PasteError::NoClientId),
     }
 }
 
-/// Visible ASCII (RFC 6749 Appendix A.11), and nothing that only markup has.
+/// Visible ASCII (RFC 6749 Appendix A.11), without characters of markup.
 fn is_code(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 8192
         && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"<>\"'`\\".contains(&byte))
 }
 
-/// People copy quotes along, or one of them.
+/// Removes quotes that were copied along.
 fn unquoted(text: &str) -> &str {
     text.trim_matches(['"', '\'', '`']).trim()
 }
 
 impl PasteError {
-    /// The attempt is over: the provider will give no code for it.
+    /// Whether the attempt has ended: the provider issues no code for it.
     pub fn ends_the_attempt(&self) -> bool {
         matches!(self, Self::Denied(_))
     }
 
-    /// For the stable `type` of a problem.
+    /// The stable part of the problem type.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Empty => "paste_empty",
-            Self::TooLong | Self::Rubbish => "paste_not_a_code",
+            Self::TooLong | Self::Unrecognised => "paste_not_a_code",
             Self::ForeignHost(_) => "paste_foreign_host",
             Self::NoState => "paste_no_state",
             Self::OtherAttempt => "paste_other_attempt",
-            Self::Twice(_) => "paste_ambiguous",
+            Self::Repeated(_) => "paste_ambiguous",
             Self::OtherIssuer => "paste_other_issuer",
             Self::NoClientId => "paste_no_client_id",
             Self::OtherClient => "paste_other_client",
@@ -224,26 +224,26 @@ impl fmt::Display for PasteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => f.write_str("Nothing was pasted. Paste the code that the provider shows."),
-            Self::TooLong | Self::Rubbish => f.write_str(
-                "That is neither a code nor the address that the provider sent you to. Copy it again and paste all of it.",
+            Self::TooLong | Self::Unrecognised => f.write_str(
+                "That is neither a code nor the address that the provider redirected you to. Copy it again and paste all of it.",
             ),
             // A host that parsed as a URL holds no markup and no spaces.
             Self::ForeignHost(host) => write!(
                 f,
-                "That is an address of {host}, not the one that this provider sends you to. Nothing was sent anywhere."
+                "That is an address of {host}, not the one that this provider redirects to. Nothing was sent anywhere."
             ),
             Self::NoState => f.write_str(
                 "The code is there, but the part after it is missing. Paste all of what the provider shows, with everything after the '#'.",
             ),
             Self::OtherAttempt => {
-                f.write_str("This code belongs to another attempt. Use the code of the page that was opened last.")
+                f.write_str("This code belongs to another attempt. Use the code of the page that you opened last.")
             }
-            Self::Twice(name) => write!(f, "That address holds \"{name}\" twice, so it is not the provider's."),
-            Self::OtherIssuer => f.write_str("This answer is from another server than the one that was asked. It was not used."),
+            Self::Repeated(name) => write!(f, "That address has \"{name}\" twice, so it is not the provider's."),
+            Self::OtherIssuer => f.write_str("This response is from another server than the one that was asked. It was not used."),
             Self::NoClientId => f.write_str(
-                "That is not all of it: the address also holds a client id, which Pixy needs. Paste the whole address that the browser shows.",
+                "The client id is missing, which Pixy needs. Paste the whole address that the browser shows.",
             ),
-            Self::OtherClient => f.write_str("This answer is for another registration than the one that asked. It was not used."),
+            Self::OtherClient => f.write_str("This response is for another client registration. It was not used."),
             Self::Denied(Some("access_denied")) => f.write_str("Access was denied at the provider."),
             Self::Denied(Some(code)) => write!(f, "The provider refused ({code})."),
             Self::Denied(None) => f.write_str("The provider refused."),
@@ -270,7 +270,7 @@ mod tests {
     const PAGE: &str = "https://platform.example/oauth/callback";
 
     #[test]
-    fn all_that_people_paste_is_read() {
+    fn every_form_of_a_response_is_read() {
         for text in [
             "co-de#st-ate",
             "  co-de#st-ate \n",
@@ -287,28 +287,28 @@ mod tests {
     }
 
     #[test]
-    fn attack_62_what_is_not_the_answer_is_named() {
+    fn attack_62_a_wrong_paste_is_named() {
         for (text, problem) in [
             ("", PasteError::Empty),
             ("  \n", PasteError::Empty),
-            ("hello world", PasteError::Rubbish),
-            ("<script>alert(1)</script>", PasteError::Rubbish),
-            ("💥", PasteError::Rubbish),
+            ("hello world", PasteError::Unrecognised),
+            ("<script>alert(1)</script>", PasteError::Unrecognised),
+            ("💥", PasteError::Unrecognised),
             ("co-de", PasteError::NoState),
             ("co-de#", PasteError::NoState),
-            ("#st-ate", PasteError::Rubbish),
+            ("#st-ate", PasteError::Unrecognised),
             ("co-de#other", PasteError::OtherAttempt),
             ("co-de#ST-ATE", PasteError::OtherAttempt),
             ("co-de#st-at", PasteError::OtherAttempt),
             ("code=co-de", PasteError::NoState),
             ("code=co-de&state=other", PasteError::OtherAttempt),
-            ("code=a&code=b&state=st-ate", PasteError::Twice("code")),
-            ("code=a&state=st-ate&state=st-ate", PasteError::Twice("state")),
+            ("code=a&code=b&state=st-ate", PasteError::Repeated("code")),
+            ("code=a&state=st-ate&state=st-ate", PasteError::Repeated("state")),
             ("code=a&state=st-ate&iss=https://evil.example", PasteError::OtherIssuer),
             ("error=access_denied&state=st-ate", PasteError::Denied(Some("access_denied"))),
             ("error=%3Cscript%3E&state=st-ate", PasteError::Denied(None)),
             ("error=access_denied&state=other", PasteError::OtherAttempt),
-            ("foo=bar", PasteError::Rubbish),
+            ("foo=bar", PasteError::Unrecognised),
             (
                 "https://evil.example/oauth/callback?code=co-de&state=st-ate",
                 PasteError::ForeignHost("evil.example".into()),
@@ -324,7 +324,7 @@ mod tests {
                 "http://platform.example/oauth/callback?code=co-de&state=st-ate",
                 PasteError::ForeignHost("platform.example".into()),
             ),
-            ("https://", PasteError::Rubbish),
+            ("https://", PasteError::Unrecognised),
         ] {
             assert_eq!(read_for(text, PAGE), Err(problem), "{text}");
         }
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn attack_61_a_promised_iss_must_be_there() {
+    fn attack_61_an_announced_iss_is_required() {
         let expected = Expected {
             state: &Secret::new("st-ate".into()),
             redirect_uri: &Url::parse(PAGE).unwrap(),
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_id_is_issued_once_and_then_stays() {
+    fn a_client_id_is_issued_once() {
         let read_as = |client, query: &str| {
             let expected = Expected {
                 state: &Secret::new("st-ate".into()),
@@ -360,8 +360,8 @@ mod tests {
         assert_eq!(read_as(issued, "&client_id=app_1"), Ok(Some("app_1".to_owned())));
         assert_eq!(read_as(issued, ""), Err(PasteError::NoClientId));
         assert_eq!(read_as(issued, "&client_id="), Err(PasteError::NoClientId));
-        assert_eq!(read_as(issued, "&client_id=dynamic"), Err(PasteError::NoClientId), "it is for asking alone");
-        assert_eq!(read_as(issued, "&client_id=a&client_id=b"), Err(PasteError::Twice("client_id")));
+        assert_eq!(read_as(issued, "&client_id=dynamic"), Err(PasteError::NoClientId), "it was for the request only");
+        assert_eq!(read_as(issued, "&client_id=a&client_id=b"), Err(PasteError::Repeated("client_id")));
         assert_eq!(read_as(issued, "&client_id=%00"), Err(PasteError::NoClientId));
         assert_eq!(read_as(Client::Known("app_1"), "&client_id=app_1"), Ok(None));
         assert_eq!(read_as(Client::Known("app_1"), ""), Ok(None));
@@ -377,7 +377,7 @@ mod tests {
         }
 
         #[test]
-        fn every_code_that_a_provider_may_give_is_read(code in "[!#$%&()*+,./0-9:;=?@A-Za-z_~-]{1,80}") {
+        fn every_valid_code_is_read(code in "[!#$%&()*+,./0-9:;=?@A-Za-z_~-]{1,80}") {
             let encoded: String = url::form_urlencoded::byte_serialize(code.as_bytes()).collect();
             prop_assert_eq!(read_for(&format!("{PAGE}?code={encoded}&state=st-ate"), PAGE), Ok(code));
         }

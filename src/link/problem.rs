@@ -1,4 +1,4 @@
-//! What went wrong at linking, as a person reads it: RFC 9457 problem details.
+//! Errors of the link surface as problem details (RFC 9457), in words for the person who links.
 
 use std::fmt;
 
@@ -55,17 +55,17 @@ impl Problem {
         )
     }
 
-    /// The attempt is over, replaced, or never was.
+    /// The attempt has ended, was replaced, or never existed.
     pub fn no_attempt() -> Self {
         Self::new(
             StatusCode::GONE,
             "attempt_over",
-            "This attempt is over.",
-            "It ended, its ten minutes passed, or a newer attempt took its place. Start again.",
+            "This attempt has ended.",
+            "It was confirmed or cancelled, it expired, or a newer attempt replaced it. Start again.",
         )
     }
 
-    /// The provider's terms do not plainly allow it, and nobody accepted that.
+    /// The provider's terms do not plainly allow this use, and the configuration does not accept them.
     pub fn terms(account: &str, terms: &Terms) -> Self {
         let place = terms.url.as_deref().map_or_else(String::new, |url| format!(" ({url})"));
         Self::new(
@@ -73,7 +73,7 @@ impl Problem {
             "terms_not_accepted",
             format!("The provider's terms are {} here: {}{place}", terms.status.as_str(), terms.says),
             format!(
-                "If you have read them and may use your login like this, set `accept_terms: true` under `accounts: {account}:` in Pixy's configuration file: that is taken up within seconds. A Pixy that runs without a file is started again with one."
+                "If you have read them and may use your login like this, set `accept_terms: true` under `accounts: {account}:` in Pixy's configuration file: it is applied within seconds. If Pixy runs without a file, restart it with one."
             ),
         )
     }
@@ -83,24 +83,24 @@ impl Problem {
         Self::bad_body("The flows are authorization_code and device_code; without one the profile's is taken.")
     }
 
-    /// The account takes a key, not a login, or the other way round.
+    /// The account takes a key and the call begins a login, or the reverse.
     pub fn other_flow(flow: Flow) -> Self {
         let (title, detail) = match flow {
             Flow::ApiKey => {
-                ("This account takes a key.", "Give it with `pixy link NAME`, or in the field for the key.")
+                ("This account takes a key.", "Enter it with `pixy link NAME`, or with Add API key on the page.")
             }
             Flow::ClientCredentials => (
-                "This account takes the client's secret.",
-                "Give it with `pixy link NAME`, or in the field for the key.",
+                "This account takes a client secret.",
+                "Enter it with `pixy link NAME`, or with Add API key on the page.",
             ),
             Flow::AuthorizationCode | Flow::DeviceCode => {
-                ("This account takes a login, not a key.", "Link it with `pixy link NAME`, or by its Link button.")
+                ("This account takes a login, not a key.", "Link it with `pixy link NAME`, or with Link on the page.")
             }
         };
         Self::new(StatusCode::CONFLICT, "other_flow", title, detail)
     }
 
-    /// The profile is missing an endpoint, and discovery did not find it.
+    /// The profile lacks an endpoint, and discovery did not find it.
     pub fn no_endpoint(which: &str) -> Self {
         Self::new(
             StatusCode::CONFLICT,
@@ -110,44 +110,44 @@ impl Problem {
         )
     }
 
-    /// The authorization server could not be asked for its endpoints.
+    /// The authorization server's metadata could not be read.
     pub fn discovery(what: &str) -> Self {
         Self::new(
             StatusCode::BAD_GATEWAY,
             "provider_down",
             format!("The provider's endpoints could not be found: {what}."),
-            "Try again in a minute; if it stays so, check `issuer` in Pixy's configuration.",
+            "Try again in a minute; if it fails again, check `issuer` in Pixy's configuration.",
         )
     }
 
-    /// The provider gave no code to type.
-    pub fn no_device_code(provider: &str, failure: &TokenError) -> Self {
-        let code = failure.code.as_ref().map_or_else(String::new, |code| format!(" ({code})"));
-        let title = match failure.kind {
+    /// The provider issued no device code.
+    pub fn no_device_code(provider: &str, error: &TokenError) -> Self {
+        let code = error.code.as_ref().map_or_else(String::new, |code| format!(" ({code})"));
+        let title = match error.kind {
             TokenErrorKind::Transient | TokenErrorKind::NoResponse => {
-                format!("{provider} did not give a code to type{code}.")
+                format!("{provider} did not issue a code to type{code}.")
             }
             TokenErrorKind::Terminal | TokenErrorKind::Unknown => {
-                format!("{provider} gave no code to type, or nothing that Pixy understands{code}.")
+                format!("{provider} issued no code to type that Pixy understands{code}.")
             }
         };
-        let detail = "Try again in a minute; if it stays so, check the device endpoint and the client id in Pixy's configuration.";
+        let detail = "Try again in a minute; if it fails again, check the device endpoint and the client id in Pixy's configuration.";
         Self::new(StatusCode::BAD_GATEWAY, "no_device_code", title, detail)
     }
 
-    /// The code that was to be typed is over.
+    /// The device code expired.
     pub fn device_code_over() -> Self {
         Self::new(
             StatusCode::GONE,
             "device_code_expired",
             "The code was not typed in time.",
-            "Start again for a fresh one.",
+            "Start again for a new one.",
         )
     }
 
-    /// The person or the provider said no where the code was typed.
-    pub fn not_allowed_on_device(provider: &str, failure: &TokenError) -> Self {
-        match failure.code.as_deref() {
+    /// The device authorization was denied, expired or failed.
+    pub fn not_allowed_on_device(provider: &str, error: &TokenError) -> Self {
+        match error.code.as_deref() {
             Some("access_denied") => Self::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "consent_denied",
@@ -155,17 +155,17 @@ impl Problem {
                 "Start again if that was a mistake.",
             ),
             Some("expired_token") => Self::device_code_over(),
-            _ => Self { detail: "Start again for a fresh code.".to_owned(), ..Self::exchange(provider, failure) },
+            _ => Self { detail: "Start again for a new code.".to_owned(), ..Self::exchange(provider, error) },
         }
     }
 
-    /// There is nothing to paste: the person types a code at the provider.
+    /// A paste for a device code attempt.
     pub fn nothing_to_paste() -> Self {
         Self::new(
             StatusCode::CONFLICT,
             "nothing_to_paste",
-            "This attempt takes nothing that is pasted.",
-            "Type the code that is shown at the provider's page; Pixy goes on by itself.",
+            "There is nothing to paste in this attempt.",
+            "Type the shown code on the provider's page; Pixy continues by itself.",
         )
     }
 
@@ -175,93 +175,93 @@ impl Problem {
             IdTokenError::Invalid(fault) => Self::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "id_token_refused",
-                format!("The provider's proof of who this is was not believed: {fault}."),
-                "The login was given back. Start again; if it stays so, check `issuer` and the client id in Pixy's configuration.",
+                format!("The provider's proof of who this is was rejected: {fault}."),
+                "Pixy revokes the login. Start again; if it fails again, check `issuer` and the client id in Pixy's configuration.",
             ),
             IdTokenError::NoKeys(what) => Self::new(
                 StatusCode::BAD_GATEWAY,
                 "provider_down",
-                format!("The keys that prove who this is could not be had: {what}."),
-                "The login was given back. Try again in a minute.",
+                format!("The keys that verify who this is could not be fetched: {what}."),
+                "Pixy revokes the login. Try again in a minute.",
             ),
         }
     }
 
-    /// A login that should have come with an id_token, and has not.
+    /// The token response lacks an id_token.
     pub fn no_id_token() -> Self {
         Self::new(
             StatusCode::UNPROCESSABLE_ENTITY,
             "id_token_missing",
-            "The provider gave no proof of who this is.",
-            "The login was given back. If this server has no id_tokens, take `openid` out of the scopes.",
+            "The provider sent no proof of who this is.",
+            "Pixy revokes the login. If this server issues no id_tokens, remove `openid` from the scopes.",
         )
     }
 
-    /// An id_token, and no keys to verify it by.
+    /// There is an id_token, but no known keys to verify it with.
     pub fn no_keys() -> Self {
         Self::new(
             StatusCode::CONFLICT,
             "no_endpoint",
-            "It is not known where the keys are that prove who this is.",
-            "The login was given back. Set `jwks_url` beside `issuer` in Pixy's configuration.",
+            "Pixy does not know where the keys are that verify who this is.",
+            "Pixy revokes the login. Set `jwks_url` beside `issuer` in Pixy's configuration.",
         )
     }
 
-    /// The pasted text was not the answer.
-    pub fn paste(not_it: &PasteError) -> Self {
-        let detail = match not_it {
+    /// The pasted text is not the response of this attempt.
+    pub fn paste(error: &PasteError) -> Self {
+        let detail = match error {
             PasteError::Denied(Some("access_denied")) => "Start again if that was a mistake.",
-            PasteError::Denied(_) => "Start again; if it stays so, the profile may be wrong.",
+            PasteError::Denied(_) => "Start again; if it fails again, the profile may be wrong.",
             PasteError::OtherClient => {
-                "The attempt goes on. If every answer is like this, unlink the account and link it again: the provider then registers Pixy anew."
+                "The attempt is still open. If every response is like this, unlink the account and link it again: the provider then registers Pixy again."
             }
             PasteError::Empty
             | PasteError::TooLong
-            | PasteError::Rubbish
+            | PasteError::Unrecognised
             | PasteError::ForeignHost(_)
             | PasteError::NoState
             | PasteError::OtherAttempt
-            | PasteError::Twice(_)
+            | PasteError::Repeated(_)
             | PasteError::OtherIssuer
-            | PasteError::NoClientId => "The attempt goes on: paste again.",
+            | PasteError::NoClientId => "The attempt is still open: paste again.",
         };
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, not_it.code(), not_it.to_string(), detail)
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, error.code(), error.to_string(), detail)
     }
 
-    /// A second code for an attempt that has had one.
+    /// A second code for an attempt that has used one.
     pub fn code_used() -> Self {
         Self::new(
             StatusCode::CONFLICT,
             "code_used",
-            "This attempt has used its code already.",
+            "This attempt has already used its code.",
             "A code works once. Confirm what is shown, or start again.",
         )
     }
 
-    /// The token endpoint did not give tokens. The code is spent, whatever happened.
-    pub fn exchange(provider: &str, failure: &TokenError) -> Self {
-        let code = failure.code.as_ref().map_or_else(String::new, |code| format!(" ({code})"));
-        let (status, kind, title) = match failure.kind {
+    /// The token endpoint issued no tokens. The code is spent in any case.
+    pub fn exchange(provider: &str, error: &TokenError) -> Self {
+        let code = error.code.as_ref().map_or_else(String::new, |code| format!(" ({code})"));
+        let (status, kind, title) = match error.kind {
             TokenErrorKind::Terminal => (
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "code_refused",
                 format!(
-                    "{provider} refused the code{code}: it was used already, is too old, or belongs to another attempt."
+                    "{provider} rejected the code{code}: it was already used, has expired, or belongs to another attempt."
                 ),
             ),
             TokenErrorKind::Transient | TokenErrorKind::NoResponse => {
-                (StatusCode::BAD_GATEWAY, "provider_down", format!("{provider} did not answer: {}.", failure.what))
+                (StatusCode::BAD_GATEWAY, "provider_down", format!("{provider} did not answer: {}.", error.what))
             }
             TokenErrorKind::Unknown => (
                 StatusCode::BAD_GATEWAY,
                 "provider_answer",
-                format!("{provider} answered in a way that Pixy does not understand: {}.", failure.what),
+                format!("{provider} sent a response that Pixy does not understand: {}.", error.what),
             ),
         };
         Self::new(status, kind, title, "A code works once, so start again.")
     }
 
-    /// The grant lacks what it is for.
+    /// The grant lacks a required scope.
     pub fn missing_scopes(missing: &[String]) -> Self {
         Self::new(
             StatusCode::UNPROCESSABLE_ENTITY,
@@ -271,23 +271,13 @@ impl Problem {
         )
     }
 
-    /// The login could not be stored; nothing was replaced.
-    pub fn not_stored(what: &str) -> Self {
-        Self::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "not_stored",
-            what,
-            "Nothing was changed. Mend that and try again.",
-        )
+    /// A request that was rejected before routing.
+    pub fn rejected(rejection: Rejection) -> Self {
+        let title = format!("The request was rejected: {}.", rejection.message());
+        Self::new(rejection.status(), rejection.code(), title, "Nothing was done.")
     }
 
-    /// A request that no call is looked up for.
-    pub fn refused(refused: Rejection) -> Self {
-        let title = format!("The request was refused: {}.", refused.message());
-        Self::new(refused.status(), refused.code(), title, "Nothing was done.")
-    }
-
-    /// A body that is not what the call wants.
+    /// A body that is not what the call takes.
     pub fn bad_body(what: &str) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", what, "The request was not understood and nothing was done.")
     }
@@ -306,15 +296,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_pasted_the_wrong_thing_is_told_once_how_to_go_on() {
-        for not_it in [
+    fn a_paste_problem_says_once_how_to_continue() {
+        for error in [
             PasteError::Empty,
             PasteError::TooLong,
-            PasteError::Rubbish,
+            PasteError::Unrecognised,
             PasteError::ForeignHost("news.example".into()),
             PasteError::NoState,
             PasteError::OtherAttempt,
-            PasteError::Twice("code"),
+            PasteError::Repeated("code"),
             PasteError::OtherIssuer,
             PasteError::NoClientId,
             PasteError::OtherClient,
@@ -322,11 +312,11 @@ mod tests {
             PasteError::Denied(Some("access_denied")),
             PasteError::Denied(Some("server_error")),
         ] {
-            let Problem { title, detail, .. } = Problem::paste(&not_it);
-            let is_over = not_it.ends_the_attempt();
-            assert_ne!(detail.starts_with("The attempt goes on"), is_over, "{title} {detail}");
+            let Problem { title, detail, .. } = Problem::paste(&error);
+            let has_ended = error.ends_the_attempt();
+            assert_ne!(detail.starts_with("The attempt is still open"), has_ended, "{title} {detail}");
             let again = format!("{title} {detail}").matches("Start again").count();
-            assert_eq!(again, usize::from(is_over), "{title} {detail}");
+            assert_eq!(again, usize::from(has_ended), "{title} {detail}");
         }
     }
 }

@@ -1,48 +1,45 @@
-//! Linking without a login: a static key, or a client's secret.
+//! Logins without a person's consent at a provider: an API key, or a client secret (RFC 6749 §4.4).
 
-use std::sync::Arc;
-
-use super::Linker;
+use super::code_exchange::new_login;
 use super::problem::Problem;
 use crate::account::{Account, Login, RefreshCredential};
+use crate::clock::Clock;
 use crate::oauth::discovery;
 use crate::oauth::profile::Flow;
 use crate::oauth::token_endpoint::{self, OAuthGrant};
 use crate::oauth::token_response::Tokens;
 use crate::secret::Secret;
+use crate::upstream::Upstream;
 
-impl Linker {
-    /// Takes a static key, or a client secret that is proved at once by asking for a token with it.
-    pub async fn set_key(&self, name: &str, key: &str) -> Result<(), Problem> {
-        let account = self.linkable(name)?;
-        let key = key.trim();
-        if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(Problem::bad_body("That is not a key: keys are one word of visible ASCII characters."));
-        }
-        let key = Secret::new(key.to_owned());
-        let login = match account.profile().link.flow {
-            Flow::ApiKey => self.login(&account.profile(), None, None, static_tokens(key)),
-            Flow::ClientCredentials => self.client_login(&account, key).await?,
-            flow @ (Flow::AuthorizationCode | Flow::DeviceCode) => return Err(Problem::other_flow(flow)),
-        };
-        account.adopt(login).await.map_err(|error| Problem::not_stored(&error.to_string()))
+/// Makes a login of an API key, or of a client secret with which it requests a first token.
+///
+/// # Errors
+/// When `key` is not one word of visible ASCII, the account links by another flow, or the provider gives no token.
+pub(super) async fn login(account: &Account, key: &str, upstream: &Upstream, clock: &Clock) -> Result<Login, Problem> {
+    let key = key.trim();
+    if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(Problem::bad_body("That is not a key: keys are one word of visible ASCII characters."));
     }
+    let key = Secret::new(key.to_owned());
+    match account.profile().link.flow {
+        Flow::ApiKey => Ok(new_login(&account.profile(), None, None, static_tokens(key), clock.wall())),
+        Flow::ClientCredentials => client_login(account, key, upstream, clock).await,
+        flow @ (Flow::AuthorizationCode | Flow::DeviceCode) => Err(Problem::other_flow(flow)),
+    }
+}
 
-    async fn client_login(&self, account: &Arc<Account>, secret: Secret) -> Result<Login, Problem> {
-        let profile = account.profile();
-        let endpoints = discovery::endpoints(&self.upstream, &profile, Flow::ClientCredentials).await;
-        let endpoints = endpoints.map_err(|error| Problem::discovery(&error.to_string()))?;
-        let token_url = endpoints.token.clone().ok_or_else(|| Problem::no_endpoint("token"))?;
-        let client_id = profile.link.client_id.as_deref().cloned();
-        let grant = OAuthGrant::ClientSecret(&secret);
-        let now = self.clock.wall();
-        let tokens =
-            token_endpoint::request_tokens(&self.upstream, &profile, &token_url, client_id.as_deref(), grant, now)
-                .await
-                .map_err(|failure| Problem::exchange(token_url.host_str().unwrap_or(&profile.title), &failure))?;
-        let login = self.login(&profile, client_id, Some(&endpoints), tokens);
-        Ok(Login { refresh_credential: RefreshCredential::ClientSecret { secret }, ..login })
-    }
+async fn client_login(account: &Account, secret: Secret, upstream: &Upstream, clock: &Clock) -> Result<Login, Problem> {
+    let profile = account.profile();
+    let endpoints = discovery::endpoints(upstream, &profile, Flow::ClientCredentials).await;
+    let endpoints = endpoints.map_err(|error| Problem::discovery(&error.to_string()))?;
+    let token_url = endpoints.token.clone().ok_or_else(|| Problem::no_endpoint("token"))?;
+    let client_id = profile.link.client_id.as_deref().cloned();
+    let (grant, now) = (OAuthGrant::ClientSecret(&secret), clock.wall());
+    let tokens = token_endpoint::request_tokens(upstream, &profile, &token_url, client_id.as_deref(), grant, now)
+        .await
+        .map_err(|error| Problem::exchange(token_url.host_str().unwrap_or(&profile.title), &error))?;
+    let login = new_login(&profile, client_id, Some(&endpoints), tokens, clock.wall());
+    Ok(Login { refresh_credential: RefreshCredential::ClientSecret { secret }, ..login })
 }
 
 fn static_tokens(key: Secret) -> Tokens {

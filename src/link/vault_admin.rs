@@ -4,13 +4,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::problem::Problem;
+use super::vault_problem::Progress;
 use crate::account::{Accounts, VaultError};
 use crate::api::{ExportRequest, ImportRequest, KeyRotation, SealedExport};
 use crate::name::AccountName;
 use crate::secret::base64_url;
 
 pub(super) async fn rotate_key(accounts: &Accounts) -> Result<KeyRotation, Problem> {
-    let report = accounts.rotate_key().await.map_err(failed)?;
+    let rotated = accounts.rotate_key().await;
+    let report = rotated.map_err(|error| Problem::vault(&error, Progress::KeyRotation))?;
     let untouched = names(&report.untouched);
     Ok(KeyRotation { new_key: report.new_key, resealed: report.resealed, untouched })
 }
@@ -33,5 +35,5 @@ fn names(names: &[AccountName]) -> Vec<String> {
 
 #[allow(clippy::needless_pass_by_value, reason = "for map_err")]
 fn failed(error: VaultError) -> Problem {
-    Problem::not_stored(&error.to_string())
+    Problem::vault(&error, Progress::NothingStored)
 }

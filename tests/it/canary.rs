@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::support::{Pixy, RawClient, Reply, TokenEndpoint, Upstream};
 
 #[tokio::test]
-async fn attack_11_and_47_no_marked_token_is_found_where_others_look() {
+async fn attack_11_and_47_no_canary_is_found_outside_the_vault() {
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
     let pixy = Pixy::linked(&endpoint, &upstream).await;
     pixy.api(Method::POST, "/api/accounts/a/refresh", Value::Null).await;

@@ -1,11 +1,11 @@
-//! A link's way: what a person does, and what an attacker would have them do.
+//! Linking: the steps of a person, and the attacks on them.
 
-mod device; // a code typed elsewhere
+mod device; // device codes
 mod issued; // client ids that the provider issues
-mod loopback; // redirects that come back by themselves
+mod loopback; // redirects to Pixy
 mod proof; // id_tokens, issuers and the mix-up
-mod revocation; // what is ended at the provider
-mod shipped; // each shipped profile's own way
+mod revocation; // revocation at the provider
+mod shipped; // the flow of each shipped profile
 
 use http::Method;
 use serde_json::{Value, json};
@@ -54,7 +54,7 @@ async fn a_link_is_begun_pasted_shown_and_confirmed() {
 }
 
 #[tokio::test]
-async fn attack_58_to_62_what_is_pasted_wrongly_costs_nothing_and_a_code_works_once() {
+async fn attack_58_to_62_a_wrong_paste_is_harmless_a_code_works_once() {
     let (pixy, endpoint, _upstream) = unlinked().await;
     let (other, others) = begin(&pixy, &endpoint, "b").await;
     let (id, consent) = begin(&pixy, &endpoint, "a").await;
@@ -73,7 +73,7 @@ async fn attack_58_to_62_what_is_pasted_wrongly_costs_nothing_and_a_code_works_o
         assert!(!answer.to_string().contains(&consent.code), "a problem does not repeat what was pasted");
     }
     assert!(endpoint.calls().is_empty(), "no code was sent anywhere");
-    assert_eq!(paste(&pixy, &id, &right).await.0, 200, "the attempt has survived the typos");
+    assert_eq!(paste(&pixy, &id, &right).await.0, 200, "the attempt is still open after the wrong pastes");
     let (status, answer) = paste(&pixy, &id, &right).await;
     assert_eq!((status, problem(&answer)), (409, "code_used"));
     pixy.post(&format!("/api/attempts/{id}/confirm"), Value::Null).await;
@@ -85,28 +85,28 @@ async fn attack_58_to_62_what_is_pasted_wrongly_costs_nothing_and_a_code_works_o
 }
 
 #[tokio::test]
-async fn attack_60_a_code_of_another_transaction_is_refused_by_the_provider_in_plain_words() {
+async fn attack_60_an_injected_code_fails_at_the_provider() {
     let (pixy, endpoint, _upstream) = unlinked().await;
     let (_, injected) = begin(&pixy, &endpoint, "b").await;
     let (id, consent) = begin(&pixy, &endpoint, "a").await;
-    // The attacker's code with the victim's state: PKCE is what fails.
+    // The attacker's code with the victim's state: the code verifier does not match.
     let (status, answer) = paste(&pixy, &id, &format!("{}#{}", injected.code, consent.state)).await;
     assert_eq!((status, problem(&answer)), (422, "code_refused"));
-    assert!(answer["title"].as_str().unwrap().contains("refused the code"), "{answer:#}");
+    assert!(answer["title"].as_str().unwrap().contains("rejected the code"), "{answer:#}");
     let (status, answer) = paste(&pixy, &id, &format!("{}#{}", consent.code, consent.state)).await;
-    assert_eq!((status, problem(&answer)), (410, "attempt_over"), "the code is spent, so the attempt is over");
+    assert_eq!((status, problem(&answer)), (410, "attempt_over"), "the code is spent, so the attempt has ended");
     assert_eq!(pixy.shown("a").await["state"], "unlinked");
 }
 
 #[tokio::test]
-async fn a_token_endpoint_that_fails_is_said_to_in_a_sentence() {
+async fn a_failing_token_endpoint_is_reported() {
     for (fault, kind) in [(Fault::HtmlOk, "provider_answer"), (Fault::ResetAfterSpending, "provider_down")] {
         let (pixy, endpoint, _upstream) = unlinked().await;
         endpoint.fail_always(Some(fault));
         let (id, consent) = begin(&pixy, &endpoint, "a").await;
         let (_, answer) = paste(&pixy, &id, &format!("{}#{}", consent.code, consent.state)).await;
         assert_eq!(problem(&answer), kind, "{answer:#}");
-        assert_eq!(endpoint.calls().len(), 1, "a code is sent once, whatever happens (RFC 6749 §4.1.2)");
+        assert_eq!(endpoint.calls().len(), 1, "a code is sent once in any case (RFC 6749 §4.1.2)");
         assert_eq!(pixy.shown("a").await["state"], "unlinked");
     }
     let (pixy, endpoint, _upstream) = unlinked().await;
@@ -117,7 +117,7 @@ async fn a_token_endpoint_that_fails_is_said_to_in_a_sentence() {
 }
 
 #[tokio::test]
-async fn attack_63_and_64_the_last_attempt_wins_and_a_replaced_login_is_revoked() {
+async fn attack_63_and_64_a_newer_attempt_replaces_the_older_one() {
     let (pixy, endpoint, _upstream) = unlinked().await;
     pixy.link(&endpoint).await;
     let (first, first_consent) = begin(&pixy, &endpoint, "a").await;
@@ -126,14 +126,14 @@ async fn attack_63_and_64_the_last_attempt_wins_and_a_replaced_login_is_revoked(
     assert_eq!((status, problem(&answer)), (410, "attempt_over"));
     let (_, shown) = paste(&pixy, &second, &format!("{}#{}", second_consent.code, second_consent.state)).await;
     assert!(shown["replaces"].is_array(), "{shown:#}");
-    assert!(endpoint.revoked().is_empty(), "the old login lives until the new one is stored");
+    assert!(endpoint.revoked().is_empty(), "the old login is valid until the new one is stored");
     pixy.post(&format!("/api/attempts/{second}/confirm"), Value::Null).await;
-    assert_eq!(endpoint.revoked().len(), 1, "then the old one is ended at the provider");
+    assert_eq!(endpoint.revoked().len(), 1, "then the old one is revoked");
     assert_eq!(pixy.get("/a/v1/models").await.status, 200);
 }
 
 #[tokio::test]
-async fn attack_56_a_login_that_nobody_confirms_is_given_back() {
+async fn attack_56_an_unconfirmed_login_is_revoked() {
     let (pixy, endpoint, _upstream) = unlinked().await;
     let (id, consent) = begin(&pixy, &endpoint, "a").await;
     paste(&pixy, &id, &format!("{}#{}", consent.code, consent.state)).await;
@@ -145,7 +145,7 @@ async fn attack_56_a_login_that_nobody_confirms_is_given_back() {
 }
 
 #[tokio::test]
-async fn unlinking_revokes_and_forgets() {
+async fn unlinking_revokes_and_deletes() {
     let (pixy, endpoint, _upstream) = unlinked().await;
     pixy.link(&endpoint).await;
     let (status, answer) = pixy.api(Method::DELETE, "/api/accounts/a", Value::Null).await;
@@ -172,7 +172,7 @@ async fn terms_that_are_not_open_must_be_accepted() {
 }
 
 #[tokio::test]
-async fn keys_and_client_secrets_link_too() {
+async fn keys_and_client_secrets_link() {
     let upstream = Upstream::start().await;
     let endpoint = TokenEndpoint::start().await;
     let key = json!({ "provider": "anthropic", "profile": { "api": { "base_url": upstream.url() } } });
@@ -202,7 +202,7 @@ async fn keys_and_client_secrets_link_too() {
 }
 
 #[tokio::test]
-async fn openrouters_exchange_is_spoken_as_published() {
+async fn openrouters_exchange_matches_its_documentation() {
     let upstream = Upstream::start().await;
     let keys = Upstream::answering(|_| Reply::json(200, &json!({ "key": "sk-or-1", "user_id": "user_7" }))).await;
     let account = json!({ "provider": "openrouter", "profile": {
@@ -223,7 +223,7 @@ async fn openrouters_exchange_is_spoken_as_published() {
         path.query().unwrap(),
         pixy.page().port()
     );
-    assert_eq!(RawClient::once(pixy.page(), request).await.unwrap().status, 200, "it comes back by itself");
+    assert_eq!(RawClient::once(pixy.page(), request).await.unwrap().status, 200, "the redirect arrives");
     let sent = keys.requests()[0].json();
     let mut members: Vec<_> = sent.as_object().unwrap().keys().map(String::as_str).collect();
     members.sort_unstable();
@@ -236,7 +236,7 @@ async fn openrouters_exchange_is_spoken_as_published() {
 }
 
 #[tokio::test]
-async fn attack_01_to_03_nothing_on_the_link_port_opens_without_a_secret() {
+async fn attack_01_to_03_the_link_port_needs_a_secret() {
     let (pixy, endpoint, _upstream) = unlinked().await;
     pixy.link(&endpoint).await;
     let ask = async |method: &str, path: &str, fields: &str, body: &str| {
@@ -268,7 +268,7 @@ async fn attack_01_to_03_nothing_on_the_link_port_opens_without_a_secret() {
         answers.insert(response.text());
     }
     assert_eq!(answers.len(), 1, "what exists and what does not cannot be told apart");
-    assert_eq!(pixy.get("/api/accounts").await.status, 404, "the agent's port has none of it");
+    assert_eq!(pixy.get("/api/accounts").await.status, 404, "the agent listener serves none of it");
 
     let url = pixy.post("/api/setup", Value::Null).await["url"].as_str().unwrap().to_owned();
     let code = url.split_once('#').unwrap().1;
@@ -286,7 +286,7 @@ async fn attack_01_to_03_nothing_on_the_link_port_opens_without_a_secret() {
 }
 
 #[tokio::test]
-async fn attack_04_a_port_that_somebody_holds_is_an_error_that_names_the_danger() {
+async fn attack_04_a_link_port_in_use_is_an_error() {
     let squatter = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let scratch = crate::support::Scratch::new();
     let taken = json!({ "link": { "listen": squatter.local_addr().unwrap().to_string() } });
@@ -295,5 +295,5 @@ async fn attack_04_a_port_that_somebody_holds_is_an_error_that_names_the_danger(
     let config = pixy::config::parse(&text, Some(config), &pixy::config::Env::default()).unwrap();
     let Err(error) = pixy::app::start(config).await else { panic!("it started") };
     let error = error.to_string();
-    assert!(error.contains("held by another program") && error.contains("could pass for Pixy"), "{error}");
+    assert!(error.contains("in use by another program") && error.contains("could impersonate Pixy"), "{error}");
 }

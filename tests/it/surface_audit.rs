@@ -300,7 +300,7 @@ async fn attack_02_a_hundred_thousand_guesses_open_nothing() {
             } else {
                 let mut headers = HeaderMap::new();
                 headers.insert(AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {guess}")).unwrap());
-                guard.person(&headers).err().map(|problem| problem.status)
+                guard.authenticate(&headers).err().map(|problem| problem.status)
             };
             match status {
                 Some(401) => compared += 1,

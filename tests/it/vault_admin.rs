@@ -30,12 +30,13 @@ async fn a_login_moves_house_sealed_to_a_passphrase() {
     let new = Pixy::start(&json!({ "a": oauth_account(&endpoint, &upstream) })).await;
     let import =
         |passphrase: &str, replace: bool| json!({ "sealed": sealed, "passphrase": passphrase, "replace": replace });
-    let (status, _) = new.api(Method::POST, "/api/vault/import", import("another one", false)).await;
-    assert_eq!((status, new.get("/a/v1/models").await.status), (500, 401));
+    let (status, problem) = new.api(Method::POST, "/api/vault/import", import("another one", false)).await;
+    assert_eq!((status, problem["type"].as_str()), (422, Some("urn:pixy:problem:wrong_passphrase")));
+    assert_eq!(new.get("/a/v1/models").await.status, 401);
     assert_eq!(new.post("/api/vault/import", import(passphrase, false)).await, json!(["a"]));
     assert_eq!(new.get("/a/v1/models").await.status, 200, "it serves at once");
     let (status, problem) = new.api(Method::POST, "/api/vault/import", import(passphrase, false)).await;
-    assert_eq!(status, 500, "{problem:#}");
+    assert_eq!((status, problem["type"].as_str()), (409, Some("urn:pixy:problem:already_linked")), "{problem:#}");
     assert_eq!(new.restart().await.get("/a/v1/models").await.status, 200);
 }
 

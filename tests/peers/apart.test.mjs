@@ -24,7 +24,7 @@ for (const [name, startServer] of [['oidc-provider', startAuthorizationServer], 
     });
     after(async () => { for (const peer of opened) await peer.close(); });
 
-    test('a login in one, and rotations in both, leave the other linked', async () => {
+    test('a login in one, rotations in both: the other stays linked', async () => {
       await host.link('claude');
       await until('a rotation of the first', () => hasRotated(host, 1));
       await container.link('claude');

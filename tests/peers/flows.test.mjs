@@ -60,7 +60,7 @@ test('a code typed on a device', async () => {
   assert.equal(await server.isActive(token), false);
 });
 
-test('a code that the person refuses on the device', async () => {
+test('a code that is denied on the device', async () => {
   const begun = await stage.pixy.begin('device');
   await answerOnDevice(begun.verification_url_complete, 'abort');
   const { error } = await stageOf('device', 'failed');
@@ -73,7 +73,7 @@ test('an account of the browser flow may be linked on a device', async () => {
   await stageOf('a', 'to_confirm');
 });
 
-test('a redirect to the port that the provider insists on', async () => {
+test('a redirect to a fixed callback port', async () => {
   const { pixy, port } = stage;
   await assert.rejects(fetch(`http://127.0.0.1:${port}/`), 'nothing is open before');
   const begun = await pixy.begin('fixed');
@@ -134,7 +134,7 @@ for (const [what, lie] of Object.entries(LIES)) {
   });
 }
 
-test('an id_token for several clients that was issued to this one', async () => {
+test('an id_token for several clients with our azp', async () => {
   stage.server.lie = (claims) => { Object.assign(claims, { aud: ['llm-api', 'pixy'], azp: 'pixy' }); };
   await stage.pixy.link('a');
 });

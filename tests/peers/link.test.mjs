@@ -14,7 +14,7 @@ afterEach(async () => {
   for (const name of ['claude', 'gpt']) await stage.pixy.call('DELETE', `/api/accounts/${name}`);
 });
 
-test('a code that the provider shows, pasted through the JSON API', async () => {
+test('a shown code, pasted through the JSON API', async () => {
   const { pixy } = stage;
   const { attempt, authorize_url: url } = await pixy.begin('claude');
   const code = await shownCode(await logIn(url));
@@ -45,7 +45,7 @@ test('the shown code, pasted into a terminal after a typo', async () => {
   await works();
 });
 
-test('a redirect that comes back to the link port', async () => {
+test('a redirect to the link port', async () => {
   const { pixy } = stage;
   const { attempt, authorize_url: url } = await pixy.begin('gpt');
   const back = await logIn(url);
@@ -62,13 +62,13 @@ test('a redirect that comes back to the link port', async () => {
   assert.equal((await pixy.ask('/gpt/v1/models')).status, 200);
 });
 
-test('a redirect that comes back while a terminal waits', async () => {
+test('a redirect while a terminal waits', async () => {
   const { code, shown } = await stage.pixy.linkInTerminal('gpt', async (url) => { await (await fetch(await logIn(url))).text(); });
   assert.equal(code, 0, shown);
   assert.equal((await stage.pixy.ask('/gpt/v1/models')).status, 200);
 });
 
-test('a second link replaces the first, whose grant is ended at the server', async () => {
+test('a second link replaces and revokes the first', async () => {
   const { pixy, server } = stage;
   await pixy.link('claude');
   const revocations = server.calls.revocation;
@@ -80,7 +80,7 @@ test('a second link replaces the first, whose grant is ended at the server', asy
   assert.ok(server.calls.revocation > revocations, 'the old grant was not revoked');
 });
 
-test('a code that belongs to another verifier is refused by the server', async () => {
+test('the server rejects a code of another verifier', async () => {
   const { pixy, server } = stage;
   const { attempt, authorize_url: url } = await pixy.begin('claude');
   const forged = new URL(url);

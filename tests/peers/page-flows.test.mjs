@@ -63,7 +63,7 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     assert.equal((await stage.pixy.ask(`/${name}/v1/models`)).status, 200);
   }
 
-  test('a person types a code on a device, and the page goes on by itself', async (story) => {
+  test('a device code links without another click', async (story) => {
     const me = await person(story);
     const { page, card, says } = me;
     await press(card('device'), 'Link');
@@ -85,7 +85,7 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     await confirm(me, 'device');
   });
 
-  test('a code that the person refuses on the device leads to a fresh one', async (story) => {
+  test('a denied device code leads to a new one', async (story) => {
     const me = await person(story);
     const { page, card } = me;
     await press(card('device'), 'Link');
@@ -99,7 +99,7 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     await confirm(me, 'device');
   });
 
-  test('a port that the provider insists on is opened, and the browser comes back to it', async (story) => {
+  test('a fixed callback port receives the redirect', async (story) => {
     const me = await person(story);
     await press(me.card('free'), 'Link');
     await me.says('Waiting for the provider…');
@@ -110,32 +110,32 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     await confirm(me, 'free');
   });
 
-  test('where another program holds that port, the page says so and takes the address by hand', async (story) => {
+  test('a callback port in use: the page takes the pasted address', async (story) => {
     const me = await person(story);
     await press(me.card('held'), 'Link');
-    await me.card('held').getByText(/is held by another program/).waitFor();
+    await me.card('held').getByText(/is in use by another program/).waitFor();
     assert.equal(await me.card('held').getByText('Waiting for the provider…').count(), 0);
     const tab = await openProvider(me, 'held');
     assert.equal(await tab.innerText('body'), 'Another program');
     await me.card('held').getByRole('textbox').fill(tab.url());
     await me.says('Looks like the answer to this attempt.');
-    await press(me.card('held'), 'Go on');
+    await press(me.card('held'), 'Continue');
     await confirm(me, 'held');
   });
 
-  test('an answer that proves nothing is told of once, and leads to another try', async (story) => {
+  test('an invalid id_token is reported once, and can be retried', async (story) => {
     const me = await person(story);
     stage.server.lie = (claims) => { claims.nonce = 'another'; };
     await press(me.card('held'), 'Link');
     const again = async () => {
       const tab = await openProvider(me, 'held');
       await me.card('held').getByRole('textbox').fill(tab.url());
-      await press(me.card('held'), 'Go on');
+      await press(me.card('held'), 'Continue');
       await tab.close();
     };
     await again();
-    await me.card('held').getByText(/was not believed: it is of another attempt/).waitFor();
-    assert.equal(await me.card('held').getByText(/was not believed/).count(), 1);
+    await me.card('held').getByText(/was rejected: it is of another attempt/).waitFor();
+    assert.equal(await me.card('held').getByText(/was rejected/).count(), 1);
     assert.equal(await me.page.evaluate(() => document.activeElement.id), 'of-held-check', 'the focus is where it is said');
     stage.server.lie = undefined;
     await press(me.card('held'), 'Start again');
@@ -169,7 +169,7 @@ describe('Firefox', { skip: !installed('firefox-esr') && 'firefox-esr is not ins
     assert.equal((await stage.pixy.ask(`/${name}/v1/models`)).status, 200);
   }
 
-  test('a login comes back by itself to the port that the provider insists on', async (story) => {
+  test('a fixed callback port receives the redirect', async (story) => {
     const page = await open(story, await setupAddress(stage.pixy));
     await says(page, 'No account is linked yet');
     await pressOn(page, 'free', 'Link');
@@ -178,7 +178,7 @@ describe('Firefox', { skip: !installed('firefox-esr') && 'firefox-esr is not ins
     await confirmed(page, 'free');
   });
 
-  test('a code is typed on a device, and the page goes on by itself', async (story) => {
+  test('a device code links without another click', async (story) => {
     const page = await open(story, await setupAddress(stage.pixy));
     await says(page, 'No account is linked yet');
     await pressOn(page, 'device', 'Link');

@@ -37,7 +37,7 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
 
   const person = (story, options) => personAt(stage.pixy, browser, story, options);
 
-  test('a person links an account by pasting, from the setup code to an agent that works', async (story) => {
+  test('linking by pasting, from the setup code to a request', async (story) => {
     const me = await person(story);
     const { page, card, says } = me;
     await says('No account is linked yet');
@@ -55,7 +55,7 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     await says('That is only a part of it');
     await field.fill(code);
     await says('Looks like the answer to this attempt.');
-    await press(card('claude'), 'Go on');
+    await press(card('claude'), 'Continue');
 
     await card('claude').getByText('anna@example.com · Anna').waitFor();
     assert.equal((await stage.pixy.account('claude')).state, 'unlinked', 'nothing is stored before the person confirms');
@@ -68,7 +68,7 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     await says('1 of 2 accounts working');
   });
 
-  test('a redirect that comes back by itself needs no hands', async (story) => {
+  test('a redirect needs no pasting', async (story) => {
     const me = await person(story);
     await press(me.card('gpt'), 'Link');
     await me.says('Waiting for the provider…');
@@ -82,7 +82,7 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     assert.equal((await stage.pixy.ask('/gpt/v1/models')).status, 200);
   });
 
-  test('one press takes the code from the clipboard and goes on', async (story) => {
+  test('one click pastes and continues', async (story) => {
     const me = await person(story, { permissions: ['clipboard-read', 'clipboard-write'] });
     await press(me.card('claude'), 'Link');
     const tab = await openProvider(me, 'claude');
@@ -98,7 +98,7 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     assert.equal(await me.page.evaluate(() => navigator.clipboard.readText()), lines);
   });
 
-  test('with the keyboard alone: the focus is where the next step is', async (story) => {
+  test('the keyboard alone: focus is on the next step', async (story) => {
     const { page, card, says } = await person(story);
     await card('claude').getByRole('button', { name: 'Link', exact: true }).focus();
     await page.keyboard.press('Enter');
@@ -116,7 +116,7 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     await says("Linked. In the agent's environment:");
   });
 
-  test('every dead end has a way on', async (story) => {
+  test('every failure has a next step', async (story) => {
     const me = await person(story);
     const { page, card, says } = me;
     const again = async () => {
@@ -125,19 +125,19 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     };
     const paste = async (text) => {
       await card('claude').getByRole('textbox').fill(text);
-      await press(card('claude'), 'Go on');
+      await press(card('claude'), 'Continue');
     };
 
     const denied = new URL(await again());
     const asked = denied.searchParams;
     const answer = new URLSearchParams({ error: 'access_denied', state: asked.get('state'), iss: stage.server.issuer });
     await card('claude').getByRole('textbox').fill(`${asked.get('redirect_uri')}?${answer}`);
-    await says('The provider says that it was not allowed.');
-    await press(card('claude'), 'Go on');
+    await says('The provider says that access was denied.');
+    await press(card('claude'), 'Continue');
 
     await again();
     await stage.pixy.call('DELETE', `/api/attempts/${(await stage.pixy.account('claude')).attempt.attempt}`);
-    await says('That attempt is over.');
+    await says('That attempt has ended.');
 
     const older = await shownCode(await logIn(await again()));
     await press(card('claude'), 'Cancel');
@@ -159,7 +159,7 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     await says("Linked. In the agent's environment:");
   });
 
-  test('what an agent uses is shown as it is used, and unlinking asks first', async (story) => {
+  test('use is shown at once, and unlinking asks first', async (story) => {
     await stage.pixy.link('claude');
     const { card, says, page } = await person(story);
     await card('claude').getByText('Working').waitFor();
@@ -167,25 +167,25 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     await card('claude').getByText('Requests 1').waitFor();
     assert.match(await card('claude').locator('figcaption').innerText(), /Tokens 7 in, 5 out/);
     await press(card('claude'), 'Unlink');
-    assert.equal(await page.evaluate(() => document.activeElement.textContent), 'Keep it');
+    assert.equal(await page.evaluate(() => document.activeElement.textContent), 'Cancel');
     await press(page.getByRole('dialog'), 'Unlink');
-    await says('The provider has ended the login, and Pixy has forgotten it.');
+    await says('The provider has ended the login, and Pixy has deleted it.');
     assert.equal((await stage.pixy.account('claude')).state, 'unlinked');
   });
 
-  test('a Pixy that goes away is told of, and one that comes back asks who is there', async (story) => {
+  test('a stopped Pixy is reported, a restarted one needs a session', async (story) => {
     const { page, says } = await person(story);
     await says('No account is linked yet');
     await stage.pixy.stop();
     await says('Pixy does not answer');
     await stage.pixy.start();
-    await says('Your session here has ended');
+    await says('Your session has ended');
     await page.getByRole('textbox').fill(await setupAddress(stage.pixy));
     await press(page, 'Open');
     await says('No account is linked yet');
   });
 
-  test('attack_07_a_site_whose_name_was_made_to_lead_here_is_served_nothing', async (story) => {
+  test('attack_07_a_rebound_host_name_is_served_nothing', async (story) => {
     const context = await browser.newContext();
     story.after(() => context.close());
     const page = await context.newPage();
@@ -198,7 +198,7 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     }
   });
 
-  test('the attacks of these tests are real: a server that guards nothing falls to them', async (story) => {
+  test('the attacks succeed on a server without guards', async (story) => {
     const asked = new Set();
     const open = await listen((request, response) => {
       asked.add(`${request.method} ${request.url} ${request.headers['sec-fetch-mode']} ${request.headers['sec-fetch-dest']}`);
@@ -236,7 +236,7 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
       const page = await context.newPage();
       const served = [];
       context.on('response', (response) => {
-        const isOurs = response.frame().page() === own; // its calls may be told of late
+        const isOurs = response.frame().page() === own; // its events may arrive late
         if (!isOurs && response.url().startsWith(address()) && response.status() < 400) served.push(response.url());
       });
       await page.goto(`http://${host}:${evil.port}/`);
@@ -251,7 +251,7 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     });
   }
 
-  test('attack_64_another_account_does_not_take_the_place_of_the_first_unseen', async (story) => {
+  test('attack_64_replacing_another_identity_is_shown', async (story) => {
     const { person: anna } = stage.server;
     story.after(() => { stage.server.person = anna; });
     await stage.pixy.link('claude');
@@ -259,7 +259,7 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     const { page, card } = await person(story);
     await press(card('claude'), 'Link again');
     await card('claude').getByRole('textbox').fill(await shownCode(await logIn(await page.locator('#of-claude-open').getAttribute('href'))));
-    await press(card('claude'), 'Go on');
+    await press(card('claude'), 'Continue');
     await card('claude').getByText('mallory@example.net · Mallory').waitFor();
     assert.match(await card('claude').locator('.warn').last().innerText(), /anna@example\.com · Anna, whose login Pixy then ends/);
     await press(card('claude'), 'Not me');
@@ -268,7 +268,7 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     assert.equal((await stage.pixy.message()).status, 200);
   });
 
-  test('attack_65_a_hostile_name_from_the_provider_is_text', async (story) => {
+  test('attack_65_a_hostile_name_is_shown_as_text', async (story) => {
     const { person: anna } = stage.server;
     story.after(() => { stage.server.person = anna; });
     for (const text of HOSTILE.slice(0, 6)) {
@@ -276,7 +276,7 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
       const { page, card, context } = await person(story);
       await press(card('claude'), 'Link');
       await card('claude').getByRole('textbox').fill(await shownCode(await logIn(await page.locator('#of-claude-open').getAttribute('href'))));
-      await press(card('claude'), 'Go on');
+      await press(card('claude'), 'Continue');
       await press(card('claude'), 'Confirm');
       await card('claude').getByText('Working').waitFor();
       assert.ok((await card('claude').locator('.who').innerText()).includes(text.slice(0, 20)));
@@ -286,7 +286,7 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     }
   });
 
-  // What takes hours or a fault at a provider to come about is told to the page by the test; all else about it is Pixy's.
+  // The test fakes the answers for states that take hours or a provider's fault; all else is Pixy's.
   describe('every state', () => {
     const looks = [['light', 'phone'], ['dark', 'wide'], ...(PICTURES ? [['light', 'wide'], ['dark', 'phone']] : [])];
     for (const [scheme, size] of looks) {
@@ -309,13 +309,13 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
           await page.close();
         };
         const states = Object.entries(STATES);
-        const atOnce = PICTURES ? 1 : 4; // two full pages at once get into each other's picture
+        const atOnce = PICTURES ? 1 : 4; // two full pages at once disturb each other's screenshot
         while (states.length) await Promise.all(states.splice(0, atOnce).map(each));
         const page = await context.newPage();
         await page.goto(`${address()}/#wrong`);
-        await page.getByText('This page needs your key').waitFor();
+        await page.getByText('Open this page with a one-time link').waitFor();
         await page.getByText('Pixy runs in a container').click();
-        await look(page, 'door', scheme, size);
+        await look(page, 'sign-in', scheme, size);
         await page.goto(`${address()}/callback?code=x&state=y`);
         await look(page, 'callback-refused', scheme, size);
       });
@@ -401,7 +401,7 @@ describe('Firefox', { skip: !installed('firefox-esr') && 'firefox-esr is not ins
     assert.equal((await stage.pixy.message()).status, 200);
   });
 
-  test('attack_07_a_site_whose_name_was_made_to_lead_here_is_served_nothing', async (story) => {
+  test('attack_07_a_rebound_host_name_is_served_nothing', async (story) => {
     const { page } = await open(story, 'about:blank');
     const status = await page.goto(`http://${EVIL}:${stage.pixy.ports.link}/`).then((response) => response.status(), (error) => error.message);
     assert.match(String(status), /^421$|NS_ERROR_NET_ERROR_RESPONSE/); // Firefox makes a page of its own of that status

@@ -11,7 +11,7 @@ import { peers } from './lib/peers.mjs';
 
 const stage = peers({ log: 'trace' });
 
-test('no code and no token is found in logs, metrics, status, page, errors, files or the process', async () => {
+test('no code or token in logs, metrics, page, files or memory maps', async () => {
   const { pixy, api, server } = stage;
   const places = new Map();
   const keep = async (place, response) => places.set(place, await written(response));
@@ -66,7 +66,7 @@ async function everyFile(directory) {
   return entries.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath ?? entry.path, entry.name));
 }
 
-test('a secret in the log, in what a command prints or in an answer fails a story', async () => {
+test('a secret in a log, output or answer fails the test', async () => {
   const { pixy, server } = stage;
   const [secret] = server.secrets;
   const { found } = pixy.answers[0];
@@ -84,7 +84,7 @@ test('a secret in the log, in what a command prints or in an answer fails a stor
   assert.ok(pixy.answers[0].answers >= 5 && pixy.answers[1].answers >= 6, 'answers are watched');
 });
 
-test('an answer that holds a secret, cut in two, is noticed', async () => {
+test('a secret split over two chunks is found', async () => {
   const secret = 'canary-0123456789-abcdef';
   const { url, close } = await listen(async (request, response) => {
     response.writeHead(200, request.url === '/head' ? { 'x-seen': secret } : {});

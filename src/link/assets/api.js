@@ -16,7 +16,7 @@ export const accounts = () => call("GET", "/api/accounts");
 async function send(method, path, body) {
   const headers = { "Content-Type": "application/json", Authorization: `Bearer ${session()}` };
   const response = await fetch(path, { method, headers, body: body && JSON.stringify(body) }).catch(() => {
-    throw { title: "Pixy does not answer.", detail: "See whether it still runs, then try again." };
+    throw { title: "Pixy does not answer.", detail: "Check that it runs, then try again." };
   });
   const { ok, status } = response;
   if (ok) return response;

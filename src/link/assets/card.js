@@ -11,13 +11,13 @@ export function update(account) {
   const facts = { ...rest, ...terms, url: web(url), terms: status !== "open" && status }, own = mine(name);
   const node = at(idOf(name, "card")) ?? at("cards").appendChild(part("card", { name }));
   const [top, notice, link, gauges, acts, lines] = node.children, { begun, busy, problem, form, use, fresh, env } = own;
-  // An attempt of this tab's that is gone is over, and says so.
+  // This tab's attempt has ended.
   if (begun && !attempt && !busy) Object.assign(own, { begun: null, end: problem ? null : "over" });
   node.setAttribute("aria-labelledby", idOf(name, "name"));
   node.ariaBusy = !!busy;
   fill(top, facts, () => part("head", { ...facts, sign: signOf(facts), told: facts.error && told(facts.error),
     lines: `accounts:\n  ${name}:\n    accept_terms: true` }));
-  // What the attempt itself says is said once.
+  // The attempt shows its own error.
   const news = problem?.title !== attempt?.error?.title && problem;
   fill(notice, [news, own.end], () => (news ? told(news) : pick("ends", `[data-end=${own.end}]`)));
   fill(link, [attempt, begun, form], () => (attempt ? flow(facts, attempt) : form && secret(facts)));

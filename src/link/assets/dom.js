@@ -11,7 +11,7 @@ export const pick = (id, match = "*") => at(id).content.querySelector(match)?.cl
 
 const has = (fact) => fact != null && fact !== false && fact.length !== 0;
 
-// A copy of a template with facts; how is said above the templates.
+// Fills a copy of a template, as described above the templates.
 export function part(id, facts) {
   const root = pick(id), { name, now } = facts;
   const holds = (key) => (key[0] === "!" ? !has(facts[key.slice(1)]) : has(facts[key]));
@@ -37,7 +37,7 @@ export function part(id, facts) {
   return root;
 }
 
-// Makes a part anew only when its facts changed: typing and focus survive.
+// Rebuilds a part only when its facts changed: keeps typing and focus.
 export function fill(node, facts, make) {
   const key = JSON.stringify(facts);
   if (node.facts === key) return;
@@ -63,8 +63,8 @@ function tick() {
     const { as } = node.dataset, when = new Date(node.dateTime), seconds = Math.round((when - Date.now()) / 1000);
     const left = as === "past" ? seconds : Math.max(seconds, 0);
     const [size, unit] = UNITS.find(([size]) => Math.abs(left) >= size * 1.5) ?? [1, "second"];
-    const text = node.matches(":hover, :focus") ? String(when).slice(0, 24)
-      : as === "clock" ? `${Math.floor(left / 60)}:${String(left % 60).padStart(2, 0)}`
+    const text = as === "clock" ? `${Math.floor(left / 60)}:${String(left % 60).padStart(2, 0)}`
+      : node.matches(":hover, :focus") ? String(when).slice(0, 24)
       : RELATIVE.format(Math.round(left / size), unit);
     node.tabIndex = 0;
     if (node.textContent !== text) node.textContent = text;

@@ -33,7 +33,7 @@ function paste(name, attempt, path) {
   };
   const send = () => act(name, async () => {
     focusOn(name, "check");
-    await call("POST", `${path}/paste`, { text: field.value });
+    await call("POST", `${path}/paste`, { text: field.value }).catch((problem) => said.replaceChildren(told(problem)));
   });
   const clip = async () => {
     field.focus();

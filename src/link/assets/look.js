@@ -1,4 +1,4 @@
-// A first look at pasted text. Pixy itself decides, more strictly.
+// A first check of pasted text. Pixy checks it more strictly.
 
 import { at, web } from "./dom.js";
 
@@ -10,7 +10,7 @@ export function expected({ authorize_url, redirect: kind }) {
     redirect,
     isLocal,
     state: query?.get("state") ?? redirect?.searchParams.get("state"),
-    // Pixy waits there: on this browser's machine too, if it sees Pixy's own port.
+    // Pixy listens there, on this machine if this is its own port.
     comesBack: isLocal && location.port === port,
     away: isLocal && location.port !== redirect?.port,
     ours: redirect?.port === port,

@@ -2,42 +2,42 @@ import { open, session, watch } from "./api.js";
 import { update } from "./card.js";
 import { at, fill, part } from "./dom.js";
 import { begin } from "./flow.js";
-import { lost, page, settle, take } from "./state.js";
-import { byNeed, sentence } from "./words.js";
+import { lost, mine, page, settle, take } from "./state.js";
+import { byNeed, plain, sentence } from "./words.js";
 
 addEventListener("pixy-draw", render);
-addEventListener("hashchange", enter);
-at("door").addEventListener("submit", (event) => {
+addEventListener("hashchange", readCode);
+at("signin").addEventListener("submit", (event) => {
   event.preventDefault();
-  knock(at("setup").value);
+  enterCode(at("setup").value);
 });
-enter();
+readCode();
 
-// No server sees the fragment; it leaves the address bar first.
-function enter() {
+// Browsers send the fragment to no server; remove it first.
+function readCode() {
   const code = location.hash.slice(1);
   history.replaceState(null, "", location.pathname);
-  if (code) knock(code);
+  if (code) enterCode(code);
   else if (session()) watch(take, lost);
-  else door("");
+  else signIn("");
 }
 
-async function knock(text) {
+async function enterCode(text) {
   try {
     await open(text.trim().split("#").pop());
-    at("door").hidden = true;
+    at("signin").hidden = true;
     watch(take, lost);
-  } catch ({ title, detail, status }) {
-    door(status === 401 ? title : `${title} ${detail ?? ""}`);
+  } catch ({ title, detail }) {
+    signIn(`${title} ${plain(detail)}`);
   }
 }
 
-function door(why) {
+function signIn(why) {
   at("cards").replaceChildren();
   fill(at("remedy"), "", () => "");
-  say("This page needs your key", why);
+  say("Open this page with a one-time link", why);
   at("closable").hidden = true;
-  at("door").hidden = false;
+  at("signin").hidden = false;
   at("setup").value = "";
   at("setup").focus();
 }
@@ -49,14 +49,14 @@ function say(title, more = "") {
 }
 
 function render() {
-  if (!session()) return door("Your session here has ended: it was quiet for a while, or Pixy started again.");
+  if (!session()) return signIn("Your session has ended: it was idle, or Pixy restarted.");
   const { accounts, silent } = page, [title, more, about] = sentence(accounts);
-  if (silent) say("Pixy does not answer", "What you see is from before. The page goes on as soon as Pixy does.");
+  if (silent) say("Pixy does not answer", "This is the last known state. The page continues once Pixy does.");
   else say(title, more);
   fill(at("remedy"), about, () => about && part("do", { ...about, link: () => begin(about.name) }));
-  // Sorted once: nothing moves away from under the hand.
+  // Sorted once: cards do not move later.
   const cards = accounts.toSorted(byNeed).map(update);
   for (const node of [...at("cards").children]) if (!cards.includes(node)) node.remove();
-  at("closable").hidden = !accounts[0] || !accounts.every(({ now }) => /^(linked|key|refreshing)$/.test(now));
+  at("closable").hidden = !accounts[0] || !accounts.every(({ name, now }) => !mine(name).fresh && /^(linked|key|refreshing)$/.test(now));
   settle();
 }

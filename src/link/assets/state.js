@@ -1,4 +1,4 @@
-// What this tab knows, and how a person's action runs.
+// What this tab knows, and how actions run.
 
 import { accounts } from "./api.js";
 import { at, idOf } from "./dom.js";
@@ -30,7 +30,7 @@ export function lost({ status }) {
 
 let wanted;
 
-// Gets the focus once it is drawn.
+// Focused once it is drawn.
 export const focusOn = (name, what) => (wanted = idOf(name, what));
 
 export function settle() {

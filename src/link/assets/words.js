@@ -1,4 +1,4 @@
-// What to say of accounts.
+// Sentences about accounts.
 
 import { at, part, pick } from "./dom.js";
 
@@ -17,7 +17,7 @@ export const signOf = ({ now }) => kind(now).cloneNode(true);
 
 export const byNeed = (one, other) => kinds.indexOf(kind(one.now)) - kinds.indexOf(kind(other.now));
 
-// `[sentence, the rest, whom it is about]`.
+// `[sentence, the rest, the account that it is about]`.
 export function sentence(accounts) {
   const groups = {}, { length } = accounts, names = (of) => list(of.map(({ name }) => name));
   let says, about = [];
@@ -38,13 +38,14 @@ export function sentence(accounts) {
   return working.length === length ? [`${length} accounts, all working`] : [`${working.length} of ${length} accounts working`, rest(idle)];
 }
 
-// A protocol's code is for a bug report, not for a sentence.
+// A protocol's code is no sentence.
 const CODE = /(?:: | \()([a-z]+_\w+)\)?/;
 
-export const told = ({ title, detail, type = "" }) =>
-  part("told", { title: title.replace(CODE, ""), detail, code: CODE.exec(title)?.[1] ?? type.split(/[:/]/).pop() });
+export const plain = (text = "") => text.replace(CODE, "").replaceAll("`", "");
 
-const within = (text) => text.replace(CODE, "").replace(/^(The|This|No|It)\b/, (word) => word.toLowerCase()).replace(/\.$/, "");
+export const told = ({ title, detail }) => part("told", { title: plain(title), detail: plain(detail) });
+
+const within = (text) => plain(text).replace(/^(The|This|No|It)\b/, (word) => word.toLowerCase()).replace(/\.$/, "");
 
 const list = (words) => words.join(", ").replace(/, ([^,]*)$/, " and $1");
 

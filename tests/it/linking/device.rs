@@ -66,7 +66,7 @@ async fn until_stage(pixy: &Pixy, stage: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_code_is_typed_elsewhere_and_the_attempt_goes_on_by_itself() {
+async fn a_device_code_links_without_pasting() {
     let pending = json!({ "error": "authorization_pending" });
     let tokens = json!({ "access_token": "marked-access", "refresh_token": "rt", "expires_in": 3600, "login": "ada" });
     let provider = provider(begun(), vec![(400, pending.clone()), (400, pending), (200, tokens)]).await;
@@ -117,7 +117,7 @@ async fn slow_down_is_obeyed() {
 }
 
 #[tokio::test]
-async fn what_ends_a_device_attempt_is_said_and_stays_to_be_read() {
+async fn a_failed_device_attempt_stays_to_be_read() {
     for (status, answer, kind) in [
         (400, json!({ "error": "access_denied" }), "consent_denied"),
         (400, json!({ "error": "expired_token" }), "device_code_expired"),
@@ -151,7 +151,7 @@ async fn what_ends_a_device_attempt_is_said_and_stays_to_be_read() {
 }
 
 #[tokio::test]
-async fn polls_end_with_the_codes_and_with_the_attempt() {
+async fn polling_ends_with_the_code_or_the_attempt() {
     let mut short = begun();
     short["expires_in"] = json!(3);
     let provider = provider(short, vec![(400, json!({ "error": "authorization_pending" }))]).await;
@@ -171,7 +171,7 @@ async fn polls_end_with_the_codes_and_with_the_attempt() {
 }
 
 #[tokio::test]
-async fn attack_63_an_attempt_that_was_replaced_asks_no_more() {
+async fn attack_63_a_replaced_attempt_stops_polling() {
     // The person allows the first attempt while the second one is open already.
     let pending = Arc::new(Mutex::new(true));
     let waits = Arc::clone(&pending);
@@ -196,7 +196,7 @@ async fn attack_63_an_attempt_that_was_replaced_asks_no_more() {
 }
 
 #[tokio::test]
-async fn a_flow_may_be_named_and_only_one_that_there_is() {
+async fn a_known_flow_may_be_requested() {
     let provider = provider(begun(), vec![(400, json!({ "error": "authorization_pending" }))]).await;
     let pixy = Pixy::start(&json!({ "a": account(&provider, "authorization_code") })).await;
     let usual = pixy.post("/api/accounts/a/attempts", json!({})).await;
@@ -216,7 +216,7 @@ async fn a_flow_may_be_named_and_only_one_that_there_is() {
 }
 
 #[tokio::test]
-async fn a_device_endpoint_that_gives_nothing_usable_is_said_to() {
+async fn an_unusable_device_endpoint_is_reported() {
     for begun in
         [json!({ "error": "invalid_client" }), json!({}), json!("x"), json!({ "device_code": "d", "user_code": "u" })]
     {
@@ -229,7 +229,7 @@ async fn a_device_endpoint_that_gives_nothing_usable_is_said_to() {
 }
 
 #[tokio::test]
-async fn codexs_device_shape_is_spoken_as_its_own_client_speaks_it() {
+async fn codexs_device_flow_matches_its_own_client() {
     let begun = json!({ "device_auth_id": "marked-auth-id", "user_code": "ABCD-12345", "interval": "1" });
     let handed = json!({
         "authorization_code": "marked-code", "code_verifier": "marked-verifier-of-the-server", "code_challenge": "c",

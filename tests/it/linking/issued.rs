@@ -1,4 +1,4 @@
-//! A client id that the provider issues in the callback, and refreshes that come not too early: "Sign in with ChatGPT".
+//! A client id that the provider issues in the callback, and a minimum time before a refresh: "Sign in with ChatGPT".
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -26,7 +26,7 @@ fn chatgpt(provider: &OpenId, upstream: &Upstream) -> Value {
 async fn signed_in() -> (OpenId, Upstream) {
     let (provider, upstream) = (OpenId::start().await, Upstream::start().await);
     provider.issue_client("oaiapp_1");
-    provider.claim(|claims| claims["aud"] = json!([claims["aud"]])); // a one-element array, as it may be
+    provider.claim(|claims| claims["aud"] = json!([claims["aud"]])); // a one-element array is valid, too
     provider.reply(|reply| reply["scope"] = json!(SCOPES));
     (provider, upstream)
 }
@@ -41,7 +41,7 @@ async fn paste(pixy: &Pixy, begun: &Value, text: &str) -> (u16, Value) {
 }
 
 #[tokio::test]
-async fn chatgpts_issued_client_is_used_for_everything_after() {
+async fn chatgpts_issued_client_id_is_used_afterwards() {
     let (provider, upstream) = signed_in().await;
     let pixy = Pixy::start(&json!({ "a": chatgpt(&provider, &upstream) })).await;
     let begun = pixy.post("/api/accounts/a/attempts", Value::Null).await;
@@ -59,7 +59,7 @@ async fn chatgpts_issued_client_is_used_for_everything_after() {
     let mut back = provider.consent(begun["authorize_url"].as_str().unwrap());
     let state = first["state"].clone();
     let (status, answer) = paste(&pixy, &begun, &format!("marked-code-0#{state}")).await;
-    assert_eq!((status, problem(&answer)), (422, "paste_no_client_id"), "the code alone is not all of it");
+    assert_eq!((status, problem(&answer)), (422, "paste_no_client_id"), "the client id is missing");
     assert!(provider.asked("/token").is_empty());
     let (status, shown) = paste(&pixy, &begun, back.as_str()).await;
     assert_eq!((status, &shown["identity"]), (200, &json!(["ada@example.com"])), "{shown:#}");
@@ -102,7 +102,7 @@ async fn chatgpts_issued_client_is_used_for_everything_after() {
     let (status, answer) = paste(&pixy, &again, &foreign).await;
     assert_eq!((status, problem(&answer)), (422, "paste_other_client"));
     let without = back.as_str().replace("&client_id=oaiapp_1", "");
-    assert_eq!(paste(&pixy, &again, &without).await.0, 200, "it is known already");
+    assert_eq!(paste(&pixy, &again, &without).await.0, 200, "the client id is known");
 
     pixy.api(Method::DELETE, "/api/accounts/a", Value::Null).await;
     let revoked = &provider.forms("/revoke")[0];
@@ -116,7 +116,7 @@ async fn chatgpts_issued_client_is_used_for_everything_after() {
 }
 
 #[tokio::test]
-async fn a_placeholder_is_never_taken_for_an_issued_client() {
+async fn a_placeholder_is_not_an_issued_client_id() {
     let (provider, upstream) = signed_in().await;
     let pixy = Pixy::start(&json!({ "a": chatgpt(&provider, &upstream) })).await;
     let begun = pixy.post("/api/accounts/a/attempts", Value::Null).await;
@@ -131,11 +131,11 @@ async fn a_placeholder_is_never_taken_for_an_issued_client() {
         assert_eq!((status, problem(&answer)), (422, kind), "{client}");
     }
     assert!(provider.asked("/token").is_empty());
-    assert_eq!(paste(&pixy, &begun, back.as_str()).await.0, 200, "the attempt has survived all of it");
+    assert_eq!(paste(&pixy, &begun, back.as_str()).await.0, 200, "the attempt is still open");
 }
 
 #[tokio::test]
-async fn a_plan_that_was_not_granted_is_of_no_use_and_given_back() {
+async fn a_grant_without_the_required_scope_is_revoked() {
     let (provider, upstream) = signed_in().await;
     provider.reply(|reply| reply["scope"] = json!("openid profile email offline_access"));
     let pixy = Pixy::start(&json!({ "a": chatgpt(&provider, &upstream) })).await;
@@ -158,8 +158,8 @@ async fn a_plan_that_was_not_granted_is_of_no_use_and_given_back() {
 }
 
 #[tokio::test]
-async fn a_refresh_before_its_time_is_never_tried_whoever_asks() {
-    // An earlier one spends the token and answers `invalid_grant`: the fake does just that.
+async fn no_refresh_before_the_provider_allows_it() {
+    // The fake, like the provider, spends the token of an early refresh and answers `invalid_grant`.
     let (provider, upstream) = signed_in().await;
     provider.refuse_refresh_for(3);
     let pixy = Pixy::start(&json!({ "a": chatgpt(&provider, &upstream) })).await;
@@ -171,7 +171,7 @@ async fn a_refresh_before_its_time_is_never_tried_whoever_asks() {
         pixy.post("/api/accounts/a/refresh", Value::Null).await;
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    assert_eq!(provider.asked("/token").len(), 1, "the code, and nothing since");
+    assert_eq!(provider.asked("/token").len(), 1, "only the code exchange");
     tokio::time::sleep(Duration::from_millis(3200)).await;
     pixy.post("/api/accounts/a/refresh", Value::Null).await;
     within(async {
@@ -183,5 +183,5 @@ async fn a_refresh_before_its_time_is_never_tried_whoever_asks() {
         }
     })
     .await;
-    assert_eq!(pixy.shown("a").await["error"], Value::Null, "and then it works");
+    assert_eq!(pixy.shown("a").await["error"], Value::Null, "then the refresh works");
 }

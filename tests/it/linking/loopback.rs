@@ -1,4 +1,4 @@
-//! Redirects that come back by themselves: to the link port, to the port that the provider insists on, to nobody.
+//! Loopback redirects: to the link port, to a fixed callback port, and to a port that Pixy cannot open.
 
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
@@ -17,7 +17,7 @@ fn free_ports<const N: usize>() -> [u16; N] {
     held.map(|listener| listener.local_addr().unwrap().port())
 }
 
-fn insisting(endpoint: &TokenEndpoint, upstream: &Upstream, host: &str, ports: &Value) -> Value {
+fn with_callback_ports(endpoint: &TokenEndpoint, upstream: &Upstream, host: &str, ports: &Value) -> Value {
     let mut account = oauth_account(endpoint, upstream);
     account["profile"]["link"]["redirect"] =
         json!({ "paste": null, "loopback": { "host": host, "ports": ports, "path": "/auth/callback" } });
@@ -51,10 +51,10 @@ fn redirect_of(begun: &Value) -> Url {
 }
 
 #[tokio::test]
-async fn a_port_that_the_provider_insists_on_is_open_only_during_the_attempt() {
+async fn a_fixed_callback_port_is_open_only_during_the_attempt() {
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
     let [first, second] = free_ports();
-    let account = insisting(&endpoint, &upstream, "127.0.0.1", &json!([first, second]));
+    let account = with_callback_ports(&endpoint, &upstream, "127.0.0.1", &json!([first, second]));
     let pixy = Pixy::start(&json!({ "a": account })).await;
     assert!(TcpStream::connect(("127.0.0.1", first)).await.is_err(), "nothing is open before");
     let begun = pixy.post("/api/accounts/a/attempts", Value::Null).await;
@@ -62,7 +62,7 @@ async fn a_port_that_the_provider_insists_on_is_open_only_during_the_attempt() {
     assert_eq!(redirect_of(&begun).as_str(), format!("http://127.0.0.1:{first}/auth/callback"));
     assert!(TcpStream::connect(("127.0.0.1", second)).await.is_err(), "one port is enough");
 
-    // Nothing else is to be had there.
+    // Nothing else is served there.
     for path in ["/", "/api/accounts", "/api/session", "/auth/callback/x", "/assets/page.js?x"] {
         let served = open(&Url::parse(&format!("http://127.0.0.1:{first}{path}")).unwrap()).await;
         assert!(matches!(served.status, 403 | 404), "{path}: {}", served.status);
@@ -85,43 +85,43 @@ async fn a_port_that_the_provider_insists_on_is_open_only_during_the_attempt() {
 }
 
 #[tokio::test]
-async fn attempts_share_the_port_and_the_state_tells_them_apart() {
+async fn attempts_share_a_callback_port_by_their_state() {
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
     let [port] = free_ports();
-    let account = insisting(&endpoint, &upstream, "localhost", &json!([port]));
+    let account = with_callback_ports(&endpoint, &upstream, "localhost", &json!([port]));
     let pixy = Pixy::start(&json!({ "a": account.clone(), "b": account })).await;
     let a = pixy.post("/api/accounts/a/attempts", Value::Null).await;
     let b = pixy.post("/api/accounts/b/attempts", Value::Null).await;
     assert_eq!((redirect_of(&a), &b["redirect"]), (redirect_of(&b), &json!("loopback")));
     let again = pixy.post("/api/accounts/a/attempts", Value::Null).await;
-    assert_eq!(again["redirect"], "loopback", "a second try finds its port open");
+    assert_eq!(again["redirect"], "loopback", "a second attempt finds its port open");
     let (stale, of_b) = (
         endpoint.consent(a["authorize_url"].as_str().unwrap()),
         endpoint.consent(b["authorize_url"].as_str().unwrap()),
     );
-    let refused = open(&Url::parse(&stale.redirected_to).unwrap()).await;
-    assert!(refused.text().contains("belongs to no attempt"), "{}", refused.text());
+    let rejected = open(&Url::parse(&stale.redirected_to).unwrap()).await;
+    assert!(rejected.text().contains("belongs to no open attempt"), "{}", rejected.text());
     assert!(open(&Url::parse(&of_b.redirected_to).unwrap()).await.text().contains("close this tab"));
     assert_eq!(pixy.shown("b").await["attempt"]["stage"], "to_confirm");
     assert_eq!(pixy.shown("a").await["attempt"]["stage"], "waiting");
     for account in ["a", "b"] {
         let id = pixy.shown(account).await["attempt"]["attempt"].as_str().unwrap().to_owned();
-        assert!(TcpStream::connect(("127.0.0.1", port)).await.is_ok(), "as long as one needs it");
+        assert!(TcpStream::connect(("127.0.0.1", port)).await.is_ok(), "open while one needs it");
         pixy.api(Method::DELETE, &format!("/api/attempts/{id}"), Value::Null).await;
     }
     until_closed(port).await;
-    let anew = pixy.post("/api/accounts/a/attempts", Value::Null).await;
-    assert_eq!(anew["redirect"], "loopback", "and it opens again");
+    let reopened = pixy.post("/api/accounts/a/attempts", Value::Null).await;
+    assert_eq!(reopened["redirect"], "loopback", "the port opens again");
 }
 
 #[tokio::test]
-async fn attack_04_ports_that_somebody_holds_are_left_to_them_and_that_is_said() {
+async fn attack_04_a_callback_port_in_use_falls_back_to_pasting() {
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = holder.local_addr().unwrap().port();
     let [free] = free_ports();
-    let fallback = insisting(&endpoint, &upstream, "127.0.0.1", &json!([taken, free]));
-    let none = insisting(&endpoint, &upstream, "127.0.0.1", &json!([taken]));
+    let fallback = with_callback_ports(&endpoint, &upstream, "127.0.0.1", &json!([taken, free]));
+    let none = with_callback_ports(&endpoint, &upstream, "127.0.0.1", &json!([taken]));
     let pixy = Pixy::start(&json!({ "a": fallback, "b": none })).await;
     let second = pixy.post("/api/accounts/a/attempts", Value::Null).await;
     assert_eq!((redirect_of(&second).port(), &second["redirect"]), (Some(free), &json!("loopback")));
@@ -132,7 +132,7 @@ async fn attack_04_ports_that_somebody_holds_are_left_to_them_and_that_is_said()
     assert!(notice.contains(&format!("Port {taken}")) && notice.contains("paste it here"), "{notice}");
     assert_eq!(pixy.shown("b").await["attempt"]["notice"], begun["notice"]);
     holder.set_nonblocking(true).unwrap();
-    assert!(holder.accept().is_err(), "nobody has knocked there either");
+    assert!(holder.accept().is_err(), "Pixy did not connect to it either");
     let consent = endpoint.consent(begun["authorize_url"].as_str().unwrap());
     let id = begun["attempt"].as_str().unwrap();
     pixy.post(&format!("/api/attempts/{id}/paste"), json!({ "text": consent.redirected_to })).await;
@@ -141,21 +141,22 @@ async fn attack_04_ports_that_somebody_holds_are_left_to_them_and_that_is_said()
 }
 
 #[tokio::test]
-async fn the_other_address_of_localhost_must_not_be_somebody_elses() {
+async fn localhost_needs_both_of_its_addresses() {
     // can1357/oh-my-pi#8814: a browser may take `localhost` for ::1 first.
     let Ok(holder) = TcpListener::bind("[::1]:0") else { return }; // no IPv6 on this machine
     let port = holder.local_addr().unwrap().port();
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
-    let pixy = Pixy::start(&json!({ "a": insisting(&endpoint, &upstream, "localhost", &json!([port])) })).await;
+    let pixy =
+        Pixy::start(&json!({ "a": with_callback_ports(&endpoint, &upstream, "localhost", &json!([port])) })).await;
     let begun = pixy.post("/api/accounts/a/attempts", Value::Null).await;
-    assert_eq!(begun["redirect"], "paste", "the code would go to whoever holds [::1]:{port}");
-    assert!(TcpStream::connect(("127.0.0.1", port)).await.is_err(), "and the half is not kept");
+    assert_eq!(begun["redirect"], "paste", "the code would go to the program that holds [::1]:{port}");
+    assert!(TcpStream::connect(("127.0.0.1", port)).await.is_err(), "the other address is closed again");
 }
 
 #[tokio::test]
-async fn without_a_page_any_port_is_one_that_the_system_chose() {
+async fn without_a_page_the_system_chooses_the_callback_port() {
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
-    let accounts = json!({ "a": insisting(&endpoint, &upstream, "127.0.0.1", &json!("any")) });
+    let accounts = json!({ "a": with_callback_ports(&endpoint, &upstream, "127.0.0.1", &json!("any")) });
     let pixy = Pixy::with(&accounts, &json!({ "link": "off" })).await;
     let begun = pixy.post("/api/accounts/a/attempts", Value::Null).await;
     assert_eq!(begun["redirect"], "loopback");
@@ -165,10 +166,11 @@ async fn without_a_page_any_port_is_one_that_the_system_chose() {
 }
 
 #[tokio::test]
-async fn a_refusal_that_comes_back_is_kept_for_the_page_to_tell() {
+async fn a_denied_redirect_is_shown_on_the_page() {
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
     let [port] = free_ports();
-    let pixy = Pixy::start(&json!({ "a": insisting(&endpoint, &upstream, "127.0.0.1", &json!([port])) })).await;
+    let pixy =
+        Pixy::start(&json!({ "a": with_callback_ports(&endpoint, &upstream, "127.0.0.1", &json!([port])) })).await;
     let begun = pixy.post("/api/accounts/a/attempts", Value::Null).await;
     let mut back = Url::parse(&endpoint.consent(begun["authorize_url"].as_str().unwrap()).redirected_to).unwrap();
     let state = back.query_pairs().find(|(name, _)| name == "state").unwrap().1.into_owned();
@@ -179,7 +181,7 @@ async fn a_refusal_that_comes_back_is_kept_for_the_page_to_tell() {
     assert_eq!((&attempt["stage"], &attempt["exchanged"]), (&json!("failed"), &json!(false)));
     assert_eq!(problem(&attempt["error"]), "consent_denied");
     let style = open(&Url::parse(&format!("http://127.0.0.1:{port}/assets/page.css")).unwrap()).await;
-    assert_eq!(style.status, 403, "from another site nothing but the way back");
+    assert_eq!(style.status, 403, "another site reaches only the callback path");
     let next = pixy.post("/api/accounts/a/attempts", Value::Null).await;
     assert_eq!(pixy.shown("a").await["attempt"]["error"], Value::Null);
     assert_eq!(next["redirect"], "loopback");

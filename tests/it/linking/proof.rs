@@ -1,4 +1,4 @@
-//! Who answers, and for whom: id_tokens (OpenID Connect Core §3.1.3.7), `iss` (RFC 9207) and issuers (RFC 8414 §3.3).
+//! Proof of the responder and the person: id_tokens (OpenID Connect Core §3.1.3.7), `iss` (RFC 9207) and issuers (RFC 8414 §3.3).
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ async fn at(provider: &OpenId) -> (Pixy, Upstream) {
     (Pixy::start(&json!({ "a": provider.account(&upstream) })).await, upstream)
 }
 
-/// The whole way to what the person would confirm.
+/// Links up to the confirmation.
 async fn link(pixy: &Pixy, provider: &OpenId) -> (u16, Value) {
     let begun = pixy.post("/api/accounts/a/attempts", Value::Null).await;
     let back = provider.consent(begun["authorize_url"].as_str().unwrap());
@@ -40,7 +40,7 @@ async fn until_revoked(provider: &OpenId) {
 }
 
 #[tokio::test]
-async fn an_id_token_is_verified_and_its_person_shown() {
+async fn an_id_token_is_verified_and_its_identity_shown() {
     let provider = OpenId::start().await;
     let (pixy, _upstream) = at(&provider).await;
     let (status, shown) = link(&pixy, &provider).await;
@@ -49,9 +49,9 @@ async fn an_id_token_is_verified_and_its_person_shown() {
 }
 
 #[tokio::test]
-async fn attack_61_an_id_token_that_proves_nothing_links_nothing() {
-    type Lie = fn(&OpenId);
-    let lies: [(&str, Lie); 12] = [
+async fn attack_61_an_invalid_id_token_is_rejected() {
+    type Forgery = fn(&OpenId);
+    let forgeries: [(&str, Forgery); 12] = [
         ("of another issuer", |provider| provider.claim(|claims| claims["iss"] = json!("https://evil.example"))),
         ("for another client", |provider| provider.claim(|claims| claims["aud"] = json!("other"))),
         ("for several, and not issued to us", |provider| provider.claim(|claims| claims["aud"] = json!(["pixy", "b"]))),
@@ -70,9 +70,9 @@ async fn attack_61_an_id_token_that_proves_nothing_links_nothing() {
         ("signed by a key that is not the issuer's", |provider| provider.rotate_key("key-1", 0)),
         ("missing", |provider| provider.reply(|reply| reply["id_token"] = json!(null))),
     ];
-    for (what, lie) in lies {
+    for (what, forge) in forgeries {
         let provider = OpenId::start().await;
-        lie(&provider);
+        forge(&provider);
         let (pixy, _upstream) = at(&provider).await;
         let (status, answer) = link(&pixy, &provider).await;
         let kind = if what == "missing" { "id_token_missing" } else { "id_token_refused" };
@@ -80,17 +80,17 @@ async fn attack_61_an_id_token_that_proves_nothing_links_nothing() {
         let attempt = pixy.shown("a").await["attempt"].clone();
         assert_eq!((&attempt["stage"], problem(&attempt["error"])), (&json!("failed"), kind), "{what}");
         assert_eq!(pixy.shown("a").await["state"], "unlinked");
-        until_revoked(&provider).await; // the login is given back
+        until_revoked(&provider).await;
         assert_eq!(provider.asked("/token").len(), 1, "{what}");
     }
 }
 
 #[tokio::test]
-async fn the_id_token_of_a_device_is_verified_without_a_nonce() {
+async fn a_device_id_token_is_verified_without_a_nonce() {
     let provider = OpenId::start().await;
     let (pixy, _upstream) = at(&provider).await;
-    for (stage, lies) in [("to_confirm", false), ("failed", true)] {
-        if lies {
+    for (stage, is_forged) in [("to_confirm", false), ("failed", true)] {
+        if is_forged {
             provider.claim(|claims| claims["aud"] = json!("other"));
         }
         let begun = pixy.post("/api/accounts/a/attempts", json!({ "flow": "device_code" })).await;
@@ -107,7 +107,7 @@ async fn the_id_token_of_a_device_is_verified_without_a_nonce() {
 }
 
 #[tokio::test]
-async fn several_audiences_are_fine_when_it_was_issued_to_us() {
+async fn several_audiences_are_accepted_with_our_azp() {
     let provider = OpenId::start().await;
     provider.claim(|claims| {
         claims["aud"] = json!(["llm-api", "pixy"]);
@@ -118,24 +118,24 @@ async fn several_audiences_are_fine_when_it_was_issued_to_us() {
 }
 
 #[tokio::test]
-async fn rotated_keys_are_found_by_asking_once_more_and_no_oftener() {
+async fn rotated_keys_are_fetched_once_more() {
     let provider = OpenId::start().await;
     provider.rotate_key("key-2", 2);
     let (pixy, _upstream) = at(&provider).await;
-    assert_eq!(link(&pixy, &provider).await.0, 200, "the second look shows it");
+    assert_eq!(link(&pixy, &provider).await.0, 200, "the second fetch has it");
     assert_eq!(provider.asked("/jwks").len(), 2);
 
     let provider = OpenId::start().await;
     provider.rotate_key("key-2", 0);
     let (pixy, _upstream) = at(&provider).await;
     let (status, answer) = link(&pixy, &provider).await;
-    assert_eq!((status, problem(&answer)), (422, "id_token_refused"), "a key that nobody has");
+    assert_eq!((status, problem(&answer)), (422, "id_token_refused"), "an unknown key");
     assert!(answer["title"].as_str().unwrap().contains("not among the issuer's"), "{answer:#}");
     assert_eq!(provider.asked("/jwks").len(), 2);
 }
 
 #[tokio::test]
-async fn keys_that_cannot_be_had_link_nothing() {
+async fn without_the_issuers_keys_nothing_is_linked() {
     let provider = OpenId::start().await;
     let (pixy, _upstream) = at(&provider).await;
     provider.take_down(&["/jwks"]);
@@ -143,15 +143,15 @@ async fn keys_that_cannot_be_had_link_nothing() {
     assert_eq!((status, problem(&answer)), (502, "provider_down"));
     until_revoked(&provider).await;
     provider.take_down(&[]);
-    assert_eq!(link(&pixy, &provider).await.0, 200, "another time it works");
+    assert_eq!(link(&pixy, &provider).await.0, 200, "the next attempt works");
 }
 
 #[tokio::test]
-async fn attack_61_the_response_of_another_issuer_is_refused() {
+async fn attack_61_a_response_of_another_issuer_is_rejected() {
     let (ours, evil) = (OpenId::start().await, OpenId::start().await);
     let upstream = Upstream::start().await;
     let pixy = Pixy::start(&json!({ "a": ours.account(&upstream), "b": evil.account(&upstream) })).await;
-    // The mix-up (RFC 9700 §4.4): the person begins at the evil server, which sends them on to ours with its own state.
+    // The mix-up (RFC 9700 §4.4): the person begins at the attacker's server, which redirects them to ours with its own state.
     let at_evil = pixy.post("/api/accounts/b/attempts", Value::Null).await;
     let sent_on = at_evil["authorize_url"].as_str().unwrap().replace(&evil.issuer(), &ours.issuer());
     let back = ours.consent(&sent_on);
@@ -165,7 +165,7 @@ async fn attack_61_the_response_of_another_issuer_is_refused() {
     );
     let shown = crate::support::RawClient::once(pixy.page(), redirected).await.unwrap().text();
     assert!(shown.contains("from another server"), "{shown}");
-    assert!(evil.asked("/token").is_empty() && ours.asked("/token").is_empty(), "the code went nowhere");
+    assert!(evil.asked("/token").is_empty() && ours.asked("/token").is_empty(), "no code was sent");
 
     // Without `iss`, with it twice, or with one that differs in a letter's case.
     let begun = pixy.post("/api/accounts/a/attempts", Value::Null).await;
@@ -191,25 +191,25 @@ async fn attack_61_the_response_of_another_issuer_is_refused() {
 }
 
 #[tokio::test]
-async fn attack_61_metadata_that_names_another_issuer_begins_nothing() {
+async fn attack_61_metadata_of_another_issuer_is_rejected() {
     let provider = OpenId::start().await;
     let (pixy, _upstream) = at(&provider).await;
     for issuer in ["https://evil.example".to_owned(), provider.issuer().replace("127.0.0.1", "localhost")] {
-        let lie = issuer.clone();
-        provider.publish(move |metadata| metadata["issuer"] = json!(lie));
+        let forged = issuer.clone();
+        provider.publish(move |metadata| metadata["issuer"] = json!(forged));
         let (status, answer) = pixy.api(Method::POST, "/api/accounts/a/attempts", Value::Null).await;
         assert_eq!((status, problem(&answer)), (502, "provider_down"), "{issuer}");
     }
-    let truth = provider.issuer();
-    provider.publish(move |metadata| metadata["issuer"] = json!(truth));
+    let issuer = provider.issuer();
+    provider.publish(move |metadata| metadata["issuer"] = json!(issuer));
     pixy.post("/api/accounts/a/attempts", Value::Null).await;
     provider.publish(|metadata| metadata["jwks_uri"] = json!("http://keys.example/jwks"));
     let (status, _) = pixy.api(Method::POST, "/api/accounts/a/attempts", Value::Null).await;
-    assert_eq!(status, 502, "keys over plain http are nobody's");
+    assert_eq!(status, 502, "keys over plain HTTP are not trusted");
 }
 
 #[tokio::test]
-async fn pinned_endpoints_go_on_when_the_metadata_cannot_be_had() {
+async fn pinned_endpoints_work_without_metadata() {
     let provider = OpenId::start().await;
     let upstream = Upstream::start().await;
     let mut account = provider.account(&upstream);
@@ -222,11 +222,11 @@ async fn pinned_endpoints_go_on_when_the_metadata_cannot_be_had() {
     provider.take_down(&[]);
     provider.publish(|metadata| metadata["issuer"] = json!("https://evil.example"));
     let (status, _) = pixy.api(Method::POST, "/api/accounts/a/attempts", Value::Null).await;
-    assert_eq!(status, 502, "but not when it is a lie");
+    assert_eq!(status, 502, "metadata of another issuer is rejected");
 }
 
 #[tokio::test]
-async fn a_nonce_goes_out_unless_the_profile_takes_it_away() {
+async fn a_nonce_is_sent_unless_the_profile_removes_it() {
     let provider = OpenId::start().await;
     let upstream = Upstream::start().await;
     let mut account = provider.account(&upstream);

@@ -1,5 +1,4 @@
-//! What is ended at the provider (RFC 7009): at unlinking, at replacement, when a login was not confirmed, and when the provider
-//! is down just then.
+//! Revocation at the provider (RFC 7009): of an unlinked, a replaced and an unconfirmed login, also while the provider is down.
 
 use std::time::Duration;
 
@@ -26,16 +25,16 @@ async fn identify(pixy: &Pixy, provider: &OpenId) -> String {
     id
 }
 
-async fn until_told(provider: &OpenId, times: usize) {
-    let told = async {
+async fn until_revocations(provider: &OpenId, times: usize) {
+    let requested = async {
         while provider.asked("/revoke").len() < times {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    within(told).await;
+    within(requested).await;
 }
 
-fn tokens_told(provider: &OpenId) -> Vec<String> {
+fn revoked_tokens(provider: &OpenId) -> Vec<String> {
     provider.forms("/revoke").into_iter().map(|mut form| form.remove("token").unwrap()).collect()
 }
 
@@ -44,7 +43,7 @@ fn records(pixy: &Pixy) -> usize {
 }
 
 #[tokio::test]
-async fn an_unlinked_login_is_gone_here_at_once_and_there_as_soon_as_the_provider_listens() {
+async fn unlinking_retries_the_revocation_until_it_succeeds() {
     let provider = OpenId::start().await;
     let (pixy, _upstream) = at(&provider).await;
     link(&pixy, &provider).await;
@@ -53,58 +52,61 @@ async fn an_unlinked_login_is_gone_here_at_once_and_there_as_soon_as_the_provide
     assert_eq!((status, answer), (200, json!({ "revoked": "pending" })));
     assert_eq!(pixy.get("/a/v1/models").await.status, 401);
     assert_eq!(pixy.shown("a").await["state"], "unlinked");
-    until_told(&provider, 2).await; // it is told again
+    until_revocations(&provider, 2).await; // it is retried
     let pixy = pixy.restart().await;
     assert_eq!(
         (pixy.shown("a").await["state"].as_str(), records(&pixy)),
         (Some("unlinked"), 1),
-        "what is owed is kept"
+        "the pending revocation is stored"
     );
-    until_told(&provider, 3).await;
+    until_revocations(&provider, 3).await;
     provider.take_down(&[]);
-    let told = provider.asked("/revoke").len();
-    until_told(&provider, told + 1).await;
+    let requested = provider.asked("/revoke").len();
+    until_revocations(&provider, requested + 1).await;
     within(async {
         while records(&pixy) > 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     })
     .await;
-    assert!(tokens_told(&provider).iter().all(|token| token == "marked-refresh-1"));
-    let told = provider.asked("/revoke").len();
+    assert!(revoked_tokens(&provider).iter().all(|token| token == "marked-refresh-1"));
+    let requested = provider.asked("/revoke").len();
     let pixy = pixy.restart().await;
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert_eq!((provider.asked("/revoke").len(), pixy.shown("a").await["state"].as_str()), (told, Some("unlinked")));
+    assert_eq!(
+        (provider.asked("/revoke").len(), pixy.shown("a").await["state"].as_str()),
+        (requested, Some("unlinked"))
+    );
 }
 
 #[tokio::test]
-async fn attack_64_a_replaced_login_is_ended_even_when_the_provider_was_down_and_pixy_crashed() {
+async fn attack_64_a_replaced_login_is_revoked_after_a_crash() {
     let provider = OpenId::start().await;
     let (pixy, _upstream) = at(&provider).await;
     link(&pixy, &provider).await;
     provider.take_down(&["/revoke"]);
     link(&pixy, &provider).await;
-    assert_eq!(pixy.get("/a/v1/models").await.status, 200, "the new one serves");
+    assert_eq!(pixy.get("/a/v1/models").await.status, 200, "the new login is used");
     let pixy = pixy.crash().await;
     provider.take_down(&[]);
-    let told = provider.asked("/revoke").len();
-    until_told(&provider, told + 1).await;
-    assert!(tokens_told(&provider).iter().all(|token| token == "marked-refresh-1"), "never the new one");
+    let requested = provider.asked("/revoke").len();
+    until_revocations(&provider, requested + 1).await;
+    assert!(revoked_tokens(&provider).iter().all(|token| token == "marked-refresh-1"), "never the new token");
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert_eq!(provider.asked("/revoke").len(), told + 1, "once it has heard");
+    assert_eq!(provider.asked("/revoke").len(), requested + 1, "no retry after a success");
     let pixy = pixy.restart().await;
     assert_eq!(pixy.get("/a/v1/models").await.status, 200);
-    assert_eq!(provider.asked("/revoke").len(), told + 1);
+    assert_eq!(provider.asked("/revoke").len(), requested + 1);
 }
 
 #[tokio::test]
-async fn what_is_owed_survives_a_refresh_and_a_new_link() {
+async fn a_pending_revocation_survives_a_refresh_and_a_link() {
     let provider = OpenId::start().await;
     let (pixy, _upstream) = at(&provider).await;
     link(&pixy, &provider).await;
     provider.take_down(&["/revoke"]);
     pixy.api(Method::DELETE, "/api/accounts/a", Value::Null).await;
-    link(&pixy, &provider).await; // linked again while the old one is owed
+    link(&pixy, &provider).await; // linked again while the revocation is pending
     assert_eq!(pixy.shown("a").await["state"], "linked");
     pixy.post("/api/accounts/a/refresh", Value::Null).await;
     within(async {
@@ -115,33 +117,36 @@ async fn what_is_owed_survives_a_refresh_and_a_new_link() {
     .await;
     let pixy = pixy.restart().await;
     provider.take_down(&[]);
-    let told = provider.asked("/revoke").len();
-    until_told(&provider, told + 1).await;
-    assert!(tokens_told(&provider).iter().all(|token| token == "marked-refresh-1"));
+    let requested = provider.asked("/revoke").len();
+    until_revocations(&provider, requested + 1).await;
+    assert!(revoked_tokens(&provider).iter().all(|token| token == "marked-refresh-1"));
     assert_eq!(pixy.get("/a/v1/models").await.status, 200);
 }
 
 #[tokio::test]
-async fn attack_56_a_login_that_nobody_confirms_is_given_back_again_and_again() {
+async fn attack_56_revoking_an_unconfirmed_login_is_retried() {
     let provider = OpenId::start().await;
     let (pixy, _upstream) = at(&provider).await;
     let id = identify(&pixy, &provider).await;
     provider.take_down(&["/revoke"]);
     pixy.api(Method::DELETE, &format!("/api/attempts/{id}"), Value::Null).await;
-    until_told(&provider, 2).await;
+    until_revocations(&provider, 2).await;
     provider.take_down(&[]);
-    until_told(&provider, 3).await;
-    assert_eq!(tokens_told(&provider), ["marked-refresh-1"; 3]);
+    until_revocations(&provider, 3).await;
+    assert_eq!(revoked_tokens(&provider), ["marked-refresh-1"; 3]);
 }
 
 #[tokio::test]
-async fn a_login_without_a_refresh_token_is_ended_by_its_access_token() {
+async fn a_login_without_a_refresh_token_revokes_its_access_token() {
     let provider = OpenId::start().await;
     provider.reply(|reply| reply["refresh_token"] = json!(null));
     let (pixy, _upstream) = at(&provider).await;
     link(&pixy, &provider).await;
     let (_, answer) = pixy.api(Method::DELETE, "/api/accounts/a", Value::Null).await;
     assert_eq!(answer, json!({ "revoked": true }));
-    let told = &provider.forms("/revoke")[0];
-    assert_eq!((told["token"].as_str(), told["token_type_hint"].as_str()), ("marked-access-1", "access_token"));
+    let requested = &provider.forms("/revoke")[0];
+    assert_eq!(
+        (requested["token"].as_str(), requested["token_type_hint"].as_str()),
+        ("marked-access-1", "access_token")
+    );
 }

@@ -1,4 +1,4 @@
-//! The shipped profiles' own ways of logging in, each against a fake that is as strict as the provider is.
+//! The flows of the shipped profiles, each against a fake that is as strict as the provider.
 
 use std::net::TcpListener;
 
@@ -67,8 +67,8 @@ async fn claudes_code_and_state_are_pasted_and_exchanged_as_json() {
 }
 
 #[tokio::test]
-async fn codexs_fixed_ports_are_caught_or_pasted() {
-    // The shipped ports are the machine's: whoever holds them here and now keeps them.
+async fn codexs_fixed_ports_are_served_or_pasted() {
+    // The shipped ports are fixed: another program on this machine may hold them.
     let provider = Upstream::answering(|_| {
         Reply::json(200, &json!({ "access_token": "at", "refresh_token": "rt", "expires_in": 60 }))
     })
@@ -90,13 +90,13 @@ async fn codexs_fixed_ports_are_caught_or_pasted() {
     assert_eq!(caught, begun["notice"].is_null(), "{begun:#}");
     if caught {
         let port = Url::parse(&redirect).unwrap().port().unwrap();
-        assert!(TcpListener::bind(("127.0.0.1", port)).is_err(), "Pixy holds it");
+        assert!(TcpListener::bind(("127.0.0.1", port)).is_err(), "Pixy listens on it");
     }
     let id = begun["attempt"].as_str().unwrap();
     let paste = async |text: String| {
         pixy.api(Method::POST, &format!("/api/attempts/{id}/paste"), json!({ "text": text })).await
     };
     let (status, answer) = paste(format!("http://localhost:9999/auth/callback?code=c&state={state}")).await;
-    assert_eq!((status, problem(&answer)), (422, "paste_foreign_host"), "another port is another place");
+    assert_eq!((status, problem(&answer)), (422, "paste_foreign_host"), "another port is another address");
     assert_eq!(paste(format!("{redirect}?code=c&state={state}")).await.0, 200, "pasting works in any case");
 }

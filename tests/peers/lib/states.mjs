@@ -1,5 +1,5 @@
 // Every state that the page can show, as the JSON API would tell it: for pictures and for the accessibility rules. The stories
-// of linking run on a real Pixy; what takes hours or a fault at a provider to come about is told here.
+// of linking run on a real Pixy; states that take hours or a provider's fault are faked here.
 
 const from = (seconds) => new Date(Date.now() + seconds * 1000).toISOString().replace(/\.\d+Z$/, 'Z');
 const HOUR = 3600;
@@ -106,7 +106,7 @@ export const STATES = {
   'link-exchanging': { accounts: () => [account('claude', { attempt: attempt({ stage: 'exchanging' }) })] },
   'link-failed': {
     accounts: () => [account('claude', { attempt: attempt({ stage: 'failed', error: {
-      type: 'urn:pixy:problem:code_refused', title: 'platform.claude.com refused the code (invalid_grant): it was used already, is too old, or belongs to another attempt.',
+      type: 'urn:pixy:problem:code_refused', title: 'platform.claude.com rejected the code (invalid_grant): it was already used, has expired, or belongs to another attempt.',
       detail: 'A code works once, so start again.' } }) })],
   },
   'link-denied': {
@@ -115,7 +115,7 @@ export const STATES = {
   },
   'link-too-late': {
     accounts: () => [face({ attempt: device({ stage: 'failed', error: {
-      type: 'urn:pixy:problem:device_code_expired', title: 'The code was not typed in time.', detail: 'Start again for a fresh one.' } }) })],
+      type: 'urn:pixy:problem:device_code_expired', title: 'The code was not typed in time.', detail: 'Start again for a new one.' } }) })],
   },
   'link-scope-missing': {
     accounts: () => [linked('claude', { attempt: attempt({ stage: 'failed', missing_scopes: ['user:inference'], replaces: ['anna@example.com', 'Acme', 'Max'], error: {
@@ -124,8 +124,8 @@ export const STATES = {
   },
   'link-unproven': {
     accounts: () => [account('work', { title: 'Login at login.example.com', terms: OPEN, attempt: attempt({ stage: 'failed', error: {
-      type: 'urn:pixy:problem:id_token_refused', title: "The provider's proof of who this is was not believed: it has expired, or this machine's clock is wrong.",
-      detail: 'The login was given back. Start again; if it stays so, check `issuer` and the client id in Pixy\'s configuration.' } }) })],
+      type: 'urn:pixy:problem:id_token_refused', title: "The provider's proof of who this is was rejected: it has expired, or this machine's clock is wrong.",
+      detail: 'Pixy revokes the login. Start again; if it fails again, check `issuer` and the client id in Pixy\'s configuration.' } }) })],
   },
   'is-this-you': { accounts: () => [account('claude', { attempt: attempt(answered({ granted: ['user:profile', 'user:inference'] })) }), openrouter()] },
   'somebody-else': {
@@ -156,7 +156,7 @@ export const STATES = {
     ],
   },
   keys: { accounts: () => [key({ state: 'linked', usable: true, refreshed_at: from(-3 * 24 * HOUR), usage: WORKDAY() }), key({ name: 'spare' })] },
-  'give-a-key': { accounts: () => [key()], press: 'Give the key' },
+  'give-a-key': { accounts: () => [key()], press: 'Add API key' },
   'ends-for-good': { accounts: () => [linked('work', { title: 'Login at login.example.com', terms: OPEN, next_refresh_at: null, scopes: [] })] },
   unlink: { accounts: () => [linked('claude')], press: 'Unlink' },
   hostile: { accounts: () => HOSTILE.map((text, n) => ({ ...hostile(text), name: `hostile-${n}` })) },
