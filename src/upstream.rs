@@ -1,16 +1,17 @@
-//! The way out: TLS connections to providers.
+//! Connections to providers, over TLS.
 //!
-//! Everything that leaves Pixy leaves through [`Upstream`]: it follows no redirect, reads no proxy setting from the
-//! environment, and speaks plain HTTP to loopback hosts alone.
+//! All outgoing requests pass [`Upstream`]: it follows no redirect, reads no proxy setting from the environment, and uses plain HTTP
+//! to loopback hosts alone.
 
-mod body;
 mod dial;
-mod h2_settings;
+mod framing;
 mod h1;
 mod h2;
-mod head;
+mod h2_settings;
 mod idle;
+mod incoming;
 mod pool;
+mod request_body;
 mod resolve;
 mod roots;
 
@@ -28,41 +29,42 @@ use rustls::ClientConfig;
 use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
-pub use body::Incoming;
-use dial::Dialler;
+use dial::Dialer;
+use incoming::BodyConnection;
+pub use incoming::Incoming;
 use pool::{Lease, Pool};
 pub use resolve::Resolver;
 pub use roots::RootsError;
 
-/// Any error, boxed: bodies and connectors have many.
+/// Any error of bodies and connectors.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// A request's body on its way out.
+/// A request's body.
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;
 
-/// How connections to providers are made.
+/// Settings of connections to providers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Further trusted roots, PEM (a company's gateway).
+    /// Additional trusted roots, PEM (a company's gateway).
     pub extra_ca_file: Option<PathBuf>,
-    /// TCP and TLS together.
+    /// For name resolution, TCP and TLS together.
     pub connect_timeout: Duration,
-    /// From the request's start to the response's head.
+    /// From the start of the request to the head of the response.
     pub head_timeout: Duration,
-    /// Between two pieces of a response.
+    /// The longest wait for the next piece of a response.
     pub idle_timeout: Duration,
 }
 
-/// What no setting changes, but a test.
+/// Parameters that only tests change.
 #[derive(Debug, Clone)]
 pub struct Tuning {
-    /// How often an HTTP/2 connection is asked whether it lives.
+    /// Interval of HTTP/2 keep-alive pings.
     pub ping_interval: Duration,
-    /// How long it may take to answer.
+    /// A connection without an answer to a ping within this time is dead.
     pub ping_timeout: Duration,
-    /// When a connection that nobody uses is closed.
+    /// The longest time that a connection is idle.
     pub idle: Duration,
-    /// Who looks names up.
+    /// Resolves names.
     pub resolver: Resolver,
 }
 
@@ -70,51 +72,50 @@ pub struct Tuning {
 #[derive(Clone)]
 pub struct Upstream {
     pool: Arc<Pool>,
-    dialler: Arc<Dialler>,
+    dialer: Arc<Dialer>,
     tls: Arc<ClientConfig>,
     head_timeout: Duration,
     idle_timeout: Duration,
 }
 
-/// A whole, bounded answer.
-pub struct Fetched {
-    /// Its status.
+/// A complete response of bounded size.
+pub struct FetchedResponse {
+    /// The status.
     pub status: StatusCode,
-    /// Its headers.
+    /// The header fields.
     pub headers: HeaderMap,
-    /// Its body; zeroed on drop, as it may hold tokens.
+    /// The body; zeroed on drop, as it may hold tokens.
     pub body: Zeroizing<Vec<u8>>,
 }
 
-/// Why no answer came.
+/// Why there is no response.
 #[derive(Debug)]
 pub enum SendError {
     /// No connection: nothing was sent.
     Unreachable(BoxError),
-    /// Connected, but no answer in time.
+    /// Connected, but no response in time.
     Timeout,
-    /// The connection ended, or the peer did not speak HTTP; what was sent may have been acted on.
+    /// The connection failed, or the peer violated HTTP; it may have processed the request.
     Broken(BoxError),
-    /// The answer was larger than allowed.
+    /// The response is larger than allowed.
     TooLarge,
 }
 
-/// What becomes of an answer that does not say clearly where it ends, or that switches protocols unasked. Its connection
-/// is never used again.
+/// What is done with a response of ambiguous framing, or with an unrequested 101. Its connection is not reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Unclear {
-    /// It goes on to an agent, who could read it otherwise than we do.
-    Refused,
-    /// It is read here, and may hold the only copy of a refresh token.
-    Read,
+enum AmbiguousFraming {
+    /// For a response that is forwarded: the agent could read it differently.
+    Refuse,
+    /// For a response that Pixy reads: it may hold the only copy of a refresh token.
+    Accept,
 }
 
-/// Why one connection gave no answer.
-enum Failure {
-    /// The request never left and may be sent on another connection.
-    NeverSent(Box<Request<Body>>, BoxError),
-    /// It may have left, whole or in part: nobody may send it again.
-    Broken(BoxError),
+/// Why an attempt on one connection failed.
+enum AttemptError {
+    /// Nothing was sent: the request may be sent on another connection.
+    NotSent(Box<Request<Body>>, BoxError),
+    /// The request may have been sent, whole or in part: it must not be sent again.
+    MaybeSent(BoxError),
 }
 
 impl Default for Settings {
@@ -140,74 +141,95 @@ impl Default for Tuning {
 }
 
 impl Upstream {
-    /// Loads the trusted roots and makes an empty pool.
+    /// Loads the trusted roots and creates an empty pool.
     pub fn new(settings: &Settings) -> Result<Self, RootsError> {
         Self::tuned(settings, Tuning::default())
     }
 
-    /// The same for a test that cannot wait as long as a person, or must not ask a name server.
+    /// As [`Upstream::new`], for tests with shorter times or a resolver of their own.
     pub fn tuned(settings: &Settings, tuning: Tuning) -> Result<Self, RootsError> {
         let tls = roots::client_config(settings.extra_ca_file.as_deref())?;
-        let dialler = Arc::new(Dialler::new(&tls, tuning.resolver.clone(), settings.connect_timeout));
-        let pool = Arc::new(Pool::new(Arc::clone(&dialler), tuning));
+        let dialer = Arc::new(Dialer::new(&tls, tuning.resolver.clone(), settings.connect_timeout));
+        let pool = Arc::new(Pool::new(Arc::clone(&dialer), tuning));
         let (head_timeout, idle_timeout) = (settings.head_timeout, settings.idle_timeout);
-        Ok(Self { pool, dialler, tls: Arc::new(tls), head_timeout, idle_timeout })
+        Ok(Self { pool, dialer, tls: Arc::new(tls), head_timeout, idle_timeout })
     }
 
-    /// Makes TLS ready, so that the first request does not pay for it. Takes tens of milliseconds of computing.
+    /// Initialises TLS, so that the first request is not delayed. Takes tens of milliseconds of CPU time.
     pub fn warm_up(&self) {
         roots::warm_up(&self.tls);
     }
 
-    /// The longest silence between two pieces of a response.
+    /// The longest wait for the next piece of a response.
     pub fn idle_timeout(&self) -> Duration {
         self.idle_timeout
     }
 
-    /// Sends a request and waits for the head of its answer. Dropping the answer's body before its end ends the stream.
+    /// Sends a request and waits for the head of its response. Dropping the body before its end aborts the stream.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, SendError> {
-        self.exchange(request, Unclear::Refused).await
+        self.exchange(request, AmbiguousFraming::Refuse).await
     }
 
-    async fn exchange(&self, mut request: Request<Body>, unclear: Unclear) -> Result<Response<Incoming>, SendError> {
+    async fn exchange(
+        &self,
+        mut request: Request<Body>,
+        ambiguous: AmbiguousFraming,
+    ) -> Result<Response<Incoming>, SendError> {
         let deadline = Instant::now() + self.head_timeout;
         let origin = self.pool.origin(request.uri())?;
         loop {
-            let late = |_| SendError::Unreachable("no connection was free in time".into());
-            let lease = timeout_at(deadline, origin.lease()).await.map_err(late)??;
+            let timed_out = |_| SendError::Unreachable("no connection was free in time".into());
+            let lease = timeout_at(deadline, origin.lease()).await.map_err(timed_out)??;
             let (reused, sent) = match lease {
-                Lease::Http1(lease) => (lease.is_reused(), timeout_at(deadline, lease.send(request, unclear)).await),
-                Lease::Http2(lease) => (lease.is_reused(), timeout_at(deadline, lease.send(request, unclear)).await),
+                Lease::Http1(lease) => {
+                    let reused = lease.is_reused();
+                    let sent = timeout_at(deadline, lease.send(request, ambiguous)).await;
+                    (reused, sent.map(|sent| sent.map(|(head, connection)| (head, BodyConnection::Http1(connection)))))
+                }
+                Lease::Http2(lease) => {
+                    let reused = lease.is_reused();
+                    let sent = timeout_at(deadline, lease.send(request, ambiguous)).await;
+                    (reused, sent.map(|sent| sent.map(|(head, permit)| (head, BodyConnection::Http2(permit)))))
+                }
             };
             match sent {
                 Err(_) => return Err(SendError::Timeout),
-                Ok(Ok(response)) => return Ok(response),
-                // A kept connection may have been closed by its server (RFC 9112 §9.3.1); that a fresh one is too
-                // is worth no third try.
-                Ok(Err(Failure::NeverSent(unsent, _))) if reused => request = *unsent,
-                Ok(Err(Failure::NeverSent(_, error))) => return Err(SendError::Unreachable(error)),
-                Ok(Err(Failure::Broken(error))) => return Err(SendError::Broken(error)),
+                Ok(Ok((response, connection))) => return Ok(response.map(|body| Incoming::new(body, connection))),
+                // The server may have closed an idle connection (RFC 9112 §9.3.1). There is no further attempt after a new
+                // connection was closed, too.
+                Ok(Err(AttemptError::NotSent(unsent, _))) if reused => request = *unsent,
+                Ok(Err(AttemptError::NotSent(_, error))) => return Err(SendError::Unreachable(error)),
+                Ok(Err(AttemptError::MaybeSent(error))) => return Err(SendError::Broken(error)),
             }
         }
     }
 
-    /// Sends a request that asks for another protocol (RFC 9110 §7.8), over HTTP/1.1 on a connection of its own, and waits for
-    /// the head of its answer. After a 101 `hyper::upgrade::on(response)` gives the stream; any other answer is one like
-    /// those of [`Upstream::send`].
+    /// Sends a request that asks for another protocol (RFC 9110 §7.8), over HTTP/1.1 on a connection of its own, and waits for the
+    /// head of its response. After a 101 `hyper::upgrade::on(response)` returns the stream; any other response is as of
+    /// [`Upstream::send`].
     pub async fn upgrade(&self, request: Request<Body>) -> Result<Response<Incoming>, SendError> {
         dial::check(request.uri())?;
         let deadline = Instant::now() + self.head_timeout;
-        let stream = self.dialler.dial_http1(request.uri()).await.map_err(SendError::Unreachable)?;
+        let stream = self.dialer.dial_http1(request.uri()).await.map_err(SendError::Unreachable)?;
         match timeout_at(deadline, h1::upgrade(stream, request)).await {
             Err(_) => Err(SendError::Timeout),
-            Ok(answer) => answer.map_err(SendError::Broken),
+            Ok(Err(error)) => Err(SendError::Broken(error)),
+            Ok(Ok((response, connection))) => {
+                let connection = connection.map_or(BodyConnection::None, BodyConnection::Exclusive);
+                Ok(response.map(|body| Incoming::new(body, connection)))
+            }
         }
     }
 
-    /// Sends a request and reads its whole answer, at most `limit` bytes within `timeout`.
-    pub async fn fetch(&self, request: Request<Body>, limit: usize, timeout: Duration) -> Result<Fetched, SendError> {
+    /// Sends a request and reads its complete response, at most `limit` bytes within `timeout`.
+    pub async fn fetch(
+        &self,
+        request: Request<Body>,
+        limit: usize,
+        timeout: Duration,
+    ) -> Result<FetchedResponse, SendError> {
         let whole = async {
-            let (head, body) = self.exchange(request, Unclear::Read).await?.into_parts();
+            let (head, body) = self.exchange(request, AmbiguousFraming::Accept).await?.into_parts();
             let mut collected = Zeroizing::new(Vec::new());
             let mut body = Limited::new(body, limit);
             while let Some(frame) = body.frame().await {
@@ -222,14 +244,14 @@ impl Upstream {
                     collected.extend_from_slice(data);
                 }
             }
-            Ok(Fetched { status: head.status, headers: head.headers, body: collected })
+            Ok(FetchedResponse { status: head.status, headers: head.headers, body: collected })
         };
         tokio::time::timeout(timeout, whole).await.unwrap_or(Err(SendError::Timeout))
     }
 }
 
 impl SendError {
-    /// Surely nothing reached the peer.
+    /// Nothing was sent to the peer.
     pub fn nothing_was_sent(&self) -> bool {
         matches!(self, Self::Unreachable(_))
     }
@@ -237,19 +259,19 @@ impl SendError {
 
 impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Inner errors name addresses and TLS alerts, never what was sent.
+        // Inner errors contain addresses and TLS alerts, never data that was sent.
         match self {
             Self::Unreachable(error) => write!(f, "no connection: {}", innermost(error.as_ref())),
-            Self::Timeout => f.write_str("no answer in time"),
-            Self::Broken(error) => write!(f, "the connection broke: {}", innermost(error.as_ref())),
-            Self::TooLarge => f.write_str("the answer was too large"),
+            Self::Timeout => f.write_str("no response in time"),
+            Self::Broken(error) => write!(f, "the connection failed: {}", innermost(error.as_ref())),
+            Self::TooLarge => f.write_str("the response was too large"),
         }
     }
 }
 
 impl Error for SendError {}
 
-/// Whether `host` (as in a URL, IPv6 in brackets or not) is this machine itself.
+/// Whether `host` (as in a URL, IPv6 in brackets or not) is a loopback host.
 pub fn is_loopback_host(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost")
@@ -268,7 +290,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ca_file_that_is_not_one_is_named() {
+    fn a_ca_file_without_certificates_is_an_error() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let settings = Settings { extra_ca_file: Some(file.path().to_owned()), ..Settings::default() };
         let error = Upstream::new(&settings).err().unwrap().to_string();

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use linked_account::LINKED;
 use pixy::clock::Timestamp;
 use pixy::oauth::token_response::{self, TokenErrorKind, LONGEST_LIFETIME, LONGEST_RETRY_AFTER};
-use pixy::upstream::Fetched;
+use pixy::upstream::FetchedResponse;
 use zeroize::Zeroizing;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| token_reply(data));
@@ -28,7 +28,7 @@ fn token_reply(data: &[u8]) {
         }
     }
     let status = StatusCode::from_u16(status).expect("a valid status");
-    let fetched = Fetched { status, headers, body: Zeroizing::new(body.to_vec()) };
+    let fetched = FetchedResponse { status, headers, body: Zeroizing::new(body.to_vec()) };
     let profile = &LINKED.profiles[usize::from(*field) % LINKED.profiles.len()];
     match token_response::classify(profile, &fetched, Timestamp::from_seconds(1_795_000_000)) {
         Ok(tokens) => {

@@ -14,7 +14,7 @@ use super::profile::{BodyKind, Profile};
 use super::token_response::{self, TokenError, Tokens};
 use crate::clock::Timestamp;
 use crate::secret::Secret;
-use crate::upstream::{Body, Fetched, SendError, Upstream};
+use crate::upstream::{Body, FetchedResponse, SendError, Upstream};
 
 /// Longer than any token endpoint takes that will answer at all.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
@@ -63,7 +63,12 @@ pub async fn request_tokens(
 }
 
 /// Posts fields as a provider wants them written, and reads a bounded answer.
-pub async fn post(upstream: &Upstream, url: &Url, kind: BodyKind, fields: &Fields) -> Result<Fetched, SendError> {
+pub async fn post(
+    upstream: &Upstream,
+    url: &Url,
+    kind: BodyKind,
+    fields: &Fields,
+) -> Result<FetchedResponse, SendError> {
     post_within(TIMEOUT, upstream, url, kind, fields).await
 }
 
@@ -74,7 +79,7 @@ pub async fn post_within(
     url: &Url,
     kind: BodyKind,
     fields: &Fields,
-) -> Result<Fetched, SendError> {
+) -> Result<FetchedResponse, SendError> {
     let (content_type, body) = match kind {
         BodyKind::Form => ("application/x-www-form-urlencoded", fields.as_form()),
         BodyKind::Json => ("application/json", fields.as_json()),

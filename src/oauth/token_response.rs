@@ -11,7 +11,7 @@ use super::identity::{self, Claims};
 use super::profile::{Expiry, Profile};
 use crate::clock::Timestamp;
 use crate::secret::Secret;
-use crate::upstream::{Fetched, SendError};
+use crate::upstream::{FetchedResponse, SendError};
 
 /// When a reply says nothing of the life of its token.
 pub const DEFAULT_LIFETIME: Duration = Duration::from_mins(5);
@@ -108,7 +108,7 @@ const TRANSIENT_CODES: [&str; 5] =
     ["server_error", "temporarily_unavailable", "slow_down", "rate_limit_error", "overloaded_error"];
 
 /// Sorts an answer of the token endpoint.
-pub fn classify(profile: &Profile, fetched: &Fetched, now: Timestamp) -> Result<Tokens, TokenError> {
+pub fn classify(profile: &Profile, fetched: &FetchedResponse, now: Timestamp) -> Result<Tokens, TokenError> {
     if fetched.headers.get(CONTENT_ENCODING).is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
     {
         return Err(TokenError::unknown("the token endpoint compressed its answer although it was asked not to"));
@@ -168,7 +168,7 @@ impl TokenError {
 }
 
 /// `Some` when the answer is anything but 200 without an error in it.
-pub(super) fn refusal(profile: &Profile, fetched: &Fetched, document: Option<&Value>) -> Option<TokenError> {
+pub(super) fn refusal(profile: &Profile, fetched: &FetchedResponse, document: Option<&Value>) -> Option<TokenError> {
     let codes = document.map(error_codes).unwrap_or_default();
     if fetched.status == StatusCode::OK && codes.is_empty() {
         return None;

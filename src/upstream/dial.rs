@@ -1,4 +1,4 @@
-//! One connection: name, TCP, TLS.
+//! Opens a connection: name resolution, TCP, TLS.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,22 +14,22 @@ use tower::Service as _;
 use super::resolve::Resolver;
 use super::{BoxError, SendError, resolve};
 
-/// Plain to this machine, TLS to everything else.
+/// Plain to loopback hosts, TLS to all others.
 pub(super) type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 
 type Connector = HttpsConnector<HttpConnector<Resolver>>;
 
-/// Makes connections, each within the time limit.
-pub(super) struct Dialler {
+/// Opens connections, each within the timeout.
+pub(super) struct Dialer {
     /// Offers `h2` and `http/1.1` over TLS.
     any: Connector,
-    /// Offers `http/1.1` alone: WebSockets.
+    /// Offers `http/1.1` alone, for WebSockets.
     http1: Connector,
     /// For name resolution, TCP and TLS together.
     pub(super) timeout: Duration,
 }
 
-impl Dialler {
+impl Dialer {
     pub(super) fn new(tls: &ClientConfig, resolver: Resolver, timeout: Duration) -> Self {
         let mut tcp = HttpConnector::new_with_resolver(resolver);
         tcp.enforce_http(false);
@@ -37,44 +37,46 @@ impl Dialler {
         tcp.set_keepalive(Some(Duration::from_mins(1)));
         let builder = || HttpsConnectorBuilder::new().with_tls_config(tls.clone()).https_or_http();
         let any = builder().enable_all_versions().wrap_connector(tcp.clone());
-        // `enable_http1` alone leaves ALPN out, and then a server may speak what it likes.
+        // `enable_http1` alone omits ALPN, and then a server may choose any protocol.
         let mut only_http1 = tls.clone();
         only_http1.alpn_protocols = vec![b"http/1.1".to_vec()];
         let http1 = HttpsConnector::from((tcp, Arc::new(only_http1)));
         Self { any, http1, timeout }
     }
 
-    /// The server chooses between HTTP/2 and HTTP/1.1.
+    /// Opens a connection with HTTP/2 or HTTP/1.1, as the server chooses.
     pub(super) async fn dial(&self, to: &Uri) -> Result<Stream, BoxError> {
         self.within(self.any.clone(), to).await
     }
 
-    /// HTTP/1.1, whatever else the server speaks.
+    /// Opens a connection with HTTP/1.1.
     pub(super) async fn dial_http1(&self, to: &Uri) -> Result<Stream, BoxError> {
         self.within(self.http1.clone(), to).await
     }
 
     async fn within(&self, mut connector: Connector, to: &Uri) -> Result<Stream, BoxError> {
-        let late = |_| BoxError::from(format!("no connection within {:?}", self.timeout));
-        tokio::time::timeout(self.timeout, connector.call(to.clone())).await.map_err(late)?
+        let timed_out = |_| BoxError::from(format!("no connection within {:?}", self.timeout));
+        tokio::time::timeout(self.timeout, connector.call(to.clone())).await.map_err(timed_out)?
     }
 }
 
-/// Refuses what [`may_be_dialled`] does not allow.
+/// Fails unless [`may_be_dialed`] allows the URI.
 pub(super) fn check(uri: &Uri) -> Result<(), SendError> {
-    if may_be_dialled(uri) {
+    if may_be_dialed(uri) {
         Ok(())
     } else {
-        Err(SendError::Unreachable("plain http is for loopback hosts alone, and some addresses are for nobody".into()))
+        Err(SendError::Unreachable(
+            "plain http is allowed to loopback hosts alone, and some addresses are never allowed".into(),
+        ))
     }
 }
 
-/// Plain HTTP is for this machine alone, and an address in a URL has to be one that a provider may have: names are
-/// judged when they are looked up.
-fn may_be_dialled(uri: &Uri) -> bool {
+/// Plain HTTP is allowed to loopback hosts alone, and an address in a URL must be one that a provider can have; the addresses of
+/// names are checked when they are resolved.
+fn may_be_dialed(uri: &Uri) -> bool {
     let Some(host) = uri.host() else { return false };
     let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let fits = bare.parse().map_or(true, |address| resolve::may_be_dialled(host, address));
+    let fits = bare.parse().map_or(true, |address| resolve::may_be_dialed(host, address));
     match uri.scheme_str() {
         Some("https") => fits,
         Some("http") => fits && super::is_loopback_host(host),
@@ -87,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn plain_http_is_for_this_machine_alone() {
+    fn plain_http_is_for_loopback_hosts_alone() {
         for good in [
             "https://api.example.com/",
             "http://127.0.0.1:8791/",
@@ -95,15 +97,15 @@ mod tests {
             "http://localhost/",
             "https://127.0.0.1/",
         ] {
-            assert!(may_be_dialled(&Uri::from_static(good)), "{good}");
+            assert!(may_be_dialed(&Uri::from_static(good)), "{good}");
         }
         for bad in ["http://api.example.com/", "http://127.0.0.1.example.com/", "ftp://127.0.0.1/", "/only/a/path"] {
-            assert!(!may_be_dialled(&Uri::from_static(bad)), "{bad}");
+            assert!(!may_be_dialed(&Uri::from_static(bad)), "{bad}");
         }
         for bad in
             ["https://169.254.169.254/", "https://[fe80::1]/", "https://[::ffff:169.254.169.254]/", "https://0.0.0.0/"]
         {
-            assert!(!may_be_dialled(&Uri::from_static(bad)), "{bad}");
+            assert!(!may_be_dialed(&Uri::from_static(bad)), "{bad}");
         }
     }
 }

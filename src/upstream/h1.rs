@@ -1,8 +1,8 @@
-//! HTTP/1.1: one request at a time, and the connection goes on only after a clean end of both messages.
+//! HTTP/1.1: one request at a time; a connection is reused only after a clean end of both messages.
 //!
-//! A connection has no task of its own: whoever waits for its answer moves its bytes (`Http1::poll`). So an exchange is one task's
-//! work from the agent's socket to the upstream's and back, and what has come leaves in the same turn. While nobody uses it, the
-//! pool's keeper looks after it (`idle`).
+//! A connection has no task of its own: the task that waits for its response drives it (`Http1::poll`). So one task moves an exchange
+//! from the agent's socket to the upstream's and back, and received bytes are forwarded in the same poll. A task of the pool drives
+//! idle connections (`idle`).
 
 use std::future::{Future as _, poll_fn};
 use std::pin::Pin;
@@ -18,45 +18,49 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
 use hyper::client::conn::http1;
 use tokio::sync::oneshot;
 
-use super::body::{Held, Incoming, Outbound};
 use super::dial::Stream;
-use super::pool::Origin;
-use super::{Body, BoxError, Failure, Unclear, head};
+use super::request_body::RequestBody;
+use super::{AmbiguousFraming, AttemptError, Body, BoxError, framing};
 
-/// A connection that somebody holds, or that lies in the pool. Dropping it closes the connection.
+/// A connection, in use or idle. Dropping it closes the connection.
 pub(super) struct Http1 {
-    sender: http1::SendRequest<Outbound>,
-    /// Nothing when it has ended.
+    sender: http1::SendRequest<RequestBody>,
+    /// `None` once it has ended.
     connection: Option<Pin<Box<Connection>>>,
-    bell: Arc<ConnectionWaker>,
-    /// Rings it.
+    wakeup: Arc<ConnectionWaker>,
+    /// Wakes `wakeup`.
     waker: Waker,
     reused: bool,
-    /// It carries no other request.
-    last: bool,
-    /// How long it may lie unused.
-    keep: Duration,
-    origin: Weak<Origin>,
+    /// It must not carry another request.
+    is_last: bool,
+    /// The longest time that it may be idle.
+    max_idle: Duration,
+    pool: Weak<dyn Http1Pool>,
 }
 
-type Connection = http1::Connection<Stream, Outbound>;
+/// The pool that a connection returns to.
+pub(super) trait Http1Pool: Send + Sync {
+    /// Takes back an idle connection.
+    fn park(&self, connection: Http1);
+}
 
-/// Wakes whoever holds a connection. Its socket, and hyper's channels between it and the messages on it, know this alone: they
-/// would wake whoever polled last, and that is another task from request to request, or the one that runs just now.
+type Connection = http1::Connection<Stream, RequestBody>;
+
+/// Wakes the task that holds a connection. Its socket and hyper's channels have this waker alone: they would wake the task that
+/// polled last, which differs from request to request, or is the current one.
 #[derive(Default)]
 struct ConnectionWaker {
-    holder: AtomicWaker,
-    rung: AtomicBool,
+    task: AtomicWaker,
+    is_woken: AtomicBool,
 }
 
-/// Begins HTTP/1.1 on a stream, for the pool.
-pub(super) async fn open(origin: &Arc<Origin>, stream: Stream) -> Result<Http1, BoxError> {
+/// Opens an HTTP/1.1 connection on a stream, for a pool.
+pub(super) async fn open(pool: Weak<dyn Http1Pool>, stream: Stream, max_idle: Duration) -> Result<Http1, BoxError> {
     let (sender, connection) = builder().handshake(stream).await?;
-    let bell = Arc::<ConnectionWaker>::default();
-    let waker = Waker::from(Arc::clone(&bell));
-    let (keep, origin) = (origin.tuning.idle, Arc::downgrade(origin));
+    let wakeup = Arc::<ConnectionWaker>::default();
+    let waker = Waker::from(Arc::clone(&wakeup));
     let connection = Some(Box::pin(connection));
-    Ok(Http1 { sender, connection, bell, waker, reused: false, last: false, keep, origin })
+    Ok(Http1 { sender, connection, wakeup, waker, reused: false, is_last: false, max_idle, pool })
 }
 
 fn builder() -> http1::Builder {
@@ -65,43 +69,46 @@ fn builder() -> http1::Builder {
     builder
 }
 
-/// A head fits in, and so much of an answer is read ahead for an agent that does not take it: hyper would read 400 KiB.
+/// In bytes. Limits a response's head, and what is read ahead for an agent that does not read: hyper's default is 400 KiB.
 const BUFFER: usize = 64 * 1024;
 
-/// Sends a request on a connection of its own that may become another protocol (RFC 9110 §7.8).
-pub(super) async fn upgrade(stream: Stream, request: Request<Body>) -> Result<Response<Incoming>, BoxError> {
+/// Sends a request that asks for another protocol (RFC 9110 §7.8), on a connection of its own. Without a 101 the connection ends
+/// when the sender that is returned is dropped.
+pub(super) async fn upgrade(
+    stream: Stream,
+    request: Request<Body>,
+) -> Result<(Response<hyper::body::Incoming>, Option<oneshot::Sender<()>>), BoxError> {
     let (mut sender, connection) = builder().handshake(stream).await?;
-    let (held, mut let_go) = oneshot::channel::<()>();
+    let (upgraded, mut released) = oneshot::channel::<()>();
     tokio::spawn(async move {
         let mut connection = std::pin::pin!(connection.with_upgrades());
         tokio::select! {
             biased;
             _ = &mut connection => {}
-            switched = &mut let_go => if switched.is_ok() {
-                // Ends as soon as the stream is handed over.
+            outcome = &mut released => if outcome.is_ok() {
+                // Ends once hyper has handed over the stream.
                 let _ = connection.await;
             }
         }
     });
     let response = sender.send_request(outgoing(request)).await?;
-    if !head::is_clear(&response) {
-        return Err(head::UNCLEAR.into());
+    if !framing::is_unambiguous(&response) {
+        return Err(framing::AMBIGUOUS.into());
     }
-    Ok(if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let _ = held.send(());
-        response.map(|body| Incoming::new(body, Held::Nothing))
-    } else {
-        response.map(|body| Incoming::new(body, Held::Own(held)))
-    })
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let _ = upgraded.send(());
+        return Ok((response, None));
+    }
+    Ok((response, Some(upgraded)))
 }
 
-/// Lets the tasks run that are ready now. Of requests that came together, all are then read before the first is sent, and of
-/// answers all before the first goes on: whoever is at the other end is woken once for several, which is most of what a write
-/// costs the system (with 32 connections to one upstream a sixth of all CPU time).
-async fn others_first() {
-    let mut asked = false;
+/// Yields once to the tasks that are ready. Of requests that arrived together, all are then read before the first is sent, and of
+/// responses all before the first is forwarded: the peer is woken once for several, which is most of the system's cost of a write
+/// (with 32 connections to one upstream a sixth of all CPU time).
+async fn yield_once() {
+    let mut has_yielded = false;
     poll_fn(|context| {
-        if std::mem::replace(&mut asked, true) {
+        if std::mem::replace(&mut has_yielded, true) {
             return Poll::Ready(());
         }
         context.waker().wake_by_ref();
@@ -116,47 +123,47 @@ impl Wake for ConnectionWaker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.rung.store(true, Ordering::Release);
-        self.holder.wake();
+        self.is_woken.store(true, Ordering::Release);
+        self.task.wake();
     }
 }
 
 impl Http1 {
-    /// Whether it carried a request before: then its server may have closed it meanwhile.
+    /// Whether it carried a request before: then the server may have closed it since.
     pub(super) fn is_reused(&self) -> bool {
         self.reused
     }
 
-    /// How long it may lie unused.
-    pub(super) fn keep(&self) -> Duration {
-        self.keep
+    /// The longest time that it may be idle.
+    pub(super) fn max_idle(&self) -> Duration {
+        self.max_idle
     }
 
-    /// Moves bytes until `outcome`, which is nothing but what the connection makes come true, is there. The connection's end
-    /// makes every outcome come true.
+    /// Drives the connection until `outcome` is ready. `outcome` must depend on nothing but the connection; it is ready when the
+    /// connection has ended.
     pub(super) fn poll<T>(
         &mut self,
         context: &mut Context<'_>,
         mut outcome: impl FnMut(&mut Context<'_>) -> Poll<T>,
     ) -> Poll<T> {
-        // No outcome is to wake us: it is asked for again when the connection has moved.
-        let mut unheard = Context::from_waker(Waker::noop());
-        if let Poll::Ready(outcome) = outcome(&mut unheard) {
+        // `outcome` needs no waker: it is polled again after the connection.
+        let mut no_wake = Context::from_waker(Waker::noop());
+        if let Poll::Ready(outcome) = outcome(&mut no_wake) {
             return Poll::Ready(outcome);
         }
-        for _ in 0..TURNS {
-            self.bell.rung.store(false, Ordering::Relaxed);
+        for _ in 0..MAX_POLLS {
+            self.wakeup.is_woken.store(false, Ordering::Relaxed);
             if let Some(connection) = &mut self.connection
                 && connection.as_mut().poll(&mut Context::from_waker(&self.waker)).is_ready()
             {
                 self.connection = None;
             }
-            if let Poll::Ready(outcome) = outcome(&mut unheard) {
+            if let Poll::Ready(outcome) = outcome(&mut no_wake) {
                 return Poll::Ready(outcome);
             }
-            self.bell.holder.register(context.waker());
-            // Rung while nobody was there to hear it.
-            if !self.bell.rung.load(Ordering::Acquire) {
+            self.wakeup.task.register(context.waker());
+            // Woken before the task was registered.
+            if !self.wakeup.is_woken.load(Ordering::Acquire) {
                 return Poll::Pending;
             }
         }
@@ -164,113 +171,114 @@ impl Http1 {
         Poll::Pending
     }
 
-    /// Resolves when its server has closed it, or sends what nobody asked for. For one that nobody uses.
-    pub(super) fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    /// For an idle connection: ready when the server has closed it, or sends data without a request.
+    pub(super) fn poll_closed(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let _ = self.poll(context, |_| Poll::<()>::Pending);
         if self.connection.is_some() { Poll::Pending } else { Poll::Ready(()) }
     }
 
-    /// Sends a request and waits for the head of its answer.
+    /// Sends a request and waits for the head of its response, which is returned with the connection.
     pub(super) async fn send(
         mut self,
         request: Request<Body>,
-        unclear: Unclear,
-    ) -> Result<Response<Incoming>, Failure> {
+        ambiguous: AmbiguousFraming,
+    ) -> Result<(Response<hyper::body::Incoming>, Self), AttemptError> {
         let uri = request.uri().clone();
-        others_first().await;
-        let mut answer = std::pin::pin!(self.sender.try_send_request(outgoing(request)));
-        let answer = poll_fn(|context| self.poll(context, |context| answer.as_mut().poll(context))).await;
-        // Our own answers wait for nobody: until one is stored, a crash may lose a login.
-        if unclear == Unclear::Refused {
-            others_first().await;
+        yield_once().await;
+        let mut response = std::pin::pin!(self.sender.try_send_request(outgoing(request)));
+        let response = poll_fn(|context| self.poll(context, |context| response.as_mut().poll(context))).await;
+        // Token responses are not delayed: until one is stored, a crash may lose a login.
+        if ambiguous == AmbiguousFraming::Refuse {
+            yield_once().await;
         }
-        match answer {
+        match response {
             Ok(response) => {
-                // Nobody asked for another protocol (RFC 9110 §15.2.2).
-                let clear = response.status() != StatusCode::SWITCHING_PROTOCOLS && head::is_clear(&response);
-                if !clear && unclear == Unclear::Refused {
-                    return Err(Failure::Broken(head::UNCLEAR.into()));
+                // The request did not ask for another protocol (RFC 9110 §15.2.2).
+                let is_clear =
+                    response.status() != StatusCode::SWITCHING_PROTOCOLS && framing::is_unambiguous(&response);
+                if !is_clear && ambiguous == AmbiguousFraming::Refuse {
+                    return Err(AttemptError::MaybeSent(framing::AMBIGUOUS.into()));
                 }
-                self.last |= !clear;
-                self.heed(response.headers());
-                Ok(response.map(|body| Incoming::new(body, Held::Http1(self))))
+                self.is_last |= !is_clear;
+                self.apply_keep_alive(response.headers());
+                Ok((response, self))
             }
             Err(mut error) => Err(match error.take_message() {
                 Some(request) => {
-                    let mut request = request.map(Outbound::into_inner);
+                    let mut request = request.map(RequestBody::into_inner);
                     *request.uri_mut() = uri;
-                    Failure::NeverSent(Box::new(request), error.into_error().into())
+                    AttemptError::NotSent(Box::new(request), error.into_error().into())
                 }
-                None => Failure::Broken(error.into_error().into()),
+                None => AttemptError::MaybeSent(error.into_error().into()),
             }),
         }
     }
 
-    /// A server may say how long it keeps a connection that nobody uses. It closes then without another word, and a request that
-    /// is on its way in this moment is lost: nobody knows whether it was acted on, so a POST cannot be sent again (RFC 9112
-    /// §9.3.1). So we are the first to close. The least that was said holds.
-    fn heed(&mut self, headers: &HeaderMap) {
-        let Some(kept) = kept_for(headers) else { return };
-        self.keep = self.keep.min(kept.saturating_sub(MARGIN));
-        self.last |= self.keep.is_zero();
+    /// Applies the idle timeout that a server may announce. When it expires the server closes the connection, and a request that is
+    /// being sent at that moment is lost: it may have been processed, so a POST cannot be sent again (RFC 9112 §9.3.1). So Pixy
+    /// closes first. The shortest timeout applies.
+    fn apply_keep_alive(&mut self, headers: &HeaderMap) {
+        let Some(timeout) = keep_alive_timeout(headers) else { return };
+        self.max_idle = self.max_idle.min(timeout.saturating_sub(MARGIN));
+        self.is_last |= self.max_idle.is_zero();
     }
 
-    /// The answer has ended as it should. The connection is free as soon as the request has ended too, which it
-    /// nearly always has.
+    /// Returns the connection to the pool after a clean end of the response. It is free once the request has ended too, which is
+    /// nearly always so.
     pub(super) fn give_back(mut self) {
         self.reused = true;
-        if self.last || self.connection.is_none() {
+        if self.is_last || self.connection.is_none() {
             return;
         }
-        let Some(origin) = self.origin.upgrade() else { return };
+        let Some(pool) = self.pool.upgrade() else { return };
         if self.sender.is_ready() {
-            origin.park(self);
+            pool.park(self);
         } else {
             tokio::spawn(async move {
-                let free = poll_fn(|context| {
-                    let ended = self.poll_ended(context).is_ready();
-                    if ended || self.sender.is_ready() { Poll::Ready(!ended) } else { Poll::Pending }
+                let is_free = poll_fn(|context| {
+                    let is_closed = self.poll_closed(context).is_ready();
+                    if is_closed || self.sender.is_ready() { Poll::Ready(!is_closed) } else { Poll::Pending }
                 });
-                if let Ok(true) = tokio::time::timeout(ENDING, free).await {
-                    origin.park(self);
+                if let Ok(true) = tokio::time::timeout(CLOSE_TIMEOUT, is_free).await {
+                    pool.park(self);
                 }
             });
         }
     }
 
-    /// Ends it with a goodbye (TLS close_notify): hyper says it when nobody can send any more.
-    pub(super) fn say_goodbye(self) {
+    /// Closes with TLS close_notify, which hyper sends once the sender is dropped.
+    pub(super) fn close(self) {
         let Self { connection: Some(connection), .. } = self else { return };
-        tokio::spawn(tokio::time::timeout(ENDING, connection));
+        tokio::spawn(tokio::time::timeout(CLOSE_TIMEOUT, connection));
     }
 }
 
-/// What `Keep-Alive: timeout=SECONDS` says. RFC 2068 (§19.7.1.1) has the field, no RFC its parameters, and Node, Apache and others
+/// The timeout in `Keep-Alive: timeout=SECONDS`. RFC 2068 (§19.7.1.1) defines the field but no parameters; Node, Apache and others
 /// send them.
-fn kept_for(headers: &HeaderMap) -> Option<Duration> {
+fn keep_alive_timeout(headers: &HeaderMap) -> Option<Duration> {
     let fields = headers.get_all("keep-alive").iter().filter_map(|value| value.to_str().ok());
     let parameters = fields.flat_map(|field| field.split([',', ';'])).filter_map(|parameter| parameter.split_once('='));
     let timeouts =
         parameters.filter(|(name, _)| name.trim().eq_ignore_ascii_case("timeout")).filter_map(|(_, value)| {
             let value = value.trim().trim_start_matches('"');
             let digits = value.bytes().take_while(u8::is_ascii_digit).count();
-            (digits > 0).then(|| value[..digits].parse().unwrap_or(u64::MAX)) // more than fits is for ever
+            (digits > 0).then(|| value[..digits].parse().unwrap_or(u64::MAX)) // an overflow means no limit
         });
     timeouts.min().map(Duration::from_secs)
 }
 
-/// The request as HTTP/1.1 wants it: origin form (RFC 9112 §3.2.1) and the host in `Host`.
-fn outgoing(mut request: Request<Body>) -> Request<Outbound> {
+/// The request in origin-form (RFC 9112 §3.2.1), with `Host`.
+fn outgoing(mut request: Request<Body>) -> Request<RequestBody> {
     let uri = std::mem::take(request.uri_mut());
     if let Some(host) = host(&uri) {
         request.headers_mut().insert(HOST, host);
     }
     let path = uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
     *request.uri_mut() = Uri::from(path);
-    request.map(|body| Outbound::new(body, None))
+    request.map(|body| RequestBody::new(body, None))
 }
 
-/// The authority without a default port (RFC 9110 §7.2).
+/// The value of `Host`: the authority without a default port (RFC 9110 §7.2).
 fn host(uri: &Uri) -> Option<HeaderValue> {
     let default = if uri.scheme_str() == Some("http") { 80 } else { 443 };
     let host = uri.host()?;
@@ -280,13 +288,13 @@ fn host(uri: &Uri) -> Option<HeaderValue> {
     }
 }
 
-/// So often a connection that has more to do at once is moved before other tasks have their turn.
-const TURNS: usize = 4;
+/// How often a connection that stays ready is polled before other tasks run.
+const MAX_POLLS: usize = 4;
 
-/// How long a request may go on after its answer has ended, and a closing connection after its end.
-const ENDING: Duration = Duration::from_secs(1);
+/// How long a request may continue after its response, and how long closing may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// So much earlier than its server we close a connection: for the way there and back, and for seconds that are rounded.
+/// Pixy closes an idle connection this long before its server does: for the round trip, and for rounded seconds.
 const MARGIN: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
@@ -294,7 +302,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_least_time_that_is_said_is_taken_and_nonsense_is_not() {
+    fn the_shortest_valid_keep_alive_timeout_applies() {
         let cases: [(&[&str], Option<u64>); 11] = [
             (&["timeout=5"], Some(5)),
             (&["timeout=5, max=1000"], Some(5)),
@@ -313,7 +321,7 @@ mod tests {
             for field in fields {
                 headers.append("keep-alive", HeaderValue::from_str(field).unwrap());
             }
-            assert_eq!(kept_for(&headers), expected.map(Duration::from_secs), "{fields:?}");
+            assert_eq!(keep_alive_timeout(&headers), expected.map(Duration::from_secs), "{fields:?}");
         }
     }
 }

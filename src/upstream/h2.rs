@@ -1,4 +1,4 @@
-//! HTTP/2: many streams on one connection, counted.
+//! HTTP/2: concurrent streams on one connection, within the server's limit.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -8,135 +8,167 @@ use http::{Request, Response, Version};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-use super::body::{Held, Incoming, Outbound};
 use super::dial::Stream;
-use super::h2_settings::{Settings, Tap};
-use super::pool::Origin;
-use super::{Body, BoxError, Failure, Tuning, Unclear, head};
+use super::h2_settings::{ObservedStream, PeerSettings};
+use super::request_body::RequestBody;
+use super::{AmbiguousFraming, AttemptError, Body, BoxError, Tuning, framing};
 
-/// The right to one stream.
+/// The right to open one stream.
 pub(super) struct Http2 {
-    sender: http2::SendRequest<Outbound>,
-    slot: Arc<Slot>,
+    sender: Sender,
+    permit: Arc<StreamPermit>,
     reused: bool,
 }
 
-/// A stream's place on its connection, free again when dropped.
-pub(super) struct Slot {
-    origin: Arc<Origin>,
-    id: u64,
+/// Counts one stream of a connection until it is dropped.
+pub(super) struct StreamPermit {
+    pool: Arc<dyn Http2Pool>,
+    connection: u64,
 }
 
-type Connection = http2::Connection<TokioIo<Tap<TokioIo<Stream>>>, Outbound, TokioExecutor>;
+/// The sender of requests on one connection.
+pub(super) type Sender = http2::SendRequest<RequestBody>;
 
-/// Begins HTTP/2 on a stream, for the pool, and waits until its server has said how many streams it allows: h2 would
-/// queue those beyond the limit, behind streams that last for minutes.
-pub(super) async fn open(origin: &Arc<Origin>, stream: Stream, patience: Duration) -> Result<(), BoxError> {
-    let (tell, mut told) = watch::channel(Settings::default());
-    let stream = TokioIo::new(Tap::new(TokioIo::new(stream), tell));
-    let (sender, connection) = builder(&origin.tuning).handshake(stream).await?;
-    let id = origin.number();
-    tokio::spawn(drive(connection, told.clone(), Arc::downgrade(origin), id));
-    origin.admit(id, sender);
-    let first = told.wait_for(|told| told.streams.is_some());
-    match tokio::time::timeout(patience, first).await.map(|told| told.map(|told| *told)) {
-        Ok(Ok(Settings { streams: Some(streams), going_away: false })) if streams > 0 => {
-            origin.opened(id, streams);
+/// The pool of a connection, which has a number there.
+pub(super) trait Http2Pool: Send + Sync {
+    /// The number of a new connection.
+    fn next_id(&self) -> u64;
+    /// Adds a connection. It carries one stream until `confirm`.
+    fn add(&self, id: u64, sender: Sender);
+    /// The server's first limit of concurrent streams: the connection counts as opened.
+    fn confirm(&self, id: u64, max_streams: u32);
+    /// The server changed its limit of concurrent streams.
+    fn set_limit(&self, id: u64, max_streams: u32);
+    /// A stream has ended.
+    fn release(&self, id: u64);
+    /// The connection takes no new streams; open ones may end.
+    fn retire(&self, id: u64);
+    /// Retires the connection if it was idle for too long; otherwise returns when to ask again.
+    fn retire_if_idle(&self, id: u64) -> Result<(), Instant>;
+}
+
+type Connection = http2::Connection<TokioIo<ObservedStream<TokioIo<Stream>>>, RequestBody, TokioExecutor>;
+
+/// Opens an HTTP/2 connection on a stream, for a pool. Waits for the server's first limit of concurrent streams, at most `timeout`:
+/// h2 would queue streams over the limit behind streams that last for minutes.
+pub(super) async fn open(
+    pool: Arc<dyn Http2Pool>,
+    stream: Stream,
+    tuning: &Tuning,
+    timeout: Duration,
+) -> Result<(), BoxError> {
+    let (observed, mut settings) = watch::channel(PeerSettings::default());
+    let stream = TokioIo::new(ObservedStream::new(TokioIo::new(stream), observed));
+    let (sender, connection) = builder(tuning).handshake(stream).await?;
+    let id = pool.next_id();
+    tokio::spawn(drive(connection, settings.clone(), Arc::downgrade(&pool), id, tuning.idle));
+    pool.add(id, sender);
+    let first = settings.wait_for(|settings| settings.max_streams.is_some());
+    match tokio::time::timeout(timeout, first).await.map(|first| first.map(|first| *first)) {
+        Ok(Ok(PeerSettings { max_streams: Some(max_streams), going_away: false })) if max_streams > 0 => {
+            pool.confirm(id, max_streams);
             Ok(())
         }
         _ => {
-            origin.retire(id);
+            pool.retire(id);
             Err("the upstream allows no stream on a new HTTP/2 connection".into())
         }
     }
 }
 
 impl Http2 {
-    pub(super) fn new(sender: http2::SendRequest<Outbound>, slot: Slot, reused: bool) -> Self {
-        Self { sender, slot: Arc::new(slot), reused }
+    pub(super) fn new(sender: Sender, permit: StreamPermit, reused: bool) -> Self {
+        Self { sender, permit: Arc::new(permit), reused }
     }
 
-    /// Whether the connection carried a stream before: then its server may have closed it meanwhile.
+    /// Whether the connection carried a stream before: then the server may have closed it since.
     pub(super) fn is_reused(&self) -> bool {
         self.reused
     }
 
-    /// Sends a request and waits for the head of its answer.
+    /// Sends a request and waits for the head of its response, which is returned with the permit of its stream.
     pub(super) async fn send(
         self,
         mut request: Request<Body>,
-        unclear: Unclear,
-    ) -> Result<Response<Incoming>, Failure> {
-        let Self { mut sender, slot, .. } = self;
-        // The authority is in the URI, and a second one could differ (RFC 9113 §8.3.1).
+        ambiguous: AmbiguousFraming,
+    ) -> Result<(Response<hyper::body::Incoming>, Arc<StreamPermit>), AttemptError> {
+        let Self { mut sender, permit, .. } = self;
+        // `:authority` comes from the URI, and `Host` could differ (RFC 9113 §8.3.1).
         request.headers_mut().remove(HOST);
         *request.version_mut() = Version::HTTP_2;
-        let sent = sender.try_send_request(request.map(|body| Outbound::new(body, Some(Arc::clone(&slot)))));
-        match sent.await {
-            Ok(response) if unclear == Unclear::Refused && !head::is_clear(&response) => {
-                Err(Failure::Broken(head::UNCLEAR.into()))
+        let held: Arc<dyn Send + Sync> = Arc::<StreamPermit>::clone(&permit);
+        match sender.try_send_request(request.map(|body| RequestBody::new(body, Some(held)))).await {
+            Ok(response) if ambiguous == AmbiguousFraming::Refuse && !framing::is_unambiguous(&response) => {
+                Err(AttemptError::MaybeSent(framing::AMBIGUOUS.into()))
             }
-            Ok(response) => Ok(response.map(|body| Incoming::new(body, Held::Http2(slot)))),
+            Ok(response) => Ok((response, permit)),
             Err(mut error) => {
                 if sender.is_closed() {
-                    slot.origin.retire(slot.id);
+                    permit.pool.retire(permit.connection);
                 }
                 Err(match error.take_message() {
                     Some(request) => {
-                        let mut request = request.map(Outbound::into_inner);
+                        let mut request = request.map(RequestBody::into_inner);
                         *request.version_mut() = Version::HTTP_11;
-                        Failure::NeverSent(Box::new(request), error.into_error().into())
+                        AttemptError::NotSent(Box::new(request), error.into_error().into())
                     }
-                    None => Failure::Broken(error.into_error().into()),
+                    None => AttemptError::MaybeSent(error.into_error().into()),
                 })
             }
         }
     }
 }
 
-impl Slot {
-    pub(super) fn new(origin: Arc<Origin>, id: u64) -> Self {
-        Self { origin, id }
+impl StreamPermit {
+    pub(super) fn new(pool: Arc<dyn Http2Pool>, connection: u64) -> Self {
+        Self { pool, connection }
     }
 }
 
-impl Drop for Slot {
+impl Drop for StreamPermit {
     fn drop(&mut self) {
-        self.origin.freed(self.id);
+        self.pool.release(self.connection);
     }
 }
 
-/// Follows what the server says until the connection takes no new streams; those on it are moved by tasks of hyper's.
-async fn drive(connection: Connection, mut told: watch::Receiver<Settings>, origin: Weak<Origin>, id: u64) {
+/// Drives a connection and reports the server's settings to the pool, until it takes no new streams; tasks of hyper drive its open
+/// streams.
+async fn drive(
+    connection: Connection,
+    mut settings: watch::Receiver<PeerSettings>,
+    pool: Weak<dyn Http2Pool>,
+    id: u64,
+    max_idle: Duration,
+) {
     let mut connection = std::pin::pin!(connection);
-    let Some(idle) = origin.upgrade().map(|origin| origin.tuning.idle) else { return };
-    let mut look = std::pin::pin!(tokio::time::sleep(idle));
+    let mut idle_check = std::pin::pin!(tokio::time::sleep(max_idle));
     loop {
         tokio::select! {
             biased;
             _ = &mut connection => break,
-            changed = told.changed() => {
-                let now = *told.borrow_and_update();
-                let Some(origin) = origin.upgrade().filter(|_| changed.is_ok() && !now.going_away) else { break };
-                if let Some(streams) = now.streams {
-                    origin.limited(id, streams);
+            changed = settings.changed() => {
+                let now = *settings.borrow_and_update();
+                let Some(pool) = pool.upgrade().filter(|_| changed.is_ok() && !now.going_away) else { break };
+                if let Some(max_streams) = now.max_streams {
+                    pool.set_limit(id, max_streams);
                 }
             }
-            () = &mut look => {
-                match origin.upgrade().map(|origin| origin.retired_idle(id)) {
-                    Some(Err(again)) => look.as_mut().reset(again),
+            () = &mut idle_check => {
+                match pool.upgrade().map(|pool| pool.retire_if_idle(id)) {
+                    Some(Err(again)) => idle_check.as_mut().reset(again),
                     Some(Ok(())) | None => break,
                 }
             }
         }
     }
-    if let Some(origin) = origin.upgrade() {
-        origin.retire(id);
+    if let Some(pool) = pool.upgrade() {
+        pool.retire(id);
     }
 }
 
-/// The values of the connection's SETTINGS, and its pulse.
+/// The connection's SETTINGS and keep-alive pings.
 fn builder(tuning: &Tuning) -> http2::Builder<TokioExecutor> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
@@ -150,11 +182,12 @@ fn builder(tuning: &Tuning) -> http2::Builder<TokioExecutor> {
     builder
 }
 
-/// What an agent that does not read can make us hold for it; in flight at 50 ms it is still 1.3 MB a second.
+/// In bytes. Limits the memory that an agent which does not read can make Pixy hold; with a round trip of 50 ms it still allows
+/// 1.3 MB a second.
 const STREAM_WINDOW: u32 = 64 * 1024;
 
-/// For the most streams we open: so those that nobody reads cannot hold up the others.
+/// In bytes, for the most streams on a connection: streams that are not read cannot stall the others.
 const CONNECTION_WINDOW: u32 = 100 * STREAM_WINDOW;
 
-/// What is read of an upload before the server takes it.
+/// In bytes: how much of an upload is read before the server accepts it.
 const SEND_BUFFER: usize = 64 * 1024;

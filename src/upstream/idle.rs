@@ -1,65 +1,48 @@
-//! HTTP/1.1 connections that nobody uses, and the task that looks after them.
+//! Idle HTTP/1.1 connections.
 
-use std::future::poll_fn;
-use std::sync::Weak;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::h1::Http1;
-use super::pool::Origin;
 
-/// Those of one origin; the last used is the last.
+/// The idle connections of one origin; the most recently used is the last.
 #[derive(Default)]
-pub(super) struct Idle {
-    /// With the time until when it may lie here.
+pub(super) struct IdleConnections {
+    /// With the time when each expires.
     connections: Vec<(Http1, Instant)>,
-    /// Somebody looks after them.
-    kept: bool,
+    /// A task polls them.
+    is_polled: bool,
 }
 
-/// How often the keeper looks. From then on it hears at once when the server closes one; before, whoever takes it finds out.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-impl Idle {
-    /// `true`: somebody has to look after them from now on.
+impl IdleConnections {
+    /// Adds a connection. `true`: the caller must start a task that calls [`Self::poll`].
     pub(super) fn put(&mut self, connection: Http1) -> bool {
-        let until = Instant::now() + connection.keep();
-        self.connections.push((connection, until));
-        !std::mem::replace(&mut self.kept, true)
+        let expires = Instant::now() + connection.max_idle();
+        self.connections.push((connection, expires));
+        !std::mem::replace(&mut self.is_polled, true)
     }
 
-    /// The one that was used last: the others may rest until they are too old.
+    /// The most recently used connection: the others can expire.
     pub(super) fn take(&mut self) -> Option<Http1> {
-        while let Some((connection, until)) = self.connections.pop() {
-            // Who looks after them may be late.
-            if Instant::now() < until {
+        while let Some((connection, expires)) = self.connections.pop() {
+            // The polling task may be late.
+            if Instant::now() < expires {
                 return Some(connection);
             }
-            connection.say_goodbye();
+            connection.close();
         }
         None
     }
 
-    /// Lets go of those that have ended or lain here for too long; `Ready` when none is left, and nobody looks after them.
+    /// Removes connections that the server closed, and closes expired ones; `Ready` when none is left, and the task ends.
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        self.connections.retain_mut(|(connection, _)| connection.poll_ended(context).is_pending());
+        self.connections.retain_mut(|(connection, _)| connection.poll_closed(context).is_pending());
         let now = Instant::now();
-        for (connection, _) in self.connections.extract_if(.., |(_, until)| *until <= now) {
-            connection.say_goodbye();
+        for (connection, _) in self.connections.extract_if(.., |(_, expires)| *expires <= now) {
+            connection.close();
         }
-        self.kept = !self.connections.is_empty();
-        if self.kept { Poll::Pending } else { Poll::Ready(()) }
-    }
-}
-
-/// Looks after them for as long as there are some.
-pub(super) async fn keep(origin: Weak<Origin>) {
-    loop {
-        let look = poll_fn(|context| origin.upgrade().map_or(Poll::Ready(()), |origin| origin.poll_idle(context)));
-        if tokio::time::timeout(LOOK_EVERY, look).await.is_ok() {
-            return;
-        }
+        self.is_polled = !self.connections.is_empty();
+        if self.is_polled { Poll::Pending } else { Poll::Ready(()) }
     }
 }

@@ -1,34 +1,34 @@
-//! Connections, kept and shared.
+//! The connection pool.
 //!
-//! For each origin (RFC 9110 §4.3.1) a line of waiting requests, and three rules: a request takes what is free, or waits; what
-//! becomes free goes to whoever waits longest; connections are made for as many as wait, not for each. So 300 requests
-//! at once open three connections that carry 100 streams each, or 300 that carry one each.
+//! Each origin (RFC 9110 §4.3.1) has a queue of waiting requests, and three rules: a request takes free capacity, or waits; capacity
+//! that becomes free goes to the request that has waited longest; connections are opened for the number of waiting requests, not one
+//! for each. So 300 concurrent requests open three connections that carry 100 streams each, or 300 that carry one each.
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Context, Poll};
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::task::Poll;
 use std::time::Duration;
 
 use http::Uri;
 use http::uri::{PathAndQuery, Scheme};
-use hyper::client::conn::http2;
 use hyper_util::client::legacy::connect::Connection as _;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::body::Outbound;
-use super::dial::{self, Dialler};
-use super::h1::{self, Http1};
-use super::h2::{self, Http2, Slot};
-use super::idle::{self, Idle};
+use super::dial::{self, Dialer};
+use super::h1::{self, Http1, Http1Pool};
+use super::h2::{self, Http2, Http2Pool, StreamPermit};
+use super::idle::IdleConnections;
 use super::{BoxError, SendError, Tuning};
+use crate::lock::lock;
 
 /// All origins.
 pub(super) struct Pool {
-    /// A handful: one for each host of a provider.
+    /// Few: one for each host of a provider.
     origins: Mutex<Vec<Arc<Origin>>>,
-    dialler: Arc<Dialler>,
+    dialer: Arc<Dialer>,
     tuning: Tuning,
 }
 
@@ -38,50 +38,54 @@ pub(super) enum Lease {
     Http2(Http2),
 }
 
-/// The connections to one origin, and who waits for one.
+/// The connections to one origin, and the requests that wait for one.
 pub(super) struct Origin {
     me: Weak<Self>,
     uri: Uri,
-    dialler: Arc<Dialler>,
-    pub(super) tuning: Tuning,
-    /// Held for moments, never across an await.
-    line: Mutex<Line>,
+    dialer: Arc<Dialer>,
+    tuning: Tuning,
+    /// Never locked across an await.
+    state: Mutex<OriginState>,
 }
 
-struct Line {
+struct OriginState {
+    /// Longest first.
     waiting: VecDeque<oneshot::Sender<Result<Lease, SendError>>>,
-    shared: Vec<Shared>,
-    /// HTTP/1.1 connections that nobody uses.
-    idle: Idle,
-    dialling: usize,
+    http2: Vec<Http2Connection>,
+    /// HTTP/1.1 connections.
+    idle: IdleConnections,
+    /// Connections that are being opened.
+    dialing: usize,
     /// How many requests one connection is expected to carry.
-    each: usize,
+    per_connection: usize,
     next_id: u64,
 }
 
 /// An HTTP/2 connection.
-struct Shared {
+struct Http2Connection {
     id: u64,
-    sender: http2::SendRequest<Outbound>,
+    sender: h2::Sender,
+    /// Streams in progress.
     open: usize,
+    /// The most streams.
     limit: usize,
     used: bool,
     idle_since: Instant,
 }
 
 impl Pool {
-    pub(super) fn new(dialler: Arc<Dialler>, tuning: Tuning) -> Self {
-        Self { origins: Mutex::default(), dialler, tuning }
+    pub(super) fn new(dialer: Arc<Dialer>, tuning: Tuning) -> Self {
+        Self { origins: Mutex::default(), dialer, tuning }
     }
 
-    /// The origin of a URI, if it may be dialled: that is judged once, when it is first asked for.
+    /// The origin of a URI. Checks once, when it is first used, that it may be dialed.
     pub(super) fn origin(&self, uri: &Uri) -> Result<Arc<Origin>, SendError> {
         let no_host = || SendError::Unreachable("no host".into());
         let (scheme, authority) = (uri.scheme().ok_or_else(no_host)?, uri.authority().ok_or_else(no_host)?);
-        let mut origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_it =
+        let mut origins = lock(&self.origins);
+        let is_same =
             |origin: &&Arc<Origin>| origin.uri.authority() == Some(authority) && origin.uri.scheme() == Some(scheme);
-        if let Some(known) = origins.iter().find(is_it) {
+        if let Some(known) = origins.iter().find(is_same) {
             return Ok(Arc::clone(known));
         }
         dial::check(uri)?;
@@ -90,55 +94,55 @@ impl Pool {
         parts.authority = Some(authority.clone());
         parts.path_and_query = Some(PathAndQuery::from_static("/"));
         let uri = Uri::from_parts(parts).expect("scheme, authority and path are there");
-        let new = Origin::new(uri, Arc::clone(&self.dialler), self.tuning.clone());
+        let new = Origin::new(uri, Arc::clone(&self.dialer), self.tuning.clone());
         origins.push(Arc::clone(&new));
         Ok(new)
     }
 }
 
 impl Origin {
-    fn new(uri: Uri, dialler: Arc<Dialler>, tuning: Tuning) -> Arc<Self> {
-        // Over TLS a server may speak HTTP/2, and most do: the first connection is expected to.
-        let each = if uri.scheme() == Some(&Scheme::HTTPS) { MAX_STREAMS } else { 1 };
-        let (waiting, shared, idle) = (VecDeque::new(), Vec::new(), Idle::default());
-        let line = Mutex::new(Line { waiting, shared, idle, dialling: 0, each, next_id: 0 });
-        Arc::new_cyclic(|me| Self { me: Weak::clone(me), uri, dialler, tuning, line })
+    fn new(uri: Uri, dialer: Arc<Dialer>, tuning: Tuning) -> Arc<Self> {
+        // Over TLS most servers speak HTTP/2: the first connection is expected to.
+        let per_connection = if uri.scheme() == Some(&Scheme::HTTPS) { MAX_STREAMS } else { 1 };
+        let (waiting, http2, idle) = (VecDeque::new(), Vec::new(), IdleConnections::default());
+        let state = Mutex::new(OriginState { waiting, http2, idle, dialing: 0, per_connection, next_id: 0 });
+        Arc::new_cyclic(|me| Self { me: Weak::clone(me), uri, dialer, tuning, state })
     }
 
-    /// A connection with room for a request, as soon as there is one.
+    /// Waits for a connection that can carry a request.
     pub(super) async fn lease(&self) -> Result<Lease, SendError> {
         let (waiting, dials) = {
-            let mut line = self.line();
-            if let Some(lease) = line.take(self) {
+            let mut state = self.state();
+            if let Some(lease) = state.take(self) {
                 return Ok(lease);
             }
             let (sender, receiver) = oneshot::channel();
-            line.waiting.push_back(sender);
-            (receiver, line.dials_to_begin())
+            state.waiting.push_back(sender);
+            (receiver, state.dials_to_begin())
         };
         self.dial(dials);
-        waiting.await.unwrap_or_else(|_| Err(SendError::Unreachable("the pool was taken down".into())))
+        waiting.await.unwrap_or_else(|_| Err(SendError::Unreachable("the pool was dropped".into())))
     }
 
-    /// Whoever waits gets what is free; what is still missing is dialled.
+    /// Gives free capacity to the waiting requests, and opens the connections that are still missing.
     fn serve(&self) {
         let mut served = Vec::new();
         let dials = {
-            let mut line = self.line();
-            while let Some(first) = line.waiting.pop_front() {
+            let mut state = self.state();
+            while let Some(first) = state.waiting.pop_front() {
                 if first.is_closed() {
                     continue;
                 }
-                let Some(lease) = line.take(self) else {
-                    line.waiting.push_front(first);
+                let Some(lease) = state.take(self) else {
+                    state.waiting.push_front(first);
                     break;
                 };
                 served.push((first, lease));
             }
-            line.dials_to_begin()
+            state.dials_to_begin()
         };
         for (first, lease) in served {
-            // Gone in this moment: an HTTP/2 slot frees itself, a connection goes back.
+            // The request was cancelled just now: a stream permit frees itself, a connection returns.
             if let Err(Ok(Lease::Http1(connection))) = first.send(Ok(lease)) {
                 self.park(connection);
             }
@@ -146,160 +150,166 @@ impl Origin {
         self.dial(dials);
     }
 
-    /// Connections belong to all who wait, so no request's end cancels one that is being made.
+    /// Opens connections in tasks of their own: they serve any waiting request, so the end of one must not cancel them.
     fn dial(&self, count: usize) {
         for _ in 0..count {
             let Some(origin) = self.me.upgrade() else { return };
             tokio::spawn(async move {
                 if let Err(error) = origin.connect().await {
-                    origin.failed(error);
+                    origin.fail_waiters(error);
                 }
             });
         }
     }
 
     async fn connect(self: &Arc<Self>) -> Result<(), BoxError> {
-        let stream = self.dialler.dial(&self.uri).await?;
+        let stream = self.dialer.dial(&self.uri).await?;
         if stream.connected().is_negotiated_h2() {
-            h2::open(self, stream, self.dialler.timeout).await
+            h2::open(Arc::<Self>::clone(self), stream, &self.tuning, self.dialer.timeout).await
         } else {
-            let connection = h1::open(self, stream).await?;
+            let connection = h1::open(Weak::<Self>::clone(&self.me), stream, self.tuning.idle).await?;
             {
-                let mut line = self.line();
-                line.dialling -= 1;
-                line.each = 1;
+                let mut state = self.state();
+                state.dialing -= 1;
+                state.per_connection = 1;
             }
             self.park(connection);
             Ok(())
         }
     }
 
-    /// So many of those who wait have lost what they waited for.
-    fn failed(&self, error: BoxError) {
+    /// Fails the waiters of this dial.
+    fn fail_waiters(&self, error: BoxError) {
         let error = Arc::new(error);
         let failed: Vec<_> = {
-            let mut line = self.line();
-            line.dialling -= 1;
-            let count = line.each.min(line.waiting.len());
-            line.waiting.drain(..count).collect()
+            let mut state = self.state();
+            state.dialing -= 1;
+            let count = state.per_connection.min(state.waiting.len());
+            state.waiting.drain(..count).collect()
         };
         for waiting in failed {
-            let _ = waiting.send(Err(SendError::Unreachable(Box::new(OneForMany(Arc::clone(&error))))));
+            let _ = waiting.send(Err(SendError::Unreachable(Box::new(SharedError(Arc::clone(&error))))));
         }
         self.serve();
     }
 
-    /// A number for a connection.
-    pub(super) fn number(&self) -> u64 {
-        let mut line = self.line();
-        line.next_id += 1;
-        line.next_id
+    fn state(&self) -> MutexGuard<'_, OriginState> {
+        lock(&self.state)
     }
+}
 
-    /// An HTTP/1.1 connection is free.
-    pub(super) fn park(&self, connection: Http1) {
-        if self.line().idle.put(connection) {
-            tokio::spawn(idle::keep(Weak::clone(&self.me)));
+impl Http1Pool for Origin {
+    fn park(&self, connection: Http1) {
+        if self.state().idle.put(connection) {
+            tokio::spawn(poll_idle(Weak::clone(&self.me)));
         }
         self.serve();
     }
+}
 
-    /// Looks at the HTTP/1.1 connections that nobody uses; `Pending` while there are some.
-    pub(super) fn poll_idle(&self, context: &mut Context<'_>) -> Poll<()> {
-        self.line().idle.poll(context)
+impl Http2Pool for Origin {
+    fn next_id(&self) -> u64 {
+        let mut state = self.state();
+        state.next_id += 1;
+        state.next_id
     }
 
-    /// An HTTP/2 connection is there. It carries one stream until its server has said how many it allows.
-    pub(super) fn admit(&self, id: u64, sender: http2::SendRequest<Outbound>) {
-        let new = Shared { id, sender, open: 0, limit: 1, used: false, idle_since: Instant::now() };
-        self.line().shared.push(new);
+    fn add(&self, id: u64, sender: h2::Sender) {
+        let new = Http2Connection { id, sender, open: 0, limit: 1, used: false, idle_since: Instant::now() };
+        self.state().http2.push(new);
         self.serve();
     }
 
-    /// The server's first word on its limit: from now on the connection counts as made.
-    pub(super) fn opened(&self, id: u64, streams: u32) {
+    fn confirm(&self, id: u64, max_streams: u32) {
         {
-            let mut line = self.line();
-            line.dialling -= 1;
-            line.each = limit(streams).max(1);
+            let mut state = self.state();
+            state.dialing -= 1;
+            state.per_connection = limit(max_streams).max(1);
         }
-        self.limited(id, streams);
+        self.set_limit(id, max_streams);
     }
 
-    /// The server allows so many streams.
-    pub(super) fn limited(&self, id: u64, streams: u32) {
-        if let Some(shared) = self.line().shared.iter_mut().find(|shared| shared.id == id) {
-            shared.limit = limit(streams);
+    fn set_limit(&self, id: u64, max_streams: u32) {
+        if let Some(connection) = self.state().http2.iter_mut().find(|connection| connection.id == id) {
+            connection.limit = limit(max_streams);
         }
         self.serve();
     }
 
-    /// A stream has ended.
-    pub(super) fn freed(&self, id: u64) {
-        let wanted = {
-            let mut line = self.line();
-            if let Some(shared) = line.shared.iter_mut().find(|shared| shared.id == id) {
-                shared.open -= 1;
-                shared.idle_since = Instant::now();
+    fn release(&self, id: u64) {
+        let is_wanted = {
+            let mut state = self.state();
+            if let Some(connection) = state.http2.iter_mut().find(|connection| connection.id == id) {
+                connection.open -= 1;
+                connection.idle_since = Instant::now();
             }
-            !line.waiting.is_empty()
+            !state.waiting.is_empty()
         };
-        if wanted {
+        if is_wanted {
             self.serve();
         }
     }
 
-    /// An HTTP/2 connection takes no new streams; those on it may end.
-    pub(super) fn retire(&self, id: u64) {
-        let gone = {
-            let mut line = self.line();
-            let index = line.shared.iter().position(|shared| shared.id == id);
-            index.map(|index| line.shared.swap_remove(index))
+    fn retire(&self, id: u64) {
+        let retired = {
+            let mut state = self.state();
+            let index = state.http2.iter().position(|connection| connection.id == id);
+            index.map(|index| state.http2.swap_remove(index))
         };
-        drop(gone);
+        drop(retired); // not within the lock
     }
 
-    /// Whether an HTTP/2 connection was unused for too long and is retired; otherwise when to ask again.
-    pub(super) fn retired_idle(&self, id: u64) -> Result<(), Instant> {
+    fn retire_if_idle(&self, id: u64) -> Result<(), Instant> {
         let now = Instant::now();
-        let mut line = self.line();
-        match line.shared.iter().position(|shared| shared.id == id) {
-            Some(index) if line.shared[index].open > 0 => Err(now + self.tuning.idle),
-            Some(index) if line.shared[index].idle_since + self.tuning.idle > now => {
-                Err(line.shared[index].idle_since + self.tuning.idle)
+        let mut state = self.state();
+        match state.http2.iter().position(|connection| connection.id == id) {
+            Some(index) if state.http2[index].open > 0 => Err(now + self.tuning.idle),
+            Some(index) if state.http2[index].idle_since + self.tuning.idle > now => {
+                Err(state.http2[index].idle_since + self.tuning.idle)
             }
             Some(index) => {
-                line.shared.swap_remove(index);
+                state.http2.swap_remove(index);
                 Ok(())
             }
             None => Err(now + self.tuning.idle),
         }
     }
+}
 
-    fn line(&self) -> MutexGuard<'_, Line> {
-        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+/// Polls the idle HTTP/1.1 connections of an origin while there are some. A connection that was added since the last poll is not
+/// polled yet: if its server closes it meanwhile, the next request on it notices.
+async fn poll_idle(origin: Weak<Origin>) {
+    loop {
+        let idle = poll_fn(|context| match origin.upgrade() {
+            Some(origin) => origin.state().idle.poll(context),
+            None => Poll::Ready(()),
+        });
+        if tokio::time::timeout(IDLE_POLL_INTERVAL, idle).await.is_ok() {
+            return;
+        }
     }
 }
 
-impl Line {
+impl OriginState {
     fn take(&mut self, origin: &Origin) -> Option<Lease> {
-        let free = |shared: &&mut Shared| shared.open < shared.limit && !shared.sender.is_closed();
-        if let Some(shared) = self.shared.iter_mut().find(free) {
-            shared.open += 1;
-            let reused = std::mem::replace(&mut shared.used, true);
-            let slot = Slot::new(origin.me.upgrade()?, shared.id);
-            return Some(Lease::Http2(Http2::new(shared.sender.clone(), slot, reused)));
+        let is_free =
+            |connection: &&mut Http2Connection| connection.open < connection.limit && !connection.sender.is_closed();
+        if let Some(connection) = self.http2.iter_mut().find(is_free) {
+            connection.open += 1;
+            let reused = std::mem::replace(&mut connection.used, true);
+            let permit = StreamPermit::new(origin.me.upgrade()?, connection.id);
+            return Some(Lease::Http2(Http2::new(connection.sender.clone(), permit, reused)));
         }
         self.idle.take().map(Lease::Http1)
     }
 
-    /// How many connections are missing for those who wait; they count as being dialled from now on.
+    /// How many connections must be opened for the waiting requests; counts them as being opened.
     fn dials_to_begin(&mut self) -> usize {
-        if self.waiting.len() > self.dialling * self.each {
+        if self.waiting.len() > self.dialing * self.per_connection {
             self.waiting.retain(|waiting| !waiting.is_closed());
         }
-        let missing = self.waiting.len().div_ceil(self.each).saturating_sub(self.dialling);
-        self.dialling += missing;
+        let missing = self.waiting.len().div_ceil(self.per_connection).saturating_sub(self.dialing);
+        self.dialing += missing;
         missing
     }
 }
@@ -308,25 +318,28 @@ fn limit(streams: u32) -> usize {
     usize::try_from(streams).map_or(MAX_STREAMS, |streams| streams.min(MAX_STREAMS))
 }
 
-/// Why a connection could not be made, told to each that waited for it.
+/// Why a connection could not be opened, for each request that waited for it.
 #[derive(Debug)]
-struct OneForMany(Arc<BoxError>);
+struct SharedError(Arc<BoxError>);
 
-impl fmt::Display for OneForMany {
+impl fmt::Display for SharedError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
-impl std::error::Error for OneForMany {
+impl std::error::Error for SharedError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.0.source()
     }
 }
 
-/// The most streams on one connection, whatever its server allows: what real servers allow, and as much as one broken
-/// connection may take down.
+/// The most streams on one connection, whatever its server allows: real servers allow as many, and a broken connection must not
+/// abort more.
 const MAX_STREAMS: usize = 100;
 
-/// When a connection that nobody uses is closed: below the usual 60 s of load balancers, so that we close first.
+/// How often the idle connections are polled anew, with those that were added since.
+const IDLE_POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The longest time that a connection is idle: below the usual 60 s of load balancers, so that Pixy closes first.
 pub(super) const IDLE: Duration = Duration::from_secs(50);

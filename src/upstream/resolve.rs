@@ -1,7 +1,7 @@
-//! Names to addresses, without those that no provider can have.
+//! Resolves names to addresses, without those that no provider can have.
 //!
-//! Who answers for a name may answer with this machine itself or with a cloud's metadata service. The certificate would not
-//! fit, but not even the handshake shall reach them.
+//! A name server can resolve a name to this machine or to a cloud's metadata service. The certificate would not match, but even
+//! the handshake must not reach them.
 
 use std::fmt;
 use std::io;
@@ -15,15 +15,15 @@ use hyper_util::client::legacy::connect::dns::Name;
 
 use super::{BoxError, is_loopback_host};
 
-/// Looks names up; cheap to clone.
+/// Resolves names; cheap to clone.
 #[derive(Clone)]
 pub struct Resolver(Arc<Lookup>);
 
-/// A name becomes its addresses; ports do not matter.
+/// From a name to its addresses; ports are ignored.
 type Lookup = dyn Fn(String) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync;
 
 impl Resolver {
-    /// One that asks `lookup`; its answers are filtered all the same.
+    /// A resolver that calls `lookup` and filters its addresses.
     pub fn new(
         lookup: impl Fn(String) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync + 'static,
     ) -> Self {
@@ -32,7 +32,7 @@ impl Resolver {
 }
 
 impl Default for Resolver {
-    /// The machine's own.
+    /// The operating system's resolver.
     fn default() -> Self {
         Self::new(|name| Box::pin(async move { Ok(tokio::net::lookup_host((name, 0)).await?.collect()) }))
     }
@@ -48,12 +48,12 @@ impl tower::Service<Name> for Resolver {
     }
 
     fn call(&mut self, name: Name) -> Self::Future {
-        let looked_up = (self.0)(name.as_str().to_owned());
+        let addresses = (self.0)(name.as_str().to_owned());
         Box::pin(async move {
-            let mut addresses = looked_up.await?;
-            addresses.retain(|address| may_be_dialled(name.as_str(), address.ip()));
+            let mut addresses = addresses.await?;
+            addresses.retain(|address| may_be_dialed(name.as_str(), address.ip()));
             if addresses.is_empty() {
-                return Err("the name leads to no address that a provider may have".into());
+                return Err("the name resolves to no address that a provider can have".into());
             }
             Ok(addresses.into_iter())
         })
@@ -66,11 +66,10 @@ impl fmt::Debug for Resolver {
     }
 }
 
-/// Whether a host may have this address. A loopback host has loopback addresses and no other (plain HTTP goes there);
-/// every other host has none of them, and no link-local one, where clouds keep their metadata. RFC 1918 is allowed:
-/// companies' gateways live there.
-pub(super) fn may_be_dialled(host: &str, address: IpAddr) -> bool {
-    // Otherwise ::ffff:127.0.0.1 would pass for an IPv6 address like any other.
+/// Whether a host may have this address. A loopback host has loopback addresses alone, since plain HTTP is sent there; any other
+/// host has none, and no link-local one, where clouds serve their metadata. RFC 1918 is allowed for companies' gateways.
+pub(super) fn may_be_dialed(host: &str, address: IpAddr) -> bool {
+    // ::ffff:127.0.0.1 is the loopback address.
     let address = address.to_canonical();
     if is_loopback_host(host) {
         return address.is_loopback();
@@ -88,11 +87,11 @@ mod tests {
     use super::*;
 
     fn allowed(host: &str, address: &str) -> bool {
-        may_be_dialled(host, address.parse().unwrap())
+        may_be_dialed(host, address.parse().unwrap())
     }
 
     #[test]
-    fn attack_26_no_name_leads_to_this_machine_or_to_metadata() {
+    fn attack_26_no_name_resolves_to_loopback_or_metadata() {
         for address in [
             "127.0.0.1",
             "127.8.8.8",
@@ -119,13 +118,13 @@ mod tests {
     }
 
     #[test]
-    fn a_loopback_host_stays_on_this_machine() {
+    fn a_loopback_host_has_loopback_addresses_alone() {
         for (host, address) in
             [("localhost", "127.0.0.1"), ("LocalHost", "::1"), ("[::1]", "::1"), ("127.0.0.1", "127.0.0.1")]
         {
             assert!(allowed(host, address), "{host} {address}");
         }
-        // Plain HTTP is allowed there, so nothing else may be there.
+        // Plain HTTP is sent to loopback hosts.
         assert!(!allowed("localhost", "192.0.2.7") && !allowed("localhost", "169.254.169.254"));
     }
 }

@@ -1,4 +1,4 @@
-//! Whom we trust, and TLS made ready before the first request.
+//! Trusted roots, and TLS initialised before the first request.
 
 use std::error::Error;
 use std::fmt;
@@ -9,12 +9,12 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
-/// The roots could not be set up.
+/// The trusted roots could not be loaded.
 #[derive(Debug)]
 pub struct RootsError {
-    /// The file that was asked for.
+    /// The configured file.
     pub file: PathBuf,
-    /// What is wrong with it.
+    /// Why it cannot be used.
     pub reason: String,
 }
 
@@ -26,12 +26,12 @@ impl fmt::Display for RootsError {
 
 impl Error for RootsError {}
 
-/// TLS towards providers, no protocol named yet.
+/// The TLS configuration for providers, without ALPN.
 pub(super) fn client_config(extra: Option<&Path>) -> Result<ClientConfig, RootsError> {
     let mut roots = RootCertStore::empty();
     let (added, _) = roots.add_parsable_certificates(machine_roots());
     if added == 0 {
-        // A bare image has no CA bundle: Mozilla's list is compiled in.
+        // A minimal image has no CA bundle: Mozilla's list is compiled in.
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
     if let Some(file) = extra {
@@ -56,21 +56,21 @@ pub(super) fn client_config(extra: Option<&Path>) -> Result<ClientConfig, RootsE
         .with_no_client_auth())
 }
 
-/// Makes a first ClientHello for nobody: aws-lc-rs gathers its seed with the first key share, which takes tens of
-/// milliseconds that the first request would otherwise wait for.
+/// Creates and discards a ClientHello: aws-lc-rs seeds its generator with the first key share, which takes tens of milliseconds
+/// that would otherwise delay the first request.
 pub(super) fn warm_up(config: &ClientConfig) {
-    let nobody = ServerName::try_from("warm-up.invalid").expect("RFC 2606 §2 keeps this name");
-    let hello = ClientConnection::new(Arc::new(config.clone()), nobody).map(|mut connection| {
+    let name = ServerName::try_from("warm-up.invalid").expect("RFC 2606 §2 reserves this name");
+    let hello = ClientConnection::new(Arc::new(config.clone()), name).map(|mut connection| {
         let mut sent = Vec::new();
         connection.write_tls(&mut sent)
     });
     if let Err(error) = hello {
-        tracing::warn!(%error, "TLS could not be warmed up; the first request will say more");
+        tracing::warn!(%error, "TLS could not be warmed up; the first request will report why");
     }
 }
 
-/// The machine's own roots, from the places where distributions keep them. `SSL_CERT_FILE` and its kin are not asked: who can
-/// set a variable must not choose whom we trust.
+/// The machine's roots, from the paths of the distributions. Ignores `SSL_CERT_FILE` and `SSL_CERT_DIR`: who can set a variable
+/// must not choose the trusted roots.
 #[cfg(target_os = "linux")]
 fn machine_roots() -> Vec<CertificateDer<'static>> {
     const BUNDLES: [&str; 4] = [

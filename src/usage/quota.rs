@@ -1,8 +1,7 @@
-//! How much of a plan is left, as providers tell it in the headers of their answers.
+//! A plan's remaining quota, as providers report it in response headers.
 //!
-//! No standard holds for them, but they are of one kind: a beginning (the profile's pattern), the name of a limit, and what is
-//! told of it, in either order: `anthropic-ratelimit-unified-5h-utilization`, `x-ratelimit-remaining-tokens`,
-//! `x-codex-primary-used-percent`.
+//! The names follow no standard but one scheme: a prefix (the profile's pattern), then the name of a limit and the name of a value, in
+//! either order: `anthropic-ratelimit-unified-5h-utilization`, `x-ratelimit-remaining-tokens`, `x-codex-primary-used-percent`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,30 +13,31 @@ use crate::clock::Timestamp;
 /// One limit of a plan.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Quota {
-    /// In words: `5 hours`, `requests`, `input tokens`.
+    /// For display: `5 hours`, `requests`, `input tokens`.
     pub name: String,
-    /// How much of it is used, 0 to 1.
+    /// The share that is used, 0 to 1.
     pub used: Option<f64>,
-    /// How much there is.
+    /// The limit.
     pub limit: Option<u64>,
-    /// How much is left.
+    /// What remains of it.
     pub remaining: Option<u64>,
-    /// When it begins anew.
+    /// When it resets.
     pub resets_at: Option<Timestamp>,
 }
 
-/// What may be told of a limit; longer words first, as some begin or end with others.
+/// The names of values; longer ones first, as some begin or end with others.
 const FIELDS: [&str; 8] =
     ["reset-after-seconds", "window-minutes", "used-percent", "utilization", "remaining", "reset-at", "reset", "limit"];
 
-/// An upstream does not fill the memory, nor the page.
-const MOST: usize = 8;
+/// Limits what an upstream can store in memory and show on the page.
+const MAX_LIMITS: usize = 8;
 
-/// See [`MOST`].
-const LONGEST_NAME: usize = 32;
+/// See [`MAX_LIMITS`]; in bytes.
+const MAX_NAME: usize = 32;
 
+/// The values reported for one limit.
 #[derive(Default)]
-struct Told {
+struct LimitReport {
     used: Option<f64>,
     limit: Option<u64>,
     remaining: Option<u64>,
@@ -45,25 +45,25 @@ struct Told {
     window_minutes: Option<u64>,
 }
 
-/// The limits that an answer's headers tell of, by name.
-pub(super) fn read(patterns: &[String], headers: &HeaderMap, now: Timestamp) -> Vec<Quota> {
+/// The limits in a response's headers, by name.
+pub(super) fn parse(patterns: &[String], headers: &HeaderMap, now: Timestamp) -> Vec<Quota> {
     if patterns.is_empty() {
         return Vec::new();
     }
-    let mut limits: BTreeMap<&str, Told> = BTreeMap::new();
+    let mut limits: BTreeMap<&str, LimitReport> = BTreeMap::new();
     for (name, value) in headers {
         let rest = patterns.iter().find_map(|pattern| name.as_str().strip_prefix(pattern.strip_suffix('*')?));
         let Some((limit, field)) = rest.and_then(split) else { continue };
         let Ok(value) = value.to_str() else { continue };
-        let room = limits.len() < MOST && limit.len() <= LONGEST_NAME;
-        if room || limits.contains_key(limit) {
-            limits.entry(limit).or_default().take(field, value.trim(), now);
+        let has_room = limits.len() < MAX_LIMITS && limit.len() <= MAX_NAME;
+        if has_room || limits.contains_key(limit) {
+            limits.entry(limit).or_default().set(field, value.trim(), now);
         }
     }
-    limits.into_iter().filter_map(|(name, told)| told.quota(name)).collect()
+    limits.into_iter().filter_map(|(name, report)| report.quota(name)).collect()
 }
 
-/// The name of the limit, and what is told of it.
+/// The name of the limit and the name of the value.
 fn split(rest: &str) -> Option<(&str, &'static str)> {
     FIELDS.iter().find_map(|&field| {
         if rest == field {
@@ -75,8 +75,8 @@ fn split(rest: &str) -> Option<(&str, &'static str)> {
     })
 }
 
-impl Told {
-    fn take(&mut self, field: &str, value: &str, now: Timestamp) {
+impl LimitReport {
+    fn set(&mut self, field: &str, value: &str, now: Timestamp) {
         let fraction = |whole: f64| value.parse::<f64>().ok().map(|number| (number / whole).clamp(0.0, 1.0));
         match field {
             "utilization" => self.used = fraction(1.0).filter(|used| !used.is_nan()),
@@ -84,13 +84,13 @@ impl Told {
             "limit" => self.limit = value.parse().ok(),
             "remaining" => self.remaining = value.parse().ok(),
             "window-minutes" => self.window_minutes = value.parse().ok(),
-            _ => self.resets_at = moment(value, now),
+            _ => self.resets_at = parse_time(value, now),
         }
     }
 
     fn quota(self, name: &str) -> Option<Quota> {
         let Self { limit, remaining, resets_at, .. } = self;
-        #[allow(clippy::cast_precision_loss, reason = "a bar on a page is less exact than that")]
+        #[allow(clippy::cast_precision_loss, reason = "a bar on the page needs less precision")]
         let share = |left: u64, of: u64| (1.0 - left as f64 / of as f64).max(0.0);
         let counted = limit.zip(remaining).filter(|&(limit, _)| limit > 0).map(|(limit, left)| share(left, limit));
         let used = self.used.or(counted);
@@ -119,27 +119,27 @@ fn window(minutes: u64) -> String {
     format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
 }
 
-/// RFC 3339; seconds or milliseconds since 1970; seconds from now; or a span like `6m0s` or `17ms`.
-fn moment(text: &str, now: Timestamp) -> Option<Timestamp> {
+/// RFC 3339; seconds or milliseconds since 1970; seconds from now; or a duration like `6m0s` or `17ms`.
+fn parse_time(text: &str, now: Timestamp) -> Option<Timestamp> {
     if let Ok(number) = text.parse::<f64>() {
         if !(0.0..1e15).contains(&number) {
             return None;
         }
-        #[allow(clippy::cast_possible_truncation, reason = "it is between 0 and 10^15, as just seen")]
+        #[allow(clippy::cast_possible_truncation, reason = "it is between 0 and 10^15, as checked above")]
         return Some(match number {
             milliseconds if milliseconds > 1e11 => Timestamp::from_seconds((milliseconds / 1000.0) as i64),
             seconds if seconds > 1e9 => Timestamp::from_seconds(seconds as i64),
             from_now => now.after(Duration::from_secs_f64(from_now)),
         });
     }
-    if let Ok(moment) = text.parse::<jiff::Timestamp>() {
-        return Some(Timestamp::from_seconds(moment.as_second()));
+    if let Ok(time) = text.parse::<jiff::Timestamp>() {
+        return Some(Timestamp::from_seconds(time.as_second()));
     }
-    span(text).map(|span| now.after(span))
+    parse_duration(text).map(|duration| now.after(duration))
 }
 
-/// As Go writes durations.
-fn span(text: &str) -> Option<Duration> {
+/// In the format of Go's `time.Duration`.
+fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut seconds = 0.0;
     while !rest.is_empty() {
@@ -158,7 +158,7 @@ fn span(text: &str) -> Option<Duration> {
         seconds += number.parse::<f64>().ok()? * unit;
         rest = behind;
     }
-    Duration::try_from_secs_f64(seconds).ok().filter(|span| !span.is_zero())
+    Duration::try_from_secs_f64(seconds).ok().filter(|duration| !duration.is_zero())
 }
 
 #[cfg(test)]
@@ -167,9 +167,9 @@ mod tests {
 
     const NOW: i64 = 1_764_144_000;
 
-    fn read_from(pattern: &str, lines: &[(&'static str, &str)]) -> Vec<Quota> {
+    fn parse_from(pattern: &str, lines: &[(&'static str, &str)]) -> Vec<Quota> {
         let headers = lines.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
-        read(&[pattern.to_owned()], &headers, Timestamp::from_seconds(NOW))
+        parse(&[pattern.to_owned()], &headers, Timestamp::from_seconds(NOW))
     }
 
     fn quota(name: &str, used: Option<f64>, of: Option<(u64, u64)>, resets_in: Option<i64>) -> Quota {
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_claude_plan_has_two_windows() {
-        let told = read_from(
+        let parsed = parse_from(
             "anthropic-ratelimit-unified-*",
             &[
                 ("anthropic-ratelimit-unified-status", "allowed"),
@@ -199,12 +199,12 @@ mod tests {
         );
         let (hours, days) =
             (quota("5 hours", Some(1.0), None, Some(10_800)), quota("7 days", Some(0.031), None, Some(604_800)));
-        assert_eq!(told, [hours, days]);
+        assert_eq!(parsed, [hours, days]);
     }
 
     #[test]
-    fn api_keys_have_limits_in_either_word_order() {
-        let told = read_from(
+    fn limit_and_value_are_named_in_either_order() {
+        let parsed = parse_from(
             "x-ratelimit-*",
             &[
                 ("x-ratelimit-limit-requests", "60"),
@@ -216,10 +216,10 @@ mod tests {
             ],
         );
         assert_eq!(
-            told,
+            parsed,
             [quota("requests", Some(0.25), Some((45, 60)), Some(90)), quota("tokens", None, Some((0, 0)), Some(3600))]
         );
-        let told = read_from(
+        let parsed = parse_from(
             "anthropic-ratelimit-*",
             &[
                 ("anthropic-ratelimit-input-tokens-limit", "200"),
@@ -227,12 +227,12 @@ mod tests {
                 ("anthropic-ratelimit-input-tokens-reset", "2025-11-26T08:00:10Z"),
             ],
         );
-        assert_eq!(told, [quota("input tokens", Some(0.0), Some((250, 200)), Some(10))]);
+        assert_eq!(parsed, [quota("input tokens", Some(0.0), Some((250, 200)), Some(10))]);
     }
 
     #[test]
     fn a_codex_plan_names_its_windows_in_minutes() {
-        let told = read_from(
+        let parsed = parse_from(
             "x-codex-*",
             &[
                 ("x-codex-primary-used-percent", "12.5"),
@@ -244,11 +244,11 @@ mod tests {
                 ("x-codex-primary-over-secondary-limit-percent", "3"),
             ],
         );
-        assert_eq!(told, [quota("5 hours", Some(0.125), None, Some(60)), quota("7 days", Some(0.4), None, Some(7))]);
+        assert_eq!(parsed, [quota("5 hours", Some(0.125), None, Some(60)), quota("7 days", Some(0.4), None, Some(7))]);
     }
 
     #[test]
-    fn attack_nonsense_is_not_remembered_and_neither_is_too_much() {
+    fn attack_invalid_and_excessive_quota_fields_are_ignored() {
         let nonsense = [
             ("x-ratelimit-remaining", "many"),
             ("x-ratelimit-utilization", "NaN"),
@@ -256,14 +256,14 @@ mod tests {
             ("x-ratelimit--used-percent", "inf"),
             ("x-ratelimit-a-reset", "1e400"),
         ];
-        assert_eq!(read_from("x-ratelimit-*", &nonsense), []);
+        assert_eq!(parse_from("x-ratelimit-*", &nonsense), []);
         for text in ["", "5", "s", "5x", "1.2.3s", "9e9999d", "é"] {
-            assert_eq!(span(text), None, "{text}");
+            assert_eq!(parse_duration(text), None, "{text}");
         }
         let many: HeaderMap = (0..1000)
             .map(|n| (format!("x-ratelimit-remaining-{n:040}").parse().unwrap(), "1".parse().unwrap()))
             .chain((0..1000).map(|n| (format!("x-ratelimit-remaining-{n}").parse().unwrap(), "1".parse().unwrap())))
             .collect();
-        assert_eq!(read(&["x-ratelimit-*".to_owned()], &many, Timestamp::from_seconds(NOW)).len(), MOST);
+        assert_eq!(parse(&["x-ratelimit-*".to_owned()], &many, Timestamp::from_seconds(NOW)).len(), MAX_LIMITS);
     }
 }

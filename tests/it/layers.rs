@@ -117,11 +117,6 @@ const CIRCLES: &[(&str, &str)] = &[
     ("account/pending_revocation.rs", "account/state.rs"),
     ("link/attempt.rs", "link/loopback.rs"),
     ("server/admission.rs", "server/stall.rs"),
-    ("upstream/body.rs", "upstream/h1.rs"),
-    ("upstream/body.rs", "upstream/h2.rs"),
-    ("upstream/h1.rs", "upstream/pool.rs"),
-    ("upstream/h2.rs", "upstream/pool.rs"),
-    ("upstream/idle.rs", "upstream/pool.rs"),
 ];
 
 #[test]

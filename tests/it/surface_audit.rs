@@ -159,7 +159,7 @@ fn attack_24_one_way_out_takes_only_checked_requests() {
     }
     // Types that are constructed in one file: a request that may be sent, and the proofs that it takes.
     for (made, home) in
-        [("Outgoing {", "attach.rs"), ("Route {", "route.rs"), ("Stripped {", "strip.rs"), ("Grant {", "agent.rs")]
+        [("Outgoing {", "attach.rs"), ("Route {", "route.rs"), ("Stripped {", "strip.rs"), ("AgentGrant {", "agent.rs")]
     {
         let name = made.trim_end_matches([' ', '{', '(']);
         let mut places = Vec::new();
@@ -185,7 +185,7 @@ fn attack_24_one_way_out_takes_only_checked_requests() {
         text(file)[start..].split('{').next().unwrap().to_owned()
     };
     assert!(signature("forward.rs", "forward").contains("outgoing: Outgoing,"));
-    for proof in ["grant: &Grant,", "route: &Route,", "stripped: &Stripped,", "bearer: &Bearer,"] {
+    for proof in ["grant: &AgentGrant,", "route: &Route,", "stripped: &Stripped,", "bearer: &Bearer,"] {
         assert!(signature("attach.rs", "attach").contains(proof), "{proof}");
     }
 }

@@ -1,4 +1,4 @@
-//! The way out: connections and their streams, against servers that are full, dead, going away or hostile.
+//! Connections to providers and their streams, against servers that are at their limit, dead, shutting down or hostile.
 
 mod attacks; // servers and networks that want more than they should get
 mod request_mixup; // an answer and the one who asked for it
@@ -16,21 +16,21 @@ use http::{Request, Response};
 use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
 use hyper::body::Frame;
 use hyper_util::rt::TokioIo;
-use pixy::upstream::{Body, Incoming, SendError, Settings, Tuning, Upstream as Way};
+use pixy::upstream::{Body, Incoming, SendError, Settings, Tuning, Upstream as Client};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use self::relay::Relay;
 use crate::support::{Authority, Chunks, Protocols, Reply, Scratch, Seen, Step, Upstream, within};
 
-/// The way out, trusting this authority.
-fn way(authority: &Authority) -> Way {
+/// An HTTP client that trusts this authority.
+fn client(authority: &Authority) -> Client {
     tuned(authority, &Settings::default(), Tuning::default())
 }
 
-fn tuned(authority: &Authority, settings: &Settings, tuning: Tuning) -> Way {
+fn tuned(authority: &Authority, settings: &Settings, tuning: Tuning) -> Client {
     let scratch = Scratch::new();
     let extra_ca_file = Some(scratch.write("ca.pem", authority.pem()));
-    Way::tuned(&Settings { extra_ca_file, ..settings.clone() }, tuning).unwrap()
+    Client::tuned(&Settings { extra_ca_file, ..settings.clone() }, tuning).unwrap()
 }
 
 fn get(url: impl AsRef<str>) -> Request<Body> {
@@ -50,7 +50,7 @@ async fn next(body: &mut Incoming) -> Bytes {
     within(body.frame()).await.unwrap().unwrap().into_data().unwrap()
 }
 
-/// Streams whose first chunk is the path that was asked for; they last until the vector is cleared.
+/// Streams whose first chunk is the requested path; they last until the vector is cleared.
 fn long_streams() -> (Arc<Mutex<Vec<Chunks>>>, impl FnMut(&Seen) -> Reply + Send + 'static) {
     let open = Arc::new(Mutex::new(Vec::new()));
     let kept = Arc::clone(&open);
@@ -68,12 +68,12 @@ async fn three_hundred_streams(limit: u32, connections: usize) {
     let (open, handler) = long_streams();
     let upstream =
         Upstream::builder().tls(&authority, Protocols::Both).max_streams(limit).handler(handler).start().await;
-    let way = way(&authority);
+    let client = client(&authority);
     let start = |number: usize| {
-        let (way, path) = (way.clone(), format!("/{number}"));
+        let (client, path) = (client.clone(), format!("/{number}"));
         let request = get(format!("{}{path}", upstream.url()));
         async move {
-            let mut body = within(way.send(request)).await.unwrap().into_body();
+            let mut body = within(client.send(request)).await.unwrap().into_body();
             assert_eq!(next(&mut body).await, path);
             body
         }
@@ -84,7 +84,7 @@ async fn three_hundred_streams(limit: u32, connections: usize) {
         let streams = upstream.requests().iter().filter(|seen| seen.connection == connection).count();
         assert_eq!(streams, limit as usize, "on connection {connection}");
     }
-    // A place that becomes free is taken; nobody waits for it in vain, and nobody dials.
+    // A stream that ends frees capacity for the waiting request, without a new connection.
     let mut waiting = std::pin::pin!(start(300));
     let mut bodies = bodies.into_iter();
     drop(bodies.next());
@@ -95,40 +95,40 @@ async fn three_hundred_streams(limit: u32, connections: usize) {
 }
 
 #[tokio::test]
-async fn three_hundred_long_streams_share_three_connections_of_a_hundred() {
+async fn streams_share_three_connections_of_a_hundred() {
     three_hundred_streams(100, 3).await;
 }
 
 #[tokio::test]
-async fn three_hundred_long_streams_share_thirty_connections_of_ten() {
+async fn streams_share_thirty_connections_of_ten() {
     three_hundred_streams(10, 30).await;
 }
 
 #[tokio::test]
-async fn a_server_that_allows_more_gets_a_hundred_streams_on_a_connection_all_the_same() {
+async fn a_connection_carries_a_hundred_streams_at_most() {
     let authority = Authority::new();
     let (_open, handler) = long_streams();
     let upstream =
         Upstream::builder().tls(&authority, Protocols::Http2).max_streams(250).handler(handler).start().await;
-    let way = way(&authority);
-    let sent = (0..300).map(|number| way.send(get(format!("{}/{number}", upstream.url()))));
+    let client = client(&authority);
+    let sent = (0..300).map(|number| client.send(get(format!("{}/{number}", upstream.url()))));
     let responses = within(future::join_all(sent)).await;
     assert!(responses.iter().all(Result::is_ok));
     assert_eq!(upstream.connections(), 3);
 }
 
 #[tokio::test]
-async fn an_http1_server_gets_a_connection_for_each_stream_and_then_they_are_used_again() {
+async fn http1_connections_carry_one_request_and_are_reused() {
     let authority = Authority::new();
     let upstream = Upstream::builder().tls(&authority, Protocols::Http1).start().await;
-    let way = way(&authority);
+    let client = client(&authority);
     for _ in 0..3 {
         let (replies, gates): (Vec<_>, Vec<_>) = (0..20).map(|_| Reply::new(200).body("fine").gated()).unzip();
         for reply in replies {
             upstream.answer(reply);
         }
         let before = upstream.requests().len();
-        let sent = (0..20).map(|_| async { text(way.send(get(upstream.url() + "/")).await.unwrap()).await });
+        let sent = (0..20).map(|_| async { text(client.send(get(upstream.url() + "/")).await.unwrap()).await });
         let all_are_there = async {
             upstream.until_requests(before + 20).await;
             gates.into_iter().for_each(crate::support::Gate::open);
@@ -140,36 +140,36 @@ async fn an_http1_server_gets_a_connection_for_each_stream_and_then_they_are_use
 }
 
 #[tokio::test]
-async fn a_connection_that_is_dead_is_dropped_and_the_next_request_gets_another() {
+async fn a_dead_connection_is_dropped_and_replaced() {
     let authority = Authority::new();
     let (_open, handler) = long_streams();
     let upstream = Upstream::builder().tls(&authority, Protocols::Http2).handler(handler).start().await;
     let relay = Relay::to(upstream.address()).await;
     let (ping_interval, ping_timeout) = (Duration::from_millis(100), Duration::from_millis(300));
-    let way = tuned(&authority, &Settings::default(), Tuning { ping_interval, ping_timeout, ..Tuning::default() });
-    let mut body = way.send(get(relay.url() + "/first")).await.unwrap().into_body();
+    let client = tuned(&authority, &Settings::default(), Tuning { ping_interval, ping_timeout, ..Tuning::default() });
+    let mut body = client.send(get(relay.url() + "/first")).await.unwrap().into_body();
     assert_eq!(next(&mut body).await, "/first");
     relay.freeze();
     assert!(within(body.frame()).await.unwrap().is_err(), "the stream on it does not hang");
-    let mut body = within(way.send(get(relay.url() + "/second"))).await.unwrap().into_body();
+    let mut body = within(client.send(get(relay.url() + "/second"))).await.unwrap().into_body();
     assert_eq!((next(&mut body).await, relay.connections()), (Bytes::from("/second"), 2));
 }
 
 #[tokio::test]
-async fn goaway_lets_streams_end_and_new_ones_go_elsewhere() {
+async fn goaway_lets_streams_end_and_opens_a_new_connection() {
     let authority = Authority::new();
     let upstream = Upstream::builder().tls(&authority, Protocols::Http2).start().await;
-    let way = way(&authority);
+    let client = client(&authority);
     let (reply, chunks) = Reply::stream(200);
     upstream.answer(reply);
-    let mut body = way.send(get(upstream.url() + "/long")).await.unwrap().into_body();
+    let mut body = client.send(get(upstream.url() + "/long")).await.unwrap().into_body();
     chunks.send("first");
     assert_eq!(next(&mut body).await, "first");
     upstream.go_away();
-    // Whether it has arrived or not: every request is answered.
+    // Every request gets a response, whether the GOAWAY has arrived or not.
     for round in 0.. {
-        assert!(round < 1000, "the connection goes on being used");
-        assert_eq!(text(way.send(get(upstream.url() + "/")).await.unwrap()).await, "upstream");
+        assert!(round < 1000, "the connection is still used");
+        assert_eq!(text(client.send(get(upstream.url() + "/")).await.unwrap()).await, "upstream");
         if upstream.connections() == 2 {
             break;
         }
@@ -181,24 +181,24 @@ async fn goaway_lets_streams_end_and_new_ones_go_elsewhere() {
 }
 
 #[tokio::test]
-async fn a_connection_that_nobody_uses_is_closed() {
+async fn an_idle_connection_is_closed() {
     let authority = Authority::new();
     for protocols in [Protocols::Http1, Protocols::Http2] {
         let upstream = Upstream::builder().tls(&authority, protocols).start().await;
         let relay = Relay::to(upstream.address()).await;
         let idle = Duration::from_millis(300);
-        let way = tuned(&authority, &Settings::default(), Tuning { idle, ..Tuning::default() });
+        let client = tuned(&authority, &Settings::default(), Tuning { idle, ..Tuning::default() });
         for connection in 1..=2 {
             for _ in 0..3 {
-                assert_eq!(text(way.send(get(relay.url() + "/")).await.unwrap()).await, "upstream");
+                assert_eq!(text(client.send(get(relay.url() + "/")).await.unwrap()).await, "upstream");
             }
             assert_eq!(relay.connections(), connection, "{protocols:?}");
             relay.until_closed(connection).await;
         }
-        // A stream that is open is not unused, however silent.
+        // A connection with an open stream is not idle, even without data.
         let (reply, chunks) = Reply::stream(200);
         upstream.answer(reply);
-        let mut body = way.send(get(relay.url() + "/")).await.unwrap().into_body();
+        let mut body = client.send(get(relay.url() + "/")).await.unwrap().into_body();
         tokio::time::sleep(idle * 3).await;
         chunks.send("still there");
         assert_eq!(next(&mut body).await, "still there", "{protocols:?}");
@@ -206,16 +206,16 @@ async fn a_connection_that_nobody_uses_is_closed() {
 }
 
 #[tokio::test]
-async fn who_hangs_up_ends_the_upstreams_work_within_a_second() {
+async fn a_disconnect_aborts_the_upstreams_stream_within_a_second() {
     let authority = Authority::new();
     for protocols in [Protocols::Http1, Protocols::Http2] {
         let upstream = Upstream::builder().tls(&authority, protocols).start().await;
-        let way = way(&authority);
+        let client = client(&authority);
         let (reply, _gate) = Reply::new(200).gated();
         upstream.answer(reply);
         let sent = tokio::spawn({
-            let (way, request) = (way.clone(), get(upstream.url() + "/thinking"));
-            async move { way.send(request).await.map(|_| ()) }
+            let (client, request) = (client.clone(), get(upstream.url() + "/thinking"));
+            async move { client.send(request).await.map(|_| ()) }
         });
         within(upstream.until_requests(1)).await;
         sent.abort();
@@ -224,16 +224,16 @@ async fn who_hangs_up_ends_the_upstreams_work_within_a_second() {
 
         let (reply, chunks) = Reply::stream(200);
         upstream.answer(reply);
-        let mut body = way.send(get(upstream.url() + "/speaking")).await.unwrap().into_body();
+        let mut body = client.send(get(upstream.url() + "/speaking")).await.unwrap().into_body();
         chunks.send("first");
         next(&mut body).await;
         drop(body);
         tokio::time::timeout(soon, chunks.closed()).await.expect("while it speaks");
-        assert_eq!(text(way.send(get(upstream.url() + "/")).await.unwrap()).await, "upstream");
+        assert_eq!(text(client.send(get(upstream.url() + "/")).await.unwrap()).await, "upstream");
     }
 }
 
-/// A body without end, and how many bytes of it were asked for.
+/// An endless body, and how many bytes of it were read.
 fn endless() -> (Request<Body>, Arc<AtomicUsize>) {
     let pulled = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&pulled);
@@ -245,21 +245,21 @@ fn endless() -> (Request<Body>, Arc<AtomicUsize>) {
 }
 
 #[tokio::test]
-async fn an_upload_streams_and_is_not_read_ahead_of_the_server() {
+async fn an_upload_streams_with_backpressure() {
     let authority = Authority::new();
     for protocols in [Protocols::Http1, Protocols::Http2] {
         let upstream = Upstream::builder().tls(&authority, protocols).start().await;
         let relay = Relay::to(upstream.address()).await;
-        let way = way(&authority);
+        let client = client(&authority);
         let megabyte: Bytes = (0..1_048_576_u32).flat_map(u32::to_be_bytes).take(1_048_576).collect();
-        assert_eq!(text(way.send(post(relay.url() + "/", megabyte.clone())).await.unwrap()).await, "upstream");
+        assert_eq!(text(client.send(post(relay.url() + "/", megabyte.clone())).await.unwrap()).await, "upstream");
         assert!(upstream.requests()[0].body == megabyte, "{protocols:?}");
 
         relay.freeze();
         let (mut request, pulled) = endless();
         *request.uri_mut() = (relay.url() + "/").parse().unwrap();
-        let sent = tokio::spawn(async move { way.send(request).await.map(|_| ()) });
-        // It comes to rest when every buffer on the way is full.
+        let sent = tokio::spawn(async move { client.send(request).await.map(|_| ()) });
+        // Reading stops when all buffers are full.
         let rest = async {
             let mut before = usize::MAX;
             while before != pulled.load(Ordering::Relaxed) || before == 0 {
@@ -277,16 +277,16 @@ async fn an_upload_streams_and_is_not_read_ahead_of_the_server() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_is_sent_again_only_if_it_never_left() {
-    // Each answer promises another and closes.
+async fn a_request_is_sent_again_only_if_it_was_not_sent() {
+    // Each response keeps the connection alive, and the server closes it.
     let bye = |_: &Seen| Reply::bytes("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
     let upstream = Upstream::answering(bye).await;
-    let way = Way::new(&Settings::default()).unwrap();
+    let client = Client::new(&Settings::default()).unwrap();
     let mut answered = 0;
     for number in 0..300 {
         let path = format!("/{number}");
-        let sent = within(way.send(post(upstream.url() + &path, "once"))).await;
-        // The server's close and our request may cross on the way; then nobody knows whether it was acted on.
+        let sent = within(client.send(post(upstream.url() + &path, "once"))).await;
+        // The server's close and the request may cross; then it is unknown whether the request was processed.
         let answer = match sent {
             Ok(response) => Some(text(response).await),
             Err(SendError::Broken(_)) => None,
@@ -303,38 +303,38 @@ async fn a_request_is_sent_again_only_if_it_never_left() {
 }
 
 #[tokio::test]
-async fn a_request_that_was_read_and_not_answered_is_broken_and_stays_so() {
+async fn a_request_without_a_response_is_not_sent_again() {
     let authority = Authority::new();
     for protocols in [Protocols::Http1, Protocols::Http2] {
         let upstream = Upstream::builder().tls(&authority, protocols).start().await;
-        let way = way(&authority);
-        assert_eq!(text(way.send(get(upstream.url() + "/warm")).await.unwrap()).await, "upstream");
+        let client = client(&authority);
+        assert_eq!(text(client.send(get(upstream.url() + "/warm")).await.unwrap()).await, "upstream");
         upstream.answer(Reply::raw([Step::Reset]));
-        let sent = within(way.send(post(upstream.url() + "/pay", "100"))).await;
+        let sent = within(client.send(post(upstream.url() + "/pay", "100"))).await;
         assert!(matches!(&sent, Err(error @ SendError::Broken(_)) if !error.nothing_was_sent()), "{protocols:?}");
-        assert_eq!(text(way.send(get(upstream.url() + "/after")).await.unwrap()).await, "upstream");
+        assert_eq!(text(client.send(get(upstream.url() + "/after")).await.unwrap()).await, "upstream");
         let paid = upstream.requests().iter().filter(|seen| seen.path() == "/pay").count();
         assert_eq!(paid, 1, "{protocols:?}");
     }
 }
 
 #[tokio::test]
-async fn nothing_was_sent_where_nobody_listens() {
+async fn a_refused_connection_means_that_nothing_was_sent() {
     let gone = Upstream::start().await.url();
-    let way = Way::new(&Settings::default()).unwrap();
-    // All of them hear it, and soon.
-    let sent = (0..20).map(|_| way.send(get(gone.clone() + "/")));
+    let client = Client::new(&Settings::default()).unwrap();
+    // All waiters fail, and soon.
+    let sent = (0..20).map(|_| client.send(get(gone.clone() + "/")));
     for sent in within(future::join_all(sent)).await {
         assert!(sent.is_err_and(|error| error.nothing_was_sent()));
     }
 }
 
 #[tokio::test]
-async fn an_upgrade_has_a_connection_of_its_own_over_http1() {
+async fn an_upgrade_has_its_own_http1_connection() {
     let authority = Authority::new();
     let upstream = Upstream::builder().tls(&authority, Protocols::Both).start().await;
-    let way = way(&authority);
-    assert_eq!(text(way.send(get(upstream.url() + "/")).await.unwrap()).await, "upstream");
+    let client = client(&authority);
+    assert_eq!(text(client.send(get(upstream.url() + "/")).await.unwrap()).await, "upstream");
     let ask = || {
         let mut request = get(upstream.url() + "/socket");
         request.headers_mut().insert("connection", "upgrade".parse().unwrap());
@@ -343,7 +343,7 @@ async fn an_upgrade_has_a_connection_of_its_own_over_http1() {
     };
     let switch = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nearly ";
     upstream.answer(Reply::raw([Step::send(switch), Step::Echo]));
-    let mut response = within(way.upgrade(ask())).await.unwrap();
+    let mut response = within(client.upgrade(ask())).await.unwrap();
     assert_eq!(response.status(), 101);
     let mut stream = TokioIo::new(within(hyper::upgrade::on(&mut response)).await.unwrap());
     drop(response);
@@ -354,7 +354,7 @@ async fn an_upgrade_has_a_connection_of_its_own_over_http1() {
     assert_eq!(read, b"early and late");
 
     upstream.answer(Reply::new(403).body("no"));
-    let refused = within(way.upgrade(ask())).await.unwrap();
+    let refused = within(client.upgrade(ask())).await.unwrap();
     assert_eq!((refused.status().as_u16(), text(refused).await), (403, "no".to_owned()));
     let seen = upstream.requests();
     let versions: Vec<_> = seen.iter().map(|seen| (seen.version.as_str(), seen.connection)).collect();

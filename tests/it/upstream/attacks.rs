@@ -1,4 +1,4 @@
-//! Rows of the threat table that are the way out's.
+//! Attacks of SECURITY.md by upstreams and name servers.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use futures_util::future;
 use http_body_util::BodyExt as _;
-use pixy::upstream::{Resolver, SendError, Settings, Tuning, Upstream as Way};
+use pixy::upstream::{Resolver, SendError, Settings, Tuning, Upstream as Client};
 use serde_json::json;
 
 use super::h2_frames::{self, ByHand};
-use super::{get, text, tuned, way};
+use super::{client, get, text, tuned};
 use crate::support::{
     Authority, Pixy, Program, Protocols, Reply, Step, TokenEndpoint, Upstream, oauth_account, within,
 };
@@ -35,7 +35,7 @@ async fn attack_15_the_only_host_dialled_is_that_of_the_uri() {
         let upstream = Upstream::builder().tls(&authority, protocols).start().await;
         let trap = Upstream::start().await;
         let (resolver, asked) = resolver(&["127.0.0.1"]);
-        let way = tuned(&authority, &Settings::default(), Tuning { resolver, ..Tuning::default() });
+        let client = tuned(&authority, &Settings::default(), Tuning { resolver, ..Tuning::default() });
         for status in [200, 302, 307, 401, 503] {
             let mut reply = Reply::new(status).header("alt-svc", &format!("h2=\"{}\"", trap.address()));
             for name in ["location", "content-location", "refresh", "link"] {
@@ -47,7 +47,7 @@ async fn attack_15_the_only_host_dialled_is_that_of_the_uri() {
             for name in ["host", "forwarded", "x-forwarded-host"] {
                 request.headers_mut().insert(name, evil.clone());
             }
-            assert_eq!(way.send(request).await.unwrap().status(), status);
+            assert_eq!(client.send(request).await.unwrap().status(), status);
         }
         let own = upstream.url().replace("https://", "");
         for seen in upstream.requests() {
@@ -62,10 +62,10 @@ async fn attack_15_the_only_host_dialled_is_that_of_the_uri() {
 #[tokio::test]
 async fn attack_23_early_hints_are_swallowed_over_http1() {
     let upstream = Upstream::start().await;
-    let way = Way::new(&Settings::default()).unwrap();
+    let client = Client::new(&Settings::default()).unwrap();
     let hints = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </x>; rel=preload\r\n\r\n";
     upstream.answer(Reply::bytes(format!("{hints}{hints}HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nfine")));
-    let response = way.send(get(upstream.url() + "/")).await.unwrap();
+    let response = client.send(get(upstream.url() + "/")).await.unwrap();
     assert_eq!((response.status().as_u16(), response.headers().len()), (200, 1));
     assert_eq!(text(response).await, "fine");
 }
@@ -73,7 +73,7 @@ async fn attack_23_early_hints_are_swallowed_over_http1() {
 #[tokio::test]
 async fn attack_23_push_is_off_and_other_origins_are_not_heard_of() {
     let authority = Authority::new();
-    let (server, way) = (ByHand::start(&authority).await, way(&authority));
+    let (server, client) = (ByHand::start(&authority).await, client(&authority));
     let serving = async {
         let mut first = server.accept().await;
         assert!(first.settings.contains(&(2, 0)), "SETTINGS_ENABLE_PUSH is 0: {:?}", first.settings);
@@ -99,11 +99,11 @@ async fn attack_23_push_is_off_and_other_origins_are_not_heard_of() {
         second.until_closed().await;
     };
     let asking = async {
-        assert_eq!(text(within(way.send(get(server.url()))).await.unwrap()).await, "fine");
-        let pushed = within(way.send(get(server.url()))).await;
+        assert_eq!(text(within(client.send(get(server.url()))).await.unwrap()).await, "fine");
+        let pushed = within(client.send(get(server.url()))).await;
         assert!(matches!(pushed, Err(SendError::Broken(_))), "RFC 9113 §8.4: a connection error");
-        assert_eq!(within(way.send(get(server.url()))).await.unwrap().status(), 200);
-        drop(way);
+        assert_eq!(within(client.send(get(server.url()))).await.unwrap().status(), 200);
+        drop(client);
     };
     future::join(serving, asking).await;
 }
@@ -118,7 +118,7 @@ async fn an_http2_server_that_allows_no_stream_or_says_nothing_holds_nobody_up()
             head_timeout: Duration::from_secs(3),
             ..Settings::default()
         };
-        let way = tuned(&authority, &settings, Tuning::default());
+        let client = tuned(&authority, &settings, Tuning::default());
         let serving = async {
             loop {
                 let mut connection = server.accept().await;
@@ -129,7 +129,7 @@ async fn an_http2_server_that_allows_no_stream_or_says_nothing_holds_nobody_up()
             }
         };
         // The first was sent before the server had its say; the others never left.
-        let sent = (0..5).map(|_| way.send(get(server.url())));
+        let sent = (0..5).map(|_| client.send(get(server.url())));
         let sent = tokio::select! {
             sent = within(future::join_all(sent)) => sent,
             () = serving => unreachable!("it serves without end"),
@@ -191,24 +191,24 @@ async fn attack_26_an_answer_of_dns_cannot_lead_to_this_machine() {
     let port = upstream.address().port();
     for answer in [&["127.0.0.1"][..], &["169.254.169.254", "127.0.0.1"], &["::ffff:127.0.0.1"], &["0.0.0.0"], &[]] {
         let (resolver, asked) = resolver(answer);
-        let way = tuned(&authority, &Settings::default(), Tuning { resolver, ..Tuning::default() });
+        let client = tuned(&authority, &Settings::default(), Tuning { resolver, ..Tuning::default() });
         // Even a certificate that fits is not looked at.
-        let sent = within(way.send(get(format!("https://api.example.com:{port}/")))).await;
+        let sent = within(client.send(get(format!("https://api.example.com:{port}/")))).await;
         assert!(sent.is_err_and(|error| error.nothing_was_sent()), "{answer:?}");
         assert_eq!(*asked.lock().unwrap(), ["api.example.com"]);
-        let sent = within(way.upgrade(get(format!("https://api.example.com:{port}/")))).await;
+        let sent = within(client.upgrade(get(format!("https://api.example.com:{port}/")))).await;
         assert!(sent.is_err_and(|error| error.nothing_was_sent()), "{answer:?}");
     }
     let (resolver, _) = resolver(&["192.0.2.7"]);
-    let way = tuned(&authority, &Settings::default(), Tuning { resolver, ..Tuning::default() });
+    let client = tuned(&authority, &Settings::default(), Tuning { resolver, ..Tuning::default() });
     for url in ["http://localhost", "https://localhost", "https://169.254.169.254", "http://api.example.com"] {
-        let sent = within(way.send(get(format!("{url}:{port}/")))).await;
+        let sent = within(client.send(get(format!("{url}:{port}/")))).await;
         assert!(sent.is_err_and(|error| error.nothing_was_sent()), "{url}");
     }
     assert_eq!(upstream.connections(), 0);
     let (resolver, _) = self::resolver(&["192.0.2.7", "127.0.0.1"]);
-    let way = tuned(&authority, &Settings::default(), Tuning { resolver, ..Tuning::default() });
-    let response = within(way.send(get(format!("https://localhost:{port}/")))).await.unwrap();
+    let client = tuned(&authority, &Settings::default(), Tuning { resolver, ..Tuning::default() });
+    let response = within(client.send(get(format!("https://localhost:{port}/")))).await.unwrap();
     assert_eq!(text(response).await, "upstream", "a loopback host is one by configuration");
 }
 
@@ -242,21 +242,21 @@ async fn attack_37_an_answer_that_can_be_read_two_ways_is_no_answer() {
     raw.push("HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n".to_owned());
     raw.push("SSH-2.0-OpenSSH_9.9\r\n\r\n".to_owned());
     let upstream = Upstream::start().await;
-    let way = Way::new(&Settings::default()).unwrap();
+    let client = Client::new(&Settings::default()).unwrap();
     for (number, raw) in raw.into_iter().enumerate() {
         upstream.answer(Reply::raw([Step::send(raw.clone()), Step::Hang]));
-        let sent = within(way.send(get(upstream.url() + "/"))).await;
+        let sent = within(client.send(get(upstream.url() + "/"))).await;
         assert!(matches!(sent, Err(SendError::Broken(_))), "{raw:?}");
         // We hang up: nothing of it is left for the next.
         within(upstream.until_disconnects(number + 1)).await;
     }
-    assert_eq!(text(way.send(get(upstream.url() + "/")).await.unwrap()).await, "upstream");
+    assert_eq!(text(client.send(get(upstream.url() + "/")).await.unwrap()).await, "upstream");
 }
 
 #[tokio::test]
 async fn attack_37_a_body_that_breaks_its_framing_ends_with_an_error() {
     let upstream = Upstream::start().await;
-    let way = Way::new(&Settings::default()).unwrap();
+    let client = Client::new(&Settings::default()).unwrap();
     let bodies =
         ["5\r\nhelloXX", "+5\r\nhello\r\n", "0x5\r\nhello\r\n", "5\r\nhel", "10000000000000000\r\nhello\r\n", "\r\n"];
     for (number, body) in bodies.into_iter().enumerate() {
@@ -264,13 +264,13 @@ async fn attack_37_a_body_that_breaks_its_framing_ends_with_an_error() {
         let end = if body == "5\r\nhel" { vec![] } else { vec![Step::Hang] };
         let steps = [vec![Step::send(head.to_owned() + body)], end].concat();
         upstream.answer(Reply::raw(steps));
-        let response = within(way.send(get(upstream.url() + "/"))).await.unwrap();
+        let response = within(client.send(get(upstream.url() + "/"))).await.unwrap();
         assert!(within(response.into_body().collect()).await.is_err(), "{body:?}");
-        assert_eq!(text(way.send(get(upstream.url() + "/")).await.unwrap()).await, "upstream");
+        assert_eq!(text(client.send(get(upstream.url() + "/")).await.unwrap()).await, "upstream");
         assert_eq!(upstream.requests()[3 * number + 1].connection, 2 * number + 1, "{body:?}: not used again");
         // So that the next round begins on a fresh one as well.
         upstream.answer(Reply::bytes("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n"));
-        let _ = within(way.send(get(upstream.url() + "/"))).await;
+        let _ = within(client.send(get(upstream.url() + "/"))).await;
     }
 }
 
@@ -286,21 +286,21 @@ async fn attack_37_what_comes_after_an_answer_is_nobodys_answer() {
     ] {
         for at_once in [true, false] {
             let upstream = Upstream::start().await;
-            let way = Way::new(&Settings::default()).unwrap();
+            let client = Client::new(&Settings::default()).unwrap();
             let steps = if at_once {
                 vec![Step::send([first, evil].concat()), Step::Hang]
             } else {
                 vec![Step::send(first), Step::Drip(evil.into(), Duration::from_millis(2)), Step::Hang]
             };
             upstream.answer(Reply::raw(steps));
-            let answer = text(within(way.send(get(upstream.url() + "/"))).await.unwrap()).await;
+            let answer = text(within(client.send(get(upstream.url() + "/"))).await.unwrap()).await;
             assert!(answer.is_empty() || answer == "ok", "{answer}");
             if !at_once {
                 // The connection is in the pool when the stray bytes come.
                 within(upstream.until_disconnected()).await;
             }
             for _ in 0..2 {
-                let response = within(way.send(get(upstream.url() + "/next"))).await.unwrap();
+                let response = within(client.send(get(upstream.url() + "/next"))).await.unwrap();
                 assert_eq!(text(response).await, "upstream", "after {first:?}");
             }
             let connections: Vec<_> = upstream.requests().iter().map(|seen| seen.connection).collect();

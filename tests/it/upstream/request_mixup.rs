@@ -5,12 +5,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, future, stream};
 use http_body_util::{BodyExt as _, StreamBody};
-use pixy::upstream::{Body, Settings, Upstream as Way};
+use pixy::upstream::{Body, Settings, Upstream as Client};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::h2_frames::{self, ByHand};
-use super::{get, next, text, way};
+use super::{client, get, next, text};
 use crate::support::{Authority, Protocols, Reply, Seen, Step, Upstream, within};
 
 /// Numbers that look random and are the same in every run.
@@ -58,13 +58,13 @@ fn moody(protocols: Protocols) -> impl FnMut(&Seen) -> Reply + Send + 'static {
 }
 
 /// One request; hangs up at some point, or reads to the end. Whether it did the latter.
-async fn ask(way: Way, url: String, number: u64) -> bool {
+async fn ask(client: Client, url: String, number: u64) -> bool {
     let id = format!("id-{number}");
     let mut dice = Dice(number);
     dice.roll(2);
     let request = get(format!("{url}/{id}"));
     let patience = if dice.roll(8) == 0 { Duration::from_micros(dice.roll(800)) } else { Duration::from_secs(20) };
-    let Ok(sent) = tokio::time::timeout(patience, way.send(request)).await else { return false };
+    let Ok(sent) = tokio::time::timeout(patience, client.send(request)).await else { return false };
     let Ok(response) = sent else { return false };
     let mut body = response.into_body();
     let (mut read, expected) = (Vec::new(), said(&id));
@@ -91,7 +91,7 @@ async fn attack_38_ten_thousand_answers_with_hang_ups_and_none_crossed() {
     let authority = Authority::new();
     let plain = Upstream::answering(moody(Protocols::Http1)).await;
     let secure = Upstream::builder().tls(&authority, Protocols::Http2).handler(moody(Protocols::Http2)).start().await;
-    let way = way(&authority);
+    let client = client(&authority);
     let begun = std::time::Instant::now();
     let mut asked = 0;
     let mut numbers = 0..10_000_u64;
@@ -100,7 +100,7 @@ async fn attack_38_ten_thousand_answers_with_hang_ups_and_none_crossed() {
         let number = numbers.next().filter(|_| begun.elapsed() < Duration::from_secs(20))?;
         asked += 1;
         let url = if number % 2 == 0 { plain.url() } else { secure.url() };
-        Some(tokio::spawn(ask(way.clone(), url, number)))
+        Some(tokio::spawn(ask(client.clone(), url, number)))
     }))
     .buffer_unordered(48)
     .map(|answered| usize::from(answered.expect("none has crossed")))
@@ -117,7 +117,7 @@ async fn attack_38_an_answer_that_ends_before_its_request_frees_nothing() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
     let (upload, request) = upload(&url);
-    let way = Way::new(&Settings::default()).unwrap();
+    let client = Client::new(&Settings::default()).unwrap();
     upload.send("begun".into()).unwrap();
     let serving = async {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -131,10 +131,10 @@ async fn attack_38_an_answer_that_ends_before_its_request_frees_nothing() {
         (first, second)
     };
     let asking = async {
-        let mut response = way.send(request).await.unwrap();
+        let mut response = client.send(request).await.unwrap();
         assert_eq!(next(response.body_mut()).await, "early");
         assert!(within(response.body_mut().frame()).await.is_none());
-        assert_eq!(text(way.send(get(&url)).await.unwrap()).await, "next");
+        assert_eq!(text(client.send(get(&url)).await.unwrap()).await, "next");
     };
     within(future::join(serving, asking)).await;
     drop(upload);
@@ -144,7 +144,7 @@ async fn attack_38_an_answer_that_ends_before_its_request_frees_nothing() {
 async fn a_stream_whose_request_goes_on_after_its_answer_keeps_its_place() {
     // Otherwise h2 would queue the next behind it.
     let authority = Authority::new();
-    let (server, way) = (ByHand::start(&authority).await, way(&authority));
+    let (server, client) = (ByHand::start(&authority).await, client(&authority));
     let (upload, request) = upload(&server.url());
     upload.send("begun".into()).unwrap();
     let ends = h2_frames::END_HEADERS | h2_frames::END_STREAM;
@@ -160,9 +160,9 @@ async fn a_stream_whose_request_goes_on_after_its_answer_keeps_its_place() {
         (first, second)
     };
     let asking = async {
-        let early = within(way.send(request)).await.unwrap();
+        let early = within(client.send(request)).await.unwrap();
         assert_eq!(text(early).await, "");
-        assert_eq!(within(way.send(get(server.url()))).await.unwrap().status(), 200);
+        assert_eq!(within(client.send(get(server.url()))).await.unwrap().status(), 200);
     };
     Box::pin(within(future::join(serving, asking))).await;
     drop(upload);

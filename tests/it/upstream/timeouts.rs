@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use futures_util::future;
-use pixy::upstream::{Settings, Tuning, Upstream as Way};
+use pixy::upstream::{Settings, Tuning, Upstream as Client};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
@@ -18,11 +18,11 @@ async fn closed_after(said: &[&str], idle: Duration) -> Option<Duration> {
     let authority = Authority::new();
     let upstream = Upstream::builder().tls(&authority, Protocols::Http1).start().await;
     let relay = Relay::to(upstream.address()).await;
-    let way = tuned(&authority, &Settings::default(), Tuning { idle, ..Tuning::default() });
+    let client = tuned(&authority, &Settings::default(), Tuning { idle, ..Tuning::default() });
     for said in said {
         let reply = Reply::new(200);
         upstream.answer(if said.is_empty() { reply } else { reply.header("Keep-Alive", said) });
-        text(within(way.send(post(relay.url() + "/", "once"))).await.unwrap()).await;
+        text(within(client.send(post(relay.url() + "/", "once"))).await.unwrap()).await;
     }
     let since = Instant::now();
     if relay.connections() > 1 {
@@ -68,7 +68,7 @@ async fn a_server_that_is_more_patient_than_we_are_changes_nothing() {
 
 #[tokio::test]
 async fn bursts_lose_no_request_to_a_server_that_closes_unheard() {
-    // A request that meets the end of its connection on the way is lost, as with Node's server five seconds after the last.
+    // A request that crosses the end of its connection is lost, as with Node's server five seconds after the last.
     let patience = Duration::from_secs(2);
     let mut answered: HashMap<usize, Instant> = HashMap::new();
     let upstream = Upstream::answering(move |seen: &Seen| {
@@ -79,9 +79,9 @@ async fn bursts_lose_no_request_to_a_server_that_closes_unheard() {
         Reply::new(200).header("keep-alive", "timeout=2").body("fine")
     })
     .await;
-    let way = Way::new(&Settings::default()).unwrap();
+    let client = Client::new(&Settings::default()).unwrap();
     for burst in 0..2 {
-        let sent = (0..20).map(|_| way.send(post(upstream.url() + "/", "once")));
+        let sent = (0..20).map(|_| client.send(post(upstream.url() + "/", "once")));
         for sent in within(future::join_all(sent)).await {
             let response = sent.unwrap_or_else(|error| panic!("in burst {burst}: {error}"));
             assert_eq!(text(response).await, "fine");
@@ -93,7 +93,7 @@ async fn bursts_lose_no_request_to_a_server_that_closes_unheard() {
 #[tokio::test]
 async fn a_connection_that_its_server_closes_while_nobody_uses_it_is_closed_here_too() {
     let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let way = Way::new(&Settings::default()).unwrap();
+    let client = Client::new(&Settings::default()).unwrap();
     let url = format!("http://{}/", server.local_addr().unwrap());
     let serve = async {
         let (mut stream, _) = server.accept().await.unwrap();
@@ -101,7 +101,7 @@ async fn a_connection_that_its_server_closes_while_nobody_uses_it_is_closed_here
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine").await.unwrap();
         stream
     };
-    let ask = async { text(way.send(get(url)).await.unwrap()).await };
+    let ask = async { text(client.send(get(url)).await.unwrap()).await };
     let (mut stream, answer) = within(future::join(serve, ask)).await;
     assert_eq!(answer, "fine");
     stream.shutdown().await.unwrap();

@@ -1,19 +1,19 @@
-//! Whether an answer says without doubt where it ends.
+//! Whether a response has one unambiguous end.
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, Response, Version};
 
-/// What an unclear answer is called.
-pub(super) const UNCLEAR: &str = "the upstream's answer does not say clearly where it ends";
+/// The error for a response with ambiguous framing.
+pub(super) const AMBIGUOUS: &str = "the upstream's response has ambiguous framing";
 
-/// Whether there is one way to read the framing (RFC 9112 §6.3). hyper lets Transfer-Encoding win over Content-Length, takes
-/// a length that is said twice, and reads an unknown coding until the connection ends; who stands between us and the
-/// upstream may see it otherwise, and then an answer can be split in two.
-pub(super) fn is_clear<B>(response: &Response<B>) -> bool {
+/// Whether there is one way to read the framing (RFC 9112 §6.3). hyper lets Transfer-Encoding override Content-Length, accepts a
+/// repeated length, and reads an unknown coding to the end of the connection; a program between Pixy and the upstream may read it
+/// differently, which allows response splitting.
+pub(super) fn is_unambiguous<B>(response: &Response<B>) -> bool {
     let headers = response.headers();
     let (lengths, codings) = (count(headers, &CONTENT_LENGTH), count(headers, &TRANSFER_ENCODING));
     if response.version() == Version::HTTP_2 {
-        // No codings there (RFC 9113 §8.2.2), but a length that goes on to the agent.
+        // No codings (RFC 9113 §8.2.2), but a length that is forwarded to the agent.
         return codings == 0 && lengths <= 1;
     }
     let chunked =
