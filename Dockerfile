@@ -1,33 +1,33 @@
-# Pixy and nothing else: the binary, the C library that it is linked to, CA roots and one line of passwd. No shell.
+# The binary, the C library that it is linked to, CA roots and one line of passwd. No shell.
 #
 #   docker build -t pixy .          podman build --format docker -t pixy .     (the OCI format has no HEALTHCHECK)
 #
-# Base images are arguments, so that a mirror or a pinned digest can take their place. RUN_IMAGE may also be
+# Base images are arguments, so that a mirror or a pinned digest can replace them. RUN_IMAGE may also be
 # gcr.io/distroless/cc-debian12 or debian:bookworm-slim.
 ARG BUILD_IMAGE=docker.io/library/rust:1.95-bookworm
 ARG RUN_IMAGE=scratch
 
-# What writes the list of crates into the binary, and a bill of materials from there. A layer that stays.
+# Tools that write the list of crates into the binary and the bill of materials. A layer that is rarely rebuilt.
 FROM ${BUILD_IMAGE} AS tools
 RUN cargo install --locked --root /tools --target-dir /tmp/target cargo-auditable@0.7.7 auditable2cdx@0.1.0 && rm -r /tmp/target
 
 FROM ${BUILD_IMAGE} AS build
-# How it is optimised; `quick` builds in half the time, for a test.
+# The cargo profile; `quick` builds in half the time, for a test.
 ARG PROFILE=dist
 WORKDIR /pixy
 COPY --from=tools /tools/bin/ /usr/local/bin/
-# No path of the build in the binary: two builds of one source are the same bytes.
+# Keeps paths of the build out of the binary: two builds of one source produce the same bytes.
 ENV RUSTFLAGS="--remap-path-prefix=/pixy=. --remap-path-prefix=/usr/local/cargo=cargo" CARGO_INCREMENTAL=0 SOURCE_DATE_EPOCH=0
 
-# A `quick` build writes the list of crates. `dist` is optimised by how often what runs (benches/train), without the wrapper around
-# the compiler that writes the list: it would give each function another name than it has there.
+# A `quick` build writes the list of crates. `dist` is optimised by the profile of benches/train, without the compiler wrapper that
+# writes the list: the wrapper would change the symbol names that the profile refers to.
 RUN printf '%s\n' '#!/bin/sh -eu' 'cargo auditable build --locked --profile quick --bin pixy' \
     'if [ "$PROFILE" != dist ]; then exit; fi' \
     'RUSTFLAGS="$RUSTFLAGS -Cprofile-use=/pixy/benches/pixy.profdata" cargo build --locked --profile dist --bin pixy' \
     'objcopy --dump-section .dep-v0=target/crates target/quick/pixy' \
     'objcopy --add-section .dep-v0=target/crates target/dist/pixy' > /usr/local/bin/build-pixy && chmod +x /usr/local/bin/build-pixy
 
-# The dependencies are a layer of their own: it is built again only when the lock file changes. A pattern beside a file may match nothing.
+# The dependencies are a layer of their own, rebuilt only when the lock file changes. A pattern beside a file may match nothing.
 COPY Cargo.toml Cargo.lock build.rs* ./
 COPY Cargo.toml .cargo* .cargo/
 COPY benches/pixy.profdata benches/
@@ -40,7 +40,7 @@ COPY LICENSE-* ./
 ARG REVISION=unknown
 RUN PIXY_COMMIT="$REVISION" PROFILE=${PROFILE} build-pixy
 
-# What the image holds. `files dns` because without a shell nobody can look why a name in /etc/hosts is not found.
+# The contents of the image. `files dns`, so that names in /etc/hosts are found: without a shell, a failure is hard to diagnose.
 RUN set -eu; mkdir -p /image/usr/local/bin /image/usr/share/doc/pixy /image/etc/ssl/certs /image/tmp /home-of-pixy/pixy /run-of-pixy/pixy; \
     cp target/${PROFILE}/pixy /image/usr/local/bin/; \
     auditable2cdx target/${PROFILE}/pixy > /image/usr/share/doc/pixy/sbom.cdx.json; \
@@ -62,7 +62,7 @@ LABEL org.opencontainers.image.title="Pixy" \
       org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /image/ /
 COPY --from=build --chown=65532:65532 /home-of-pixy/ /var/lib/
-# For a volume with an agent's socket: it takes owner and mode from here.
+# For a volume with an agent's socket: it inherits owner and mode from here.
 COPY --from=build --chown=65532:65532 /run-of-pixy/ /run/
 # A user of its own: the agent's container must run as another one.
 USER 65532:65532

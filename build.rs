@@ -1,19 +1,19 @@
 //! Gives `pixy --version` the commit that it was built from: `0.1.0 (0123456789ab)`.
 //!
-//! `PIXY_COMMIT` says it where there is no repository (an image); else git is asked, where the sources are a repository of their
-//! own. Without either, as in a tarball, the version stands alone: nothing here may fail a build. A build for development is not
-//! asked: every commit would compile everything anew.
+//! `PIXY_COMMIT` names it where there is no repository (an image); otherwise git does, where the sources are a repository of their
+//! own. Without either, as in a tarball, only the version is shown: nothing here may fail a build. Development builds show no
+//! commit, because every commit would recompile everything.
 
-#![allow(clippy::print_stdout, reason = "this is how a build script speaks to cargo")]
+#![allow(clippy::print_stdout, reason = "cargo reads the output of a build script")]
 
 use std::env;
 use std::path::Path;
 use std::process::Command;
 
-/// What the program is made of: a change elsewhere does not make it another one.
+/// The sources of the program: only a change of these makes a build dirty.
 const SOURCES: [&str; 5] = ["src", "config", "Cargo.toml", "Cargo.lock", "build.rs"];
 
-/// Digits of a commit that are shown.
+/// How many digits of a commit are shown.
 const SHOWN: usize = 12;
 
 fn main() {
@@ -31,7 +31,7 @@ fn main() {
     println!("cargo:rustc-env=PIXY_VERSION={version}");
 }
 
-/// What is shown of a commit; `None` for what is none, like `unknown`.
+/// The shortened commit; `None` if the text is not a commit, like `unknown`.
 fn shown(commit: &str) -> Option<String> {
     let (digits, dirty) = match commit.trim().strip_suffix("-dirty") {
         Some(digits) => (digits, "-dirty"),
@@ -42,7 +42,7 @@ fn shown(commit: &str) -> Option<String> {
 }
 
 fn of_repository() -> Option<String> {
-    // Unpacked within somebody else's repository, it is not theirs.
+    // Sources that were unpacked within another repository do not belong to it.
     if !Path::new(".git").exists() {
         return None;
     }
@@ -50,22 +50,22 @@ fn of_repository() -> Option<String> {
     let [head, branches, packed] =
         ["HEAD", "refs/heads", "packed-refs"].map(|path| git(&["rev-parse", "--git-path", path]));
     for path in [head, branches, packed].into_iter().flatten() {
-        again_with(path.trim());
+        rerun_if_changed(path.trim());
     }
     let changed = git(&[&["status", "--porcelain", "--"][..], &SOURCES].concat())?;
-    SOURCES.into_iter().for_each(again_with);
+    SOURCES.into_iter().for_each(rerun_if_changed);
     Some(if changed.is_empty() { commit } else { commit + "-dirty" })
 }
 
-/// A path that is not there would run this at every build.
-fn again_with(path: &str) {
+/// Rebuilds when `path` changes. A missing path would run this script at every build.
+fn rerun_if_changed(path: &str) {
     if Path::new(path).exists() {
         println!("cargo:rerun-if-changed={path}");
     }
 }
 
 fn git(arguments: &[&str]) -> Option<String> {
-    // A lock that git would take to remember what it saw could meet that of a person at work.
+    // Without optional locks, so that git commands of a developer do not fail meanwhile.
     let output = Command::new("git").arg("--no-optional-locks").args(arguments).output().ok()?;
     if output.status.success() { String::from_utf8(output.stdout).ok() } else { None }
 }

@@ -1,51 +1,53 @@
 //! Pixy holds a person's LLM logins so that the agent beside it never does.
 //!
-//! A person links an account once. From then on an agent talks to `http://127.0.0.1:8700/<account>/…`; Pixy takes out whatever
-//! credentials the agent sent, attaches a fresh token, forwards to the one upstream of the account and streams the answer back.
-//! It is a gateway (RFC 9110 §3.7): it needs no certificate authority and never chooses its upstream from a request.
+//! A person links an account once. From then on an agent sends its requests to `http://127.0.0.1:8700/<account>/…`; Pixy removes
+//! the credentials that the agent sent, attaches a fresh token, forwards the request to the one upstream of the account and streams
+//! the response back. It is a gateway (RFC 9110 §3.7): it needs no certificate authority and never chooses its upstream from a
+//! request.
 //!
 //! # The two journeys
 //!
-//! **A request** ([`proxy`], `Proxy::pass`): route → strip → agent → token → attach → forward → scrub → stream; a 401 before
-//! the token's end takes token, attach and forward once more (`replay`), and a WebSocket goes on as frames after its 101
-//! (`upgrade`). Each step is a file of its name, and each hands on a type that it alone can make, so that a forgotten check
-//! does not compile.
+//! **A request** ([`proxy`], `Proxy::pass`): `route` finds the account and checks the path, `strip` removes what must not pass,
+//! `agent` checks the agent's key and limits, the account supplies its token, `attach` builds the outgoing request, `forward` sends
+//! it, `response_scrub` replaces secrets in the response, `response_body` streams it. After a 401 the account supplies a newer token
+//! and the kept body (`replay_body`) is sent once more. A WebSocket continues as frames after the 101 (`websocket_relay`). Each step
+//! returns a type that only this step can make, so that a forgotten check does not compile.
 //!
-//! **A link** ([`link`], `Linker::begin`, `paste`, `confirm`): begin makes verifier, challenge and state; paste reads what came
-//! back and spends the code, once; the person sees whose account it is; confirm seals, stores and announces it.
+//! **A link** ([`link`], `Linker::begin`, `paste`, `confirm`): `begin` makes verifier, challenge and state; `paste` reads the pasted
+//! text and exchanges the code, once; the person sees the identity; `confirm` seals, stores and publishes the login.
 //!
-//! # Where things are
+//! # Modules
 //!
-//! | module | what it knows |
+//! | module | contents |
 //! |---|---|
-//! | [`cli`] | what a person types; the exit codes; the terminal's side of linking |
-//! | [`app`] | how a running Pixy is put together, changed by a new configuration (`reload`, `listeners`), and taken down; where it is reached by now (`signs`) |
-//! | [`config`] | the file, its faults with their places, the provider profiles of `config/providers` |
-//! | [`proxy`] | the agent surface: one request's way, and what an agent hears when it ends early |
-//! | [`link`] | the person's surface: attempts, the paste parser, sessions, the JSON API, the page |
-//! | [`ops`] | probes and metrics |
-//! | [`api`] | the JSON API as data: requests, answers, the table of routes, OpenAPI |
-//! | [`account`] | one login's state machine (`state`, pure), the task that keeps it fresh (`refresh`); the vault's only writer |
-//! | [`oauth`] | the provider as data (`profile`), calls to its endpoints, what their answers mean |
-//! | [`vault`] | one sealed record an account: envelope, key, files |
-//! | [`upstream`] | the way out: connections (`pool`), TLS, timeouts, no redirects |
-//! | [`hardening`] | what the process takes from itself before it holds a secret, and who else is on the machine |
-//! | [`server`] | the way in: listeners, limits, who makes room (`crowd`), drain |
-//! | [`scrub`] | an account's secrets in every spelling, found in what an upstream sends; below `account`, which makes the needles, because `proxy` uses them |
-//! | [`usage`] | tokens of the model, counted in passing; requests by the hour; the quota as the provider tells it |
-//! | [`metrics`], [`name`], [`secret`], [`clock`], [`lock`] | what everything may use |
+//! | [`cli`] | the command line, its exit codes, linking in a terminal, the doctor |
+//! | [`app`] | starts all components, reloads the configuration (`reload`, `listeners`), stops; the addresses for agents (`endpoints`) |
+//! | [`config`] | reads the file, reports its faults with their places; the provider profiles of `config/providers` |
+//! | [`proxy`] | the agent surface: the steps of a request, and the errors that agents get (`refusal`, `reject_response`) |
+//! | [`link`] | the person's surface: link attempts, sessions (`guard`), the calls of the JSON API (`api`), the page |
+//! | [`ops`] | probes and metrics over HTTP |
+//! | [`api`] | the types and routes of the JSON API, shared by `link` and `cli`; OpenAPI |
+//! | [`account`] | a login's state machine (`state`, pure) and the task that refreshes it (`refresh`); the only writer of the vault |
+//! | [`oauth`] | the provider profile as data (`profile`), calls to its endpoints, and the meaning of the responses |
+//! | [`vault`] | one sealed record for each account: envelope (`seal`), keys, files, high-water marks |
+//! | [`upstream`] | connections to providers (`pool`, `h1`, `h2`), TLS, timeouts; follows no redirects |
+//! | [`hardening`] | restricts the process before it holds a secret, and warns of peers that can read it |
+//! | [`server`] | listeners, HTTP/1.1 framing checks (`framing`), connection limits (`admission`, `stall`), drain |
+//! | [`scrub`] | finds an account's secrets, in every encoding, in what an upstream sends |
+//! | [`usage`] | counts tokens of the model and requests by the hour; reads quota headers |
+//! | [`metrics`], [`name`], [`secret`], [`clock`], [`lock`] | shared by all |
 //!
 //! # Layers
 //!
-//! The modules stand below in their order, and one uses only those declared after it; `tests/it/layers.rs` enforces that. And:
-//! `proxy` and `link` never import each other, only `account` writes to the vault, only `config` reads the environment, and
-//! nothing below `app` but `cli` imports `config`.
+//! A module uses only modules that are declared below it, and no two files import each other. `proxy` and `link` never import each
+//! other, only `account` writes to the vault, only `config` reads the environment, and only `cli` and `app` import `config`.
+//! `tests/it/layers.rs` enforces all of it.
 //!
 //! # What must stay true
 //!
-//! - Nothing that an agent can see holds a credential: no answer, log line, metric, error, page, environment or file.
+//! - Nothing that an agent can see holds a credential: no response, log line, metric, error, page, environment or file.
 //! - No request reaches an upstream with a credential that the agent sent, or without the checks of route, agent and path.
-//! - No token is sent to another host than the one its account names, and no expired token is sent.
+//! - No token is sent to a host other than the one its account names, and no expired token is sent.
 //! - No refresh token is spent before the store was proven writable; no new token is used before it is durable.
 //! - No failure empties the store, and no client's disconnect cancels a refresh.
 //! - No stream is buffered.
@@ -73,7 +75,7 @@ pub mod secret;
 pub mod clock;
 pub mod lock;
 
-/// What `pixy --version` says after the name: the version, and the commit if the build knew it (`build.rs`).
+/// What `pixy --version` prints after the name: the version, and the commit if the build knows it (`build.rs`).
 pub const VERSION: &str = match option_env!("PIXY_VERSION") {
     Some(version) => version,
     None => env!("CARGO_PKG_VERSION"),
