@@ -7,6 +7,7 @@ mod account;
 mod attempt;
 mod call;
 mod configuration;
+mod flow;
 pub mod openapi;
 mod problem;
 mod secret_text;
@@ -14,8 +15,8 @@ mod time;
 mod vault;
 
 pub use account::{
-    AccountError, AccountState, AccountStateAnswer, AccountStatus, ClientSnippet, Flow, PendingRevocation, QuotaLimit,
-    Redirect, Revocation, RevocationAnswer, StaticCredential, Terms, TermsStatus, UsageHistory, UsageHour, Variable,
+    AccountError, AccountState, AccountStateAnswer, AccountStatus, ClientSnippet, PendingRevocation, QuotaLimit,
+    Revocation, RevocationAnswer, StaticCredential, Terms, TermsStatus, UsageHistory, UsageHour, Variable,
 };
 pub use attempt::{
     AttemptError, AttemptOptions, AttemptRedirect, AttemptStage, AttemptStatus, Cancelled, CancelledAnswer, Identified,
@@ -27,6 +28,7 @@ pub use call::{
     SetStaticCredential, SetupUrl, ShowSnippets, StreamAccounts, UnlinkAccount, find_route, path_of,
 };
 pub use configuration::{ConfigurationStatus, EventStream, OpenApiDocument, PageUrl, Session, SetupCode};
+pub use flow::{Flow, Redirect};
 pub use problem::Problem;
 pub use secret_text::SecretText;
 pub use time::Time;
