@@ -1,4 +1,4 @@
-//! What came together leaves together: a burst of events costs few writes, and a lone event none of its time.
+//! Coalescing: a burst of events takes few writes, and a lone event is not delayed.
 
 use bytes::Bytes;
 use serde_json::json;
@@ -9,7 +9,7 @@ use crate::support::{
 
 const EVENTS: usize = 2000;
 
-/// The sizes of the chunks that a body came in. Each left in one write at most: whoever wrote two had them both before it.
+/// The chunk sizes of a body. A chunk is one write at most: a writer of two chunks had both before it wrote.
 fn chunk_sizes(mut body: &[u8]) -> Vec<usize> {
     let mut sizes = Vec::new();
     loop {
@@ -29,7 +29,7 @@ fn event(number: usize) -> String {
 }
 
 #[tokio::test]
-async fn a_burst_of_events_leaves_in_few_writes() {
+async fn a_burst_of_events_takes_few_writes() {
     let authority = Authority::new();
     let endpoint = TokenEndpoint::start().await;
     for protocols in [None, Some(Protocols::Http1), Some(Protocols::Http2)] {
@@ -60,13 +60,13 @@ async fn a_burst_of_events_leaves_in_few_writes() {
         assert_eq!(client.head().await.unwrap().status, 200);
         let body = client.rest().await;
         let sizes = chunk_sizes(&body);
-        assert_eq!(sizes.iter().sum::<usize>(), expected.len(), "nothing is lost");
+        assert_eq!(sizes.iter().sum::<usize>(), expected.len(), "complete");
         assert!(sizes.len() <= EVENTS / 16, "{} writes over {protocols:?}: {sizes:?}", sizes.len());
     }
 }
 
 #[tokio::test]
-async fn an_event_that_is_alone_leaves_alone() {
+async fn a_lone_event_is_written_at_once() {
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
     let pixy = Pixy::linked(&endpoint, &upstream).await;
     let (reply, chunks) = Reply::stream(200);
@@ -77,7 +77,7 @@ async fn an_event_that_is_alone_leaves_alone() {
     for number in 0..20 {
         chunks.send(event(number));
         let chunk = format!("{:X}\r\n{}\r\n", event(number).len(), event(number));
-        // The next one does not exist yet.
+        // The next event is not sent yet.
         assert_eq!(client.bytes(chunk.len()).await, chunk.as_bytes());
     }
     chunks.finish();

@@ -1,4 +1,4 @@
-//! The fakes do what they say: a test that leans on a fake that lies proves nothing.
+//! Tests of the fakes: a test with an incorrect fake proves nothing.
 
 mod provider; // the token endpoint, its rules and its faults
 
@@ -19,7 +19,7 @@ use tokio_rustls::client::TlsStream;
 use crate::support::{Authority, Protocols, RawClient, Reply, Scratch, Step, Upstream, Validity, within};
 
 #[tokio::test]
-async fn an_upstream_remembers_a_request_as_it_was_on_the_wire() {
+async fn the_fake_upstream_records_requests_as_on_the_wire() {
     let upstream = Upstream::start().await;
     let mut client = RawClient::connect(upstream.address()).await;
     client
@@ -47,7 +47,7 @@ async fn an_upstream_remembers_a_request_as_it_was_on_the_wire() {
     assert_eq!((seen.body.as_slice(), seen.complete, seen.connection), (b"abcde".as_slice(), true, 0));
     assert_eq!(seen.trailers, [field("Trailer-X", "t")]);
 
-    // The connection goes on, and an expectation is met before the body comes.
+    // The connection is reused, and an expectation is met before the body is sent.
     client.send("PUT /again HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\nConnection: close\r\n\r\n").await;
     assert_eq!(client.bytes(25).await, b"HTTP/1.1 100 Continue\r\n\r\n");
     client.send("{}").await;
@@ -56,7 +56,7 @@ async fn an_upstream_remembers_a_request_as_it_was_on_the_wire() {
 }
 
 #[tokio::test]
-async fn an_upstream_answers_as_told() {
+async fn the_fake_upstream_responds_as_configured() {
     let upstream = Upstream::answering(|seen| Reply::new(200).body(seen.target.clone())).await;
     upstream.answer(Reply::new(418).header("X-Kind", "tea").body("short and stout"));
     let get = "GET /handled HTTP/1.1\r\n\r\n";
@@ -85,7 +85,7 @@ async fn an_upstream_answers_as_told() {
 }
 
 #[tokio::test]
-async fn a_chunk_leaves_before_the_next_one_exists() {
+async fn chunks_are_sent_at_once() {
     let upstream = Upstream::start().await;
     let (reply, chunks) = Reply::stream(200);
     upstream.answer(reply.header("content-type", "text/event-stream"));
@@ -110,7 +110,7 @@ async fn a_chunk_leaves_before_the_next_one_exists() {
 }
 
 #[tokio::test]
-async fn an_upstream_notices_who_hangs_up() {
+async fn the_fake_upstream_counts_disconnects() {
     let upstream = Upstream::start().await;
     let get = "GET / HTTP/1.1\r\n\r\n";
 
@@ -124,7 +124,7 @@ async fn an_upstream_notices_who_hangs_up() {
     within(upstream.until_disconnected()).await;
     within(chunks.closed()).await;
 
-    // While it waits for an answer, politely or not.
+    // While it waits for a response: by FIN or by RST.
     let (reply, gate) = Reply::new(200).gated();
     upstream.answer(reply);
     let mut client = RawClient::connect(upstream.address()).await;
@@ -148,13 +148,13 @@ async fn an_upstream_notices_who_hangs_up() {
     let seen = upstream.until_requests(4).await.remove(3);
     assert_eq!((seen.complete, seen.body.as_slice()), (false, b"abc".as_slice()));
 
-    // But not who leaves after the answer.
+    // Not after a complete response.
     assert!(RawClient::once(upstream.address(), get).await.unwrap().complete);
     assert_eq!(upstream.disconnects(), 4);
 }
 
 #[tokio::test]
-async fn a_gate_holds_a_reply_back() {
+async fn a_gate_delays_a_reply() {
     let upstream = Upstream::start().await;
     let (reply, gate) = Reply::new(204).gated();
     upstream.answer(reply);
@@ -168,7 +168,7 @@ async fn a_gate_holds_a_reply_back() {
 }
 
 #[tokio::test]
-async fn a_reset_is_a_reset() {
+async fn a_reset_step_resets_the_connection() {
     let upstream = Upstream::start().await;
     upstream.answer(Reply::raw([Step::Reset]));
     let mut client = TcpStream::connect(upstream.address()).await.unwrap();
@@ -190,7 +190,7 @@ async fn a_fake_stops_when_it_is_dropped() {
 }
 
 #[tokio::test]
-async fn tls_speaks_both_versions_of_http() {
+async fn tls_negotiates_both_versions_of_http() {
     let authority = Authority::new();
     for (protocols, version) in
         [(Protocols::Http1, "HTTP/1.1"), (Protocols::Http2, "HTTP/2.0"), (Protocols::Both, "HTTP/2.0")]
@@ -219,7 +219,7 @@ async fn tls_speaks_both_versions_of_http() {
 }
 
 #[tokio::test]
-async fn http2_streams_reset_and_notice() {
+async fn http2_streams_are_reset_and_disconnects_counted() {
     let authority = Authority::new();
     let upstream = Upstream::builder().tls(&authority, Protocols::Http2).start().await;
     let io = TokioIo::new(secure(&upstream, &authority).await.unwrap());
@@ -250,7 +250,7 @@ async fn http2_streams_reset_and_notice() {
 }
 
 #[tokio::test]
-async fn a_bad_certificate_is_bad() {
+async fn invalid_certificates_are_rejected() {
     let authority = Authority::new();
     let good = Upstream::builder().tls(&authority, Protocols::Http1).start().await;
     assert!(secure(&good, &authority).await.is_ok());
@@ -276,13 +276,13 @@ fn a_scratch_directory_holds_a_configuration() {
     assert_eq!(scratch.files(), [config]);
 }
 
-/// A connection of a client that trusts `authority` alone and takes either protocol.
+/// A connection of a client that trusts `authority` alone and accepts either protocol.
 async fn secure(upstream: &Upstream, authority: &Authority) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(authority.der()).expect("a certificate");
     let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
-        .expect("the provider knows the usual versions")
+        .expect("the provider supports the default versions")
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];

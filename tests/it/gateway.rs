@@ -1,10 +1,10 @@
-//! A request's way through the gateway.
+//! The gateway: what is forwarded, what is refused, and what the agent receives.
 
 use serde_json::{Value, json};
 
 use crate::support::{Authority, Pixy, Protocols, RawClient, Reply, TokenEndpoint, Upstream, oauth_account, within};
 
-/// A linked account `a` before an upstream that says yes.
+/// A linked account `a`, and an upstream that accepts every request.
 async fn linked() -> (Pixy, TokenEndpoint, Upstream) {
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
     let pixy = Pixy::linked(&endpoint, &upstream).await;
@@ -20,7 +20,7 @@ fn names(fields: &[(String, String)]) -> Vec<(&str, &str)> {
 }
 
 #[tokio::test]
-async fn the_whole_request_is_what_was_meant_and_nothing_else() {
+async fn the_upstream_gets_exactly_the_expected_request() {
     let (pixy, _endpoint, upstream) = linked().await;
     let body = r#"{"model":"m","messages":[]}"#;
     let request = format!(
@@ -51,11 +51,11 @@ async fn the_whole_request_is_what_was_meant_and_nothing_else() {
         ("content-length", "27"),
     ];
     expected.sort_unstable();
-    assert_eq!(fields, expected, "the ENTIRE header set");
+    assert_eq!(fields, expected, "the complete header list");
 }
 
 #[tokio::test]
-async fn every_recorded_client_request_arrives_as_it_was_sent() {
+async fn recorded_client_requests_are_forwarded_unchanged() {
     let upstream = Upstream::start().await;
     let account = |provider: &str, more: Value| {
         let mut api = json!({ "base_url": upstream.url() });
@@ -98,7 +98,7 @@ async fn every_recorded_client_request_arrives_as_it_was_sent() {
             assert_eq!((response.status, seen.header("upgrade")), (200, vec!["websocket"]), "{client}");
             assert!(
                 seen.header("sec-websocket-extensions").is_empty(),
-                "{client}: what is compressed cannot be searched"
+                "{client}: compressed frames cannot be scrubbed"
             );
             continue;
         }
@@ -135,7 +135,7 @@ async fn every_recorded_client_request_arrives_as_it_was_sent() {
 }
 
 #[tokio::test]
-async fn the_first_byte_leaves_when_it_arrives_and_hanging_up_stops_the_upstream() {
+async fn responses_stream_and_a_disconnect_stops_the_upstream() {
     let (pixy, _endpoint, upstream) = linked().await;
     let (reply, chunks) = Reply::stream(200);
     upstream.answer(reply.header("content-type", "text/event-stream"));
@@ -143,7 +143,7 @@ async fn the_first_byte_leaves_when_it_arrives_and_hanging_up_stops_the_upstream
     agent.send(get("/a/v1/models", "")).await;
     chunks.send("data: one\n\n");
     assert_eq!(agent.head().await.unwrap().status, 200);
-    // The second chunk does not exist yet: what is read now has not waited for it.
+    // The second chunk is not sent yet: the first did not wait for it.
     let first = agent.bytes("B\r\ndata: one\n\n\r\n".len()).await;
     assert_eq!(String::from_utf8(first).unwrap(), "B\r\ndata: one\n\n\r\n");
     chunks.send("data: two\n\n");
@@ -153,7 +153,7 @@ async fn the_first_byte_leaves_when_it_arrives_and_hanging_up_stops_the_upstream
 }
 
 #[tokio::test]
-async fn an_agent_hears_why_in_the_shape_that_its_sdk_understands() {
+async fn refusals_have_the_error_shape_of_the_sdk() {
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
     let pixy = Pixy::start(&json!({ "a": oauth_account(&endpoint, &upstream) })).await;
     for (path, status, code) in [
@@ -175,7 +175,7 @@ async fn an_agent_hears_why_in_the_shape_that_its_sdk_understands() {
     assert_eq!((&body["type"], &body["error"]["type"]), (&json!("error"), &json!("authentication_error")));
     let message = body["error"]["message"].as_str().unwrap();
     assert!(message.contains("\"a\" is not linked") && message.contains("pixy link a"), "{message}");
-    assert_eq!(pixy.send(&get("/a", "")).await.status, 200, "somebody is at home");
+    assert_eq!(pixy.send(&get("/a", "")).await.status, 200, "a connectivity probe");
     assert!(upstream.requests().is_empty());
 }
 
@@ -210,7 +210,7 @@ async fn attack_13_connection_names_authorization() {
 }
 
 #[tokio::test]
-async fn attack_14_no_credential_of_the_agent_arrives_in_any_spelling() {
+async fn attack_14_no_credential_of_the_agent_is_forwarded() {
     let (pixy, _endpoint, upstream) = linked().await;
     for name in [
         "Authorization",
@@ -303,7 +303,7 @@ async fn attack_17_to_20_the_checked_path_is_the_sent_path() {
 }
 
 #[tokio::test]
-async fn attack_21_and_22_redirects_are_neither_followed_nor_passed_on() {
+async fn attack_21_and_22_redirects_are_neither_followed_nor_forwarded() {
     let (pixy, _endpoint, upstream) = linked().await;
     let trap = Upstream::start().await;
     for status in [301, 302, 303, 307, 308] {
@@ -317,7 +317,7 @@ async fn attack_21_and_22_redirects_are_neither_followed_nor_passed_on() {
 }
 
 #[tokio::test]
-async fn attack_27_a_certificate_that_is_not_the_upstreams_gets_no_token() {
+async fn attack_27_an_invalid_certificate_gets_no_token() {
     use crate::support::Validity;
     let (ours, others) = (Authority::new(), Authority::new());
     let endpoint = TokenEndpoint::start().await;
@@ -343,7 +343,7 @@ async fn attack_27_a_certificate_that_is_not_the_upstreams_gets_no_token() {
 }
 
 #[tokio::test]
-async fn attack_23_and_33_what_acts_on_the_agents_side_does_not_cross() {
+async fn attack_23_and_33_fields_that_affect_the_client_are_dropped() {
     let (pixy, _endpoint, upstream) = linked().await;
     upstream.answer(
         Reply::new(200)
@@ -356,13 +356,13 @@ async fn attack_23_and_33_what_acts_on_the_agents_side_does_not_cross() {
             .body("fine"),
     );
     let response = pixy.send(&get("/a/v1/models", "")).await;
-    let mut crossed: Vec<_> = response.headers.iter().map(|(name, _)| name.as_str()).collect();
-    crossed.retain(|name| !["date", "content-length", "connection"].contains(name));
-    assert_eq!(crossed, ["anthropic-ratelimit-unified-status", "x-pixy-request-id"]);
+    let mut forwarded: Vec<_> = response.headers.iter().map(|(name, _)| name.as_str()).collect();
+    forwarded.retain(|name| !["date", "content-length", "connection"].contains(name));
+    assert_eq!(forwarded, ["anthropic-ratelimit-unified-status", "x-pixy-request-id"]);
 }
 
 #[tokio::test]
-async fn an_upstream_that_is_not_there_is_said_to_be() {
+async fn an_unreachable_upstream_is_reported() {
     let endpoint = TokenEndpoint::start().await;
     let upstream = Upstream::start().await;
     let pixy = Pixy::linked(&endpoint, &upstream).await;

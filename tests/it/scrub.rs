@@ -1,4 +1,4 @@
-//! What an upstream sends back of Pixy's own secrets: none of it arrives, and everything else does, as it was and when it was.
+//! Scrubbing: secrets that an upstream sends back are replaced; everything else is forwarded unchanged and without delay.
 
 mod bomb;
 pub(crate) mod log;
@@ -12,14 +12,14 @@ use crate::support::{
     Authority, Pixy, Protocols, RawClient, Reply, Scratch, Seen, TokenEndpoint, Upstream, oauth_account, within,
 };
 
-/// A linked account `a`, and an upstream that answers by this.
+/// A linked account `a`, and an upstream with this handler.
 async fn linked(handler: impl FnMut(&Seen) -> Reply + Send + 'static) -> (Pixy, TokenEndpoint, Upstream) {
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::answering(handler).await);
     let pixy = Pixy::linked(&endpoint, &upstream).await;
     (pixy, endpoint, upstream)
 }
 
-/// The one refresh that a refusal leads to within 30 s, so that the next refusals are answers like any other.
+/// Causes the one refresh that a 401 may cause within 30 s, so that later ones are forwarded like any response.
 async fn refused_once(pixy: &Pixy, upstream: &Upstream) {
     upstream.answer(Reply::new(401));
     within(pixy.get("/a/v1/models")).await;
@@ -29,12 +29,12 @@ fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: pixy\r\nConnection: close\r\n\r\n")
 }
 
-/// The token that a request came with.
+/// The token of a request.
 fn token(seen: &Seen) -> String {
     seen.header("authorization")[0].strip_prefix("Bearer ").unwrap().to_owned()
 }
 
-/// Everything that an agent gets on its connection, byte for byte.
+/// All bytes that an agent receives on its connection.
 async fn on_the_wire(pixy: &Pixy, request: &str) -> String {
     let mut agent = RawClient::connect(pixy.agents()).await;
     agent.send(request).await;
@@ -49,7 +49,7 @@ async fn redactions(pixy: &Pixy) -> u64 {
 }
 
 #[tokio::test]
-async fn attack_45_a_reflected_token_arrives_in_no_part_of_an_answer() {
+async fn attack_45_a_reflected_token_is_replaced_everywhere() {
     let (pixy, _endpoint, upstream) = linked(|_| Reply::new(200)).await;
     refused_once(&pixy, &upstream).await;
     let token = token(&upstream.requests()[1]);
@@ -97,19 +97,19 @@ async fn attack_45_a_reflected_token_arrives_in_no_part_of_an_answer() {
 }
 
 #[tokio::test]
-async fn attack_45_the_length_of_an_answer_stays_true() {
+async fn attack_45_scrubbing_preserves_the_length() {
     let body = |token: &str| json!({ "echo": format!("Bearer {token}"), "more": "x".repeat(100_000) }).to_string();
     let (pixy, _endpoint, upstream) = linked(move |seen| Reply::new(200).body(body(&token(seen)))).await;
     let response = pixy.get("/a/v1/models").await;
     let sent = body(&token(&upstream.requests()[0]));
     assert_eq!(response.header("content-length"), [sent.len().to_string()]);
     assert_eq!((response.complete, response.body.len()), (true, sent.len()));
-    assert!(response.json()["echo"].as_str().unwrap().starts_with("Bearer [pixy:redacted]**"), "it is still JSON");
+    assert!(response.json()["echo"].as_str().unwrap().starts_with("Bearer [pixy:redacted]**"), "valid JSON");
     assert_eq!(redactions(&pixy).await, 1);
 }
 
 #[tokio::test]
-async fn attack_45_a_token_is_found_in_a_stream_however_it_is_cut() {
+async fn attack_45_a_token_cut_between_chunks_is_replaced() {
     for protocols in [Protocols::Http1, Protocols::Http2] {
         let authority = Authority::new();
         let (endpoint, scratch) = (TokenEndpoint::start().await, Scratch::new());
@@ -125,7 +125,7 @@ async fn attack_45_a_token_is_found_in_a_stream_however_it_is_cut() {
         for size in [1, 2, 3, 5, 7, 11, 16, 17, 40, 1000] {
             let (reply, chunks) = Reply::stream(200);
             upstream.answer(reply.header("content-type", "text/event-stream"));
-            // A connection takes only so many small DATA frames that nobody has read yet.
+            // A connection buffers a limited number of small DATA frames.
             let times = if size < 5 { 1 } else { 3 };
             let text = event.repeat(times);
             text.as_bytes().chunks(size).for_each(|piece| chunks.send(piece.to_vec()));
@@ -141,7 +141,7 @@ async fn attack_45_a_token_is_found_in_a_stream_however_it_is_cut() {
 }
 
 #[tokio::test]
-async fn attack_46_a_reflection_in_another_spelling_is_found_too() {
+async fn attack_46_encoded_reflections_are_replaced() {
     let (pixy, _endpoint, upstream) = linked(|_| Reply::new(200)).await;
     pixy.get("/a/v1/models").await;
     let token = token(&upstream.requests()[0]);
@@ -164,12 +164,12 @@ async fn attack_46_a_reflection_in_another_spelling_is_found_too() {
             let bytes = STANDARD.decode(shown.replace(|c: char| !c.is_ascii_alphanumeric(), "A")).unwrap_or_default();
             assert!(!shown.contains(middle) && !String::from_utf8_lossy(&bytes).contains(middle), "{shown}");
         }
-        assert_eq!(redactions(&pixy).await, 2 * (count as u64 + 1), "once in the header, once in the body");
+        assert_eq!(redactions(&pixy).await, 2 * (count as u64 + 1), "one in the header, one in the body");
     }
 }
 
 #[tokio::test]
-async fn attack_45_the_tokens_before_the_current_ones_are_found_too() {
+async fn attack_45_previous_tokens_are_replaced_too() {
     let (pixy, endpoint, upstream) = linked(|_| Reply::new(200)).await;
     pixy.get("/a/v1/models").await;
     let old = token(&upstream.requests()[0]);
@@ -194,11 +194,11 @@ async fn attack_45_the_tokens_before_the_current_ones_are_found_too() {
         assert!(text.starts_with("you are [pixy:redacted]") && text.ends_with("*!"), "{secret}: {text}");
     }
     upstream.answer(Reply::new(200).body("marked-access-99-99"));
-    assert_eq!(pixy.get("/a/v1/models").await.text(), "marked-access-99-99", "this one is nobody's");
+    assert_eq!(pixy.get("/a/v1/models").await.text(), "marked-access-99-99", "not a token of this account");
 }
 
 #[tokio::test]
-async fn nothing_waits_in_a_stream_but_what_may_be_the_start_of_a_secret() {
+async fn only_a_possible_start_of_a_secret_is_held_back() {
     let (pixy, _endpoint, upstream) = linked(|_| Reply::new(200)).await;
     pixy.get("/a/v1/models").await;
     let token = token(&upstream.requests()[0]);
@@ -207,7 +207,7 @@ async fn nothing_waits_in_a_stream_but_what_may_be_the_start_of_a_secret() {
     let mut agent = RawClient::connect(pixy.agents()).await;
     agent.send(get("/a/v1/models")).await;
     let (begin, end) = token.split_at(10);
-    // The next piece does not exist yet: what is read has not waited for it.
+    // The next piece is not sent yet: what is read did not wait for it.
     for (sent, arrives) in [
         ("data: one\n\n".to_owned(), "B\r\ndata: one\n\n\r\n"),
         ("a remark, a thought.".to_owned(), "14\r\na remark, a thought.\r\n"),
@@ -224,11 +224,15 @@ async fn nothing_waits_in_a_stream_but_what_may_be_the_start_of_a_secret() {
     }
     chunks.send(begin.to_owned());
     chunks.finish();
-    assert_eq!(String::from_utf8_lossy(&agent.rest().await), "A\r\nmarked-acc\r\n0\r\n\r\n", "the end decides");
+    assert_eq!(
+        String::from_utf8_lossy(&agent.rest().await),
+        "A\r\nmarked-acc\r\n0\r\n\r\n",
+        "forwarded at the end of the body"
+    );
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_within_a_secret_shows_nothing_of_it() {
+async fn a_response_that_ends_within_a_secret_reveals_none_of_it() {
     let (pixy, _endpoint, upstream) = linked(|_| Reply::new(200)).await;
     pixy.get("/a/v1/models").await;
     let token = token(&upstream.requests()[0]);
@@ -243,7 +247,7 @@ async fn an_answer_that_breaks_within_a_secret_shows_nothing_of_it() {
 }
 
 #[tokio::test]
-async fn answers_without_a_body_pass_as_they_are() {
+async fn responses_without_a_body_are_forwarded() {
     let endpoint = TokenEndpoint::start().await;
     let upstream = Upstream::answering(|seen| match seen.path() {
         "/v1/models" => Reply::new(200).header("etag", "\"1\"").body("x".repeat(5000)),
@@ -271,7 +275,7 @@ async fn answers_without_a_body_pass_as_they_are() {
 }
 
 #[tokio::test]
-async fn attack_46_what_is_encoded_is_refused_because_it_cannot_be_searched() {
+async fn attack_46_encoded_responses_are_refused() {
     let (pixy, _endpoint, upstream) = linked(|_| Reply::new(200)).await;
     for (fields, status) in [
         (vec![("content-encoding", "gzip")], 502),
@@ -289,21 +293,21 @@ async fn attack_46_what_is_encoded_is_refused_because_it_cannot_be_searched() {
         assert_eq!(response.status, status, "{fields:?}");
         assert_eq!(response.text() == "packed", status == 200, "{fields:?}");
     }
-    // As a transfer coding (RFC 9112 §7) it would even cross unlabelled.
+    // A transfer coding (RFC 9112 §7) would not even be labelled.
     let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n6\r\npacked\r\n0\r\n\r\n";
     upstream.answer(Reply::bytes(chunked));
     assert_eq!(pixy.get("/a/v1/models").await.status, 502);
     upstream.answer(Reply::new(200).header("content-encoding", "gzip").body("packed"));
     let response = pixy.get("/a/v1/models").await;
     assert_eq!((response.status, response.header("x-pixy-error")), (502, vec!["upstream_encoded"]));
-    assert_eq!(response.header("x-should-retry"), ["false"], "the provider would do it again");
+    assert_eq!(response.header("x-should-retry"), ["false"], "a retry cannot succeed");
     let message = response.json()["error"]["message"].as_str().unwrap().to_owned();
     assert!(message.starts_with("Pixy: the provider of account \"a\" compressed its response"), "{message}");
     assert!(upstream.requests().iter().all(|seen| seen.header("accept-encoding") == ["identity"]));
 }
 
 #[tokio::test]
-async fn attack_42_a_bomb_is_unpacked_in_neither_direction() {
+async fn attack_42_nothing_is_decompressed_in_either_direction() {
     let bomb = bomb::gzip_of_zeros(100 << 20);
     assert!(bomb.len() < 700 << 10, "{} bytes", bomb.len());
     let packed = bomb.clone();
@@ -316,7 +320,7 @@ async fn attack_42_a_bomb_is_unpacked_in_neither_direction() {
     .into_bytes();
     request.extend_from_slice(&bomb);
     let response = RawClient::once(pixy.agents(), &request).await.unwrap();
-    assert_eq!((response.status, response.body == bomb), (200, true), "a file is a file");
+    assert_eq!((response.status, response.body == bomb), (200, true), "forwarded unchanged");
     let requests = upstream.requests();
     assert!(requests[0].body == bomb && requests[0].header("content-encoding") == ["gzip"], "as it was sent");
     upstream.answer(Reply::new(200).header("content-encoding", "gzip").body(bomb));
@@ -326,9 +330,9 @@ async fn attack_42_a_bomb_is_unpacked_in_neither_direction() {
 }
 
 #[tokio::test]
-async fn attack_21_to_23_fields_that_act_on_the_agents_side_stay_behind() {
+async fn attack_21_to_23_fields_that_affect_the_client_are_dropped() {
     let (pixy, _endpoint, upstream) = linked(|_| Reply::new(200)).await;
-    let staying = [
+    let dropped = [
         ("location", "https://evil.example/"),
         ("content-location", "https://evil.example/v1/models"),
         ("refresh", "0;url=https://evil.example/"),
@@ -356,7 +360,7 @@ async fn attack_21_to_23_fields_that_act_on_the_agents_side_stay_behind() {
         ("keep-alive", "timeout=5"),
         ("upgrade", "h2c"),
     ];
-    let crossing = [
+    let kept = [
         ("content-type", "application/json"),
         ("etag", "\"1\""),
         ("request-id", "req_1"),
@@ -366,26 +370,26 @@ async fn attack_21_to_23_fields_that_act_on_the_agents_side_stay_behind() {
     ];
     refused_once(&pixy, &upstream).await;
     for status in [200, 201, 400, 401] {
-        let fields = staying.iter().chain(&crossing);
+        let fields = dropped.iter().chain(&kept);
         upstream.answer(fields.fold(Reply::new(status), |reply, (name, value)| reply.header(name, value)));
         let response = pixy.get("/a/v1/models").await;
-        let mut crossed: Vec<_> = response.headers.iter().map(|(name, value)| (&**name, &**value)).collect();
-        crossed.retain(|(name, _)| !["date", "content-length", "connection", "x-pixy-request-id"].contains(name));
-        crossed.sort_unstable();
-        let mut expected = crossing.to_vec();
+        let mut forwarded: Vec<_> = response.headers.iter().map(|(name, value)| (&**name, &**value)).collect();
+        forwarded.retain(|(name, _)| !["date", "content-length", "connection", "x-pixy-request-id"].contains(name));
+        forwarded.sort_unstable();
+        let mut expected = kept.to_vec();
         if status == 401 {
             expected.push(("www-authenticate", "Bearer")); // RFC 9110 §15.5.2
         }
         expected.sort_unstable();
-        assert_eq!(crossed, expected, "{status}");
+        assert_eq!(forwarded, expected, "{status}");
     }
 }
 
 #[tokio::test]
-async fn an_upstream_that_reflects_is_warned_of_once_an_answer_and_without_the_text() {
+async fn a_reflection_is_logged_once_per_response() {
     let log = log::Log::default();
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(log.clone()).finish();
-    let _guard = tracing::subscriber::set_default(subscriber); // this test's tasks all run on its thread
+    let _guard = tracing::subscriber::set_default(subscriber); // all tasks of this test run on its thread
     let (pixy, _endpoint, upstream) = linked(|seen| {
         let token = token(seen);
         Reply::new(200).header("x-echo", &token).body(format!("{token} {token}"))

@@ -1,4 +1,4 @@
-//! WebSockets: what passes, what does not, and how they end.
+//! WebSockets: what is relayed, what is refused, and how they are closed.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,14 +9,14 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::{HANDSHAKE, Pixy, RawClient, Rotation, TokenEndpoint, Upstream, oauth_account, opened, within};
 
-/// The upstream's side, played by the test itself.
+/// The upstream's side, implemented by the test.
 struct Stage {
     pixy: Pixy,
     endpoint: TokenEndpoint,
     server: TcpListener,
 }
 
-/// One connection as the upstream sees it, and the head that opened it.
+/// A connection at the upstream, with the head of its request.
 struct Opened {
     stream: TcpStream,
     head: String,
@@ -49,13 +49,13 @@ impl Stage {
         ask(self.pixy.agents(), "/a/v1/responses", fields).await
     }
 
-    /// What the upstream hears next.
+    /// The next connection at the upstream.
     async fn heard(&self) -> Opened {
         let (stream, head) = opened(&self.server).await;
         Opened { stream, head }
     }
 
-    /// A WebSocket that is open at both ends.
+    /// An open WebSocket, both ends.
     async fn open(&self) -> (RawClient, Opened) {
         let mut agent = self.ask(HANDSHAKE).await;
         let mut upstream = self.heard().await;
@@ -76,7 +76,7 @@ impl Opened {
         assert_eq!(heard, expected);
     }
 
-    /// Everything until the end.
+    /// All bytes until the end.
     async fn rest(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
         let _ = within(self.stream.read_to_end(&mut rest)).await;
@@ -103,7 +103,7 @@ fn text_frame(text: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_websocket_is_opened_with_our_token_and_frames_pass_as_they_are() {
+async fn a_websocket_opens_with_our_token_and_relays_frames() {
     let stage = Stage::new().await;
     let fields = "Authorization: Bearer dummy\r\nopenai-beta: responses_websockets=2026-02-06\r\n\
                   Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\
@@ -139,7 +139,7 @@ async fn a_websocket_is_opened_with_our_token_and_frames_pass_as_they_are() {
     assert_eq!(head.header("sec-websocket-accept"), ["from-the-upstream"]);
     assert_eq!((head.header("sec-websocket-protocol"), head.header("x-request-id")), (vec!["realtime"], vec!["7"]));
     assert!(head.header("set-cookie").is_empty() && head.header("sec-websocket-extensions").is_empty());
-    // What came right behind the 101 is a frame's beginning; its rest, a ping, a pong and a close follow as they are.
+    // The bytes right after the 101 begin a frame; its rest, a ping, a pong and a close are relayed unchanged.
     upstream.say(b"hi\x89\x02hi").await;
     assert_eq!(agent.bytes(8).await, b"\x01\x02hi\x89\x02hi");
     agent.send(HELLO).await;
@@ -147,11 +147,11 @@ async fn a_websocket_is_opened_with_our_token_and_frames_pass_as_they_are() {
     upstream.hears(&[HELLO, b"\x8a\x82mask\x05\x08\x88\x82mask\x6e\x88"].concat()).await;
     upstream.say(b"\x88\x02\x03\xe8").await;
     drop(upstream);
-    assert_eq!(agent.rest().await, b"\x88\x02\x03\xe8", "the close code of the upstream, then the end");
+    assert_eq!(agent.rest().await, b"\x88\x02\x03\xe8", "the upstream's close code, then the end");
 }
 
 #[tokio::test]
-async fn attack_34_no_byte_of_an_agent_reaches_the_upstream_before_its_101() {
+async fn attack_34_no_byte_is_forwarded_before_the_101() {
     let stage = Stage::new().await;
     let smuggled = "GET /v1/models HTTP/1.1\r\nHost: pixy\r\n\r\n";
     for (answer, seen_by_agent) in [("HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno", 403), ("", 101)] {
@@ -168,11 +168,11 @@ async fn attack_34_no_byte_of_an_agent_reaches_the_upstream_before_its_101() {
             upstream.say(answer).await;
             assert_eq!(agent.response().await.unwrap().status, 403);
             agent.send("\r\n\r\n").await;
-            assert_eq!(agent.response().await.unwrap().status, 400, "the frame is no request");
-            assert_eq!(upstream.rest().await, b"", "nor does it reach the upstream");
+            assert_eq!(agent.response().await.unwrap().status, 400, "the frame is not a request");
+            assert_eq!(upstream.rest().await, b"", "not forwarded");
         }
     }
-    // An upstream that says 101 to something else.
+    // An upstream that responds with a 101 for another protocol.
     for switch in [
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n".to_owned(),
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n".to_owned(),
@@ -189,7 +189,7 @@ async fn attack_34_no_byte_of_an_agent_reaches_the_upstream_before_its_101() {
 }
 
 #[tokio::test]
-async fn elsewhere_a_client_hears_426_and_goes_on_without() {
+async fn other_paths_get_426_and_clients_fall_back() {
     let stage = Stage::new().await;
     let pixy = stage.pixy.agents();
     for (path, fields, status, code) in [
@@ -210,7 +210,7 @@ async fn elsewhere_a_client_hears_426_and_goes_on_without() {
         let response = ask(pixy, path, fields).await.response().await.unwrap();
         assert_eq!((response.status, response.header("x-pixy-error")), (status, vec![code]), "{path} {fields}");
     }
-    // Not linked: a client that hears 401 asks seven times more, and then six times without. After 426 it asks once, and hears why.
+    // Not linked: after a 401 a client retries seven times, and then six times over HTTP. After a 426 it falls back at once.
     stage.pixy.api(http::Method::DELETE, "/api/accounts/a", Value::Null).await;
     let response = stage.ask(HANDSHAKE).await.response().await.unwrap();
     assert_eq!((response.status, response.header("x-pixy-error")), (426, vec!["no_websocket"]));
@@ -218,7 +218,7 @@ async fn elsewhere_a_client_hears_426_and_goes_on_without() {
 }
 
 #[tokio::test]
-async fn a_token_that_was_revoked_early_is_renewed_for_a_websocket_too() {
+async fn a_websocket_retries_with_a_newer_token() {
     let stage = Stage::new().await;
     let mut agent = stage.ask(HANDSHAKE).await;
     let mut first = stage.heard().await;
@@ -228,14 +228,14 @@ async fn a_token_that_was_revoked_early_is_renewed_for_a_websocket_too() {
     second.say(format!("{SWITCH}\r\n")).await;
     assert_eq!(agent.head().await.unwrap().status, 101);
     assert_eq!(stage.endpoint.refreshes(), 1);
-    // And one that is refused for good is no 401.
+    // A final 401 becomes a 426.
     let mut agent = stage.ask(HANDSHAKE).await;
     stage.heard().await.say("HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n").await;
     assert_eq!(agent.response().await.unwrap().status, 426);
 }
 
 #[tokio::test]
-async fn attack_45_a_secret_in_a_frame_is_replaced_however_it_is_cut() {
+async fn attack_45_secrets_in_frames_are_replaced() {
     let stage = Stage::new().await;
     let (mut agent, mut upstream) = stage.open().await;
     let token = upstream.token();
@@ -248,18 +248,18 @@ async fn attack_45_a_secret_in_a_frame_is_replaced_however_it_is_cut() {
         let heard = String::from_utf8_lossy(&heard[4..]).into_owned();
         assert!(heard.starts_with("{\"echo\":\"[pixy:redacted]*") && heard.ends_with("\"}"), "{heard}");
     }
-    // What ends like the beginning of one does not wait for the next message.
+    // A possible start of a secret at the end of a message is not held back.
     let open_end = text_frame(&token[..12]);
     upstream.say(&open_end).await;
     assert_eq!(agent.bytes(open_end.len()).await, open_end);
-    // Compressed though nobody agreed to it: not passed, and both are told.
+    // A compressed frame without negotiation is not relayed, and both sides get a close frame.
     upstream.say(b"\xc1\x02ab").await;
     assert_eq!(agent.rest().await, b"\x88\x02\x03\xea");
     assert_eq!(upstream.rest().await, b"\x88\x82\0\0\0\0\x03\xea");
 }
 
 #[tokio::test]
-async fn an_agent_that_hangs_up_ends_it_at_the_upstream() {
+async fn a_disconnect_of_the_agent_closes_the_upstream() {
     let stage = Stage::new().await;
     let (agent, mut upstream) = stage.open().await;
     agent.reset();
@@ -270,10 +270,10 @@ async fn an_agent_that_hangs_up_ends_it_at_the_upstream() {
 }
 
 #[tokio::test]
-async fn going_down_says_goodbye_between_two_answers() {
+async fn shutdown_closes_websockets_between_messages() {
     let stage = Stage::new().await;
     let (mut agent, mut upstream) = stage.open().await;
-    // In the middle of a frame: what is under way is not cut.
+    // A frame in progress is completed.
     upstream.say(b"\x81\x04ha").await;
     assert_eq!(agent.bytes(4).await, b"\x81\x04ha");
     let Stage { pixy, endpoint: _endpoint, server: _server } = stage;
@@ -286,7 +286,7 @@ async fn going_down_says_goodbye_between_two_answers() {
 }
 
 #[tokio::test]
-async fn an_open_websocket_counts_as_a_connection_and_as_one_of_an_agents_requests() {
+async fn an_open_websocket_counts_against_limits() {
     let digest = "85dbe15d75ef9308c7ae0f33c7a324cc6f4bf519a2ed2f3027bd33c140a4f9aa"; // of `secret-key`
     let limits = json!({ "concurrent": 1, "tokens_per_day": 100 });
     let keys = json!([{ "name": "coder", "sha256": digest, "accounts": ["a"], "limits": limits }]);
@@ -306,5 +306,5 @@ async fn an_open_websocket_counts_as_a_connection_and_as_one_of_an_agents_reques
     agent.reset();
     assert_eq!(upstream.rest().await, b"");
     let refused = stage.ask(&fields).await.response().await.unwrap();
-    assert!(refused.text().contains("tokens a day"), "each answer counts: {}", refused.text());
+    assert!(refused.text().contains("tokens a day"), "each message counts: {}", refused.text());
 }

@@ -1,4 +1,4 @@
-//! The token endpoint: its rules, and a reference client that sorts every fault as the table says.
+//! The fake token endpoint: its rules, and a reference client that classifies every fault.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -29,7 +29,7 @@ fn a_refresh_token_works_once() {
     assert_eq!(rotation.refresh(&second.refresh, at(1)), Err(Refused::Ended));
     assert_eq!(rotation.refresh("made up", at(1)), Err(Refused::Unknown));
     assert!(!rotation.lets_in(&second.access, at(1)));
-    // Another grant is none of its business; its access token ends by itself.
+    // Another grant is not affected; its access token expires.
     assert_eq!(rotation.standing(&other.refresh), Standing::Fresh);
     assert!(rotation.lets_in(&other.access, at(3599)) && !rotation.lets_in(&other.access, at(3600)));
 }
@@ -40,7 +40,7 @@ fn a_grace_forgives_for_a_while() {
     rotation.kills_old_access = true;
     let linked = rotation.link(at(0));
     let second = rotation.refresh(&linked.refresh, at(10)).unwrap();
-    assert!(!rotation.lets_in(&linked.access, at(10)), "killed by the rotation");
+    assert!(!rotation.lets_in(&linked.access, at(10)), "revoked by the rotation");
     let again = rotation.refresh(&linked.refresh, at(14)).unwrap();
     assert_ne!(second.refresh, again.refresh);
     assert_eq!(rotation.saved_by_grace(), 1);
@@ -79,7 +79,7 @@ async fn a_code_is_bound_to_its_verifier_and_works_once() {
 }
 
 #[tokio::test]
-async fn an_endpoint_counts_holds_and_revokes() {
+async fn the_token_endpoint_counts_delays_and_revokes() {
     let endpoint = TokenEndpoint::start().await;
     let first = endpoint.grant();
     let gate = endpoint.hold_next();
@@ -89,7 +89,7 @@ async fn an_endpoint_counts_holds_and_revokes() {
     };
     let look = async {
         endpoint.until_requests(1).await;
-        assert_eq!(endpoint.standing(&first.refresh), Standing::Spent, "spent before the reply leaves");
+        assert_eq!(endpoint.standing(&first.refresh), Standing::Spent, "spent before the reply is sent");
         gate.open();
     };
     let (second, ()) = tokio::join!(held, look);
@@ -110,7 +110,7 @@ async fn an_endpoint_counts_holds_and_revokes() {
 }
 
 #[tokio::test]
-async fn faults_come_in_order_and_then_for_ever() {
+async fn faults_occur_in_order_and_the_last_one_stays() {
     let endpoint = TokenEndpoint::start().await;
     let refresh_token = endpoint.grant().refresh;
     endpoint.fail_next(Fault::BadGateway);
@@ -128,9 +128,9 @@ async fn faults_come_in_order_and_then_for_ever() {
     assert_eq!(endpoint.calls()[4].fault, None);
 }
 
-/// Time is paused: what takes the client's whole patience takes no time here.
+/// Time is paused: the client's timeout takes no real time.
 #[tokio::test(start_paused = true)]
-async fn a_client_by_the_rules_sorts_every_fault_as_the_table_says() {
+async fn a_reference_client_classifies_every_fault() {
     for fault in Fault::ALL.iter().copied() {
         let endpoint = TokenEndpoint::start().await;
         let before = endpoint.grant();
@@ -161,7 +161,7 @@ fn the_table_is_sound() {
 }
 
 #[tokio::test]
-async fn an_account_for_a_test_names_its_fakes() {
+async fn a_test_account_uses_its_fakes() {
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
     let account = oauth_account(&endpoint, &upstream);
     assert_eq!(account["profile"]["token"]["url"], endpoint.url());
@@ -175,11 +175,11 @@ async fn an_account_for_a_test_names_its_fakes() {
 enum Lost {
     /// Cut, reset, not HTTP, too late.
     Network,
-    /// Larger than anybody needs.
+    /// Larger than the limit.
     TooLarge,
 }
 
-/// The rules at the top of the fault table, written a second time.
+/// The rules at the top of the fault table, implemented independently.
 fn sort(sent: &str, reply: Result<Response<Bytes>, Lost>) -> Sorting {
     let reply = match reply {
         Err(Lost::Network) => return Sorting::Transient,
@@ -208,7 +208,7 @@ async fn post(endpoint: &TokenEndpoint, body: &str) -> Value {
     serde_json::from_slice(reply.body()).expect("JSON")
 }
 
-/// One request on a connection of its own, with the bounds that every client needs.
+/// One request on a connection of its own, with a timeout and a size limit.
 async fn send(request: hyper::http::request::Builder, body: &str) -> Result<Response<Bytes>, Lost> {
     let mut request = request.body(Full::<Bytes>::from(body.to_owned())).expect("a good request");
     // At this level hyper sends the target as it is, and a server expects the origin form (RFC 9112 §3.2.1).

@@ -1,7 +1,7 @@
-//! A gzip bomb, written by hand: no crate of ours can unpack one, and none should come to.
+//! A gzip bomb, encoded here: no dependency of Pixy can compress or decompress.
 
-/// A gzip file (RFC 1952) of so many zero bytes, rounded down to what fits: one block of fixed Huffman codes (RFC 1951 §3.2.6),
-/// a zero and then "258 bytes, from one byte back" again and again, 13 bits each.
+/// A gzip file (RFC 1952) of about `size` zero bytes: one block of fixed Huffman codes (RFC 1951 §3.2.6) with a zero, and then
+/// repetitions of length 258 and distance 1, 13 bits each.
 pub(super) fn gzip_of_zeros(size: usize) -> Vec<u8> {
     let repeats = (size - 1) / 258;
     let mut bits = Bits::default();
@@ -29,7 +29,7 @@ struct Bits {
 }
 
 impl Bits {
-    /// From the least significant bit on.
+    /// Appends bits, least significant first.
     fn push(&mut self, value: u32, count: u32) {
         self.open |= value << self.count;
         self.count += count;
@@ -40,7 +40,7 @@ impl Bits {
         }
     }
 
-    /// Huffman codes stand from the most significant bit on.
+    /// Appends a Huffman code, most significant bit first.
     fn push_code(&mut self, code: u32, count: u32) {
         self.push(code.reverse_bits() >> (32 - count), count);
     }

@@ -6,22 +6,22 @@ use std::sync::{Arc, Mutex};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 
-/// What is logged, kept.
+/// The log lines so far.
 #[derive(Clone)]
 pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Default for Log {
-    /// Nothing yet. While one subscriber is the only one, an event is switched off for all threads if one without a subscriber
-    /// (another test's) comes to it first: so every thread gets one, which takes everything and keeps nothing.
+    /// An empty log. With a single subscriber, tracing disables a callsite for all threads if a thread without a subscriber (another
+    /// test's) reaches it first. So all threads get a global subscriber, which discards the events.
     fn default() -> Self {
-        let nobody = tracing_subscriber::registry().with(LevelFilter::INFO);
-        let _ = tracing::subscriber::set_global_default(nobody); // it is set already, but for the first
+        let discard = tracing_subscriber::registry().with(LevelFilter::INFO);
+        let _ = tracing::subscriber::set_global_default(discard); // fails if it is set already
         Self(Arc::default())
     }
 }
 
 impl Log {
-    /// All of it so far.
+    /// The text so far.
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
     }

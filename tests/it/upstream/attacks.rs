@@ -15,7 +15,7 @@ use crate::support::{
     Authority, Pixy, Program, Protocols, Reply, Step, TokenEndpoint, Upstream, oauth_account, within,
 };
 
-/// A resolver that answers everything with these addresses and remembers what it was asked.
+/// A resolver that resolves every name to these addresses and records the names.
 fn resolver(addresses: &[&str]) -> (Resolver, Arc<Mutex<Vec<String>>>) {
     let addresses: Vec<SocketAddr> =
         addresses.iter().map(|address| SocketAddr::new(address.parse().unwrap(), 0)).collect();
@@ -29,7 +29,7 @@ fn resolver(addresses: &[&str]) -> (Resolver, Arc<Mutex<Vec<String>>>) {
 }
 
 #[tokio::test]
-async fn attack_15_the_only_host_dialled_is_that_of_the_uri() {
+async fn attack_15_only_the_host_of_the_uri_is_dialed() {
     let authority = Authority::new();
     for protocols in [Protocols::Http1, Protocols::Http2] {
         let upstream = Upstream::builder().tls(&authority, protocols).start().await;
@@ -60,7 +60,7 @@ async fn attack_15_the_only_host_dialled_is_that_of_the_uri() {
 }
 
 #[tokio::test]
-async fn attack_23_early_hints_are_swallowed_over_http1() {
+async fn attack_23_early_hints_are_dropped_over_http1() {
     let upstream = Upstream::start().await;
     let client = Client::new(&Settings::default()).unwrap();
     let hints = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </x>; rel=preload\r\n\r\n";
@@ -71,7 +71,7 @@ async fn attack_23_early_hints_are_swallowed_over_http1() {
 }
 
 #[tokio::test]
-async fn attack_23_push_is_off_and_other_origins_are_not_heard_of() {
+async fn attack_23_push_and_alternative_origins_are_ignored() {
     let authority = Authority::new();
     let (server, client) = (ByHand::start(&authority).await, client(&authority));
     let serving = async {
@@ -109,7 +109,7 @@ async fn attack_23_push_is_off_and_other_origins_are_not_heard_of() {
 }
 
 #[tokio::test]
-async fn an_http2_server_that_allows_no_stream_or_says_nothing_holds_nobody_up() {
+async fn an_http2_server_without_streams_or_settings_is_an_error() {
     let authority = Authority::new();
     for allows_none in [true, false] {
         let server = ByHand::start(&authority).await;
@@ -128,7 +128,7 @@ async fn an_http2_server_that_allows_no_stream_or_says_nothing_holds_nobody_up()
                 connection.until_closed().await;
             }
         };
-        // The first was sent before the server had its say; the others never left.
+        // The first was sent before the server's SETTINGS; the others were not sent.
         let sent = (0..5).map(|_| client.send(get(server.url())));
         let sent = tokio::select! {
             sent = within(future::join_all(sent)) => sent,
@@ -140,7 +140,7 @@ async fn an_http2_server_that_allows_no_stream_or_says_nothing_holds_nobody_up()
 }
 
 #[tokio::test]
-async fn attack_25_nothing_in_the_environment_has_a_say() {
+async fn attack_25_the_environment_is_ignored() {
     let (ours, others) = (Authority::new(), Authority::new());
     let endpoint = TokenEndpoint::start().await;
     let trap = Upstream::start().await;
@@ -176,14 +176,14 @@ async fn attack_25_nothing_in_the_environment_has_a_say() {
         within(endpoint.until_requests(before + 1)).await; // a refresh goes where it should, too
         assert_eq!(program.get("/a/v1/models").await.status, status);
         assert_eq!(upstream.requests().len(), usize::from(status == 200));
-        assert_eq!(trap.connections(), 0, "a proxy was asked");
+        assert_eq!(trap.connections(), 0, "a proxy was used");
         assert!(!std::path::Path::new(keys).exists(), "session keys were written");
         program.kill().await;
     }
 }
 
 #[tokio::test]
-async fn attack_26_an_answer_of_dns_cannot_lead_to_this_machine() {
+async fn attack_26_dns_cannot_redirect_to_this_machine() {
     let authority = Authority::new();
     let names = &["api.example.com", "localhost"];
     let upstream =
@@ -192,7 +192,7 @@ async fn attack_26_an_answer_of_dns_cannot_lead_to_this_machine() {
     for answer in [&["127.0.0.1"][..], &["169.254.169.254", "127.0.0.1"], &["::ffff:127.0.0.1"], &["0.0.0.0"], &[]] {
         let (resolver, asked) = resolver(answer);
         let client = tuned(&authority, &Settings::default(), Tuning { resolver, ..Tuning::default() });
-        // Even a certificate that fits is not looked at.
+        // Not even with a matching certificate.
         let sent = within(client.send(get(format!("https://api.example.com:{port}/")))).await;
         assert!(sent.is_err_and(|error| error.nothing_was_sent()), "{answer:?}");
         assert_eq!(*asked.lock().unwrap(), ["api.example.com"]);
@@ -209,11 +209,11 @@ async fn attack_26_an_answer_of_dns_cannot_lead_to_this_machine() {
     let (resolver, _) = self::resolver(&["192.0.2.7", "127.0.0.1"]);
     let client = tuned(&authority, &Settings::default(), Tuning { resolver, ..Tuning::default() });
     let response = within(client.send(get(format!("https://localhost:{port}/")))).await.unwrap();
-    assert_eq!(text(response).await, "upstream", "a loopback host is one by configuration");
+    assert_eq!(text(response).await, "upstream", "a loopback host is allowed by configuration");
 }
 
 #[tokio::test]
-async fn attack_37_an_answer_that_can_be_read_two_ways_is_no_answer() {
+async fn attack_37_ambiguous_responses_are_refused() {
     let unclear = [
         "200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
         "200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: 0\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
@@ -247,14 +247,14 @@ async fn attack_37_an_answer_that_can_be_read_two_ways_is_no_answer() {
         upstream.answer(Reply::raw([Step::send(raw.clone()), Step::Hang]));
         let sent = within(client.send(get(upstream.url() + "/"))).await;
         assert!(matches!(sent, Err(SendError::Broken(_))), "{raw:?}");
-        // We hang up: nothing of it is left for the next.
+        // The connection is closed: the next request does not see the rest.
         within(upstream.until_disconnects(number + 1)).await;
     }
     assert_eq!(text(client.send(get(upstream.url() + "/")).await.unwrap()).await, "upstream");
 }
 
 #[tokio::test]
-async fn attack_37_a_body_that_breaks_its_framing_ends_with_an_error() {
+async fn attack_37_invalid_body_framing_is_an_error() {
     let upstream = Upstream::start().await;
     let client = Client::new(&Settings::default()).unwrap();
     let bodies =
@@ -267,15 +267,15 @@ async fn attack_37_a_body_that_breaks_its_framing_ends_with_an_error() {
         let response = within(client.send(get(upstream.url() + "/"))).await.unwrap();
         assert!(within(response.into_body().collect()).await.is_err(), "{body:?}");
         assert_eq!(text(client.send(get(upstream.url() + "/")).await.unwrap()).await, "upstream");
-        assert_eq!(upstream.requests()[3 * number + 1].connection, 2 * number + 1, "{body:?}: not used again");
-        // So that the next round begins on a fresh one as well.
+        assert_eq!(upstream.requests()[3 * number + 1].connection, 2 * number + 1, "{body:?}: not reused");
+        // The next round begins on a new connection as well.
         upstream.answer(Reply::bytes("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n"));
         let _ = within(client.send(get(upstream.url() + "/"))).await;
     }
 }
 
 #[tokio::test]
-async fn attack_37_what_comes_after_an_answer_is_nobodys_answer() {
+async fn attack_37_bytes_after_a_response_are_discarded() {
     let evil = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil";
     for first in [
         "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
@@ -296,7 +296,7 @@ async fn attack_37_what_comes_after_an_answer_is_nobodys_answer() {
             let answer = text(within(client.send(get(upstream.url() + "/"))).await.unwrap()).await;
             assert!(answer.is_empty() || answer == "ok", "{answer}");
             if !at_once {
-                // The connection is in the pool when the stray bytes come.
+                // The connection is in the pool when the stray bytes arrive.
                 within(upstream.until_disconnected()).await;
             }
             for _ in 0..2 {

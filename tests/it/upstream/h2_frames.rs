@@ -1,4 +1,4 @@
-//! An HTTP/2 server written by hand (RFC 9113 §4.1), to send what no library sends.
+//! An HTTP/2 server at the level of frames (RFC 9113 §4.1), to send what no library sends.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -19,7 +19,7 @@ pub(super) const OK: &[u8] = &[0x88];
 /// `:status: 103`, a literal that is not indexed.
 pub(super) const EARLY_HINTS: &[u8] = &[0x08, 3, b'1', b'0', b'3'];
 
-/// A listener for TLS that speaks `h2`.
+/// A TLS listener that negotiates `h2`.
 pub(super) struct ByHand {
     listener: TcpListener,
     acceptor: tokio_rustls::TlsAcceptor,
@@ -61,7 +61,7 @@ impl ByHand {
 }
 
 impl Frames {
-    /// The next frame: type, stream, payload; `None` when the client is gone.
+    /// The next frame: type, stream, payload; `None` when the client has disconnected.
     pub(super) async fn read(&mut self) -> Option<(u8, u32, Vec<u8>)> {
         let mut header = [0; 9];
         within(self.stream.read_exact(&mut header)).await.ok()?;
@@ -71,7 +71,7 @@ impl Frames {
         Some((header[3], u32::from_be_bytes(header[5..].try_into().unwrap()), payload))
     }
 
-    /// The next stream that the client opens; `None` when it is gone.
+    /// The next stream that the client opens; `None` when it has disconnected.
     pub(super) async fn request(&mut self) -> Option<u32> {
         loop {
             let (kind, stream, _) = self.read().await?;
@@ -84,12 +84,12 @@ impl Frames {
     pub(super) async fn write(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
         let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
         let frame = [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat();
-        // The client may be gone; the test that cares reads.
+        // The client may have disconnected; a test that depends on it reads.
         let _ = within(self.stream.write_all(&frame)).await;
         let _ = within(self.stream.flush()).await;
     }
 
-    /// Until the client is gone.
+    /// Waits until the client disconnects.
     pub(super) async fn until_closed(&mut self) {
         while self.read().await.is_some() {}
     }

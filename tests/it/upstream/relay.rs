@@ -1,4 +1,4 @@
-//! A relay between the way out and a server, which can go dead without closing anything.
+//! A TCP relay between client and server that can stop forwarding without closing its connections.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -9,7 +9,7 @@ use tokio::task::AbortHandle;
 
 use crate::support::within;
 
-/// Passes TCP connections on until it is told to freeze those that it has.
+/// Relays TCP connections until they are frozen.
 pub(super) struct Relay {
     address: SocketAddr,
     connections: watch::Receiver<(usize, usize)>,
@@ -47,7 +47,7 @@ impl Relay {
         format!("https://localhost:{}", self.address.port())
     }
 
-    /// Not one more byte on the connections so far; they stay open.
+    /// Stops forwarding on the connections so far; they stay open.
     pub(super) fn freeze(&self) {
         self.frozen.send_replace(self.connections.borrow().0);
     }

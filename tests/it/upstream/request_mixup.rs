@@ -1,4 +1,4 @@
-//! Answers that must not get to the wrong asker, however often and wherever somebody hangs up.
+//! A response must never reach another request, whenever clients disconnect.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::h2_frames::{self, ByHand};
 use super::{client, get, next, text};
 use crate::support::{Authority, Protocols, Reply, Seen, Step, Upstream, within};
 
-/// Numbers that look random and are the same in every run.
+/// Pseudorandom numbers with a fixed seed.
 struct Dice(u64);
 
 impl Dice {
@@ -28,7 +28,7 @@ fn said(id: &str) -> String {
     format!("{id}\n").repeat(usize::try_from(times).unwrap() + 1)
 }
 
-/// Answers with its id many times over, and now and then as a server should not.
+/// Responds with the request's id many times over, and sometimes with a fault.
 fn moody(protocols: Protocols) -> impl FnMut(&Seen) -> Reply + Send + 'static {
     let mut dice = Dice(38);
     move |seen| {
@@ -57,7 +57,7 @@ fn moody(protocols: Protocols) -> impl FnMut(&Seen) -> Reply + Send + 'static {
     }
 }
 
-/// One request; hangs up at some point, or reads to the end. Whether it did the latter.
+/// One request; disconnects at some point, or reads to the end. Returns whether it did the latter.
 async fn ask(client: Client, url: String, number: u64) -> bool {
     let id = format!("id-{number}");
     let mut dice = Dice(number);
@@ -77,17 +77,17 @@ async fn ask(client: Client, url: String, number: u64) -> bool {
             Some(Ok(frame)) => read.extend(frame.into_data().unwrap_or_default()),
             Some(Err(_)) => break,
             None => {
-                assert_eq!(String::from_utf8(read).unwrap(), expected, "crossed");
+                assert_eq!(String::from_utf8(read).unwrap(), expected, "mixed up");
                 return true;
             }
         }
     }
-    assert!(expected.as_bytes().starts_with(&read), "crossed: {}", String::from_utf8_lossy(&read));
+    assert!(expected.as_bytes().starts_with(&read), "mixed up: {}", String::from_utf8_lossy(&read));
     false
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn attack_38_ten_thousand_answers_with_hang_ups_and_none_crossed() {
+async fn attack_38_responses_are_never_mixed_up() {
     let authority = Authority::new();
     let plain = Upstream::answering(moody(Protocols::Http1)).await;
     let secure = Upstream::builder().tls(&authority, Protocols::Http2).handler(moody(Protocols::Http2)).start().await;
@@ -96,7 +96,7 @@ async fn attack_38_ten_thousand_answers_with_hang_ups_and_none_crossed() {
     let mut asked = 0;
     let mut numbers = 0..10_000_u64;
     let whole: usize = stream::iter(std::iter::from_fn(|| {
-        // On a slow machine fewer are asked; a fast one asks all of them in a few seconds.
+        // A slow machine sends fewer; a fast one sends all of them in a few seconds.
         let number = numbers.next().filter(|_| begun.elapsed() < Duration::from_secs(20))?;
         asked += 1;
         let url = if number % 2 == 0 { plain.url() } else { secure.url() };
@@ -108,11 +108,11 @@ async fn attack_38_ten_thousand_answers_with_hang_ups_and_none_crossed() {
     .await;
     assert!(asked >= 2_000 && whole > asked / 2, "{whole} of {asked} in {:?}", begun.elapsed());
     let (plain, secure) = (plain.connections(), secure.connections());
-    assert!(plain < asked / 4 && secure < 50, "connections are used again: {plain} and {secure} were made");
+    assert!(plain < asked / 4 && secure < 50, "connections are reused: {plain} and {secure} were opened");
 }
 
 #[tokio::test]
-async fn attack_38_an_answer_that_ends_before_its_request_frees_nothing() {
+async fn attack_38_an_early_response_frees_no_connection() {
     // A connection whose request is still being written cannot carry the next.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
@@ -141,8 +141,8 @@ async fn attack_38_an_answer_that_ends_before_its_request_frees_nothing() {
 }
 
 #[tokio::test]
-async fn a_stream_whose_request_goes_on_after_its_answer_keeps_its_place() {
-    // Otherwise h2 would queue the next behind it.
+async fn a_stream_counts_until_its_request_has_ended() {
+    // Otherwise h2 would queue the next request behind it.
     let authority = Authority::new();
     let (server, client) = (ByHand::start(&authority).await, client(&authority));
     let (upload, request) = upload(&server.url());

@@ -1,4 +1,4 @@
-//! How long a server keeps a connection that nobody uses. Who uses it longer sends into the void.
+//! Idle timeouts of servers: a request on a connection past its timeout is lost.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -12,8 +12,8 @@ use super::relay::Relay;
 use super::{get, post, text, tuned};
 use crate::support::{Authority, Protocols, Reply, Seen, Step, Upstream, within};
 
-/// Sends as many requests as there are answers, one after the other, and tells how long after the last one the connection was
-/// closed. `None`: it was not used for all of them.
+/// Sends one request per response, one after the other, and returns how long after the last one the connection was closed.
+/// `None`: it did not carry all of them.
 async fn closed_after(said: &[&str], idle: Duration) -> Option<Duration> {
     let authority = Authority::new();
     let upstream = Upstream::builder().tls(&authority, Protocols::Http1).start().await;
@@ -33,7 +33,7 @@ async fn closed_after(said: &[&str], idle: Duration) -> Option<Duration> {
 }
 
 #[tokio::test]
-async fn a_kept_connection_is_closed_a_second_before_its_server_closes_it() {
+async fn an_idle_connection_is_closed_before_its_server_does() {
     let (never, second) = (Duration::from_hours(1), Duration::from_millis(990));
     let two = ["timeout=2", "max=100, Timeout = 2", "timeout=2"];
     let closed = future::join_all([
@@ -48,7 +48,7 @@ async fn a_kept_connection_is_closed_a_second_before_its_server_closes_it() {
 }
 
 #[tokio::test]
-async fn a_server_that_keeps_no_connection_for_two_seconds_has_none_kept() {
+async fn a_keep_alive_under_two_seconds_disables_reuse() {
     let never = Duration::from_hours(1);
     for said in ["timeout=1", "timeout=0"] {
         assert_eq!(closed_after(&[said, said], never).await, None, "{said}: used again");
@@ -57,7 +57,7 @@ async fn a_server_that_keeps_no_connection_for_two_seconds_has_none_kept() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_more_patient_than_we_are_changes_nothing() {
+async fn a_longer_keep_alive_changes_nothing() {
     let idle = Duration::from_millis(300);
     for said in ["", "timeout=60", "max=7", "timeout=99999999999999999999999", "timeout", "timeout=-1", "timeout=soon"]
     {
@@ -67,7 +67,7 @@ async fn a_server_that_is_more_patient_than_we_are_changes_nothing() {
 }
 
 #[tokio::test]
-async fn bursts_lose_no_request_to_a_server_that_closes_unheard() {
+async fn bursts_lose_no_request_to_closing_connections() {
     // A request that crosses the end of its connection is lost, as with Node's server five seconds after the last.
     let patience = Duration::from_secs(2);
     let mut answered: HashMap<usize, Instant> = HashMap::new();
@@ -91,7 +91,7 @@ async fn bursts_lose_no_request_to_a_server_that_closes_unheard() {
 }
 
 #[tokio::test]
-async fn a_connection_that_its_server_closes_while_nobody_uses_it_is_closed_here_too() {
+async fn an_idle_connection_that_the_server_closes_is_removed() {
     let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = Client::new(&Settings::default()).unwrap();
     let url = format!("http://{}/", server.local_addr().unwrap());
