@@ -1,37 +1,40 @@
-//! The command line: what a person types, and the exit code that comes of it.
+//! The command line: arguments, commands and exit codes.
 //!
-//! 0 fine, 1 it failed while running, 64 usage or configuration (`EX_USAGE` of sysexits).
+//! Exit codes: 0 success, 1 the command failed, 64 usage or configuration (`EX_USAGE` of sysexits).
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the edge where Pixy speaks to a person")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the edge where text reaches a person")]
 
-mod control;
+mod check;
+mod control_client;
 mod doctor;
-mod vault_admin;
-mod inspect;
+mod env;
+mod health;
 mod link;
 pub(crate) mod log;
-mod terminal;
-mod serve;
-mod show;
-mod status;
 mod log_buffer;
+mod providers;
+mod serve;
+mod status;
+mod terminal;
+mod unlink;
+mod url;
+mod vault_admin;
 
-use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::api::Problem;
 use crate::config::{self, Config};
 use crate::hardening;
-use crate::link::Problem;
-use control::Control;
+use control_client::ControlClient;
 
 /// A sidecar proxy that holds your LLM logins, so that the agent beside it never does.
 #[derive(Parser)]
 #[command(name = "pixy", version = crate::VERSION, max_term_width = 100)]
 struct Cli {
-    /// The configuration; else $PIXY_CONFIG, ~/.config/pixy/pixy.yaml, /etc/pixy/pixy.yaml, or the one that is built in
+    /// The configuration file; by default $PIXY_CONFIG, ~/.config/pixy/pixy.yaml, /etc/pixy/pixy.yaml, or the built-in one
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -42,10 +45,10 @@ struct Cli {
 
 #[derive(Args, Clone)]
 struct LogOptions {
-    /// How log lines are written
+    /// The format of log lines
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
-    /// How much is logged
+    /// The least severe level that is logged
     #[arg(long, global = true, value_enum, default_value_t = LogLevel::Info, value_name = "LEVEL")]
     log: LogLevel,
 }
@@ -67,85 +70,85 @@ enum LogLevel {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve agents and the person (what `pixy` alone does)
+    /// Serve agents and the page (the default)
     Serve,
-    /// Check the configuration, and do nothing else
+    /// Check the configuration
     Check,
     /// Print the JSON Schema of the configuration
     Schema,
-    /// List the providers that Pixy knows, or show one
+    /// List the providers that Pixy knows, or print the profile of one
     Providers {
-        /// One of them
+        /// The provider to print
         name: Option<String>,
     },
-    /// Link an account: opens a login with its provider, or takes a key
+    /// Link an account: log in at its provider, or store an API key
     Link {
         /// The account's name in the configuration
         name: String,
         /// Confirm whose account it is without asking
         #[arg(long)]
         yes: bool,
-        /// Take the older copy of the login that was put back into the vault, instead of linking anew
+        /// Accept an older copy of the login that was restored into the vault, instead of linking again
         #[arg(long, conflicts_with = "yes")]
         older_copy: bool,
-        /// For programs: every step is a line of JSON; what is to be typed is still read, line by line
+        /// Print every step as a line of JSON; input is still read line by line
         #[arg(long)]
         json: bool,
     },
-    /// Unlink an account: ends the login at the provider, then forgets it
+    /// Unlink an account: revoke the login at the provider, and delete it
     Unlink {
         /// The account's name in the configuration
         name: String,
-        /// For programs
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
     /// Show every account and what it needs
     Status {
-        /// For programs
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
     /// Print the address of the page, with a fresh setup code
     Url {
-        /// For programs
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Print the lines that an agent needs to use an account
+    /// Print what an agent needs to use an account
     Env {
         /// The account's name in the configuration
         name: String,
         /// The kind of agent: claude-code, anthropic, openai, codex, opencode, gemini, curl
         #[arg(long = "for", value_name = "CLIENT")]
         client: Option<String>,
-        /// For programs
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Make a key for the vault, or put a new one in the place of the old
+    /// Make a key for the vault, or replace its key
     Key {
         #[command(subcommand)]
         what: KeyCommand,
     },
-    /// Write all logins to a file, sealed to a passphrase, for moving house
+    /// Write all logins to a file, sealed with a passphrase, to move them to another machine
     Export {
         /// The file to write
         file: PathBuf,
     },
-    /// Take in what `pixy export` wrote
+    /// Import what `pixy export` wrote
     Import {
         /// The file to read
         file: PathBuf,
-        /// Also over logins that are there
+        /// Replace logins that exist
         #[arg(long)]
         replace: bool,
     },
-    /// Exit with 0 when Pixy answers and no login is dead, for a container's health check
+    /// Exit with 0 if Pixy answers and no account must be linked again: a container's health check
     Health,
-    /// Prove what is and what is not reachable, here or (--as-agent) from where the agent is
+    /// Check what is reachable and what is not, from here or (--as-agent) from where the agent runs
     Doctor(doctor::Options),
-    /// Start a command with the variables of `pixy env`
+    /// Run a command with the variables of `pixy env`
     Run {
         /// The account's name in the configuration
         name: String,
@@ -157,54 +160,55 @@ enum Command {
 
 #[derive(Subcommand)]
 enum KeyCommand {
-    /// Print a fresh key, for a key file that you put in place yourself
+    /// Print a new key, for a key file that you provide yourself
     New,
-    /// Give the running Pixy a new key and seal every login with it
+    /// Make a new key in the running Pixy, and seal every login with it
     Rotate,
 }
 
-/// What went wrong, and how it ends.
-enum Failure {
+/// Why a command failed, as a person reads it.
+#[derive(Debug)]
+enum CommandError {
     /// Exit 64; the text is complete.
     Usage(String),
-    /// Exit 1.
+    /// Exit 1; `pixy: ` is put before the text.
     Runtime(String),
 }
 
-/// Runs Pixy as the arguments say.
+/// Runs the command of the arguments.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let _ = error.print(); // a closed terminal is no reason to panic
+            let _ = error.print(); // a closed terminal is ignored
             return if error.use_stderr() { ExitCode::from(64) } else { ExitCode::SUCCESS };
         }
     };
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Usage(text)) => {
-            terminal::complain(text.trim_end());
+        Err(CommandError::Usage(text)) => {
+            terminal::print_error(text.trim_end());
             ExitCode::from(64)
         }
-        Err(Failure::Runtime(text)) => {
-            terminal::complain(&format!("pixy: {}", text.trim_end()));
+        Err(CommandError::Runtime(text)) => {
+            terminal::print_error(&format!("pixy: {}", text.trim_end()));
             ExitCode::FAILURE
         }
     }
 }
 
-fn run(cli: Cli) -> Result<(), Failure> {
-    let load = || -> Result<Config, Failure> {
-        config::load(cli.config.as_deref()).map_err(|faults| Failure::Usage(faults.to_string()))
+fn run(cli: Cli) -> Result<(), CommandError> {
+    let load = || -> Result<Config, CommandError> {
+        config::load(cli.config.as_deref()).map_err(|faults| CommandError::Usage(faults.to_string()))
     };
-    let running = || Control::find(cli.config.as_deref());
+    let control = || ControlClient::find(cli.config.as_deref());
     match cli.command.unwrap_or(Command::Serve) {
         Command::Serve => {
             let hardening = hardening::harden_process();
             serve::serve(load()?, &cli.log, hardening)
         }
         Command::Check => {
-            print!("{}", inspect::check(&load()?));
+            print!("{}", check::summary(&load()?));
             Ok(())
         }
         Command::Schema => {
@@ -212,43 +216,43 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Ok(())
         }
         Command::Providers { name: None } => {
-            print!("{}", inspect::providers());
+            print!("{}", providers::table());
             Ok(())
         }
-        Command::Providers { name: Some(name) } => match inspect::provider(&name) {
+        Command::Providers { name: Some(name) } => match providers::describe(&name) {
             Ok(text) => {
                 print!("{text}");
                 Ok(())
             }
-            Err(text) => Err(Failure::Usage(format!("pixy: {text}"))),
+            Err(unknown) => Err(CommandError::Usage(format!("pixy: {unknown}"))),
         },
-        Command::Link { name, older_copy: true, json, .. } => link::take_older_copy(running()?, &name, json),
-        Command::Link { name, yes, json, .. } => link::link(running()?, &name, yes, json),
-        Command::Unlink { name, json } => show::unlink(&running()?, &name, json),
-        Command::Status { json } => status::status(&running()?, json),
-        Command::Url { json } => show::url(&running()?, json),
-        Command::Env { name, client, json } => show::env(&running()?, &name, client.as_deref(), json),
+        Command::Link { name, older_copy: true, json, .. } => link::accept_older_copy(&control()?, &name, json),
+        Command::Link { name, yes, json, .. } => link::link(&control()?, &name, yes, json),
+        Command::Unlink { name, json } => unlink::unlink(&control()?, &name, json),
+        Command::Status { json } => status::status(&control()?, json),
+        Command::Url { json } => url::url(&control()?, json),
+        Command::Env { name, client, json } => env::env(&control()?, &name, client.as_deref(), json),
         Command::Key { what: KeyCommand::New } => {
             println!("{}", crate::vault::new_key().expose());
             Ok(())
         }
-        Command::Key { what: KeyCommand::Rotate } => vault_admin::rotate(&running()?),
-        Command::Export { file } => vault_admin::export(&running()?, &file),
-        Command::Import { file, replace } => vault_admin::import(&running()?, &file, replace),
+        Command::Key { what: KeyCommand::Rotate } => vault_admin::rotate(&control()?),
+        Command::Export { file } => vault_admin::export(&control()?, &file),
+        Command::Import { file, replace } => vault_admin::import(&control()?, &file, replace),
         Command::Doctor(options) => doctor::doctor(&options, || config::load(cli.config.as_deref())),
-        Command::Health => show::health(&running()?),
-        Command::Run { name, command } => show::run(&running()?, &name, &command),
+        Command::Health => health::health(&control()?),
+        Command::Run { name, command } => env::run(&control()?, &name, &command),
     }
 }
 
-/// One thread for all input and output, as a command needs it.
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    runtime_of(1)
+/// A runtime with one thread for input and output.
+fn runtime() -> Result<tokio::runtime::Runtime, CommandError> {
+    runtime_with(1)
 }
 
-/// So many threads for input and output; files have threads of their own. One is this thread itself: then no task moves from
-/// thread to thread, and none is woken across them, which is what several cost.
-fn runtime_of(io_threads: usize) -> Result<tokio::runtime::Runtime, Failure> {
+/// A runtime with this many threads for input and output; file access has threads of its own. With one, the calling thread
+/// runs every task: no task moves or is woken across threads.
+fn runtime_with(io_threads: usize) -> Result<tokio::runtime::Runtime, CommandError> {
     use tokio::runtime::Builder;
     let mut builder = if io_threads > 1 { Builder::new_multi_thread() } else { Builder::new_current_thread() };
     if io_threads > 1 {
@@ -259,14 +263,10 @@ fn runtime_of(io_threads: usize) -> Result<tokio::runtime::Runtime, Failure> {
     builder
         .enable_all()
         .build()
-        .map_err(|error| Failure::Runtime(format!("the system gives no threads or descriptors ({error})")))
+        .map_err(|error| CommandError::Runtime(format!("the runtime cannot be started: {error}")))
 }
 
 /// A problem as a terminal shows it.
-fn told(problem: &Problem) -> String {
+fn problem_text(problem: &Problem) -> String {
     format!("{}\n      {}", problem.title, problem.detail)
-}
-
-fn is_terminal() -> bool {
-    std::io::stdin().is_terminal()
 }

@@ -1,15 +1,15 @@
-//! `pixy doctor`: proves what is and what is not reachable, from Pixy's own place or from the agent's.
+//! `pixy doctor`: checks what is reachable and what is not, from where Pixy runs or from where the agent runs.
 //!
-//! It changes nothing, spends no token of a model and prints no secret: of a variable it tells the name, of a file its path.
+//! It changes nothing, uses no model and prints no secret: of a variable it prints the name, of a file the path.
 
-mod agent;
-mod call;
-mod files;
+mod agent_side;
+mod env_credentials;
+mod file_scan;
+mod http_probe;
+mod listening_ports;
+mod pixy_side;
 mod processes;
-mod ports;
-mod provider;
-mod sidecar;
-mod variables;
+mod provider_probe;
 
 use std::path::PathBuf;
 
@@ -17,72 +17,73 @@ use clap::Args;
 use http::Uri;
 use serde::Serialize;
 
-use super::{Failure, runtime};
+use super::terminal::print_line;
+use super::{CommandError, runtime};
 use crate::config::{Config, Faults};
 
 #[derive(Args)]
 pub(super) struct Options {
-    /// Look from where the agent is: run it there, as the agent's user. Needs no configuration
+    /// Check as the agent: run it where the agent runs, as its user. Needs no configuration
     #[arg(long)]
     as_agent: bool,
-    /// What the agent has as its base URL, up to the account, or unix:/path; else its variables say it
+    /// The agent's base URL up to the account, or unix:/path; by default from its environment variables
     #[arg(long, requires = "as_agent", value_name = "URL")]
     base_url: Option<String>,
-    /// Look for Pixy's files here as well; may be given many times
+    /// Search for Pixy's files here as well; can be repeated
     #[arg(long, requires = "as_agent", value_name = "DIRECTORY")]
     look_in: Vec<PathBuf>,
-    /// Try the direct way to this provider instead of the shipped ones; may be given many times
+    /// Try to reach this provider without Pixy, instead of the shipped ones; can be repeated
     #[arg(long, requires = "as_agent", value_name = "URL")]
     provider: Vec<Uri>,
-    /// For programs
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
-/// How one thing was found.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Outcome {
     Good,
-    /// It may be meant; a person decides.
+    /// It may be intended; a person decides.
     Warning,
     Bad,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize)]
 struct Finding {
-    /// What was looked at; stable, for programs.
+    /// What was checked; stable, for programs.
     check: &'static str,
     outcome: Outcome,
     says: String,
 }
 
-/// Everything that was found, in the order in which it was looked at.
+/// All findings, in the order of the checks.
 #[derive(Debug, Default, Serialize)]
 struct Report {
     findings: Vec<Finding>,
 }
 
-pub(super) fn doctor(options: &Options, load: impl FnOnce() -> Result<Config, Faults>) -> Result<(), Failure> {
+pub(super) fn doctor(options: &Options, load: impl FnOnce() -> Result<Config, Faults>) -> Result<(), CommandError> {
     let report = if options.as_agent {
-        runtime()?.block_on(agent::look(options))
+        runtime()?.block_on(agent_side::check(options))
     } else {
         match load() {
-            Ok(config) => runtime()?.block_on(sidecar::look(&config)),
+            Ok(config) => runtime()?.block_on(pixy_side::check(&config)),
             Err(faults) => {
                 let mut report = Report::default();
                 report
                     .bad("configuration", format!("the configuration has faults:\n{}", faults.to_string().trim_end()));
                 report.print(options.json);
-                return Err(Failure::Usage("pixy: nothing else was looked at".to_owned()));
+                return Err(CommandError::Usage("pixy: nothing else was checked".to_owned()));
             }
         }
     };
     report.print(options.json);
     match report.count(Outcome::Bad) {
         0 => Ok(()),
-        1 => Err(Failure::Runtime("1 thing must be mended".to_owned())),
-        bad => Err(Failure::Runtime(format!("{bad} things must be mended"))),
+        1 => Err(CommandError::Runtime("1 problem must be fixed".to_owned())),
+        bad => Err(CommandError::Runtime(format!("{bad} problems must be fixed"))),
     }
 }
 
@@ -99,8 +100,8 @@ impl Report {
         self.findings.push(Finding { check, outcome: Outcome::Bad, says: says.into() });
     }
 
-    /// Says `good` unless something else was said of the check.
-    fn else_good(&mut self, check: &'static str, good: impl Into<String>) {
+    /// Adds a good finding, unless the check has a finding already.
+    fn good_by_default(&mut self, check: &'static str, good: impl Into<String>) {
         if !self.findings.iter().any(|finding| finding.check == check) {
             self.good(check, good);
         }
@@ -113,7 +114,7 @@ impl Report {
     fn print(&self, as_json: bool) {
         if as_json {
             let healthy = self.count(Outcome::Bad) == 0;
-            println!("{:#}", serde_json::json!({ "healthy": healthy, "findings": self.findings }));
+            print_line(&format!("{:#}", serde_json::json!({ "healthy": healthy, "findings": self.findings })));
             return;
         }
         for Finding { check, outcome, says } in &self.findings {
@@ -122,9 +123,9 @@ impl Report {
                 Outcome::Warning => '!',
                 Outcome::Bad => '✗',
             };
-            println!("{mark} {check:16} {}", says.replace('\n', &format!("\n{:19}", "")));
+            print_line(&format!("{mark} {check:16} {}", says.replace('\n', &format!("\n{:19}", ""))));
         }
         let [good, warnings, bad] = [Outcome::Good, Outcome::Warning, Outcome::Bad].map(|outcome| self.count(outcome));
-        println!("\n{good} ✓, {warnings} !, {bad} ✗");
+        print_line(&format!("\n{good} ✓, {warnings} !, {bad} ✗"));
     }
 }

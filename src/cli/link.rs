@@ -1,289 +1,326 @@
-//! `pixy link NAME`: the whole of linking, in a terminal or a pipe.
+//! `pixy link NAME`: links an account from a terminal or a pipe.
 
-mod qr;
 mod messages;
+mod qr;
 
 use std::time::Duration;
 
-use http::Method;
-use serde_json::{Value, json};
+use serde::Serialize;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines, Stdin};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::control::{Control, Refused};
-use super::terminal::{Place, Screen, ask, complain, say, say_step};
-use super::{Failure, is_terminal, runtime, told};
+use super::control_client::{CallError, ControlClient};
+use super::terminal::{
+    EchoOff, OutputStyle, TerminalLocation, is_interactive, print_error, print_json, print_line, prompt,
+};
+use super::{CommandError, problem_text, runtime};
+use crate::api::{
+    self, AccountStatus, AttemptError, AttemptRedirect, AttemptStage, AttemptStatus, ClientSnippet, Flow, Identified,
+    PastedAnswer, StartedAttempt, StaticCredential,
+};
+use crate::secret::Secret;
 
-/// How often it is looked how far the attempt is.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// How often the state of an attempt is read.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// What a person types, line by line.
-type Typed = Lines<BufReader<Stdin>>;
+/// Lines of standard input.
+type InputLines = Lines<BufReader<Stdin>>;
 
-/// One account that is being linked, and how it is told of.
-struct Session<'a> {
-    control: Control,
+/// The linking of one account, and how its steps are printed.
+struct LinkSession<'a> {
+    control: &'a ControlClient,
     name: &'a str,
-    screen: Screen,
+    style: OutputStyle,
     as_json: bool,
 }
 
 /// Why nothing was linked.
-enum Ended {
-    /// Pixy or the provider says why.
-    Told { kind: String, title: String, detail: String },
-    /// The person went away from it: the attempt is given up.
-    Left(&'static str),
-    /// Pixy was not reached, or something like it.
-    Failure(Failure),
+enum LinkError {
+    /// Pixy or the provider refused.
+    Refused { kind: String, title: String, detail: String },
+    /// The person stopped: the attempt is cancelled.
+    Stopped(&'static str),
+    /// Anything else.
+    Command(CommandError),
 }
 
-pub(super) fn link(control: Control, name: &str, yes: bool, as_json: bool) -> Result<(), Failure> {
-    let session = Session { control, name, screen: Screen::of_stdout(), as_json };
+/// What the person is asked to confirm: the answer to a paste, or the attempt that another path brought as far.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Exchanged {
+    Pasted(Identified),
+    Polled(Box<AttemptStatus>),
+}
+
+/// A step for programs: one line of JSON.
+#[derive(Serialize)]
+struct Step<'a, T> {
+    step: &'a str,
+    #[serde(flatten)]
+    content: &'a T,
+}
+
+#[derive(Serialize)]
+struct LinkedStep<'a> {
+    account: &'a str,
+    env: &'a [ClientSnippet],
+}
+
+#[derive(Serialize)]
+struct FailedStep<'a> {
+    error: FailedStepError<'a>,
+}
+
+#[derive(Serialize)]
+struct FailedStepError<'a> {
+    r#type: Option<&'a str>,
+    title: &'a str,
+    detail: Option<&'a str>,
+}
+
+pub(super) fn link(control: &ControlClient, name: &str, yes: bool, as_json: bool) -> Result<(), CommandError> {
+    let session = LinkSession { control, name, style: OutputStyle::of_stdout(), as_json };
     let runtime = runtime()?;
     let outcome = runtime.block_on(async {
-        let mut stop = Stop::listen()?;
-        let account = account(&session.control, name).await?;
-        let mut typed = BufReader::new(tokio::io::stdin()).lines();
-        match account["flow"].as_str() {
-            Some("api_key" | "client_credentials") => session.key(&account, &mut typed, &mut stop).await?,
-            _ => session.login(&account, yes, &mut typed, &mut stop).await?,
+        let mut stop = StopSignals::listen()?;
+        let account = control.account(name).await?;
+        let mut input = BufReader::new(tokio::io::stdin()).lines();
+        match account.flow {
+            Flow::ApiKey | Flow::ClientCredentials => session.store_credential(&account, &mut input, &mut stop).await?,
+            Flow::AuthorizationCode | Flow::DeviceCode => session.login(&account, yes, &mut input, &mut stop).await?,
         }
-        session.linked().await
+        session.print_linked().await
     });
-    runtime.shutdown_background(); // a read of standard input that nobody answers would hold the process
-    outcome.map_err(|ended| session.failure(ended))
+    runtime.shutdown_background(); // a pending read of standard input would keep the process alive
+    outcome.map_err(|error| session.report(error))
 }
 
-/// An older copy of the vault was put back on purpose.
-pub(super) fn take_older_copy(control: Control, name: &str, as_json: bool) -> Result<(), Failure> {
-    let session = Session { control, name, screen: Screen::of_stdout(), as_json };
+/// Accepts an older copy of the login that was restored into the vault on purpose.
+pub(super) fn accept_older_copy(control: &ControlClient, name: &str, as_json: bool) -> Result<(), CommandError> {
+    let session = LinkSession { control, name, style: OutputStyle::of_stdout(), as_json };
     let outcome = runtime()?.block_on(async {
-        session.control.call(Method::POST, &format!("/api/accounts/{name}/older-copy"), None).await?;
-        session.linked().await
+        control.call::<api::AcceptOlderCopy>(name, &()).await?;
+        session.print_linked().await
     });
-    outcome.map_err(|ended| session.failure(ended))
+    outcome.map_err(|error| session.report(error))
 }
 
-/// An account as `GET /api/accounts` tells it.
-pub(super) async fn account(control: &Control, name: &str) -> Result<Value, Failure> {
-    let accounts = control.call(Method::GET, "/api/accounts", None).await?;
-    let accounts = accounts.as_array().cloned().unwrap_or_default();
-    let found = accounts.iter().find(|account| account["name"] == name).cloned();
-    found.ok_or_else(|| {
-        let names: Vec<_> = accounts.iter().filter_map(|account| account["name"].as_str()).collect();
-        Failure::Runtime(format!("there is no account \"{name}\"; the configuration has {}", names.join(", ")))
-    })
-}
-
-impl Session<'_> {
-    async fn key(&self, account: &Value, typed: &mut Typed, stop: &mut Stop) -> Result<(), Ended> {
-        let what = if account["flow"] == "api_key" { "key" } else { "client secret" };
-        let title = account["title"].as_str().unwrap_or(self.name);
-        if is_terminal() {
-            ask(&format!("Paste the {what} of {title} (it is not shown), and press Enter: "));
+impl LinkSession<'_> {
+    async fn store_credential(
+        &self,
+        account: &AccountStatus,
+        input: &mut InputLines,
+        stop: &mut StopSignals,
+    ) -> Result<(), LinkError> {
+        let what = if account.flow == Flow::ApiKey { "key" } else { "client secret" };
+        if is_interactive() {
+            prompt(&format!("Paste the {what} of {} (it is not shown), and press Enter: ", account.title));
         }
         let key = {
-            let _quiet = Quiet::begin();
+            let _echo_off = EchoOff::begin();
             tokio::select! {
-                line = typed.next_line() => Ok(line.ok().flatten().unwrap_or_default()),
-                () = stop.asked() => Err(Ended::Left("stopped, so nothing was linked")),
+                line = input.next_line() => Ok(line.ok().flatten().unwrap_or_default()),
+                () = stop.received() => Err(LinkError::Stopped("stopped, so nothing was linked")),
             }
         };
-        if is_terminal() {
-            complain("");
+        if is_interactive() {
+            print_error("");
         }
-        let path = format!("/api/accounts/{}/key", self.name);
-        self.control.call(Method::POST, &path, Some(&json!({ "key": key? }))).await?;
+        let credential = StaticCredential { key: api::SecretText(Secret::new(key?)) };
+        self.control.call::<api::SetStaticCredential>(self.name, &credential).await?;
         Ok(())
     }
 
-    async fn login(&self, account: &Value, yes: bool, typed: &mut Typed, stop: &mut Stop) -> Result<(), Ended> {
-        let begun = self.control.call(Method::POST, &format!("/api/accounts/{}/attempts", self.name), None).await?;
-        let id = begun["attempt"].as_str().unwrap_or_default();
-        let title = account["title"].as_str().unwrap_or(self.name);
-        self.tell("begun", &begun, || messages::begun(&begun, title, self.screen, Place::find()));
-        let decided = tokio::select! {
-            decided = self.decide(&begun, id, yes, typed) => decided,
-            () = stop.asked() => {
-                complain("");
-                Err(Ended::Left("stopped: the attempt is cancelled and nothing was linked"))
+    async fn login(
+        &self,
+        account: &AccountStatus,
+        yes: bool,
+        input: &mut InputLines,
+        stop: &mut StopSignals,
+    ) -> Result<(), LinkError> {
+        let started = self.control.call::<api::BeginAttempt>(self.name, &None).await?;
+        self.print("begun", &started, || {
+            messages::started(&started, &account.title, self.style, TerminalLocation::detect())
+        });
+        let confirmed = tokio::select! {
+            confirmed = self.confirm(&started, yes, input) => confirmed,
+            () = stop.received() => {
+                print_error("");
+                Err(LinkError::Stopped("stopped: the attempt is cancelled and nothing was linked"))
             }
         };
-        if let Err(Ended::Left(_)) = decided {
-            // If Pixy is gone, so is the attempt.
-            let _ = self.control.call(Method::DELETE, &format!("/api/attempts/{id}"), None).await;
+        if let Err(LinkError::Stopped(_)) = confirmed {
+            // If Pixy has ended, so has the attempt.
+            let _ = self.control.call::<api::CancelAttempt>(&started.attempt, &()).await;
         }
-        decided?;
-        // Not stopped from here on: it would not be known whether it is linked.
-        self.control.call(Method::POST, &format!("/api/attempts/{id}/confirm"), None).await?;
+        confirmed?;
+        // Not stopped from here on: it would be unknown whether the account is linked.
+        self.control.call::<api::ConfirmAttempt>(&started.attempt, &()).await?;
         Ok(())
     }
 
-    /// Until the person has said that it is them.
-    async fn decide(&self, begun: &Value, id: &str, yes: bool, typed: &mut Typed) -> Result<(), Ended> {
-        let found = self.identify(begun, id, typed).await?;
-        self.tell("identified", &found, || format!("\n{}", messages::identified(&found, self.screen)));
-        if yes || self.confirmed(typed).await {
+    /// Returns when the person has confirmed whose account it is.
+    async fn confirm(&self, started: &StartedAttempt, yes: bool, input: &mut InputLines) -> Result<(), LinkError> {
+        let exchanged = self.exchanged(started, input).await?;
+        self.print("identified", &exchanged, || {
+            format!("\n{}", messages::identified(&exchanged.identified(), self.style))
+        });
+        if yes || self.ask_to_link(input).await {
             return Ok(());
         }
-        Err(Ended::Left("not confirmed, so nothing was linked, and the login was given back"))
+        Err(LinkError::Stopped("not confirmed, so nothing was linked, and the login was revoked"))
     }
 
-    /// Until the code has come, by the browser or by hand, or was typed elsewhere.
-    async fn identify(&self, begun: &Value, id: &str, typed: &mut Typed) -> Result<Value, Ended> {
-        let on_device = begun["flow"] == "device_code";
-        let takes_nothing = on_device || begun["redirect"] == "loopback";
-        // What is piped in while a device is waited for is the answer to the question that comes later.
-        let mut listening = !on_device || is_terminal();
+    /// Returns when the code was exchanged: it was pasted, came by a redirect, or was entered on a device.
+    async fn exchanged(&self, started: &StartedAttempt, input: &mut InputLines) -> Result<Exchanged, LinkError> {
+        let id = &started.attempt;
+        let on_device = started.flow == Flow::DeviceCode;
+        let input_is_optional = on_device || started.redirect == AttemptRedirect::Loopback;
+        // With a device code, piped input is the answer to the later question.
+        let mut reading = !on_device || is_interactive();
         loop {
             tokio::select! {
-                line = typed.next_line(), if listening => match line.ok().flatten() {
+                line = input.next_line(), if reading => match line.ok().flatten() {
                     Some(line) if line.trim().is_empty() => {}
-                    Some(_) if on_device => complain("   There is nothing to type here: the code goes into the page."),
-                    Some(line) => match self.paste(id, &line).await? {
-                        Ok(identified) => return Ok(identified),
-                        Err(sentence) => complain(&format!("   {sentence}")),
+                    Some(_) if on_device => {
+                        print_error("   There is nothing to type here: enter the code on the provider's page.");
+                    }
+                    Some(line) => if let Some(identified) = self.paste(id, line).await? {
+                        return Ok(Exchanged::Pasted(identified));
                     },
-                    None if takes_nothing => listening = false,
-                    None => return Err(Ended::Left("nothing was pasted, so nothing was linked")),
+                    None if input_is_optional => reading = false,
+                    None => return Err(LinkError::Stopped("nothing was pasted, so nothing was linked")),
                 },
-                () = tokio::time::sleep(LOOK_AGAIN) => if let Some(found) = self.look(id).await? {
-                    return Ok(found);
+                () = tokio::time::sleep(POLL_INTERVAL) => if let Some(attempt) = self.poll(id).await? {
+                    return Ok(Exchanged::Polled(Box::new(attempt)));
                 }
             }
         }
     }
 
-    /// How far it is; `None` while it waits.
-    async fn look(&self, id: &str) -> Result<Option<Value>, Ended> {
-        let attempt = account(&self.control, self.name).await?["attempt"].take();
-        if attempt["attempt"] != id {
-            return Err(Ended::Failure(Failure::Runtime(
-                "this attempt is over: it was confirmed or cancelled on the page, took too long, or a newer one took its place. \
-                 `pixy status` says what is linked"
+    /// The attempt once its code was exchanged; `None` before.
+    async fn poll(&self, id: &str) -> Result<Option<AttemptStatus>, LinkError> {
+        let attempt = self.control.account(self.name).await?.attempt.filter(|attempt| attempt.attempt == id);
+        let Some(attempt) = attempt else {
+            return Err(LinkError::Command(CommandError::Runtime(
+                "this attempt is over: it was confirmed or cancelled on the page, timed out, or was replaced by a newer one. \
+                 `pixy status` shows what is linked"
                     .to_owned(),
             )));
-        }
-        match attempt["stage"].as_str() {
-            Some("to_confirm") => Ok(Some(attempt)),
-            Some("failed") => {
-                let text = |name: &str| attempt["error"][name].as_str().unwrap_or_default().to_owned();
-                Err(Ended::Told { kind: text("type"), title: text("title"), detail: text("detail") })
+        };
+        match (attempt.stage, &attempt.error) {
+            (AttemptStage::ToConfirm, _) => Ok(Some(attempt)),
+            (AttemptStage::Failed, Some(error)) => {
+                let AttemptError { kind, title, detail } = error.clone();
+                Err(LinkError::Refused { kind, title, detail })
             }
-            _ => Ok(None),
+            (AttemptStage::Waiting | AttemptStage::Exchanging | AttemptStage::Failed, _) => Ok(None),
         }
     }
 
-    /// The inner error is a typo: the attempt goes on.
-    async fn paste(&self, id: &str, line: &str) -> Result<Result<Value, String>, Ended> {
-        let body = json!({ "text": line });
-        match self.control.call(Method::POST, &format!("/api/attempts/{id}/paste"), Some(&body)).await {
-            Ok(identified) => Ok(Ok(identified)),
-            // `code_used`: the browser was faster, and what comes of it is seen by looking.
-            Err(Refused::Problem(problem))
+    /// `None` when the person may paste again.
+    async fn paste(&self, id: &str, line: String) -> Result<Option<Identified>, LinkError> {
+        let pasted = PastedAnswer { text: api::SecretText(Secret::new(line)) };
+        match self.control.call::<api::Paste>(id, &pasted).await {
+            Ok(identified) => Ok(Some(identified)),
+            // `code_used`: the redirect was faster, and polling shows its outcome.
+            Err(CallError::Problem(problem))
                 if problem.kind.starts_with("urn:pixy:problem:paste_")
                     || problem.kind == "urn:pixy:problem:code_used" =>
             {
-                Ok(Err(told(&problem)))
+                print_error(&format!("   {}", problem_text(&problem)));
+                Ok(None)
             }
-            Err(refused) => Err(refused.into()),
+            Err(error) => Err(error.into()),
         }
     }
 
-    async fn confirmed(&self, typed: &mut Typed) -> bool {
+    async fn ask_to_link(&self, input: &mut InputLines) -> bool {
         if !self.as_json {
-            ask("Link it? [y/N] ");
+            prompt("Link it? [y/N] ");
         }
-        let answer = typed.next_line().await.ok().flatten().unwrap_or_default();
+        let answer = input.next_line().await.ok().flatten().unwrap_or_default();
         matches!(answer.trim(), "y" | "Y" | "yes")
     }
 
-    async fn linked(&self) -> Result<(), Ended> {
-        let recipes = self.control.call(Method::GET, &format!("/api/accounts/{}/env", self.name), None).await?;
-        let told = json!({ "account": self.name, "env": recipes });
-        self.tell("linked", &told, || messages::linked(self.name, &recipes, self.screen));
+    async fn print_linked(&self) -> Result<(), LinkError> {
+        let snippets = self.control.call::<api::ShowSnippets>(self.name, &()).await?;
+        let linked = LinkedStep { account: self.name, env: &snippets };
+        self.print("linked", &linked, || messages::linked(self.name, &snippets, self.style));
         Ok(())
     }
 
-    fn tell(&self, step: &str, told: &Value, words: impl FnOnce() -> String) {
+    fn print(&self, step: &str, content: &impl Serialize, text: impl FnOnce() -> String) {
         if self.as_json {
-            say_step(step, told);
+            print_json(&Step { step, content });
         } else {
-            say(&words());
+            print_line(&text());
         }
     }
 
-    fn failure(&self, ended: Ended) -> Failure {
-        let (kind, title, detail) = match ended {
-            Ended::Told { kind, title, detail } => (Some(kind), title, Some(detail)),
-            Ended::Left(title) => (None, title.to_owned(), None),
-            Ended::Failure(Failure::Runtime(title)) => (None, title, None),
-            Ended::Failure(usage @ Failure::Usage(_)) => return usage,
+    /// Prints the last step for programs, and returns the text for people.
+    fn report(&self, error: LinkError) -> CommandError {
+        let (kind, title, detail) = match error {
+            LinkError::Refused { kind, title, detail } => (Some(kind), title, Some(detail)),
+            LinkError::Stopped(title) => (None, title.to_owned(), None),
+            LinkError::Command(CommandError::Runtime(title)) => (None, title, None),
+            LinkError::Command(usage @ CommandError::Usage(_)) => return usage,
         };
         if self.as_json {
-            say_step("failed", &json!({ "error": { "type": kind, "title": title, "detail": detail } }));
+            let error = FailedStepError { r#type: kind.as_deref(), title: &title, detail: detail.as_deref() };
+            print_json(&Step { step: "failed", content: &FailedStep { error } });
         }
-        Failure::Runtime(detail.map_or(title.clone(), |detail| format!("{title}\n      {detail}")))
+        CommandError::Runtime(detail.map_or(title.clone(), |detail| format!("{title}\n      {detail}")))
     }
 }
 
-impl From<Refused> for Ended {
-    fn from(refused: Refused) -> Self {
-        match refused {
-            Refused::Problem(problem) => {
-                Self::Told { kind: problem.kind, title: problem.title, detail: problem.detail }
+impl Exchanged {
+    fn identified(&self) -> Identified {
+        match self {
+            Self::Pasted(identified) => identified.clone(),
+            Self::Polled(attempt) => Identified {
+                identity: attempt.identity.clone().unwrap_or_default(),
+                scopes: attempt.granted.clone().unwrap_or_default(),
+                missing_scopes: attempt.missing_scopes.clone(),
+                replaces: attempt.replaces.clone(),
+            },
+        }
+    }
+}
+
+impl From<CallError> for LinkError {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Problem(problem) => {
+                Self::Refused { kind: problem.kind, title: problem.title, detail: problem.detail }
             }
-            Refused::Failure(failure) => Self::Failure(failure),
+            other => Self::Command(other.into()),
         }
     }
 }
 
-impl From<Failure> for Ended {
-    fn from(failure: Failure) -> Self {
-        Self::Failure(failure)
+impl From<CommandError> for LinkError {
+    fn from(error: CommandError) -> Self {
+        Self::Command(error)
     }
 }
 
-/// Ctrl-C, a closed terminal, or an end that is asked for: what was begun is cancelled first.
-struct Stop([Signal; 3]);
+/// SIGINT, SIGHUP and SIGTERM: the attempt is cancelled before the command ends.
+struct StopSignals([Signal; 3]);
 
-impl Stop {
-    fn listen() -> Result<Self, Failure> {
+impl StopSignals {
+    fn listen() -> Result<Self, CommandError> {
         let listen =
-            |kind| signal(kind).map_err(|error| Failure::Runtime(format!("no signals can be heard ({error})")));
+            |kind| signal(kind).map_err(|error| CommandError::Runtime(format!("signals cannot be received ({error})")));
         Ok(Self([listen(SignalKind::interrupt())?, listen(SignalKind::hangup())?, listen(SignalKind::terminate())?]))
     }
 
-    async fn asked(&mut self) {
+    async fn received(&mut self) {
         let [interrupt, hangup, terminate] = &mut self.0;
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = hangup.recv() => {}
             _ = terminate.recv() => {}
-        }
-    }
-}
-
-/// Typing is not shown while this lives.
-pub(super) struct Quiet(Option<rustix::termios::Termios>);
-
-impl Quiet {
-    pub(super) fn begin() -> Self {
-        use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
-        let stdin = std::io::stdin();
-        let Ok(before) = tcgetattr(&stdin) else { return Self(None) }; // a pipe shows nothing anyway
-        let mut quiet = before.clone();
-        quiet.local_modes.remove(LocalModes::ECHO);
-        let changed = tcsetattr(&stdin, OptionalActions::Now, &quiet).is_ok();
-        Self(changed.then_some(before))
-    }
-}
-
-impl Drop for Quiet {
-    fn drop(&mut self) {
-        if let Some(before) = &self.0 {
-            let _ = rustix::termios::tcsetattr(std::io::stdin(), rustix::termios::OptionalActions::Now, before); // the terminal is gone
         }
     }
 }

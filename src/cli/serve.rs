@@ -2,14 +2,14 @@
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Failure, LogOptions, log, log_buffer, runtime_of};
+use super::{CommandError, LogOptions, log, log_buffer, runtime_with};
 use crate::account::State;
 use crate::app::{self, Running};
 use crate::config::{Config, Env};
 use crate::hardening::{Hardening, PeerAudit};
 
 /// Serves until SIGTERM or SIGINT.
-pub(super) fn serve(config: Config, options: &LogOptions, mut hardening: Hardening) -> Result<(), Failure> {
+pub(super) fn serve(config: Config, options: &LogOptions, mut hardening: Hardening) -> Result<(), CommandError> {
     log::start(options);
     for warning in &config.warnings {
         let at = warning.place().map(|(line, column)| format!(":{line}:{column}")).unwrap_or_default();
@@ -22,12 +22,12 @@ pub(super) fn serve(config: Config, options: &LogOptions, mut hardening: Hardeni
         tracing::debug!(%error, "memory is given back by later requests alone");
     }
     let (file, env) = (config.file.clone(), Env::read());
-    let runtime = runtime_of(config.io_threads)?;
+    let runtime = runtime_with(config.io_threads)?;
     if config.io_threads == 1 {
         log_buffer::keep_lines();
     }
     let outcome = runtime.block_on(async {
-        let failed = |error: &dyn std::fmt::Display| Failure::Runtime(error.to_string());
+        let failed = |error: &dyn std::fmt::Display| CommandError::Runtime(error.to_string());
         let mut terminate = signal(SignalKind::terminate()).map_err(|error| failed(&error))?;
         let mut hangup = signal(SignalKind::hangup()).map_err(|error| failed(&error))?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| failed(&error))?;

@@ -1,181 +1,179 @@
-//! `pixy status`: every account in a line, then what is wrong and what to do.
+//! `pixy status`: a line for each account, then what is wrong and what to do.
 
 use std::fmt::Write as _;
 
-use http::Method;
-use serde_json::Value;
-
-use super::control::Control;
-use super::terminal::{Mark, Screen, say};
-use super::{Failure, runtime};
+use super::control_client::ControlClient;
+use super::terminal::{Emphasis, OutputStyle, print_error, print_json_pretty, print_line};
+use super::{CommandError, runtime};
+use crate::api::{self, AccountState, AccountStatus, QuotaLimit, Time};
 use crate::clock::Clock;
 
-/// The columns; the one that may be cut is [`WHO`].
-const HEADS: [&str; 6] = ["ACCOUNT", "PROVIDER", "STATE", "WHO", "TOKEN ENDS", "NEXT RENEWAL"];
+/// The columns; only [`WHO`] is cut to fit the terminal.
+const HEADINGS: [&str; 6] = ["ACCOUNT", "PROVIDER", "STATE", "WHO", "TOKEN ENDS", "NEXT RENEWAL"];
 
 const STATE: usize = 2;
 const WHO: usize = 3;
 
-/// Less of a person's address says nothing.
-const NARROWEST_WHO: usize = 16;
+/// A shorter e-mail address identifies no person.
+const MIN_WHO_WIDTH: usize = 16;
 
-/// Whatever the file says by now: the state is the running Pixy's.
-pub(super) fn status(control: &Control, as_json: bool) -> Result<(), Failure> {
+/// Reports the state of the running Pixy, also where the file has changed or has faults.
+pub(super) fn status(control: &ControlClient, as_json: bool) -> Result<(), CommandError> {
     let runtime = runtime()?;
-    let accounts = runtime.block_on(control.call(Method::GET, "/api/accounts", None))?;
-    let configuration = runtime.block_on(control.call(Method::GET, "/api/configuration", None))?;
-    // What Pixy says itself comes first: it may know more, and it has not always looked yet.
+    let accounts = runtime.block_on(control.call::<api::ListAccounts>("", &()))?;
+    let configuration = runtime.block_on(control.call::<api::ReadConfiguration>("", &()))?;
+    // Pixy's own report comes first: it may know more, but it may not have read the file yet.
     let own = || control.faults().map(|faults| faults.told("the configuration before stays in force"));
-    if let Some(problem) = configuration["problem"].as_str().map(str::to_owned).or_else(own) {
-        eprintln!("The configuration was changed and not taken up.\n{problem}\n");
+    if let Some(problem) = configuration.problem.or_else(own) {
+        print_error(&format!("The configuration was changed, and the change was not applied.\n{problem}\n"));
     }
     if as_json {
-        say(&format!("{accounts:#}"));
+        print_json_pretty(&accounts);
     } else {
         let now = Clock::default().wall().as_seconds();
-        let (accounts, file) = (accounts.as_array().map_or(&[][..], Vec::as_slice), configuration["file"].as_str());
-        say(table(accounts, file, Screen::of_stdout(), now).trim_end());
+        print_line(table(&accounts, configuration.file.as_deref(), OutputStyle::of_stdout(), now).trim_end());
     }
     Ok(())
 }
 
-/// `file`: the configuration's, if the running Pixy has one.
-fn table(accounts: &[Value], file: Option<&str>, screen: Screen, now: i64) -> String {
+/// `file`: the running Pixy's configuration, if it has one.
+fn table(accounts: &[AccountStatus], file: Option<&str>, style: OutputStyle, now: i64) -> String {
     if accounts.is_empty() {
-        return "No accounts: the configuration names none. `pixy providers` lists what there is.\n".to_owned();
+        return "No accounts: the configuration names none. `pixy providers` lists the providers.\n".to_owned();
     }
     let rows: Vec<[String; 6]> = accounts.iter().map(|account| row(account, now)).collect();
-    let heads = HEADS.map(str::to_owned);
-    let mut widths = [0; 6];
-    for row in rows.iter().chain([&heads]) {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    if let Some((columns, _)) = screen.size() {
-        let whole = widths.iter().sum::<usize>() + 2 * (widths.len() - 1);
-        let cut = widths[WHO].saturating_sub(whole.saturating_sub(columns));
-        widths[WHO] = cut.max(NARROWEST_WHO).min(widths[WHO]);
-    }
+    let headings = HEADINGS.map(str::to_owned);
+    let widths = widths(&rows, &headings, style);
     let mut out = String::new();
-    let _ = writeln!(out, "{}", screen.mark(Mark::Faint, &line(&heads, widths, |_, cell| cell))); // a String takes it
+    let _ = writeln!(out, "{}", style.emphasize(Emphasis::Faint, &line(&headings, widths, |_, cell| cell))); // a String accepts it
     for (row, account) in rows.iter().zip(accounts) {
-        let mark = standing(account).mark;
-        let marked = |column, cell: String| if column == STATE { screen.mark(mark, &cell) } else { cell };
-        let _ = writeln!(out, "{}", line(row, widths, marked));
+        let emphasis = state_label(account).emphasis;
+        let emphasized = |column, cell: String| if column == STATE { style.emphasize(emphasis, &cell) } else { cell };
+        let _ = writeln!(out, "{}", line(row, widths, emphasized));
     }
     for account in accounts {
-        below(account, file, screen, now, &mut out);
+        write_details(account, file, style, now, &mut out);
     }
-    let unlinked = accounts.iter().filter(|account| account["state"] == "unlinked");
-    let ways: Vec<_> =
-        unlinked.filter_map(|account| Some(format!("pixy link {}", account["name"].as_str()?))).collect();
-    if !ways.is_empty() {
-        let _ = writeln!(out, "\n- not linked yet → {}", ways.join(", "));
+    let unlinked = accounts.iter().filter(|account| account.state == AccountState::Unlinked);
+    let commands: Vec<_> = unlinked.map(|account| format!("pixy link {}", account.name)).collect();
+    if !commands.is_empty() {
+        let _ = writeln!(out, "\n- not linked yet → {}", commands.join(", "));
     }
     out
 }
 
-fn line(row: &[String; 6], widths: [usize; 6], mark: impl Fn(usize, String) -> String) -> String {
+fn widths(rows: &[[String; 6]], headings: &[String; 6], style: OutputStyle) -> [usize; 6] {
+    let mut widths = [0; 6];
+    for row in rows.iter().chain([headings]) {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    if let Some((columns, _)) = style.size() {
+        let whole = widths.iter().sum::<usize>() + 2 * (widths.len() - 1);
+        let cut = widths[WHO].saturating_sub(whole.saturating_sub(columns));
+        widths[WHO] = cut.max(MIN_WHO_WIDTH).min(widths[WHO]);
+    }
+    widths
+}
+
+fn line(row: &[String; 6], widths: [usize; 6], emphasize: impl Fn(usize, String) -> String) -> String {
     let cells = row.iter().zip(widths).enumerate().map(|(column, (cell, width))| {
         let length = cell.chars().count();
         if length > width {
-            return mark(column, cell.chars().take(width - 1).chain(['…']).collect());
+            return emphasize(column, cell.chars().take(width - 1).chain(['…']).collect());
         }
-        mark(column, cell.clone()) + &" ".repeat(width - length)
+        emphasize(column, cell.clone()) + &" ".repeat(width - length)
     });
     cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
 }
 
-/// A state in a sign and a word.
-struct Standing {
+/// A state as a sign and a word.
+struct StateLabel {
     sign: char,
     word: &'static str,
-    mark: Mark,
+    emphasis: Emphasis,
 }
 
-fn standing(account: &Value) -> Standing {
-    let usable = account["usable"] == true;
-    let failing = account["error"].is_object();
-    let (sign, word, mark) = match account["state"].as_str().unwrap_or_default() {
-        "unlinked" => ('-', "not linked", Mark::Faint),
-        "needs_terms" => ('-', "terms to accept", Mark::Faint),
-        "starting" => ('…', "starting", Mark::Faint),
-        "linked" if usable && !failing => ('✓', "working", Mark::Good),
-        "refreshing" if usable && !failing => ('✓', "renewing", Mark::Good),
-        "linked" | "refreshing" | "uncertain" if usable => ('!', "working, renewal late", Mark::Warning),
-        "linked" | "refreshing" | "uncertain" => ('✗', "trying again", Mark::Bad),
-        "relink_required" => ('✗', "link it again", Mark::Bad),
-        _ => ('?', "not known", Mark::Warning), // of a newer Pixy
+fn state_label(account: &AccountStatus) -> StateLabel {
+    let healthy = account.usable && account.error.is_none();
+    let (sign, word, emphasis) = match account.state {
+        AccountState::Unlinked => ('-', "not linked", Emphasis::Faint),
+        AccountState::NeedsTerms => ('-', "terms to accept", Emphasis::Faint),
+        AccountState::Starting => ('…', "starting", Emphasis::Faint),
+        AccountState::Linked if healthy => ('✓', "working", Emphasis::Good),
+        AccountState::Refreshing if healthy => ('✓', "renewing", Emphasis::Good),
+        AccountState::Linked | AccountState::Refreshing | AccountState::Uncertain if account.usable => {
+            ('!', "working, renewal late", Emphasis::Warning)
+        }
+        AccountState::Linked | AccountState::Refreshing | AccountState::Uncertain => {
+            ('✗', "trying again", Emphasis::Bad)
+        }
+        AccountState::RelinkRequired => ('✗', "link it again", Emphasis::Bad),
     };
-    Standing { sign, word, mark }
+    StateLabel { sign, word, emphasis }
 }
 
-fn row(account: &Value, now: i64) -> [String; 6] {
-    let text = |name: &str| account[name].as_str().unwrap_or_default().to_owned();
-    let Standing { sign, word, .. } = standing(account);
-    let identity = account["identity"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    let who = identity.collect::<Vec<_>>().join(" · ");
-    let at = |name: &str, without: &str| {
-        account[name].as_str().map_or_else(|| without.to_owned(), |moment| relative(moment, now))
-    };
-    let has_login = matches!(account["state"].as_str(), Some("linked" | "refreshing" | "uncertain"));
-    let ends = at("expires_at", if has_login { "never" } else { "" });
-    let renewal = if has_login { at("next_refresh_at", "-") } else { String::new() };
-    [text("name"), text("provider"), format!("{sign} {word}"), who, ends, renewal]
+fn row(account: &AccountStatus, now: i64) -> [String; 6] {
+    let StateLabel { sign, word, .. } = state_label(account);
+    let who = account.identity.as_deref().unwrap_or_default().join(" · ");
+    let at = |time: Option<Time>, without: &str| time.map_or_else(|| without.to_owned(), |time| relative(time, now));
+    let has_login = matches!(account.state, AccountState::Linked | AccountState::Refreshing | AccountState::Uncertain);
+    let ends = at(account.expires_at, if has_login { "never" } else { "" });
+    let renewal = if has_login { at(account.next_refresh_at, "-") } else { String::new() };
+    [account.name.clone(), account.provider.clone(), format!("{sign} {word}"), who, ends, renewal]
 }
 
-/// What is wrong and the remedy, and how much of the plan is used.
-fn below(account: &Value, file: Option<&str>, screen: Screen, now: i64, out: &mut String) {
-    let name = account["name"].as_str().unwrap_or_default();
-    if let Some(title) = account["error"]["title"].as_str() {
-        let Standing { sign, mark, .. } = standing(account);
-        let _ = writeln!(out, "\n{} {name}: {title}", screen.mark(mark, &sign.to_string()));
-        let _ = writeln!(out, "  {}", account["error"]["detail"].as_str().unwrap_or_default());
+/// What is wrong and how to fix it, and how much of the provider's limits is used.
+fn write_details(account: &AccountStatus, file: Option<&str>, style: OutputStyle, now: i64, out: &mut String) {
+    let name = &account.name;
+    if let Some(error) = &account.error {
+        let StateLabel { sign, emphasis, .. } = state_label(account);
+        let _ = writeln!(out, "\n{} {name}: {}", style.emphasize(emphasis, &sign.to_string()), error.title);
+        let _ = writeln!(out, "  {}", error.detail);
     }
-    match account["state"].as_str() {
-        Some("relink_required") => {
+    match account.state {
+        AccountState::RelinkRequired => {
             let _ = writeln!(out, "  → pixy link {name}");
         }
-        Some("needs_terms") => {
-            let provider = account["provider"].as_str().unwrap_or_default();
+        AccountState::NeedsTerms => {
             let place = file.map_or_else(
-                || "a configuration of your own (~/.config/pixy/pixy.yaml), start Pixy again on it".to_owned(),
-                |file| format!("{file}, which Pixy takes up within seconds"),
+                || "a configuration of your own (~/.config/pixy/pixy.yaml), restart Pixy with it".to_owned(),
+                |file| format!("{file}, which Pixy applies within seconds"),
             );
             let _ = writeln!(
                 out,
-                "\n- {name} is not linked: read the terms (`pixy providers {provider}`). If you may, set `accept_terms: true` \
-                 under\n  `accounts: {name}:` in {place}, and then\n  → pixy link {name}"
+                "\n- {name} is not linked: read the terms (`pixy providers {}`). If you may, set `accept_terms: true` \
+                 under\n  `accounts: {name}:` in {place}, and then\n  → pixy link {name}",
+                account.provider
             );
         }
         _ => {}
     }
-    let limits = account["quota"].as_array().into_iter().flatten().filter_map(|limit| quota(limit, now));
+    let limits = account.quota.iter().flatten().filter_map(|limit| quota(limit, now));
     let limits = limits.collect::<Vec<_>>().join(" · ");
     if !limits.is_empty() {
         let _ = writeln!(out, "\n  {name}, of the plan: {limits}");
     }
 }
 
-fn quota(limit: &Value, now: i64) -> Option<String> {
-    let name = limit["name"].as_str()?;
-    let mut text = match (limit["used"].as_f64(), limit["remaining"].as_u64(), limit["limit"].as_u64()) {
+fn quota(limit: &QuotaLimit, now: i64) -> Option<String> {
+    let name = &limit.name;
+    let mut text = match (limit.used, limit.remaining, limit.limit) {
         (Some(used), _, _) => format!("{name}: {:.0} % used", used * 100.0),
         (None, Some(remaining), Some(limit)) => format!("{name}: {remaining} of {limit} left"),
         (None, Some(remaining), None) => format!("{name}: {remaining} left"),
         (None, None, _) => return None,
     };
-    if let Some(at) = limit["resets_at"].as_str() {
+    if let Some(at) = limit.resets_at {
         let _ = write!(text, ", resets {}", relative(at, now));
     }
     Some(text)
 }
 
 /// `in 7 h`, `3 min ago`.
-fn relative(at: &str, now: i64) -> String {
-    let Ok(moment) = at.parse::<jiff::Timestamp>() else { return at.to_owned() };
-    let seconds = moment.as_second() - now;
+fn relative(at: Time, now: i64) -> String {
+    let seconds = at.0.as_seconds() - now;
     let span = match seconds.abs() {
         span @ 0..=119 => format!("{span} s"),
         span @ 120..=7199 => format!("{} min", span / 60),
@@ -188,43 +186,50 @@ fn relative(at: &str, now: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
-    fn at(seconds: i64) -> String {
-        jiff::Timestamp::from_second(1_000_000 + seconds).unwrap().to_string()
+    /// An account of the API; `more` replaces members.
+    fn account(more: Value) -> AccountStatus {
+        let mut document = json!({
+            "name": "claude", "provider": "claude", "title": "Claude", "flow": "authorization_code", "redirect": "paste",
+            "terms": { "status": "open", "says": "", "url": null, "accepted": true },
+            "state": "linked", "usable": true, "scopes": [], "base_url": "http://127.0.0.1:8700/claude",
+        });
+        let Value::Object(more) = more else { panic!("an object") };
+        document.as_object_mut().unwrap().extend(more);
+        serde_json::from_value(document).unwrap()
     }
 
-    fn accounts() -> Vec<Value> {
-        let linked = |name: &str| {
-            json!({
-                "name": name, "provider": "claude", "state": "linked", "usable": true, "identity": ["anna@example.com", "Max"],
-                "expires_at": at(7 * 3600 + 5), "next_refresh_at": at(41 * 60), "error": null, "quota": null,
-            })
+    fn accounts() -> Vec<AccountStatus> {
+        let at = |seconds: i64| jiff::Timestamp::from_second(1_000_000 + seconds).unwrap().to_string();
+        let late = json!({ "title": "The provider does not answer.", "detail": "Nothing to do." });
+        let linked = |more: Value| {
+            let mut document = json!({
+                "identity": ["anna@example.com", "Max"], "expires_at": at(7 * 3600 + 5), "next_refresh_at": at(41 * 60),
+            });
+            document.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            account(document)
         };
-        let mut fine = linked("claude");
-        fine["quota"] = json!([
+        let quota = json!([
             { "name": "5 hours", "used": 0.42, "limit": null, "remaining": null, "resets_at": at(7200) },
             { "name": "requests", "used": null, "limit": 50, "remaining": 7, "resets_at": null },
         ]);
-        let mut late = linked("late");
-        late["error"] = json!({ "title": "The provider does not answer.", "detail": "Nothing to do." });
-        let mut away = late.clone();
-        away["usable"] = json!(false);
-        away["expires_at"] = json!(at(-180));
         vec![
-            fine,
-            late,
-            away,
-            json!({ "name": "gpt", "provider": "codex", "state": "relink_required", "usable": false, "identity": ["bob"],
-                "error": { "title": "It has ended.", "detail": "Link it again." } }),
-            json!({ "name": "key", "provider": "anthropic", "state": "linked", "usable": true, "identity": [] }),
-            json!({ "name": "new", "provider": "openrouter", "state": "unlinked", "usable": false }),
+            linked(json!({ "quota": quota })),
+            linked(json!({ "name": "late", "error": late })),
+            linked(json!({ "name": "late", "error": late, "usable": false, "expires_at": at(-180) })),
+            account(json!({
+                "name": "gpt", "provider": "codex", "state": "relink_required", "usable": false, "identity": ["bob"],
+                "error": { "title": "It has ended.", "detail": "Link it again." },
+            })),
+            account(json!({ "name": "key", "provider": "anthropic", "identity": [] })),
+            account(json!({ "name": "new", "provider": "openrouter", "state": "unlinked", "usable": false })),
         ]
     }
 
     #[test]
-    fn every_account_has_a_line_and_what_is_wrong_has_its_remedy() {
-        insta::assert_snapshot!(table(&accounts(), None, Screen::made(false, None), 1_000_000), @r"
+    fn every_account_has_a_line_and_every_error_a_fix() {
+        insta::assert_snapshot!(table(&accounts(), None, OutputStyle::new(false, None), 1_000_000), @r"
         ACCOUNT  PROVIDER    STATE                    WHO                     TOKEN ENDS  NEXT RENEWAL
         claude   claude      ✓ working                anna@example.com · Max  in 7 h      in 41 min
         late     claude      ! working, renewal late  anna@example.com · Max  in 7 h      in 41 min
@@ -250,33 +255,33 @@ mod tests {
     }
 
     #[test]
-    fn terms_are_accepted_in_the_file_that_pixy_runs_on_or_in_one_that_it_is_started_on() {
-        let waiting = [json!({ "name": "claude", "provider": "claude", "state": "needs_terms", "usable": false })];
-        let shown = |file| table(&waiting, file, Screen::made(false, None), 0);
-        insta::assert_snapshot!(shown(Some("/etc/pixy/pixy.yaml")), @r"
+    fn terms_are_accepted_in_the_running_file_or_in_a_new_one() {
+        let waiting = [account(json!({ "state": "needs_terms", "usable": false }))];
+        let table_with = |file| table(&waiting, file, OutputStyle::new(false, None), 0);
+        insta::assert_snapshot!(table_with(Some("/etc/pixy/pixy.yaml")), @r"
         ACCOUNT  PROVIDER  STATE              WHO  TOKEN ENDS  NEXT RENEWAL
         claude   claude    - terms to accept
 
         - claude is not linked: read the terms (`pixy providers claude`). If you may, set `accept_terms: true` under
-          `accounts: claude:` in /etc/pixy/pixy.yaml, which Pixy takes up within seconds, and then
+          `accounts: claude:` in /etc/pixy/pixy.yaml, which Pixy applies within seconds, and then
           → pixy link claude
         ");
-        insta::assert_snapshot!(shown(None), @r"
+        insta::assert_snapshot!(table_with(None), @r"
         ACCOUNT  PROVIDER  STATE              WHO  TOKEN ENDS  NEXT RENEWAL
         claude   claude    - terms to accept
 
         - claude is not linked: read the terms (`pixy providers claude`). If you may, set `accept_terms: true` under
-          `accounts: claude:` in a configuration of your own (~/.config/pixy/pixy.yaml), start Pixy again on it, and then
+          `accounts: claude:` in a configuration of your own (~/.config/pixy/pixy.yaml), restart Pixy with it, and then
           → pixy link claude
         ");
     }
 
     #[test]
-    fn a_narrow_screen_cuts_who_it_is_and_colours_change_no_width() {
-        let narrow = table(&accounts(), None, Screen::made(false, Some((84, 24))), 1_000_000);
+    fn a_narrow_terminal_cuts_who_and_colours_change_no_width() {
+        let narrow = table(&accounts(), None, OutputStyle::new(false, Some((84, 24))), 1_000_000);
         assert!(narrow.contains("anna@example.co…"), "{narrow}");
-        let plain = table(&accounts(), None, Screen::made(false, None), 1_000_000);
-        let mut coloured = table(&accounts(), None, Screen::made(true, None), 1_000_000);
+        let plain = table(&accounts(), None, OutputStyle::new(false, None), 1_000_000);
+        let mut coloured = table(&accounts(), None, OutputStyle::new(true, None), 1_000_000);
         assert!(coloured.contains("\x1b[32m✓ working"), "{coloured}");
         for code in ["\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[2m", "\x1b[0m"] {
             coloured = coloured.replace(code, "");

@@ -1,23 +1,23 @@
-//! What standard output can show, and where the person who looks at it is.
+//! Standard input and output: what a terminal supports, where it runs, and lines of text or JSON.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use crate::config::variable;
 
-/// Standard output: a terminal or not.
+/// What standard output supports: nothing beyond plain text where it is not a terminal.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Screen {
+pub(super) struct OutputStyle {
     colours: bool,
-    /// Columns and rows; nothing is drawn where they are not known.
+    /// Columns and rows, where they are known.
     size: Option<(usize, usize)>,
 }
 
-/// What a text is marked as; it never says so by its colour alone.
+/// An emphasis. The text never depends on its colour alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mark {
+pub(super) enum Emphasis {
     Good,
     Warning,
     Bad,
@@ -25,18 +25,18 @@ pub(super) enum Mark {
     Faint,
 }
 
-/// Where the terminal is, seen from the person's browser.
+/// Where the terminal runs, relative to the person's browser.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
-    /// On the same machine, as far as can be told.
-    Here,
+pub(super) enum TerminalLocation {
+    /// Presumably the same machine.
+    SameMachine,
     Ssh,
     Container,
     /// A machine without a desktop: the browser is on another one.
     NoDisplay,
 }
 
-impl Screen {
+impl OutputStyle {
     pub(super) fn of_stdout() -> Self {
         let stdout = std::io::stdout();
         if !stdout.is_terminal() {
@@ -49,7 +49,7 @@ impl Screen {
     }
 
     #[cfg(test)]
-    pub(super) fn made(colours: bool, size: Option<(usize, usize)>) -> Self {
+    pub(super) fn new(colours: bool, size: Option<(usize, usize)>) -> Self {
         Self { colours, size }
     }
 
@@ -61,54 +61,83 @@ impl Screen {
         self.size
     }
 
-    pub(super) fn mark(self, mark: Mark, text: &str) -> String {
-        let code = match mark {
-            Mark::Good => "32",
-            Mark::Warning => "33",
-            Mark::Bad => "31",
-            Mark::Strong => "1",
-            Mark::Faint => "2",
+    pub(super) fn emphasize(self, emphasis: Emphasis, text: &str) -> String {
+        let code = match emphasis {
+            Emphasis::Good => "32",
+            Emphasis::Warning => "33",
+            Emphasis::Bad => "31",
+            Emphasis::Strong => "1",
+            Emphasis::Faint => "2",
         };
         if self.colours && !text.is_empty() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
 }
 
-impl Place {
-    pub(super) fn find() -> Self {
-        let is_there = |file: &str| Path::new(file).exists();
+impl TerminalLocation {
+    pub(super) fn detect() -> Self {
+        let exists = |file: &str| Path::new(file).exists();
         let has_display = ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|name| variable(name).is_some());
         if variable("SSH_CONNECTION").is_some() {
             Self::Ssh
-        } else if is_there("/.dockerenv") || is_there("/run/.containerenv") {
+        } else if exists("/.dockerenv") || exists("/run/.containerenv") {
             Self::Container
         } else if cfg!(target_os = "linux") && !has_display {
             Self::NoDisplay
         } else {
-            Self::Here
+            Self::SameMachine
         }
     }
 }
 
-/// Writes a line. A reader that has gone is no reason to panic.
-pub(super) fn say(text: &str) {
+/// Whether standard input is a terminal.
+pub(super) fn is_interactive() -> bool {
+    std::io::stdin().is_terminal()
+}
+
+/// Writes a line to standard output. A closed pipe is ignored.
+pub(super) fn print_line(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-/// Writes a line beside what is asked for. A terminal that was closed is no reason to panic.
-pub(super) fn complain(text: &str) {
+/// Writes a line to standard error. A closed terminal is ignored.
+pub(super) fn print_error(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// Writes a question, whose answer is typed behind it.
-pub(super) fn ask(question: &str) {
+/// Writes a question to standard error; the answer is typed behind it.
+pub(super) fn prompt(question: &str) {
     let _ = write!(std::io::stderr(), "{question}");
 }
 
-/// Writes a step for a program: one JSON text a line.
-pub(super) fn say_step(step: &str, told: &Value) {
-    let mut line = json!({ "step": step });
-    if let (Some(line), Some(told)) = (line.as_object_mut(), told.as_object()) {
-        line.extend(told.clone());
+/// Writes a document as one line of JSON.
+pub(super) fn print_json(document: &impl Serialize) {
+    print_line(&serde_json::to_string(document).unwrap_or_default()); // no map with keys that are not strings
+}
+
+/// Writes a document as indented JSON.
+pub(super) fn print_json_pretty(document: &impl Serialize) {
+    print_line(&serde_json::to_string_pretty(document).unwrap_or_default()); // no map with keys that are not strings
+}
+
+/// Turns off the terminal's echo while it lives.
+pub(super) struct EchoOff(Option<rustix::termios::Termios>);
+
+impl EchoOff {
+    pub(super) fn begin() -> Self {
+        use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+        let stdin = std::io::stdin();
+        let Ok(before) = tcgetattr(&stdin) else { return Self(None) }; // a pipe has no echo
+        let mut without_echo = before.clone();
+        without_echo.local_modes.remove(LocalModes::ECHO);
+        let changed = tcsetattr(&stdin, OptionalActions::Now, &without_echo).is_ok();
+        Self(changed.then_some(before))
     }
-    say(&line.to_string());
+}
+
+impl Drop for EchoOff {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            let _ = rustix::termios::tcsetattr(std::io::stdin(), rustix::termios::OptionalActions::Now, before); // the terminal is gone
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! Other people's processes: what /proc shows of Pixy.
+//! Pixy's processes, as /proc shows them.
 
 use std::fs::{self, File};
 use std::io::Read as _;
@@ -6,32 +6,35 @@ use std::path::{Path, PathBuf};
 
 use super::Report;
 
-/// A Pixy that can be seen.
+/// A visible process of Pixy.
 pub(super) struct Process {
     pub(super) id: u32,
     pub(super) uid: Option<u32>,
 }
 
-/// Every process of Pixy's but this one.
-pub(super) fn pixies() -> Vec<Process> {
-    let listed = fs::read_dir("/proc").into_iter().flatten().flatten().take(MOST_PROCESSES);
+/// Every process of Pixy except this one.
+pub(super) fn pixy_processes() -> Vec<Process> {
+    let listed = fs::read_dir("/proc").into_iter().flatten().flatten().take(MAX_PROCESSES);
     let ids = listed.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     ids.filter(|&id| id != std::process::id() && is_pixy(id)).map(|id| Process { id, uid: uid(id) }).collect()
 }
 
-/// What a line of /proc/ID/status says, like `Uid` or `Seccomp`.
+/// The value of a line of /proc/ID/status, such as `Uid` or `Seccomp`.
 pub(super) fn status(id: u32, field: &str) -> Option<String> {
     let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
     Some(status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?.trim().to_owned())
 }
 
-/// As the agent: neither a Pixy of the same user nor anything of one may be there.
-pub(super) fn look(report: &mut Report) {
+/// Checks from the agent's side: no Pixy may run as the agent's user, and none may have an open entry in /proc.
+pub(super) fn check(report: &mut Report) {
     let own = rustix::process::geteuid();
     if own.is_root() {
-        report.bad("user", "the agent runs as root: no wall between users holds it. Run it as a user of its own.");
+        report.bad(
+            "user",
+            "the agent runs as root, which file permissions do not restrict. Run it as a user of its own.",
+        );
     }
-    for Process { id, uid } in pixies() {
+    for Process { id, uid } in pixy_processes() {
         if uid == Some(own.as_raw()) && !own.is_root() {
             report.bad(
                 SAME_USER,
@@ -42,27 +45,30 @@ pub(super) fn look(report: &mut Report) {
         if open.is_empty() {
             report.warn(
                 "process list",
-                format!("Pixy (process {id}) is in the agent's process list; nothing of it opens. Between containers, do not share it."),
+                format!("Pixy (process {id}) is in the agent's process list; none of its entries can be opened. Do not share the process list between containers."),
             );
         } else {
             let open = open.join(", ");
-            report.bad("process list", format!("of Pixy (process {id}) the agent can open /proc/{id}: {open}."));
+            report.bad(
+                "process list",
+                format!("the agent can open entries of Pixy (process {id}) in /proc/{id}: {open}."),
+            );
         }
     }
-    report.else_good("user", "the agent does not run as root");
-    report.else_good("process list", "no process of Pixy's can be seen");
+    report.good_by_default("user", "the agent does not run as root");
+    report.good_by_default("process list", "no process of Pixy is visible");
 }
 
-/// What of /proc/ID can be opened and tells a secret or leads to one.
+/// Entries of /proc/ID that can be opened and contain a secret or lead to one.
 fn open_entries(process: &Path) -> Vec<&'static str> {
     let opens = |name: &&str| {
         let path = process.join(name);
         match *name {
-            // A directory is no proof: only what is in it is.
+            // A directory alone proves nothing: its entries must be readable.
             "fd" => fs::read_dir(&path).is_ok(),
             "root" | "cwd" => fs::read_link(&path).is_ok(),
-            // Nothing is mapped at its start, which only a reader who was let in is told. A process that is ending has no
-            // memory: it opens for everybody, and is empty.
+            // Nothing is mapped at address 0: a reader with access gets EIO. A process that is ending has no memory: every
+            // user can open it, and it is empty.
             "mem" => {
                 read(&path).is_ok_and(|length| length > 0)
                     || read(&path).is_err_and(|error| error.raw_os_error() == Some(EIO))
@@ -93,4 +99,4 @@ fn uid(id: u32) -> Option<u32> {
 pub(super) const SAME_USER: &str = "user";
 const EIO: i32 = rustix::io::Errno::IO.raw_os_error();
 const ENTRIES: [&str; 8] = ["environ", "mem", "maps", "root", "cwd", "fd", "auxv", "io"];
-const MOST_PROCESSES: usize = 32_768;
+const MAX_PROCESSES: usize = 32_768;

@@ -3,14 +3,14 @@
 use qrcode::types::Color;
 use qrcode::{EcLevel, QrCode};
 
-use crate::cli::terminal::Screen;
+use crate::cli::terminal::OutputStyle;
 
-/// Around the code, so that a camera finds it (ISO/IEC 18004).
+/// Modules of light border around the code (ISO/IEC 18004).
 const QUIET_ZONE: usize = 4;
 
-/// Two rows of the code to a line. `None` where it would not fit on the screen, or there is none.
-pub(super) fn draw(address: &str, screen: Screen) -> Option<String> {
-    let (columns, rows) = screen.size()?;
+/// Draws two rows of modules in one line of text. `None` where standard output is no terminal, or too small.
+pub(super) fn draw(address: &str, style: OutputStyle) -> Option<String> {
+    let (columns, rows) = style.size()?;
     let code = QrCode::with_error_correction_level(address, EcLevel::L).ok()?;
     let side = code.width() + 2 * QUIET_ZONE;
     if side > columns || side.div_ceil(2) >= rows {
@@ -24,16 +24,16 @@ pub(super) fn draw(address: &str, screen: Screen) -> Option<String> {
     };
     let lines = (0..side).step_by(2).map(|row| {
         let line: String =
-            (0..side).map(|column| half_block(screen, is_dark(row, column), is_dark(row + 1, column))).collect();
-        // A camera wants dark on light, which only colours make sure of on any terminal: black on white.
-        if screen.has_colours() { format!("\x1b[38;5;16;48;5;231m{line}\x1b[0m") } else { line }
+            (0..side).map(|column| half_block(style, is_dark(row, column), is_dark(row + 1, column))).collect();
+        // Cameras need dark on light, which only explicit colours ensure on any terminal: black on white.
+        if style.has_colours() { format!("\x1b[38;5;16;48;5;231m{line}\x1b[0m") } else { line }
     });
     Some(lines.collect::<Vec<_>>().join("\n"))
 }
 
-/// Without colours the ink is what is light: most terminals are dark.
-fn half_block(screen: Screen, upper_is_dark: bool, lower_is_dark: bool) -> char {
-    match (upper_is_dark == screen.has_colours(), lower_is_dark == screen.has_colours()) {
+/// Without colours, drawn blocks are the light modules: most terminals have a dark background.
+fn half_block(style: OutputStyle, upper_is_dark: bool, lower_is_dark: bool) -> char {
+    match (upper_is_dark == style.has_colours(), lower_is_dark == style.has_colours()) {
         (true, true) => '█',
         (true, false) => '▀',
         (false, true) => '▄',
@@ -47,7 +47,7 @@ mod tests {
 
     const ADDRESS: &str = "https://provider.example/device?user_code=WDJB-MJHT";
 
-    /// Back to modules: what is dark.
+    /// Parses the drawing: which modules are dark.
     fn read(drawn: &str, ink_is_dark: bool) -> Vec<Vec<bool>> {
         let line = |line: &str, upper: bool| -> Vec<bool> {
             let ink = |sign| matches!((sign, upper), ('█', _) | ('▀', true) | ('▄', false));
@@ -57,9 +57,9 @@ mod tests {
     }
 
     #[test]
-    fn it_is_drawn_where_it_fits_and_the_same_with_and_without_colours() {
-        let plain = draw(ADDRESS, Screen::made(false, Some((80, 24)))).unwrap();
-        let coloured = draw(ADDRESS, Screen::made(true, Some((80, 24)))).unwrap();
+    fn a_code_is_drawn_where_it_fits_with_and_without_colours() {
+        let plain = draw(ADDRESS, OutputStyle::new(false, Some((80, 24)))).unwrap();
+        let coloured = draw(ADDRESS, OutputStyle::new(true, Some((80, 24)))).unwrap();
         let stripped = coloured.replace("\x1b[38;5;16;48;5;231m", "").replace("\x1b[0m", "");
         let modules = read(&plain, false);
         assert_eq!(read(&stripped, true)[..modules.len() - 1], modules[..modules.len() - 1]);
@@ -72,8 +72,8 @@ mod tests {
                 assert_eq!(dark, expected, "{row}, {column}");
             }
         }
-        assert!(draw(ADDRESS, Screen::made(true, Some((modules[0].len() - 1, 50)))).is_none(), "too narrow");
-        assert!(draw(ADDRESS, Screen::made(true, Some((80, 19)))).is_none(), "too low");
-        assert!(draw(ADDRESS, Screen::made(true, None)).is_none(), "a pipe");
+        assert!(draw(ADDRESS, OutputStyle::new(true, Some((modules[0].len() - 1, 50)))).is_none(), "too narrow");
+        assert!(draw(ADDRESS, OutputStyle::new(true, Some((80, 19)))).is_none(), "too low");
+        assert!(draw(ADDRESS, OutputStyle::new(true, None)).is_none(), "a pipe");
     }
 }

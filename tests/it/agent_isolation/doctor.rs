@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
 use super::harness::{AGENT, Harness, PIXY, in_a_namespace, public};
-use crate::doctor::Found;
+use crate::doctor::DoctorReport;
 
 /// The doctor at a place where every user may start it; its home is there too.
 struct Doctor {
@@ -23,12 +23,12 @@ impl Doctor {
         Self { place }
     }
 
-    fn look(&self, user: u32, base_url: &str) -> Found {
+    fn look(&self, user: u32, base_url: &str) -> DoctorReport {
         let mut command = Command::new("timeout");
         command.arg("50").arg(self.place.path().join("looker"));
         command.args(["doctor", "--as-agent", "--json", "--provider", "http://127.0.0.1:1", "--base-url", base_url]);
         command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", self.place.path()).current_dir("/");
-        Found::read(&command.uid(user).gid(user).output().unwrap())
+        DoctorReport::parse(&command.uid(user).gid(user).output().unwrap())
     }
 }
 
@@ -41,8 +41,8 @@ fn the_doctor_finds_nothing_to_mend_where_all_is_well() {
         assert_eq!(found.0["healthy"], true, "{:#}", found.0);
         found.assert("base url", "good", "to the provider and back");
         found.assert("separate users", "good", &format!("Pixy is user {PIXY}, the agent is user {AGENT}"));
-        found.assert("process list", "warning", "nothing of it opens");
-        found.assert("page", "warning", "its code holds");
+        found.assert("process list", "warning", "none of its entries can be opened");
+        found.assert("page", "warning", "requires its code");
         found.assert("vault", "good", "");
         found.assert("key", "good", "");
         found.assert("direct way", "good", "");

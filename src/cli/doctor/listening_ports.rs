@@ -1,4 +1,4 @@
-//! Who listens on which port, as the kernel's tables say (proc(5)): across containers that share a network, and across users.
+//! Listening sockets by the kernel's tables (proc(5)): also those of other users, and of containers that share the network.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -8,23 +8,23 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Listening {
     pub(super) port: u16,
-    /// As this user namespace sees it.
+    /// The owner, as this user namespace maps it.
     pub(super) uid: u32,
 }
 
-/// Every TCP port that listens here.
+/// Every listening TCP socket of this network namespace.
 pub(super) fn listening() -> Vec<Listening> {
-    ["/proc/self/net/tcp", "/proc/self/net/tcp6"].iter().flat_map(|table| in_table(&read(table))).collect()
+    ["/proc/self/net/tcp", "/proc/self/net/tcp6"].iter().flat_map(|table| parse_table(&read(table))).collect()
 }
 
-/// The paths of all Unix sockets here, as those who bound them wrote them.
+/// The paths of all Unix sockets of this network namespace, as they were bound.
 pub(super) fn unix_sockets() -> Vec<PathBuf> {
     // Num RefCount Protocol Flags Type State Inode Path
     let table = read("/proc/self/net/unix");
     table.lines().skip(1).filter_map(|line| Some(PathBuf::from(&line[line.find(" /")? + 1..]))).collect()
 }
 
-fn in_table(table: &str) -> Vec<Listening> {
+fn parse_table(table: &str) -> Vec<Listening> {
     let listening = |line: &str| {
         let fields: Vec<&str> = line.split_ascii_whitespace().take(8).collect();
         let &[_, local, _, LISTEN, _, _, _, uid] = fields.as_slice() else { return None };
@@ -36,12 +36,12 @@ fn in_table(table: &str) -> Vec<Listening> {
 
 fn read(table: &str) -> String {
     let mut text = String::new();
-    let _ = File::open(table).and_then(|file| file.take(LONGEST_TABLE).read_to_string(&mut text)); // else: no table
+    let _ = File::open(table).and_then(|file| file.take(MAX_TABLE_BYTES).read_to_string(&mut text)); // no table without /proc
     text
 }
 
 const LISTEN: &str = "0A";
-const LONGEST_TABLE: u64 = 4 << 20;
+const MAX_TABLE_BYTES: u64 = 4 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -54,14 +54,14 @@ mod tests {
         let uid = rustix::process::geteuid().as_raw();
         assert!(listening().contains(&Listening { port, uid }));
         drop(listener);
-        assert!(!listening().contains(&Listening { port, uid }), "the table is read anew");
+        assert!(!listening().contains(&Listening { port, uid }), "the table is read again");
     }
 
     #[test]
-    fn connections_are_no_listeners() {
+    fn connections_are_not_listeners() {
         let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
             0: 0100007F:21FC 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 111 1\n\
             1: 0100007F:21FC 0100007F:9C40 01 00000000:00000000 00:00000000 00000000  1000        0 222 1\n";
-        assert_eq!(in_table(table), [Listening { port: 8700, uid: 1000 }]);
+        assert_eq!(parse_table(table), [Listening { port: 8700, uid: 1000 }]);
     }
 }

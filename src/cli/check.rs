@@ -1,0 +1,78 @@
+//! `pixy check`: the summary of a valid configuration.
+
+use std::fmt::Write as _;
+
+use crate::config::Config;
+use crate::oauth::profile::TermsStatus;
+use crate::vault::KeySettings;
+
+/// The warnings and the summary of a configuration without faults.
+pub(super) fn summary(config: &Config) -> String {
+    let mut out: String = config.warnings.iter().map(|warning| format!("{warning}\n")).collect();
+    let _ = write!(out, "configuration is fine: {}", count(config.accounts.len(), "account"));
+    let _ = write!(out, ", {}", count(config.agent_listeners.len(), "agent listener"));
+    match config.agent_keys.len() {
+        0 => out.push_str(", no agent keys (every client that reaches the listener may use every account)"),
+        keys => {
+            let _ = write!(out, ", {}", count(keys, "agent key"));
+        }
+    }
+    match &config.file {
+        Some(file) => {
+            let _ = writeln!(out, "\n  file      {}", file.display());
+        }
+        None => out.push_str("\n  file      the built-in one; yours would be ~/.config/pixy/pixy.yaml\n"),
+    }
+    for listener in &config.agent_listeners {
+        let bound = listener.account.as_ref().map_or_else(String::new, |account| format!(" (only {account})"));
+        let _ = writeln!(out, "  agents    {}{bound}", listener.address);
+    }
+    match &config.link_listen {
+        Some(address) => {
+            let _ = writeln!(out, "  page      {address}");
+        }
+        None => out.push_str("  page      off\n"),
+    }
+    let _ = writeln!(out, "  ops       {}", config.ops_listen);
+    let store = config.vault.directory.display();
+    let opened_by = match &config.vault.key {
+        KeySettings::File(file) => format!("the key in {}", file.display()),
+        KeySettings::Passphrase(file) => format!("the passphrase in {}", file.display()),
+    };
+    let _ = writeln!(out, "  vault     {store}, opened by {opened_by}");
+    for account in &config.accounts {
+        let profile = &account.profile;
+        let _ = write!(out, "  account   {}: {} -> {}", account.name, profile.title, *profile.api.base_url);
+        if profile.terms.status != TermsStatus::Open && !account.accept_terms {
+            let _ = write!(out, " (not linked before accept_terms: true; see `pixy providers {}`)", profile.provider);
+        }
+        out.push('\n');
+    }
+    out
+}
+
+fn count(number: usize, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Env};
+
+    #[test]
+    fn a_valid_configuration_is_summarized() {
+        let env = Env { home: Some("/home/me".into()), ..Env::default() };
+        let text = "link: off\naccounts: { me: { provider: claude }, k: { provider: openai } }";
+        let summary = summary(&config::parse(text, Some("/p.yaml".into()), &env).unwrap());
+        assert!(summary.starts_with("configuration is fine: 2 accounts, 1 agent listener, no agent keys"), "{summary}");
+        assert!(
+            summary.contains("account   me: Claude subscription -> https://api.anthropic.com/ (not linked"),
+            "{summary}"
+        );
+        assert!(
+            summary.contains("page      off") && summary.contains("opened by the key in /home/me/.config/pixy/key"),
+            "{summary}"
+        );
+    }
+}
