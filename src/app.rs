@@ -27,7 +27,7 @@ use crate::ops::Ops;
 use crate::proxy;
 use crate::proxy::BodyLimits;
 use crate::proxy::agent::Agents;
-use crate::server::{self, Address};
+use crate::server::{Address, ServerLimits};
 use crate::upstream::{RootsError, Upstream};
 use crate::vault::{self, Vault, VaultError};
 
@@ -152,20 +152,14 @@ pub async fn start_with_peer_audit(config: Config, peer_audit: PeerAudit) -> Res
         agents: Agents::new(config.agent_keys.clone(), clock.clone()),
         upstream,
         metrics: Arc::clone(&metrics),
+        peer_audit: Arc::new(peer_audit),
         limits: ArcSwap::from_pointee(body_limits(&config)),
     });
 
     let services = Services {
         proxy: Arc::clone(&proxy_services),
         link,
-        ops: Ops {
-            accounts: accounts.clone(),
-            metrics: Arc::clone(&metrics),
-            clock,
-            shutdown: shutdown_signal.clone(),
-        },
-        peer_audit: Arc::new(peer_audit),
-        metrics,
+        ops: Ops { accounts: accounts.clone(), metrics, clock, shutdown: shutdown_signal.clone() },
     };
     let mut running = Running {
         agents: Vec::new(),
@@ -204,7 +198,7 @@ impl Running {
         }
     }
 
-    async fn apply_listeners(&mut self, bound: BoundListeners, limits: server::Limits) {
+    async fn apply_listeners(&mut self, bound: BoundListeners, limits: ServerLimits) {
         self.agents = bound.agents().map(|(_, address)| address.clone()).collect();
         self.page = bound.page().cloned();
         if let Some(ops) = bound.ops() {

@@ -35,7 +35,7 @@ use spanned_yaml::Node;
 use crate::name::AccountName;
 use crate::oauth::profile::{Flow, Profile, TermsStatus};
 use crate::proxy::agent::AgentKey;
-use crate::server::{self, Access, Address};
+use crate::server::{Access, Address, ServerLimits};
 use crate::{upstream, vault};
 
 /// Reads the configuration: `explicit` (else `PIXY_CONFIG`), else `~/.config/pixy/pixy.yaml`, `/etc/pixy/pixy.yaml`, else the
@@ -187,7 +187,7 @@ pub struct Config {
     /// Connections to providers.
     pub upstream: upstream::Settings,
     /// What clients may take.
-    pub limits: server::Limits,
+    pub limits: ServerLimits,
     /// The largest body of a request.
     pub body_bytes: u64,
     /// How much of a body is kept for a second try; 0: there is none, of any request.

@@ -1,12 +1,10 @@
 //! Probes and metrics for a kubelet and Prometheus. They show no identity, and of a token only the seconds until it expires.
 
-use std::convert::Infallible;
 use std::fmt::Write as _;
+use std::future::{Future, ready};
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use futures_util::future::{Ready, ready};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
@@ -16,7 +14,7 @@ use tokio::sync::watch;
 use crate::account::{Accounts, State};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
-use crate::server::Rejection;
+use crate::server::{Peer, Rejection, Surface};
 
 /// The ops surface; cheap to clone.
 #[derive(Clone)]
@@ -33,9 +31,6 @@ pub struct Ops {
 
 impl Ops {
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-        if let Some(refused) = request.extensions().get::<Rejection>() {
-            return text(refused.status(), format!("{}\n", refused.message()));
-        }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".to_owned());
         }
@@ -83,17 +78,18 @@ impl Ops {
     }
 }
 
-impl tower::Service<Request<Incoming>> for Ops {
-    type Response = Response<Full<Bytes>>;
-    type Error = Infallible;
-    type Future = Ready<Result<Self::Response, Infallible>>;
+impl Surface for Ops {
+    type Body = Full<Bytes>;
+    type Connection = ();
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
+    async fn connect(&self, _: Peer) {}
+
+    fn call(&self, (): (), request: Request<Incoming>) -> impl Future<Output = Response<Self::Body>> + Send {
+        ready(self.answer(&request))
     }
 
-    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
-        ready(Ok(self.answer(&request)))
+    fn reject(&self, rejection: Rejection) -> Response<Self::Body> {
+        text(rejection.status(), format!("{}\n", rejection.message()))
     }
 }
 

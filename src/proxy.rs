@@ -20,22 +20,21 @@ mod websocket_frames;
 mod websocket_handshake;
 mod websocket_relay;
 
-use std::convert::Infallible;
+use std::future::Future;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use futures_util::future::BoxFuture;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::account::{Account, Accounts, Bearer, LONGEST_WAIT, Unusable};
+use crate::hardening::PeerAudit;
 use crate::metrics::Metrics;
 use crate::name::AccountName;
 use crate::oauth::profile::ErrorShape;
-use crate::server::Rejection;
+use crate::server::{Peer, Rejection, Surface};
 use crate::upstream::{self, Upstream};
 use agent::{AgentGrant, Agents};
 use refusal::Refusal;
@@ -51,8 +50,7 @@ use websocket_relay::WebSocketRelay;
 pub use replay_body::BodyLimits;
 pub use response_body::ResponseBody;
 
-/// The agent surface of one listener; cheap to clone.
-#[derive(Clone)]
+/// The agent surface of one listener.
 pub struct Proxy {
     services: Arc<ProxyServices>,
     /// The account that the listener is bound to; then paths have no account prefix.
@@ -71,6 +69,8 @@ pub struct ProxyServices {
     pub upstream: Upstream,
     /// Request counters.
     pub metrics: Arc<Metrics>,
+    /// Reports agents that run as Pixy's own user.
+    pub peer_audit: Arc<PeerAudit>,
     /// Limits of request bodies.
     pub limits: ArcSwap<BodyLimits>,
 }
@@ -101,30 +101,40 @@ impl Proxy {
     }
 
     /// Forwards a request, or responds with the refusal; counts and logs it.
-    async fn handle(self, request: Request<Incoming>) -> Response<ResponseBody> {
+    async fn handle(&self, request: Request<Incoming>) -> Response<ResponseBody> {
         let id = RequestId::next();
-        let rejected = request.extensions().get::<Rejection>().copied();
         let account = route::account(&self.services.accounts, self.bound.as_ref(), request.uri());
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let name = account.as_ref().map(|account| account.name().clone());
         let asks_for_websocket = websocket_handshake::is_requested(request.headers());
-        let result = match (rejected, &account) {
-            (Some(rejection), _) => Err(Refusal::Rejected(rejection)),
-            (None, Some(account)) => self.pass(id, account, request).await,
-            (None, None) => Err(Refusal::NoRoute),
+        let result = match &account {
+            Some(account) => self.pass(id, account, request).await,
+            None => Err(Refusal::NoRoute),
         };
         let result =
             result.map_err(|refusal| if asks_for_websocket { websocket_handshake::refuse(refusal) } else { refusal });
+        let (response, code) = self.finish(id, account.as_deref(), result);
+        let account = account.as_ref().map(|account| account.name().as_str());
+        // Without the query, which may hold a key, and without headers and bodies.
+        tracing::info!(request_id = %id, %method, path, account, status = response.status().as_u16(), code, "request");
+        response
+    }
+
+    /// The response to the agent, with its request id, and the code of the refusal or "". Counts it.
+    fn finish(
+        &self,
+        id: RequestId,
+        account: Option<&Account>,
+        result: Result<Response<ResponseBody>, Refusal>,
+    ) -> (Response<ResponseBody>, &'static str) {
+        let name = account.map(Account::name);
         let code = result.as_ref().err().map_or("", Refusal::code);
         let mut response = result.unwrap_or_else(|refusal| {
-            let shape = account.as_ref().map_or(ErrorShape::OpenAi, |account| account.profile().api.errors);
-            reject_response(&refusal, shape, name.as_ref(), id)
+            let shape = account.map_or(ErrorShape::OpenAi, |account| account.profile().api.errors);
+            reject_response(&refusal, shape, name, id)
         });
         response.headers_mut().insert(request_id::FIELD, id.to_value());
-        self.services.metrics.record_request(name.as_ref(), response.status().as_u16(), code);
-        // Without the query, which may hold a key, and without headers and bodies.
-        tracing::info!(request_id = %id, %method, path, account = name.as_ref().map(AccountName::as_str), status = response.status().as_u16(), code, "request");
-        response
+        self.services.metrics.record_request(name, response.status().as_u16(), code);
+        (response, code)
     }
 
     /// All steps of a request, in order.
@@ -210,17 +220,25 @@ impl Proxy {
     }
 }
 
-impl tower::Service<Request<Incoming>> for Proxy {
-    type Response = Response<ResponseBody>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+impl Surface for Proxy {
+    type Body = ResponseBody;
+    type Connection = ();
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
+    async fn connect(&self, peer: Peer) {
+        self.services.peer_audit.check(peer, &self.services.metrics).await;
     }
 
-    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
-        let this = self.clone();
-        Box::pin(async move { Ok(this.handle(request).await) })
+    // Not an `async fn`: its future would contain the request twice.
+    fn call(&self, (): (), request: Request<Incoming>) -> impl Future<Output = Response<ResponseBody>> + Send {
+        self.handle(request)
+    }
+
+    fn reject(&self, rejection: Rejection) -> Response<ResponseBody> {
+        let id = RequestId::next();
+        let account = self.bound.as_ref().and_then(|name| self.services.accounts.find(name.as_str()));
+        let (response, code) = self.finish(id, account.as_deref(), Err(Refusal::Rejected(rejection)));
+        let account = account.as_ref().map(|account| account.name().as_str());
+        tracing::info!(request_id = %id, account, status = response.status().as_u16(), code, "malformed request");
+        response
     }
 }

@@ -11,16 +11,13 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
-use tower::{Service as _, ServiceExt as _};
 
 use crate::config::Config;
-use crate::hardening::PeerAudit;
 use crate::link::api::{self, LinkApi};
-use crate::metrics::Metrics;
 use crate::name::AccountName;
 use crate::ops::Ops;
 use crate::proxy::{self, Proxy};
-use crate::server::{self, Access, Address, Capacity, Limits, Listener, Peer, Share, Shutdown};
+use crate::server::{self, Access, Address, ConnectionBudget, ConnectionLimit, Listener, ServerLimits, Shutdown};
 
 /// Longest drain of the page, the control socket and the probes: their calls take milliseconds.
 const SHORT_DRAIN: Duration = Duration::from_secs(1);
@@ -33,8 +30,6 @@ pub(super) struct Services {
     pub(super) proxy: Arc<proxy::ProxyServices>,
     pub(super) link: Arc<api::LinkServices>,
     pub(super) ops: Ops,
-    pub(super) peer_audit: Arc<PeerAudit>,
-    pub(super) metrics: Arc<Metrics>,
 }
 
 /// The listeners that serve now, and the connections of removed ones.
@@ -44,17 +39,17 @@ pub(super) struct Listeners {
     /// Of removed listeners that may still have connections.
     removed: Vec<watch::Sender<Shutdown>>,
     tasks: JoinSet<()>,
-    agent_limits: watch::Sender<Limits>,
-    other_limits: watch::Sender<Limits>,
+    agent_limits: watch::Sender<ServerLimits>,
+    other_limits: watch::Sender<ServerLimits>,
     capacity: SurfaceCapacity,
 }
 
 /// How many connections each surface may have; all agent listeners share one.
 struct SurfaceCapacity {
-    agents: Capacity,
-    page: Capacity,
-    control: Capacity,
-    ops: Capacity,
+    agents: ConnectionLimit,
+    page: ConnectionLimit,
+    control: ConnectionLimit,
+    ops: ConnectionLimit,
 }
 
 pub(super) struct OpenListener {
@@ -220,9 +215,9 @@ impl BoundListeners {
 
 impl Listeners {
     /// Nothing is served yet.
-    pub(super) fn new(services: Services, limits: Limits) -> Self {
+    pub(super) fn new(services: Services, limits: ServerLimits) -> Self {
         let share = share(limits.connections);
-        let others = || Capacity::new(share.others);
+        let others = || ConnectionLimit::new(share.others);
         Self {
             services,
             open: Vec::new(),
@@ -231,7 +226,7 @@ impl Listeners {
             agent_limits: watch::Sender::new(limits),
             other_limits: watch::Sender::new(with_short_drain(limits)),
             capacity: SurfaceCapacity {
-                agents: Capacity::new(share.agents),
+                agents: ConnectionLimit::new(share.agents),
                 page: others(),
                 control: others(),
                 ops: others(),
@@ -256,7 +251,7 @@ impl Listeners {
     }
 
     /// Serves these from now on, and new connections with these limits. When it returns, the sockets of removed listeners are closed.
-    pub(super) async fn apply(&mut self, bound: BoundListeners, limits: Limits) {
+    pub(super) async fn apply(&mut self, bound: BoundListeners, limits: ServerLimits) {
         self.change_limits(limits);
         while self.tasks.try_join_next().is_some() {}
         self.removed.retain(|shutdown| !shutdown.is_closed());
@@ -277,7 +272,7 @@ impl Listeners {
     /// Closes all listeners; resolves when all connections have ended, or their drain time is over.
     pub(super) async fn shut_down(&mut self) {
         for shutdown in self.open.iter().map(|open| &open.shutdown).chain(&self.removed) {
-            shutdown.send_replace(Shutdown::GoingDown);
+            shutdown.send_replace(Shutdown::Process);
         }
         while self.tasks.join_next().await.is_some() {}
     }
@@ -285,12 +280,12 @@ impl Listeners {
     async fn close(&mut self, listener: OpenListener) {
         // Connections of agents go on to their end. Page streams are server-sent events without an end: they are closed.
         let is_agents = matches!(listener.settings.surface, Surface::Agents(_));
-        listener.shutdown.send_replace(if is_agents { Shutdown::Closed } else { Shutdown::GoingDown });
+        listener.shutdown.send_replace(if is_agents { Shutdown::Listener } else { Shutdown::Process });
         let _ = listener.closed.await; // an error is the signal: the sender is dropped with the socket
         self.removed.push(listener.shutdown);
     }
 
-    fn change_limits(&mut self, limits: Limits) {
+    fn change_limits(&mut self, limits: ServerLimits) {
         let before = self.agent_limits.send_replace(limits);
         if before == limits {
             return;
@@ -313,43 +308,32 @@ impl Listeners {
             Surface::Agents(account) => {
                 let local = address.is_local() && settings.access != Access::Everybody;
                 let proxy = Proxy::new(Arc::clone(&services.proxy), account.clone(), local);
-                let (peer_audit, metrics) = (Arc::clone(&services.peer_audit), Arc::clone(&services.metrics));
-                let proxy = tower::service_fn(move |request: http::Request<_>| {
-                    let (mut proxy, peer_audit, metrics) =
-                        (proxy.clone(), Arc::clone(&peer_audit), Arc::clone(&metrics));
-                    async move {
-                        if let Some(&peer) = request.extensions().get::<Peer>() {
-                            peer_audit.check(peer, &metrics).await;
-                        }
-                        proxy.ready().await?.call(request).await
-                    }
-                });
                 let limits = self.agent_limits.subscribe();
-                tasks.spawn(server::serve(listener, limits, capacity.agents.clone(), proxy, ends));
+                tasks.spawn(server::serve(listener, proxy, limits, capacity.agents.clone(), ends));
             }
             Surface::Page => {
                 let page = LinkApi::new(Arc::clone(&services.link), api::Surface::Page);
-                tasks.spawn(server::serve(listener, limits, capacity.page.clone(), page, ends));
+                tasks.spawn(server::serve(listener, page, limits, capacity.page.clone(), ends));
             }
             Surface::Control => {
                 let control = LinkApi::new(Arc::clone(&services.link), api::Surface::Control);
-                tasks.spawn(server::serve(listener, limits, capacity.control.clone(), control, ends));
+                tasks.spawn(server::serve(listener, control, limits, capacity.control.clone(), ends));
             }
             Surface::Ops => {
-                tasks.spawn(server::serve(listener, limits, capacity.ops.clone(), services.ops.clone(), ends));
+                tasks.spawn(server::serve(listener, services.ops.clone(), limits, capacity.ops.clone(), ends));
             }
         }
         OpenListener { settings, address, shutdown, closed }
     }
 }
 
-fn with_short_drain(limits: Limits) -> Limits {
-    Limits { drain_time: limits.drain_time.min(SHORT_DRAIN), ..limits }
+fn with_short_drain(limits: ServerLimits) -> ServerLimits {
+    ServerLimits { drain_time: limits.drain_time.min(SHORT_DRAIN), ..limits }
 }
 
 /// Connections for each surface; logs a warning if that is less than configured.
-fn share(connections: usize) -> Share {
-    let share = server::share(connections, OTHER_CONNECTIONS);
+fn share(connections: usize) -> ConnectionBudget {
+    let share = server::connection_budget(connections, OTHER_CONNECTIONS);
     if share.agents < connections {
         tracing::warn!(
             configured = connections,

@@ -13,9 +13,9 @@ use crate::name::{AccountName, GRAMMAR};
 use crate::oauth::profile::Entries;
 use crate::oauth::profile::values::{InvalidValue, duration};
 use crate::proxy::agent::AgentKey;
-use crate::server::{Access, Address};
+use crate::server::{Access, Address, ServerLimits};
 use crate::vault::KeySettings;
-use crate::{proxy, server, upstream, vault};
+use crate::{proxy, upstream, vault};
 
 /// `state_dir`, where none is given.
 pub(super) const STATE_DIR: &str = "~/.local/state/pixy";
@@ -282,8 +282,8 @@ fn upstream(raw: raw::Upstream, here: &Scope, env: &Env) -> Option<upstream::Set
 }
 
 /// Limits of clients, the largest body, and how much of one is kept.
-fn limits(raw: raw::Intake, here: &Scope) -> (Option<server::Limits>, u64, Option<usize>) {
-    let (default, of_proxy) = (server::Limits::default(), proxy::BodyLimits::default());
+fn limits(raw: raw::Intake, here: &Scope) -> (Option<ServerLimits>, u64, Option<usize>) {
+    let (default, of_proxy) = (ServerLimits::default(), proxy::BodyLimits::default());
     let size = |raw: Option<u32>, default: usize| raw.map_or(default, |size| usize::try_from(size).unwrap_or(default));
     let at_most = |key: &str, value: usize, most: usize| {
         if value > most {
@@ -299,9 +299,8 @@ fn limits(raw: raw::Intake, here: &Scope) -> (Option<server::Limits>, u64, Optio
     let idle_time = optional(raw.idle_time, &here.at("idle_time"), value::timeout);
     let drain_time = optional(raw.drain_time, &here.at("drain_time"), duration);
     let limits = || {
-        Some(server::Limits {
+        Some(ServerLimits {
             connections: size(raw.connections, default.connections),
-            streams: default.streams,
             header_bytes: header_bytes?,
             header_fields: header_fields?,
             uri_bytes: uri_bytes?,

@@ -1,15 +1,12 @@
 //! The link surface over HTTP: the page, the JSON API and the way back of loopback redirects.
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ::http::header::CONTENT_TYPE;
 use ::http::{HeaderValue, Method, Request, Response, StatusCode};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Frame, Incoming};
 use tokio::sync::watch;
@@ -26,7 +23,7 @@ use crate::api::{
     OpenApiDocument, Operation, PageUrl, PendingRevocation, Revocation, RevocationAnswer, Route, SecretText, Session,
 };
 use crate::secret::Secret;
-use crate::server::{Address, Peer, Rejection};
+use crate::server::{self, Address, Peer, Rejection};
 use crate::upstream::BoxError;
 
 /// Several changes within this become one event.
@@ -75,10 +72,7 @@ impl LinkApi {
         Self { parts, surface }
     }
 
-    async fn answer(&self, request: Request<RequestBody>) -> Result<Response<LinkBody>, Problem> {
-        if let Some(rejection) = request.extensions().get::<Rejection>() {
-            return Err(Problem::rejected(*rejection));
-        }
+    async fn answer(&self, peer: Peer, request: Request<RequestBody>) -> Result<Response<LinkBody>, Problem> {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         if self.surface == Surface::Page {
             let is_callback = self.parts.linker.callbacks().is_callback_path(&path);
@@ -95,7 +89,7 @@ impl LinkApi {
         }
         let person = match self.surface {
             Surface::Page => self.parts.guard.authenticate(request.headers())?,
-            Surface::Control => guard::authenticate_peer(request.extensions().get::<Peer>().and_then(|peer| peer.uid))?,
+            Surface::Control => guard::authenticate_peer(peer.uid)?,
         };
         match route {
             Some((route, parameter)) if self.surface == Surface::Control || route.access != Access::ControlSocket => {
@@ -249,21 +243,20 @@ impl LinkApi {
     }
 }
 
-impl tower::Service<Request<Incoming>> for LinkApi {
-    type Response = Response<LinkBody>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+impl server::Surface for LinkApi {
+    type Body = LinkBody;
+    type Connection = Peer;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
+    async fn connect(&self, peer: Peer) -> Peer {
+        peer
     }
 
-    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
-        let this = self.clone();
-        http::serve(request, move |request| {
-            let this = this.clone();
-            async move { this.answer(request).await }
-        })
+    fn call(&self, peer: Peer, request: Request<Incoming>) -> impl Future<Output = Response<LinkBody>> + Send {
+        http::serve(request, move |request| self.answer(peer, request))
+    }
+
+    fn reject(&self, rejection: Rejection) -> Response<LinkBody> {
+        http::reject(rejection)
     }
 }
 

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
 use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -16,7 +15,7 @@ use tower::{ServiceBuilder, ServiceExt as _};
 use super::page::SECURITY_HEADERS;
 use super::problem::Problem;
 use crate::api::Call;
-use crate::server::TimeoutBody;
+use crate::server::{Rejection, TimeoutBody};
 use crate::upstream::BoxError;
 
 /// The body of a response.
@@ -35,13 +34,10 @@ const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 const CALL_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// Serves one request of a link surface: bounded by the layers, answered by `handler`, with the security headers in any case.
-pub(super) fn serve<F, A>(
-    request: Request<Incoming>,
-    mut handler: F,
-) -> BoxFuture<'static, Result<Response<LinkBody>, Infallible>>
+pub(super) fn serve<F, A>(request: Request<Incoming>, mut handler: F) -> impl Future<Output = Response<LinkBody>> + Send
 where
-    F: FnMut(Request<RequestBody>) -> A + Send + 'static,
-    A: Future<Output = Result<Response<LinkBody>, Problem>> + Send + 'static,
+    F: FnMut(Request<RequestBody>) -> A + Send,
+    A: Future<Output = Result<Response<LinkBody>, Problem>> + Send,
 {
     let bounded = ServiceBuilder::new()
         // Stops at the head of the response: server-sent events go on.
@@ -53,7 +49,12 @@ where
         .service_fn(move |request| handler(request));
     let answer = bounded.oneshot(request);
     let answer = answer.map(|result| result.unwrap_or_else(|error: BoxError| problem_response(&problem_of(error))));
-    answer.map(|response| Ok(with_security_headers(response))).boxed()
+    answer.map(with_security_headers)
+}
+
+/// The response of every link surface to a rejected request.
+pub(super) fn reject(rejection: Rejection) -> Response<LinkBody> {
+    with_security_headers(problem_response(&Problem::rejected(rejection)))
 }
 
 /// The handler fails with a [`Problem`], the layers with a timeout.

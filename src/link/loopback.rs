@@ -2,15 +2,12 @@
 //! open only while an attempt needs it (§8.3). A port that another program holds is left to it.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ::http::{Method, Request, Response};
-use futures_util::future::BoxFuture;
 use hyper::body::Incoming;
 use tokio::sync::watch;
 use url::Url;
@@ -22,7 +19,7 @@ use super::page;
 use super::problem::Problem;
 use super::redirect_target::{CallbackListener, RedirectTarget};
 use crate::oauth::profile::{Ports, Redirect};
-use crate::server::{self, Address, Capacity, Limits, Listener, Rejection, Shutdown};
+use crate::server::{self, Address, ConnectionLimit, Listener, Peer, Rejection, ServerLimits, Shutdown, Surface};
 
 /// Connections of all redirects to one port; a browser opens a few.
 const CONNECTIONS: usize = 16;
@@ -104,11 +101,11 @@ impl CallbackListeners {
         };
         let port = sockets.iter().find_map(port_of).ok_or(io::ErrorKind::AddrNotAvailable)?;
         let (close, closed) = watch::channel(Shutdown::No);
-        let (_, limits) = watch::channel(Limits { drain_time: DRAIN, ..Limits::default() });
+        let (_, limits) = watch::channel(ServerLimits { drain_time: DRAIN, ..ServerLimits::default() });
         for socket in sockets {
             let surface = CallbackSurface(Arc::downgrade(&self.receiver));
             let limits = limits.clone();
-            tokio::spawn(server::serve(socket, limits, Capacity::new(CONNECTIONS), surface, closed.clone()));
+            tokio::spawn(server::serve(socket, surface, limits, ConnectionLimit::new(CONNECTIONS), closed.clone()));
         }
         let listener = Arc::new(CallbackListener::new(port, close));
         open.retain(|_, listener| listener.strong_count() > 0);
@@ -154,15 +151,11 @@ fn held_by_others(ports: &[u16]) -> String {
 }
 
 /// Serves the callback path and the assets of its page: neither reveals anything of an account.
-#[derive(Clone)]
 // Weak: an open listener must not keep a stopped Pixy, and the lock of its vault, alive.
 struct CallbackSurface(Weak<CallbackReceiver>);
 
 impl CallbackSurface {
-    async fn answer(self, request: Request<RequestBody>) -> Result<Response<LinkBody>, Problem> {
-        if let Some(rejection) = request.extensions().get::<Rejection>() {
-            return Err(Problem::rejected(*rejection));
-        }
+    async fn answer(&self, request: Request<RequestBody>) -> Result<Response<LinkBody>, Problem> {
         let receiver = self.0.upgrade().ok_or_else(Problem::no_call)?;
         let path = request.uri().path();
         let is_callback = receiver.is_callback_path(path);
@@ -181,17 +174,17 @@ impl CallbackSurface {
     }
 }
 
-impl tower::Service<Request<Incoming>> for CallbackSurface {
-    type Response = Response<LinkBody>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+impl Surface for CallbackSurface {
+    type Body = LinkBody;
+    type Connection = ();
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
+    async fn connect(&self, _: Peer) {}
+
+    fn call(&self, (): (), request: Request<Incoming>) -> impl Future<Output = Response<LinkBody>> + Send {
+        http::serve(request, |request| self.answer(request))
     }
 
-    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
-        let this = self.clone();
-        http::serve(request, move |request| this.clone().answer(request))
+    fn reject(&self, rejection: Rejection) -> Response<LinkBody> {
+        http::reject(rejection)
     }
 }

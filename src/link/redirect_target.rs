@@ -35,6 +35,6 @@ impl CallbackListener {
 
 impl Drop for CallbackListener {
     fn drop(&mut self) {
-        self.close.send_replace(Shutdown::GoingDown);
+        self.close.send_replace(Shutdown::Process);
     }
 }

@@ -94,7 +94,7 @@ const PROTOCOL_ERROR: u16 = 1002;
 pub fn start(handshake: Handshake, mut accepted: Response<Incoming>, relay: WebSocketRelay) -> Response<ResponseBody> {
     debug_assert_eq!(accepted.status(), StatusCode::SWITCHING_PROTOCOLS);
     let upstream = hyper::upgrade::on(&mut accepted);
-    let (agent, upgraded) = (handshake.agent, handshake.upgrade.switch());
+    let (agent, upgraded) = (handshake.agent, handshake.upgrade.accept());
     tokio::spawn(async move {
         // The agent may disconnect before it has the 101; the upstream's connection is upgraded already.
         if let (Ok(agent), Ok(upstream)) = tokio::join!(agent, upstream) {
@@ -123,7 +123,7 @@ impl WebSocketRelay {
             reason = down.run(&mut from_upstream, &mut to_agent, &activity) => reason,
             reason = up.run(&mut from_agent, &mut to_upstream, &activity) => reason,
             () = activity.idle_for(idle_timeout) => CloseReason::IdleTimeout,
-            () = async { upgraded.going_down().await; activity.idle_for(SHUTDOWN_IDLE).await } => CloseReason::Shutdown,
+            () = async { upgraded.process_shutdown().await; activity.idle_for(SHUTDOWN_IDLE).await } => CloseReason::Shutdown,
         };
         tracing::info!(request_id = %id, %account, reason = reason.message(), "a WebSocket ended");
         if let Some(code) = reason.close_code() {

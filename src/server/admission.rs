@@ -1,18 +1,18 @@
-//! What happens when every place is taken: somebody waits, or somebody goes.
+//! Admission control: how many connections are open at once, and which one is evicted for a newcomer.
 //!
-//! Agents have so many connections (`limits.connections`) and as many requests under way. A client that opens them all and then
-//! hardly speaks (slow loris, slow bodies, slow readers; row 40) would keep everybody else out for as long as it likes, each of
-//! its connections within every time limit. So a place is not kept for a client that does not use it while another asks for
-//! one: **whoever has waited longest for its own client goes.** Who waits for an upstream, for a model that thinks for minutes,
-//! never goes. If nobody can go, the newcomer waits, and those behind it in the kernel's queue.
+//! The number of connections is limited (`limits.connections`). A client that opens all of them and then hardly speaks (slow
+//! loris, slow bodies, slow readers; attack 40) would keep every other client out for as long as it likes, each of its
+//! connections within every time limit. So when a connection arrives and no permit is free, **the connection that has been
+//! stalled longest by its own client is evicted**. One that waits for an upstream, for a model that thinks for minutes, is never
+//! evicted. If none can be evicted, the newcomer waits, and later ones wait in the kernel's accept queue.
 //!
-//! - Nobody goes that waits for a moment only: a new connection has [`NEWCOMER`] to say what it wants, and what comes in
-//!   pieces over a network may pause for [`PAUSE`], all pauses together, as far as it does not make up for them ([`SLOWEST`]):
-//!   a byte now and then is not enough. A flood gets no more places in that time than there are.
-//! - What is idle goes first where it idled longest, and as if its time were over: HTTP lets a server close an idle connection
-//!   at any time (RFC 9112 §9.5), and clients open the next one.
-//! - There are no shares by peer address: beside a sidecar, everybody is 127.0.0.1. An agent that really uses all places is
-//!   bounded by the `concurrent` of its key.
+//! - A short stall is not enough: a new connection has `FIRST_REQUEST_GRACE` for its first request, and a transfer may pause for
+//!   `STALL_GRACE`. Pauses add up, and only bytes cancel them (`STALL_PER_BYTE`): a trickle is not enough. A flood gets no more
+//!   than all permits within that time.
+//! - Among idle connections, the one that has been idle longest is evicted first, as if its idle timeout had passed: HTTP lets
+//!   a server close an idle connection at any time (RFC 9112 §9.5), and clients open the next one.
+//! - There are no quotas by peer address: beside a sidecar, every peer is 127.0.0.1. An agent that really uses all connections
+//!   is limited by the `concurrent` of its key.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -24,287 +24,264 @@ use tokio::time::Instant;
 use super::stall::StallTracker;
 use crate::lock::lock;
 
-/// Before its first request, a client may have its place for so long in any case.
-pub(super) const NEWCOMER: Duration = Duration::from_millis(100);
+/// While no permit is free: eviction retry interval.
+const EVICTION_RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Within a request or its answer, and before the next request, a client may pause for so long in any case: a request that
-/// comes at the very moment when its connection is closed fails.
-pub(super) const PAUSE: Duration = Duration::from_secs(1);
+/// How many connections several listeners may have open together. Cheap to clone; clones share the limit.
+#[derive(Debug, Clone)]
+pub struct ConnectionLimit(Arc<Shared>);
 
-/// For one byte: slower than 4 KiB in a second, a client cannot make up for having been waited for.
-pub(super) const SLOWEST: Duration = Duration::from_micros(1_000_000 / 4096);
-
-/// While no place is free, it is looked again so often who could go.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
-
-/// So many places, and who has them.
 #[derive(Debug)]
-pub(super) struct ConnectionLimit {
-    places: Arc<Semaphore>,
-    guests: Mutex<Connections>,
+struct Shared {
+    permits: Arc<Semaphore>,
+    connections: Mutex<Connections>,
 }
 
 #[derive(Debug)]
 struct Connections {
-    present: HashMap<u64, Arc<StallTracker>>,
-    /// The number of the next one.
-    next: u64,
-    /// So many places there are to be.
-    most: usize,
-    /// Places that there are beyond that, all of them taken: each goes with its guest.
+    open: HashMap<u64, Arc<StallTracker>>,
+    next_id: u64,
+    max: usize,
+    /// Permits in use beyond `max`, after `max` was lowered. Each is discarded when its connection ends.
     surplus: usize,
 }
 
-/// A place that nobody has taken yet.
-pub(super) struct FreePermit(Permit);
-
-/// A place, until it is dropped.
+/// Permission for one open connection, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Permit {
-    crowd: Arc<ConnectionLimit>,
-    /// Of who has taken it.
-    number: Option<u64>,
+    limit: ConnectionLimit,
+    id: u64,
+    stall: Arc<StallTracker>,
     permit: Option<OwnedSemaphorePermit>,
 }
 
 impl ConnectionLimit {
-    pub(super) fn new(most: usize) -> Arc<Self> {
-        let most = most.min(Semaphore::MAX_PERMITS);
-        Arc::new(Self {
-            places: Arc::new(Semaphore::new(most)),
-            guests: Mutex::new(Connections { present: HashMap::new(), next: 0, most, surplus: 0 }),
-        })
+    /// Allows `max` open connections.
+    pub fn new(max: usize) -> Self {
+        let max = max.min(Semaphore::MAX_PERMITS);
+        Self(Arc::new(Shared {
+            permits: Arc::new(Semaphore::new(max)),
+            connections: Mutex::new(Connections { open: HashMap::new(), next_id: 0, max, surplus: 0 }),
+        }))
     }
 
-    /// So many places from now on. Nobody goes for that; who comes waits, or has somebody go, until there are fewer.
-    pub(super) fn resize(&self, most: usize) {
-        let most = most.min(Semaphore::MAX_PERMITS);
-        let mut guests = lock(&self.guests);
-        let before = std::mem::replace(&mut guests.most, most);
-        if most < before {
-            let fewer = before - most;
-            guests.surplus += fewer - self.places.forget_permits(fewer);
+    /// Allows `max` open connections from now on. Never evicts; newcomers queue, or evict the longest-stalled connection, until
+    /// there are fewer.
+    pub fn resize(&self, max: usize) {
+        let max = max.min(Semaphore::MAX_PERMITS);
+        let mut connections = lock(&self.0.connections);
+        let before = std::mem::replace(&mut connections.max, max);
+        if max < before {
+            let fewer = before - max;
+            connections.surplus += fewer - self.0.permits.forget_permits(fewer);
         } else {
-            let more = most - before;
-            let kept = more.min(guests.surplus);
-            guests.surplus -= kept;
-            self.places.add_permits(more - kept);
+            let more = max - before;
+            let kept = more.min(connections.surplus);
+            connections.surplus -= kept;
+            self.0.permits.add_permits(more - kept);
         }
     }
 
-    /// A place that is free now.
-    pub(super) fn free(self: &Arc<Self>) -> Option<FreePermit> {
-        Arc::clone(&self.places).try_acquire_owned().ok().map(|permit| self.room_of(permit))
+    fn try_acquire(&self) -> Option<Permit> {
+        Arc::clone(&self.0.permits).try_acquire_owned().ok().map(|permit| self.register(permit))
     }
 
-    /// StallTracker for a place, in turn. While there is none, those of this crowd and of `others` are asked to go, one by one.
-    /// `None`: never, the semaphore is not closed.
-    pub(super) async fn room(self: &Arc<Self>, others: Option<&Arc<Self>>) -> Option<FreePermit> {
-        if let Some(room) = self.free() {
-            return Some(room);
+    /// Waits for a permit, first come, first served, and evicts stalled connections one by one until there is one.
+    pub(super) async fn acquire(&self) -> Permit {
+        if let Some(permit) = self.try_acquire() {
+            return permit;
         }
-        let permit = Arc::clone(&self.places).acquire_owned();
+        let permit = Arc::clone(&self.0.permits).acquire_owned();
         tokio::pin!(permit);
         loop {
-            ask_one([Some(self), others].into_iter().flatten());
+            self.evict_one();
             tokio::select! {
-                permit = &mut permit => return permit.ok().map(|permit| self.room_of(permit)),
-                () = tokio::time::sleep(LOOK_AGAIN) => {}
+                permit = &mut permit => match permit {
+                    Ok(permit) => return self.register(permit),
+                    Err(_) => std::future::pending().await, // cannot happen: the semaphore is never closed
+                },
+                () = tokio::time::sleep(EVICTION_RETRY_INTERVAL) => {}
             }
         }
     }
 
-    fn room_of(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> FreePermit {
-        FreePermit(Permit { crowd: Arc::clone(self), number: None, permit: Some(permit) })
+    fn register(&self, permit: OwnedSemaphorePermit) -> Permit {
+        let stall = Arc::new(StallTracker::new());
+        let mut connections = lock(&self.0.connections);
+        let id = connections.next_id;
+        connections.next_id += 1;
+        connections.open.insert(id, Arc::clone(&stall));
+        Permit { limit: self.clone(), id, stall, permit: Some(permit) }
+    }
+
+    /// Requests the eviction of the connection that has been stalled longest.
+    fn evict_one(&self) {
+        let now = Instant::now();
+        let connections = lock(&self.0.connections);
+        let candidates = connections.open.values().filter(|stall| !stall.eviction_requested());
+        let longest =
+            candidates.filter_map(|stall| Some((stall.evictable_since(now)?, stall))).min_by_key(|(at, _)| *at);
+        if let Some((_, stall)) = longest {
+            stall.request_eviction();
+        }
     }
 }
 
-impl FreePermit {
-    pub(super) fn taken_by(self, guest: Arc<StallTracker>) -> Permit {
-        let Self(mut place) = self;
-        let mut guests = lock(&place.crowd.guests);
-        let number = guests.next;
-        guests.next += 1;
-        guests.present.insert(number, guest);
-        drop(guests);
-        place.number = Some(number);
-        place
+impl Permit {
+    /// Records the stalls of the connection that this permit is for.
+    pub(super) fn stall(&self) -> &Arc<StallTracker> {
+        &self.stall
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut guests = lock(&self.crowd.guests);
-        if let Some(number) = self.number {
-            guests.present.remove(&number);
-        }
-        // Given back while the guests are locked: `resize`, on another thread, must find each place either taken or free.
+        let mut connections = lock(&self.limit.0.connections);
+        connections.open.remove(&self.id);
+        // Returned while `connections` is locked: `resize`, on another thread, must find each permit either used or free.
         let permit = self.permit.take();
-        if guests.surplus > 0
+        if connections.surplus > 0
             && let Some(permit) = permit
         {
-            guests.surplus -= 1;
+            connections.surplus -= 1;
             permit.forget();
         }
     }
 }
 
-/// Asks whoever has waited longest for its client to go.
-fn ask_one<'a>(limits: impl Iterator<Item = &'a Arc<ConnectionLimit>>) {
-    let now = Instant::now();
-    let mut longest: Option<(Instant, Arc<StallTracker>)> = None;
-    for crowd in limits {
-        for guest in lock(&crowd.guests).present.values() {
-            let Some(since) = guest.dispensable(now).filter(|_| !guest.is_asked()) else { continue };
-            if longest.as_ref().is_none_or(|(other, _)| since < *other) {
-                longest = Some((since, Arc::clone(guest)));
-            }
-        }
-    }
-    if let Some((_, guest)) = longest {
-        guest.ask_to_go();
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::stall::STALL_GRACE;
     use super::*;
 
     const SOON: Duration = Duration::from_millis(60);
 
-    /// Takes a place for a guest.
-    async fn enter(crowd: &Arc<ConnectionLimit>, guest: &Arc<StallTracker>) -> Permit {
-        crowd.room(None).await.unwrap().taken_by(Arc::clone(guest))
-    }
-
-    /// Which of them goes first when one more comes.
-    async fn who_goes(crowd: &Arc<ConnectionLimit>, guests: &[&Arc<StallTracker>]) -> Option<usize> {
-        let gone = guests.iter().map(|guest| Box::pin(guest.gone()));
+    /// The position of the connection that is evicted first when one more arrives.
+    async fn evicted(limit: &ConnectionLimit, connections: &[&Permit]) -> Option<usize> {
+        let evictions = connections.iter().map(|connection| Box::pin(connection.stall().evicted()));
         tokio::select! {
-            _ = crowd.room(None) => None,
-            ((), which, _) = futures_util::future::select_all(gone) => Some(which),
+            _ = limit.acquire() => None,
+            ((), which, _) = futures_util::future::select_all(evictions) => Some(which),
             () = tokio::time::sleep(SOON) => None,
         }
     }
 
+    async fn none_is_free(limit: &ConnectionLimit) -> bool {
+        tokio::time::timeout(SOON, limit.acquire()).await.is_err()
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn attack_40_who_has_waited_longest_for_its_client_goes() {
-        let crowd = ConnectionLimit::new(3);
-        let mut guests = Vec::new();
-        let mut places = Vec::new();
+    async fn attack_40_the_longest_stalled_connection_is_evicted() {
+        let limit = ConnectionLimit::new(3);
+        let mut connections = Vec::new();
         for _ in 0..3 {
-            let guest = StallTracker::new();
-            places.push(enter(&crowd, &guest).await);
-            guests.push(guest);
+            connections.push(limit.acquire().await);
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
-        guests[0].begin(); // its request came, and an upstream works on it
-        assert_eq!(who_goes(&crowd, &guests.iter().collect::<Vec<_>>()).await, Some(1));
+        connections[0].stall().begin_exchange(); // its request arrived, and an upstream works on it
+        assert_eq!(evicted(&limit, &connections.iter().collect::<Vec<_>>()).await, Some(1));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_goes_who_waits_for_an_upstream_or_for_a_moment_only() {
-        let crowd = ConnectionLimit::new(4);
-        let (thinking, pausing, used) = (StallTracker::new(), StallTracker::new(), StallTracker::new());
-        let _places = [enter(&crowd, &thinking).await, enter(&crowd, &pausing).await, enter(&crowd, &used).await];
-        thinking.begin();
-        pausing.begin();
+    async fn waiting_for_an_upstream_or_a_short_stall_is_not_evicted() {
+        let limit = ConnectionLimit::new(4);
+        let (thinking, pausing, used) = (limit.acquire().await, limit.acquire().await, limit.acquire().await);
+        thinking.stall().begin_exchange();
+        pausing.stall().begin_exchange();
         tokio::time::sleep(Duration::from_mins(10)).await;
-        pausing.reading.begin();
+        pausing.stall().reading.start();
         tokio::time::sleep(Duration::from_millis(1)).await;
-        used.begin();
-        used.end();
-        let new = StallTracker::new();
-        let _fourth = enter(&crowd, &new).await;
+        used.stall().begin_exchange();
+        used.stall().end_exchange();
+        let new = limit.acquire().await;
         let all = [&thinking, &pausing, &used, &new];
-        assert_eq!(who_goes(&crowd, &all).await, None, "all have their reasons");
+        assert_eq!(evicted(&limit, &all).await, None, "each is within its grace period");
         tokio::time::sleep(SOON).await;
-        assert_eq!(who_goes(&crowd, &all).await, Some(3), "it had its moment");
-        new.begin();
-        tokio::time::sleep(PAUSE).await;
-        assert_eq!(who_goes(&crowd, &all).await, Some(1), "it had its pause");
-        pausing.reading.end();
-        assert_eq!(who_goes(&crowd, &all).await, Some(2), "so had the one between two requests");
+        assert_eq!(evicted(&limit, &all).await, Some(3), "it sent no first request in time");
+        new.stall().begin_exchange();
+        tokio::time::sleep(STALL_GRACE).await;
+        assert_eq!(evicted(&limit, &all).await, Some(1), "its body has stalled for too long");
+        pausing.stall().reading.reset();
+        assert_eq!(evicted(&limit, &all).await, Some(2), "it has been idle for too long");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn attack_40_drops_do_not_make_up_for_a_wait_and_a_stream_does() {
-        let crowd = ConnectionLimit::new(2);
-        let (dripping, slow) = (StallTracker::new(), StallTracker::new());
-        let _places = [enter(&crowd, &dripping).await, enter(&crowd, &slow).await];
-        for guest in [&dripping, &slow] {
-            guest.begin();
+    async fn attack_40_a_trickle_is_evicted_and_a_slow_stream_is_not() {
+        let limit = ConnectionLimit::new(2);
+        let (trickle, slow) = (limit.acquire().await, limit.acquire().await);
+        for connection in [&trickle, &slow] {
+            connection.stall().begin_exchange();
         }
         for _ in 0..20 {
-            for (guest, bytes) in [(&dripping, 60), (&slow, 600)] {
-                guest.writing.begin();
+            for (connection, bytes) in [(&trickle, 60), (&slow, 600)] {
+                let writing = &connection.stall().writing;
+                writing.start();
                 tokio::time::sleep(Duration::from_millis(60)).await;
-                guest.writing.moved(bytes);
-                guest.writing.begin();
+                writing.record_progress(bytes);
+                writing.start();
             }
         }
-        assert_eq!(who_goes(&crowd, &[&slow, &dripping]).await, Some(1));
-        dripping.writing.end();
-        assert_eq!(who_goes(&crowd, &[&slow, &dripping]).await, None);
+        assert_eq!(evicted(&limit, &[&slow, &trickle]).await, Some(1));
+        trickle.stall().writing.reset();
+        assert_eq!(evicted(&limit, &[&slow, &trickle]).await, None);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn fewer_places_end_nobody_and_more_let_in_who_waits() {
-        let crowd = ConnectionLimit::new(3);
-        let guests = [StallTracker::new(), StallTracker::new(), StallTracker::new()];
-        let [first, second, third] =
-            [enter(&crowd, &guests[0]).await, enter(&crowd, &guests[1]).await, enter(&crowd, &guests[2]).await];
-        for guest in &guests {
-            guest.begin();
-        }
-        let none_is_free =
-            async |crowd: &Arc<ConnectionLimit>| tokio::time::timeout(SOON, crowd.room(None)).await.is_err();
-        crowd.resize(1);
-        assert!(none_is_free(&crowd).await);
+    async fn a_lower_limit_evicts_none_and_a_higher_one_admits_waiters() {
+        let limit = ConnectionLimit::new(3);
+        let busy = async || {
+            let permit = limit.acquire().await;
+            permit.stall().begin_exchange();
+            permit
+        };
+        let [first, second, third] = [busy().await, busy().await, busy().await];
+        limit.resize(1);
+        assert!(none_is_free(&limit).await);
         drop(first);
-        assert!(none_is_free(&crowd).await, "two are one too many");
+        assert!(none_is_free(&limit).await, "two are one too many");
         drop(second);
-        assert!(none_is_free(&crowd).await, "one is as many as there may be");
+        assert!(none_is_free(&limit).await, "one is the limit");
         drop(third);
-        let one = enter(&crowd, &guests[0]).await;
-        assert!(none_is_free(&crowd).await);
-        // One waits while there are more.
+        let one = busy().await;
+        assert!(none_is_free(&limit).await);
+        // One waits while the limit is raised.
         let waiting = tokio::spawn({
-            let crowd = Arc::clone(&crowd);
-            async move { crowd.room(None).await }
+            let limit = limit.clone();
+            async move { limit.acquire().await }
         });
         tokio::time::sleep(SOON).await;
-        crowd.resize(2);
+        limit.resize(2);
         let two = tokio::time::timeout(SOON, waiting).await.unwrap().unwrap();
-        assert!(none_is_free(&crowd).await);
-        // Fewer and more at once: what was to go stays.
-        crowd.resize(1);
-        crowd.resize(3);
-        let three = enter(&crowd, &guests[1]).await;
-        assert!(none_is_free(&crowd).await);
+        two.stall().begin_exchange();
+        assert!(none_is_free(&limit).await);
+        // Lowered and raised again: the surplus permit is kept.
+        limit.resize(1);
+        limit.resize(3);
+        let three = busy().await;
+        assert!(none_is_free(&limit).await);
         drop((one, two, three));
-        crowd.resize(1);
-        let _one = enter(&crowd, &guests[1]).await;
-        assert!(none_is_free(&crowd).await, "a free place goes at once");
+        limit.resize(1);
+        let _one = busy().await;
+        assert!(none_is_free(&limit).await, "free permits are discarded at once");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_was_asked_and_then_heard_from_its_client_stays() {
-        let crowd = ConnectionLimit::new(1);
-        let guest = StallTracker::new();
-        let _place = enter(&crowd, &guest).await;
+    async fn a_connection_whose_client_moves_on_in_time_stays() {
+        let limit = ConnectionLimit::new(1);
+        let connection = limit.acquire().await;
         tokio::time::sleep(Duration::from_secs(1)).await;
         let newcomer = tokio::spawn({
-            let crowd = Arc::clone(&crowd);
-            async move { crowd.room(None).await.is_some() }
+            let limit = limit.clone();
+            async move { limit.acquire().await }
         });
         tokio::time::sleep(SOON).await;
-        assert!(guest.is_asked());
-        guest.begin();
-        assert!(tokio::time::timeout(SOON, guest.gone()).await.is_err());
-        guest.end();
+        let stall = connection.stall();
+        assert!(stall.eviction_requested());
+        stall.begin_exchange();
+        assert!(tokio::time::timeout(SOON, stall.evicted()).await.is_err());
+        stall.end_exchange();
         tokio::time::sleep(Duration::from_secs(1)).await;
-        assert!(tokio::time::timeout(SOON, guest.gone()).await.is_ok(), "it is asked again");
+        assert!(tokio::time::timeout(SOON, stall.evicted()).await.is_ok(), "eviction is requested again");
         newcomer.abort();
     }
 }

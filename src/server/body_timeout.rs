@@ -1,7 +1,6 @@
-//! The body of a request on its way on.
+//! Request bodies with an idle timeout.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -9,30 +8,19 @@ use bytes::Buf;
 use hyper::body::{Body, Frame, SizeHint};
 
 use super::connection::IdleTimer;
-use super::stall::{STREAM, StallTracker};
 
-/// The body of a request, waited for only so long, and without its trailers: they could carry what headers may not
-/// (RFC 9110 §6.5.1), and none is on a list.
+/// The body of a request, with an idle timeout and without its trailers: they could carry what headers may not
+/// (RFC 9110 §6.5.1), and no profile lists any.
 pub struct TimeoutBody<B> {
     body: B,
     idle_time: Duration,
-    patience: IdleTimer,
-    /// Of an HTTP/2 stream; over HTTP/1, the socket's side sees by itself what does not come.
-    waits: Option<Arc<StallTracker>>,
+    timer: IdleTimer,
 }
 
 impl<B> TimeoutBody<B> {
-    /// Fails when no byte of `body` comes for `idle_time` while one is waited for. To be made where the request is handled.
+    /// Fails when no byte of `body` arrives for `idle_time` while the body is polled.
     pub fn new(body: B, idle_time: Duration) -> Self {
-        Self { body, idle_time, patience: IdleTimer::default(), waits: STREAM.try_with(Arc::clone).ok() }
-    }
-}
-
-impl<B> Drop for TimeoutBody<B> {
-    fn drop(&mut self) {
-        if let Some(waits) = &self.waits {
-            waits.reading.end();
-        }
+        Self { body, idle_time, timer: IdleTimer::default() }
     }
 }
 
@@ -49,25 +37,17 @@ where
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let this = self.get_mut();
-        let frame = Pin::new(&mut this.body).poll_frame(context);
-        if let Some(waits) = &this.waits {
-            match &frame {
-                Poll::Pending => waits.reading.begin(),
-                Poll::Ready(Some(Ok(frame))) => waits.reading.moved(frame.data_ref().map_or(0, Buf::remaining)),
-                Poll::Ready(_) => waits.reading.end(),
-            }
-        }
-        match frame {
+        match Pin::new(&mut this.body).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
                 if frame.data_ref().is_some_and(Buf::has_remaining) {
-                    this.patience.renew();
+                    this.timer.reset();
                 }
                 if frame.is_trailers() { Poll::Ready(None) } else { Poll::Ready(Some(Ok(frame))) }
             }
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
             Poll::Ready(None) => Poll::Ready(None),
-            Poll::Pending => match this.patience.poll(this.idle_time, context) {
-                Poll::Ready(()) => Poll::Ready(Some(Err("the body of a request stopped coming".into()))),
+            Poll::Pending => match this.timer.poll_elapsed(this.idle_time, context) {
+                Poll::Ready(()) => Poll::Ready(Some(Err("the request body timed out".into()))),
                 Poll::Pending => Poll::Pending,
             },
         }

@@ -1,4 +1,4 @@
-//! Judges the bytes of a connection before hyper parses them (RFC 9112).
+//! Checks the bytes of a connection before hyper parses them (RFC 9112).
 
 pub(super) mod chunked;
 pub(super) mod framer;

@@ -1,14 +1,14 @@
-//! What a request gets that does not reach a surface's own rules: it is no HTTP that means one thing only, or too large.
+//! Why a request is rejected before a surface sees it: it is malformed, ambiguous or too large.
 
 use http::StatusCode;
 
-/// Why a request is refused before anything else is asked. In the extensions of a request that stands in its place; each
-/// surface answers it first of all, in its own shape.
+/// Why a request is rejected. [`Surface::reject`](super::Surface::reject) makes the response, in the surface's own format; the
+/// connection closes after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rejection {
-    /// It could be read in two ways, or in none.
+    /// It is malformed, or has two readings.
     BadRequest(&'static str),
-    /// CONNECT or TRACE, which a gateway of this kind has no use for (RFC 9110 §9.3.6, §9.3.8).
+    /// CONNECT or TRACE, which only a forward proxy needs (RFC 9110 §9.3.6, §9.3.8).
     MethodNotAllowed,
     /// The request target is too long.
     TargetTooLong,
@@ -19,7 +19,7 @@ pub enum Rejection {
 }
 
 impl Rejection {
-    /// What `Allow` says with a 405: the methods that any path could take.
+    /// The value of `Allow` in a 405: the methods that any path could allow.
     pub const ALLOW: &str = "GET, HEAD, POST, PUT, PATCH, DELETE";
 
     /// The status of the answer.
@@ -44,13 +44,13 @@ impl Rejection {
         }
     }
 
-    /// What is wrong, without a full stop.
+    /// What is wrong, without a final full stop.
     pub fn message(self) -> &'static str {
         match self {
-            Self::BadRequest(why) => why,
+            Self::BadRequest(reason) => reason,
             Self::MethodNotAllowed => "this method is never allowed",
             Self::TargetTooLong => "the request target is too long (`limits.uri_bytes`)",
-            Self::ExpectationFailed => "the only expectation that can be met is 100-continue",
+            Self::ExpectationFailed => "the only supported expectation is 100-continue",
             Self::HeadTooLarge => {
                 "the header fields are too many or too large (`limits.header_fields`, `limits.header_bytes`)"
             }

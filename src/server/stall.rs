@@ -1,195 +1,166 @@
-//! What a connection, or a stream of one, waits for: its client or not, and since when.
+//! How long a connection has been waiting for its client.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::admission::{NEWCOMER, PAUSE, SLOWEST};
 use crate::lock::lock;
 
-/// Whether one connection, or one HTTP/2 stream, waits for its client.
+/// A new connection is not evicted before its first request while it is younger than this.
+pub(super) const FIRST_REQUEST_GRACE: Duration = Duration::from_millis(100);
+
+/// A connection is not evicted for a shorter stall than this, within an exchange or between two: a client whose next request
+/// arrives at the moment when its connection is closed gets an error.
+pub(super) const STALL_GRACE: Duration = Duration::from_secs(1);
+
+/// Each byte that arrives or is accepted cancels so much of the carried-over stall time: 4 KiB/s keep a connection from being
+/// evicted, and a trickle does not.
+pub(super) const STALL_PER_BYTE: Duration = Duration::from_micros(1_000_000 / 4096);
+
+/// Records whether one connection waits for its client, and since when.
 #[derive(Debug)]
 pub(super) struct StallTracker {
-    under_way: Mutex<UnderWay>,
-    /// For more of a request's body.
+    exchanges: Mutex<Exchanges>,
+    /// Waiting for more of a request's body.
     pub(super) reading: StallTimer,
-    /// For room for an answer.
+    /// Waiting for the client to accept more of a response.
     pub(super) writing: StallTimer,
-    /// Another needs the place.
-    asked: AtomicBool,
-    heard: Notify,
-    /// The first request has begun.
-    first: Notify,
+    eviction_requested: AtomicBool,
+    eviction: Notify,
+    first_request: Notify,
 }
 
-/// Requests, until their answers' last byte.
+/// Requests whose responses have not ended.
 #[derive(Debug)]
-struct UnderWay {
-    count: usize,
-    /// When the last one ended; at first, when all this began.
-    ended: Instant,
-    /// There was one.
-    served: bool,
+struct Exchanges {
+    open: usize,
+    /// The end of the last exchange, or the start of the connection. Meaningful while none is open.
+    idle_since: Instant,
+    has_served: bool,
 }
 
-/// StallTimer when something is waited for. What comes in drops does not make up for the wait: a debt is left.
+/// The stall time of one direction.
 #[derive(Debug, Default)]
-pub(super) struct StallTimer(Mutex<Waiting>);
+pub(super) struct StallTimer(Mutex<Stall>);
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct Stall {
     since: Option<Instant>,
-    /// Waited for before, and not made up for by what came.
-    debt: Duration,
-}
-
-tokio::task_local! {
-    /// Of the HTTP/2 stream whose task this is.
-    pub(super) static STREAM: Arc<StallTracker>;
+    /// Stall time carried over from earlier pauses, less what the bytes since then cancelled.
+    carried_over: Duration,
 }
 
 impl StallTracker {
-    /// Of a connection, without a request yet.
-    pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self {
-            under_way: Mutex::new(UnderWay { count: 0, ended: Instant::now(), served: false }),
+    /// A tracker for a connection that was accepted now.
+    pub(super) fn new() -> Self {
+        Self {
+            exchanges: Mutex::new(Exchanges { open: 0, idle_since: Instant::now(), has_served: false }),
             reading: StallTimer::default(),
             writing: StallTimer::default(),
-            asked: AtomicBool::new(false),
-            heard: Notify::new(),
-            first: Notify::new(),
-        })
-    }
-
-    /// Of a stream, which is one request.
-    pub(super) fn of_stream() -> Arc<Self> {
-        let waits = Self::new();
-        waits.begin();
-        waits
-    }
-
-    /// A request begins.
-    pub(super) fn begin(&self) {
-        let mut under_way = lock(&self.under_way);
-        under_way.count += 1;
-        if under_way.count == 1 && !under_way.served {
-            self.first.notify_one();
+            eviction_requested: AtomicBool::new(false),
+            eviction: Notify::new(),
+            first_request: Notify::new(),
         }
     }
 
-    /// Resolves when there was a request. For one that waits.
-    pub(super) async fn begun(&self) {
+    pub(super) fn begin_exchange(&self) {
+        let mut exchanges = lock(&self.exchanges);
+        exchanges.open += 1;
+        if exchanges.open == 1 && !exchanges.has_served {
+            self.first_request.notify_one();
+        }
+    }
+
+    pub(super) fn end_exchange(&self) {
+        let mut exchanges = lock(&self.exchanges);
+        exchanges.open -= 1;
+        exchanges.idle_since = Instant::now();
+        exchanges.has_served = true;
+    }
+
+    /// Resolves once the connection has had a request. Only one task may wait for it.
+    pub(super) async fn first_request(&self) {
         let has_begun = || {
-            let under_way = lock(&self.under_way);
-            under_way.served || under_way.count > 0
+            let exchanges = lock(&self.exchanges);
+            exchanges.has_served || exchanges.open > 0
         };
         while !has_begun() {
-            self.first.notified().await;
+            self.first_request.notified().await;
         }
     }
 
-    /// A request has ended.
-    pub(super) fn end(&self) {
-        let mut under_way = lock(&self.under_way);
-        under_way.count -= 1;
-        under_way.ended = Instant::now();
-        under_way.served = true;
-    }
-
-    /// Something is under way.
+    /// Whether an exchange is open.
     pub(super) fn is_busy(&self) -> bool {
-        lock(&self.under_way).count > 0
+        lock(&self.exchanges).open > 0
     }
 
-    /// StallTimer when nothing is under way.
-    pub(super) fn idle_since(&self) -> Option<Instant> {
-        let under_way = lock(&self.under_way);
-        (under_way.count == 0).then_some(under_way.ended)
-    }
-
-    /// StallTimer when its client has been waited for, if that is so long that it could go.
-    pub(super) fn dispensable(&self, now: Instant) -> Option<Instant> {
-        let in_request = [self.reading.with_debt(), self.writing.with_debt()].into_iter().flatten().min();
-        let (since, least) = match (in_request, self.idle_since()) {
-            (Some(since), _) => (since, PAUSE),
-            (None, Some(since)) => (since, if lock(&self.under_way).served { PAUSE } else { NEWCOMER }),
-            (None, None) => return None,
+    /// Since when the connection has been stalled, or `None` where it must not be evicted: it waits for something else than its
+    /// client, or its grace period has not passed at `now`.
+    pub(super) fn evictable_since(&self, now: Instant) -> Option<Instant> {
+        let in_exchange = [self.reading.stalled_since(), self.writing.stalled_since()].into_iter().flatten().min();
+        let (since, grace) = if let Some(since) = in_exchange {
+            (since, STALL_GRACE)
+        } else {
+            let exchanges = lock(&self.exchanges);
+            if exchanges.open > 0 {
+                return None;
+            }
+            (exchanges.idle_since, if exchanges.has_served { STALL_GRACE } else { FIRST_REQUEST_GRACE })
         };
-        (now.saturating_duration_since(since) >= least).then_some(since)
+        (now.saturating_duration_since(since) >= grace).then_some(since)
     }
 
-    pub(super) fn ask_to_go(&self) {
-        self.asked.store(true, Ordering::Release);
-        self.heard.notify_one();
+    pub(super) fn request_eviction(&self) {
+        self.eviction_requested.store(true, Ordering::Release);
+        self.eviction.notify_one();
     }
 
-    pub(super) fn is_asked(&self) -> bool {
-        self.asked.load(Ordering::Acquire)
+    pub(super) fn eviction_requested(&self) -> bool {
+        self.eviction_requested.load(Ordering::Acquire)
     }
 
-    /// Resolves when it was asked to go and still could.
-    pub(super) async fn gone(&self) {
+    /// Resolves when eviction was requested and is still allowed. A request for a connection that has moved on since is
+    /// discarded.
+    pub(super) async fn evicted(&self) {
         loop {
-            self.heard.notified().await;
-            if self.dispensable(Instant::now()).is_some() {
+            self.eviction.notified().await;
+            if self.evictable_since(Instant::now()).is_some() {
                 return;
             }
-            self.asked.store(false, Ordering::Release);
-        }
-    }
-
-    /// Resolves when nothing was under way for so long.
-    pub(super) async fn idle(&self, time: Duration) {
-        loop {
-            match self.idle_since() {
-                Some(since) if since + time <= Instant::now() => return,
-                Some(since) => tokio::time::sleep_until(since + time).await,
-                None => tokio::time::sleep(time).await,
-            }
-        }
-    }
-
-    /// Resolves when the client has not made room for so long.
-    pub(super) async fn stalled(&self, time: Duration) {
-        loop {
-            let since = lock(&self.writing.0).since;
-            match since {
-                Some(since) if since + time <= Instant::now() => return,
-                Some(since) => tokio::time::sleep_until(since + time).await,
-                None => tokio::time::sleep(time).await,
-            }
+            self.eviction_requested.store(false, Ordering::Release);
         }
     }
 }
 
 impl StallTimer {
-    /// From now on, unless it has begun already.
-    pub(super) fn begin(&self) {
+    /// Starts the timer unless it runs already.
+    pub(super) fn start(&self) {
         lock(&self.0).since.get_or_insert_with(Instant::now);
     }
 
-    /// So many bytes came, or were taken.
-    pub(super) fn moved(&self, bytes: usize) {
-        let mut waiting = lock(&self.0);
-        if let Some(since) = waiting.since.take() {
-            waiting.debt += since.elapsed();
+    /// Stops the timer, because so many bytes arrived or were accepted.
+    pub(super) fn record_progress(&self, bytes: usize) {
+        let mut stall = lock(&self.0);
+        if let Some(since) = stall.since.take() {
+            stall.carried_over += since.elapsed();
         }
-        if !waiting.debt.is_zero() {
-            waiting.debt = waiting.debt.saturating_sub(SLOWEST * u32::try_from(bytes).unwrap_or(u32::MAX));
+        if !stall.carried_over.is_zero() {
+            let cancelled = STALL_PER_BYTE * u32::try_from(bytes).unwrap_or(u32::MAX);
+            stall.carried_over = stall.carried_over.saturating_sub(cancelled);
         }
     }
 
-    /// No more is waited for.
-    pub(super) fn end(&self) {
-        *lock(&self.0) = Waiting::default();
+    /// Stops the timer and forgets the carried-over stall time.
+    pub(super) fn reset(&self) {
+        *lock(&self.0) = Stall::default();
     }
 
-    /// As if all the waiting had been at once.
-    fn with_debt(&self) -> Option<Instant> {
-        let waiting = lock(&self.0);
-        waiting.since.map(|since| since.checked_sub(waiting.debt).unwrap_or(since))
+    /// When the stall would have begun if all stall time were one stall that lasts until now.
+    fn stalled_since(&self) -> Option<Instant> {
+        let stall = lock(&self.0);
+        stall.since.map(|since| since.checked_sub(stall.carried_over).unwrap_or(since))
     }
 }

@@ -240,13 +240,12 @@ fn defaults_are_those_of_the_reference() {
 fn limits_are_those_that_are_written_and_else_those_of_the_reference() {
     let (empty, reference) = (read("").unwrap(), read(&uncommented(&["#: "])).unwrap());
     let all = |config: &Config| (config.limits, config.body_bytes, config.replay_bytes, config.io_threads);
-    assert_eq!(all(&empty), (pixy::server::Limits::default(), 64 << 20, 1 << 20, 1));
+    assert_eq!(all(&empty), (pixy::server::ServerLimits::default(), 64 << 20, 1 << 20, 1));
     assert_eq!(all(&reference), all(&empty), "the reference says the defaults");
     let config = read("limits: { connections: 7, header_bytes: 2048, header_fields: 12, uri_bytes: 70, body_bytes: 9, replay_bytes: 0, header_time: 1s, idle_time: 2s, drain_time: 0s, io_threads: 64 }").unwrap();
     let seconds = Duration::from_secs;
-    let expected = pixy::server::Limits {
+    let expected = pixy::server::ServerLimits {
         connections: 7,
-        streams: pixy::server::Limits::default().streams,
         header_bytes: 2048,
         header_fields: 12,
         uri_bytes: 70,

@@ -1,7 +1,6 @@
-//! The way in: what is no request that means one thing only never reaches an upstream, nor does what stands behind it.
+//! Request framing: a request that is malformed or has two readings never reaches an upstream, nor does anything after it.
 
 mod corpus;
-mod frames;
 mod http2;
 mod limits;
 mod surfaces;
@@ -10,7 +9,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::support::{Pixy, RawClient, Seen, TokenEndpoint, Upstream, oauth_account};
+use crate::support::{Authority, Pixy, Protocols, RawClient, Scratch, Seen, TokenEndpoint, Upstream, oauth_account};
 use corpus::{Case, Expected, SUCCESSOR};
 
 /// A linked account `a`, with these limits.
@@ -26,15 +25,16 @@ async fn linked() -> (Pixy, TokenEndpoint, Upstream) {
     limited(&json!({})).await
 }
 
-fn whole(requests: &[Seen]) -> Vec<(String, String, Vec<u8>)> {
-    let whole = requests.iter().filter(|seen| seen.complete);
-    whole.map(|seen| (seen.method.clone(), seen.target.clone(), seen.body.clone())).collect()
+/// Method, target and body of each request that the upstream received completely.
+fn complete(requests: &[Seen]) -> Vec<(String, String, Vec<u8>)> {
+    let complete = requests.iter().filter(|seen| seen.complete);
+    complete.map(|seen| (seen.method.clone(), seen.target.clone(), seen.body.clone())).collect()
 }
 
-/// Sends the cases that are chosen, each with its successor right behind it, and looks at what the upstream saw of it.
-async fn judge(chosen: impl Fn(&Case) -> bool) -> usize {
+/// Sends the selected cases, each with its successor right after it, and checks what the upstream received. Their number.
+async fn check_cases(selected: impl Fn(&Case) -> bool) -> usize {
     let (pixy, _endpoint, upstream) = linked().await;
-    let cases: Vec<Case> = corpus::cases().into_iter().filter(chosen).collect();
+    let cases: Vec<Case> = corpus::cases().into_iter().filter(selected).collect();
     for Case { name, bytes, expected } in &cases {
         let before = upstream.requests().len();
         let mut client = RawClient::connect(pixy.agents()).await;
@@ -52,25 +52,25 @@ async fn judge(chosen: impl Fn(&Case) -> bool) -> usize {
                 assert_ne!(response.map(|response| response.status), Some(200), "{name}");
                 let rest = client.rest().await;
                 assert!(!rest.windows(12).any(|window| window == b"HTTP/1.1 200"), "{name}");
-                assert_eq!(whole(&upstream.requests()[before..]), [], "{name}");
+                assert_eq!(complete(&upstream.requests()[before..]), [], "{name}");
             }
             Expected::Forwarded { method, target, body } => {
                 let response = response.unwrap_or_else(|| panic!("no answer: {name}"));
                 assert_eq!(response.status, 200, "{name}: {}", response.text());
                 assert_eq!(client.response().await.map(|second| second.status), Some(200), "the successor of {name}");
-                let seen = whole(&upstream.requests()[before..]);
+                let seen = complete(&upstream.requests()[before..]);
                 let expected = ((*method).to_owned(), target.clone(), body.clone());
                 let successor = ("GET".to_owned(), "/v1/models?successor".to_owned(), Vec::new());
                 assert_eq!(seen, [expected, successor], "{name}");
             }
         }
     }
-    // What came too late to be seen above.
+    // Requests that arrived too late for the checks above.
     let forwarded = cases.iter().filter(|case| matches!(case.expected, Expected::Forwarded { .. })).count();
     let requests = upstream.requests();
-    assert_eq!(whole(&requests).len(), 2 * forwarded);
+    assert_eq!(complete(&requests).len(), 2 * forwarded);
     for seen in &requests {
-        assert_eq!(seen.trailers, [], "no trailer passes");
+        assert_eq!(seen.trailers, [], "no trailer is forwarded");
         for name in ["te", "upgrade", "http2-settings", "expect", "trailer", "x-api-key"] {
             assert_eq!(seen.header(name), Vec::<&str>::new(), "{}", seen.target);
         }
@@ -79,25 +79,44 @@ async fn judge(chosen: impl Fn(&Case) -> bool) -> usize {
 }
 
 #[tokio::test]
-async fn attack_28_and_29_and_31_and_32_a_head_with_two_readings_is_refused_and_its_successor_never_forwarded() {
-    let judged = judge(|case| matches!(case.expected, Expected::Refused(_))).await;
-    assert!(judged >= 500, "{judged}");
+async fn attack_28_and_29_and_31_and_32_ambiguous_heads_are_refused() {
+    let checked = check_cases(|case| matches!(case.expected, Expected::Refused(_))).await;
+    assert!(checked >= 500, "{checked}");
 }
 
 #[tokio::test]
-async fn attack_30_a_chunked_body_with_two_readings_never_becomes_a_whole_request() {
-    let judged = judge(|case| case.expected == Expected::Broken).await;
-    assert!(judged >= 100, "{judged}");
+async fn attack_30_a_malformed_chunked_body_is_never_completed() {
+    let checked = check_cases(|case| case.expected == Expected::Broken).await;
+    assert!(checked >= 100, "{checked}");
 }
 
 #[tokio::test]
-async fn what_has_one_reading_arrives_as_it_was_meant() {
-    let judged = judge(|case| matches!(case.expected, Expected::Forwarded { .. })).await;
-    assert!(judged >= 60, "{judged}");
+async fn a_request_with_one_reading_is_forwarded_unchanged() {
+    let checked = check_cases(|case| matches!(case.expected, Expected::Forwarded { .. })).await;
+    assert!(checked >= 60, "{checked}");
+}
+
+#[tokio::test]
+async fn attack_33_no_trailer_of_a_request_is_forwarded() {
+    // Over HTTP/2 to the upstream, where trailers need no `TE`; the corpus has more of them over HTTP/1.
+    let (endpoint, authority) = (TokenEndpoint::start().await, Authority::new());
+    let upstream = Upstream::builder().tls(&authority, Protocols::Http2).start().await;
+    let scratch = Scratch::new();
+    let ca = scratch.write("ca.pem", authority.pem());
+    let accounts = json!({ "a": oauth_account(&endpoint, &upstream) });
+    let pixy = Pixy::with(&accounts, &json!({ "upstream": { "extra_ca_file": ca } })).await;
+    pixy.link(&endpoint).await;
+    let request = "POST /a/v1/messages HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: Authorization\r\n\
+                   Connection: close\r\n\r\n5\r\nhello\r\n0\r\nAuthorization: Bearer evil\r\nHost: evil\r\n\
+                   Content-Length: 9\r\nX-Api-Key: evil\r\n\r\n";
+    assert_eq!(pixy.send(request).await.status, 200);
+    let seen = &upstream.requests()[0];
+    assert_eq!((seen.complete, seen.body.as_slice(), seen.trailers.len()), (true, &b"hello"[..], 0));
+    assert!(!format!("{:?}", seen.headers).contains("evil"));
 }
 
 #[test]
-fn the_names_in_the_corpus_are_unique_and_its_file_is_current() {
+fn corpus_names_are_unique_and_its_file_is_current() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/framing.json");
     let corpus = corpus::as_json();
     let cases = corpus["cases"].as_array().unwrap();
@@ -112,5 +131,5 @@ fn the_names_in_the_corpus_are_unique_and_its_file_is_current() {
         std::fs::write(&file, &text).unwrap();
     }
     let current = std::fs::read_to_string(&file).unwrap_or_default();
-    assert!(current == text, "tests/data/framing.json is not what the lists make; run this test with PIXY_UPDATE=1");
+    assert!(current == text, "tests/data/framing.json is out of date; run this test with PIXY_UPDATE=1");
 }

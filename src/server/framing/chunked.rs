@@ -1,22 +1,22 @@
-//! Follows a chunked body (RFC 9112 §7.1) without holding any of it, strictly: what this passes has one reading.
+//! Checks a chunked body (RFC 9112 §7.1) without buffering any of it: what passes has one reading.
 
 use super::head::{is_text, is_token};
-use crate::server::Limits;
+use crate::server::limits::ServerLimits;
 
-/// Where in a chunked body the next byte stands.
+/// The state machine of one chunked body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::server) struct Chunked {
-    place: Position,
-    /// Of the size while it is read, then of the data still to come.
+pub(in crate::server) struct ChunkedBody {
+    state: ChunkState,
+    /// The chunk's size while it is read, then the bytes of its data that are left.
     left: u64,
-    /// Digits of the size; bytes of the extension; bytes of all trailers.
+    /// Digits of the size, bytes of the extension, or bytes of all trailers, by `state`.
     count: usize,
     /// Trailer fields.
     trailers: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Position {
+enum ChunkState {
     Size,
     Extension,
     SizeEnd,
@@ -30,117 +30,119 @@ enum Position {
     LastEnd,
 }
 
-/// How far a piece of a body goes.
+/// What a piece of a chunked body contains.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::server) enum Reach {
-    /// The body may go on.
-    On,
-    /// It ends after so many bytes of the piece.
-    End(usize),
-    /// So many bytes are fine, and the next is not.
-    Broken(usize, &'static str),
+pub(in crate::server) enum ChunkedProgress {
+    /// The body continues after the piece.
+    Continues,
+    /// The body ends after so many bytes of the piece.
+    Ends(usize),
+    /// The byte after so many of the piece is malformed.
+    Malformed(usize, &'static str),
 }
 
-/// A real client sends none at all; CVE-2025-55315 and its kin live here.
-const LONGEST_EXTENSION: usize = 256;
+/// In bytes. Real clients send no extensions; CVE-2025-55315 and similar attacks use them.
+const MAX_EXTENSION: usize = 256;
 
-/// 64 bits.
-const MOST_DIGITS: usize = 16;
+/// Hexadecimal digits of a 64-bit size.
+const MAX_DIGITS: usize = 16;
 
-impl Chunked {
-    /// Before the first chunk.
+impl ChunkedBody {
     pub(in crate::server) fn new() -> Self {
-        Self { place: Position::Size, left: 0, count: 0, trailers: 0 }
+        Self { state: ChunkState::Size, left: 0, count: 0, trailers: 0 }
     }
 
-    /// Follows a piece of the body.
-    pub(in crate::server) fn follow(&mut self, piece: &[u8], limits: &Limits) -> Reach {
+    /// Checks the next piece of the body.
+    pub(in crate::server) fn check(&mut self, piece: &[u8], limits: &ServerLimits) -> ChunkedProgress {
         let mut at = 0;
         while at < piece.len() {
-            if self.place == Position::Data {
+            if self.state == ChunkState::Data {
                 let here = usize::try_from(self.left).unwrap_or(usize::MAX).min(piece.len() - at);
                 self.left -= here as u64;
                 at += here;
                 if self.left == 0 {
-                    self.place = Position::DataReturn;
+                    self.state = ChunkState::DataReturn;
                 }
                 continue;
             }
             match self.step(piece[at], limits) {
-                Ok(true) => return Reach::End(at + 1),
+                Ok(true) => return ChunkedProgress::Ends(at + 1),
                 Ok(false) => at += 1,
-                Err(why) => return Reach::Broken(at, why),
+                Err(reason) => return ChunkedProgress::Malformed(at, reason),
             }
         }
-        Reach::On
+        ChunkedProgress::Continues
     }
 
-    /// One byte of the framing; `true` when it was the body's last.
-    fn step(&mut self, byte: u8, limits: &Limits) -> Result<bool, &'static str> {
-        self.place = match (self.place, byte) {
-            (Position::Size, digit) if digit.is_ascii_hexdigit() => {
+    /// Checks one byte of the framing. `true` when it is the last byte of the body.
+    fn step(&mut self, byte: u8, limits: &ServerLimits) -> Result<bool, &'static str> {
+        self.state = match (self.state, byte) {
+            (ChunkState::Size, digit) if digit.is_ascii_hexdigit() => {
                 self.count += 1;
-                if self.count > MOST_DIGITS {
+                if self.count > MAX_DIGITS {
                     return Err("the size of a chunk is too large");
                 }
                 self.left = self.left << 4 | u64::from(char::from(digit).to_digit(16).unwrap_or(0));
-                Position::Size
+                ChunkState::Size
             }
-            (Position::Size, b'\r') if self.count > 0 => Position::SizeEnd,
-            (Position::Size, b';') if self.count > 0 => {
+            (ChunkState::Size, b'\r') if self.count > 0 => ChunkState::SizeEnd,
+            (ChunkState::Size, b';') if self.count > 0 => {
                 self.count = 0;
-                Position::Extension
+                ChunkState::Extension
             }
-            (Position::Size, _) => return Err("the size of a chunk is no hexadecimal number"),
-            (Position::Extension, b'\r') => Position::SizeEnd,
-            (Position::Extension, byte) => {
+            (ChunkState::Size, _) => return Err("the size of a chunk is no hexadecimal number"),
+            (ChunkState::Extension, b'\r') => ChunkState::SizeEnd,
+            (ChunkState::Extension, byte) => {
                 self.count += 1;
-                if self.count > LONGEST_EXTENSION {
+                if self.count > MAX_EXTENSION {
                     return Err("the extension of a chunk is too long");
                 }
                 // A quoted string could hold what looks like the end of the line.
                 if byte == b'"' || !(is_text(byte) && byte.is_ascii()) {
                     return Err("the extension of a chunk holds a quote or a control character");
                 }
-                Position::Extension
+                ChunkState::Extension
             }
-            (Position::SizeEnd, b'\n') => {
+            (ChunkState::SizeEnd, b'\n') => {
                 self.count = 0;
-                if self.left == 0 { Position::TrailerStart } else { Position::Data }
+                if self.left == 0 { ChunkState::TrailerStart } else { ChunkState::Data }
             }
-            (Position::DataReturn, b'\r') => Position::DataEnd,
-            (Position::DataEnd, b'\n') => Position::Size,
-            (Position::DataReturn | Position::DataEnd, _) => return Err("a chunk does not end where its size says"),
-            (Position::TrailerStart, b'\r') => Position::LastEnd,
-            (Position::LastEnd, b'\n') => return Ok(true),
-            (Position::TrailerStart | Position::TrailerName | Position::TrailerValue | Position::TrailerEnd, byte) => {
-                self.trailer(byte, limits)?
+            (ChunkState::DataReturn, b'\r') => ChunkState::DataEnd,
+            (ChunkState::DataEnd, b'\n') => ChunkState::Size,
+            (ChunkState::DataReturn | ChunkState::DataEnd, _) => {
+                return Err("a chunk does not end where its size says");
             }
-            (Position::SizeEnd | Position::LastEnd, _) => return Err("a carriage return stands alone"),
-            (Position::Data, _) => Position::Data, // followed above
+            (ChunkState::TrailerStart, b'\r') => ChunkState::LastEnd,
+            (ChunkState::LastEnd, b'\n') => return Ok(true),
+            (
+                ChunkState::TrailerStart | ChunkState::TrailerName | ChunkState::TrailerValue | ChunkState::TrailerEnd,
+                byte,
+            ) => self.trailer(byte, limits)?,
+            (ChunkState::SizeEnd | ChunkState::LastEnd, _) => return Err("a carriage return stands alone"),
+            (ChunkState::Data, _) => ChunkState::Data, // skipped in `check`
         };
         Ok(false)
     }
 
-    /// As in a head, and no more of them.
-    fn trailer(&mut self, byte: u8, limits: &Limits) -> Result<Position, &'static str> {
+    /// Checks one byte of a trailer, by the rules and the limits of a head's fields.
+    fn trailer(&mut self, byte: u8, limits: &ServerLimits) -> Result<ChunkState, &'static str> {
         self.count += 1;
         if self.count > limits.header_bytes {
             return Err("the trailers are too large");
         }
-        match (self.place, byte) {
-            (Position::TrailerStart, byte) if is_token(byte) => {
+        match (self.state, byte) {
+            (ChunkState::TrailerStart, byte) if is_token(byte) => {
                 self.trailers += 1;
                 if self.trailers > limits.header_fields {
                     return Err("there are too many trailers");
                 }
-                Ok(Position::TrailerName)
+                Ok(ChunkState::TrailerName)
             }
-            (Position::TrailerName, b':') => Ok(Position::TrailerValue),
-            (Position::TrailerName, byte) if is_token(byte) => Ok(Position::TrailerName),
-            (Position::TrailerValue, b'\r') => Ok(Position::TrailerEnd),
-            (Position::TrailerValue, byte) if is_text(byte) => Ok(Position::TrailerValue),
-            (Position::TrailerEnd, b'\n') => Ok(Position::TrailerStart),
+            (ChunkState::TrailerName, b':') => Ok(ChunkState::TrailerValue),
+            (ChunkState::TrailerName, byte) if is_token(byte) => Ok(ChunkState::TrailerName),
+            (ChunkState::TrailerValue, b'\r') => Ok(ChunkState::TrailerEnd),
+            (ChunkState::TrailerValue, byte) if is_text(byte) => Ok(ChunkState::TrailerValue),
+            (ChunkState::TrailerEnd, b'\n') => Ok(ChunkState::TrailerStart),
             _ => Err("a trailer is no field"),
         }
     }

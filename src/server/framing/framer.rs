@@ -1,123 +1,126 @@
-//! Follows the requests of an HTTP/1 connection, one behind the other, without doing any input or output.
+//! Tracks where each request of an HTTP/1 connection begins and ends. Does no input or output.
 
-use super::chunked::{Chunked, Reach};
-use super::head::{Framing, Head};
-use crate::server::Limits;
+use super::chunked::{ChunkedBody, ChunkedProgress};
+use super::head::{BodyFraming, Head};
+use crate::server::limits::ServerLimits;
 use crate::server::reject::Rejection;
 
-/// Knows where in which request the next byte stands.
+/// The state machine of one connection's requests.
 #[derive(Debug)]
 pub(in crate::server) struct Framer {
-    limits: Limits,
-    place: Position,
-    /// The head under way; how much of it was looked at, and where its last line starts.
+    limits: ServerLimits,
+    state: FramerState,
+    /// The head that is being read.
     head: Head,
-    seen: usize,
-    line: usize,
+    /// Bytes of the head that are scanned, and where its unfinished line starts.
+    scanned: usize,
+    line_start: usize,
 }
 
-/// Where the next byte stands.
+/// What the next byte belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::server) enum Position {
-    /// In a head, or before one.
+pub(in crate::server) enum FramerState {
+    /// A head.
     Head,
-    /// In a body that has so many bytes left.
+    /// A body of which so many bytes are left.
     Length(u64),
-    /// In a chunked body.
-    Chunked(Chunked),
-    /// After a request for another protocol that was not answered yet.
+    /// A chunked body.
+    Chunked(ChunkedBody),
+    /// Unknown until the request for an upgrade has its response.
     Upgrading,
-    /// In another protocol: nothing is looked at.
-    Raw,
+    /// Another protocol: nothing is checked.
+    Upgraded,
 }
 
-/// Why nothing that follows is passed.
+/// Why no further byte passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::server) enum Stop {
-    /// The next head.
-    Rejection(Rejection),
-    /// The body under way.
-    Broken(&'static str),
+pub(in crate::server) enum FramingError {
+    /// The next head is rejected.
+    Head(Rejection),
+    /// The body is malformed.
+    Body(&'static str),
 }
 
-/// A request line may be longer than its target by so much: the longest method that anybody sends, and the version.
-const BESIDE_TARGET: usize = 64;
+/// How much longer than its target a request line may be: the method and the version.
+const REQUEST_LINE_OVERHEAD: usize = 64;
 
 impl Framer {
-    pub(in crate::server) fn new(limits: Limits) -> Self {
-        Self { limits, place: Position::Head, head: Head::default(), seen: 0, line: 0 }
+    pub(in crate::server) fn new(limits: ServerLimits) -> Self {
+        Self { limits, state: FramerState::Head, head: Head::default(), scanned: 0, line_start: 0 }
     }
 
-    pub(in crate::server) fn place(&self) -> Position {
-        self.place
+    pub(in crate::server) fn state(&self) -> FramerState {
+        self.state
     }
 
-    /// The other protocol begins, or was not agreed on.
-    pub(in crate::server) fn settle(&mut self, switched: bool) {
-        self.place = if switched { Position::Raw } else { Position::Head };
+    /// The request for an upgrade has its response.
+    pub(in crate::server) fn finish_upgrade(&mut self, upgraded: bool) {
+        self.state = if upgraded { FramerState::Upgraded } else { FramerState::Head };
     }
 
-    /// How many of these bytes may be passed, and what stands after them. Must be given the same bytes again, and more, until
-    /// they pass; a head passes whole or not at all.
-    pub(in crate::server) fn pass(&mut self, bytes: &[u8]) -> (usize, Option<Stop>) {
+    /// How many of these bytes pass, and the error after them. Bytes that do not pass must be given again, with more after them;
+    /// a head passes whole or not at all.
+    pub(in crate::server) fn check(&mut self, bytes: &[u8]) -> (usize, Option<FramingError>) {
         let mut passed = 0;
         while passed < bytes.len() {
             let rest = &bytes[passed..];
-            match &mut self.place {
-                Position::Head => match self.head(rest) {
+            match &mut self.state {
+                FramerState::Head => match self.check_head(rest) {
                     Ok(Some(length)) => passed += length,
                     Ok(None) => break,
-                    Err(refused) => return (passed, Some(Stop::Rejection(refused))),
+                    Err(rejection) => return (passed, Some(FramingError::Head(rejection))),
                 },
-                Position::Length(left) => {
+                FramerState::Length(left) => {
                     let here = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
                     *left -= here as u64;
                     passed += here;
                     if *left == 0 {
-                        self.end();
+                        self.end_request();
                     }
                 }
-                Position::Chunked(chunked) => match chunked.follow(rest, &self.limits) {
-                    Reach::On => passed = bytes.len(),
-                    Reach::End(length) => {
+                FramerState::Chunked(body) => match body.check(rest, &self.limits) {
+                    ChunkedProgress::Continues => passed = bytes.len(),
+                    ChunkedProgress::Ends(length) => {
                         passed += length;
-                        self.end();
+                        self.end_request();
                     }
-                    Reach::Broken(length, why) => return (passed + length, Some(Stop::Broken(why))),
+                    ChunkedProgress::Malformed(length, reason) => {
+                        return (passed + length, Some(FramingError::Body(reason)));
+                    }
                 },
-                Position::Upgrading => break,
-                Position::Raw => passed = bytes.len(),
+                FramerState::Upgrading => break,
+                FramerState::Upgraded => passed = bytes.len(),
             }
         }
         (passed, None)
     }
 
-    /// The length of the head that these bytes start with, if it is whole.
-    fn head(&mut self, bytes: &[u8]) -> Result<Option<usize>, Rejection> {
-        while let Some(found) = memchr::memchr(b'\n', &bytes[self.seen..]) {
-            let end = self.seen + found;
-            // RFC 9112 §2.2 lets a server take a bare LF for a line's end; where one does and one does not, a request hides.
-            let line = bytes[self.line..end].strip_suffix(b"\r");
+    /// The length of the head at the start of these bytes, if it is complete.
+    fn check_head(&mut self, bytes: &[u8]) -> Result<Option<usize>, Rejection> {
+        while let Some(found) = memchr::memchr(b'\n', &bytes[self.scanned..]) {
+            let end = self.scanned + found;
+            // RFC 9112 §2.2 lets a server accept a bare LF as a line's end; where one does and another does not, a request hides.
+            let line = bytes[self.line_start..end].strip_suffix(b"\r");
             let line = line.ok_or(Rejection::BadRequest("every line of a head ends with CR LF"))?;
-            self.seen = end + 1;
-            self.line = end + 1;
-            if self.seen > self.limits.header_bytes {
+            self.scanned = end + 1;
+            self.line_start = end + 1;
+            if self.scanned > self.limits.header_bytes {
                 return Err(Rejection::HeadTooLarge);
             }
             if line.is_empty() {
-                self.place = match self.head.finish()? {
-                    Framing::Length(left) => Position::Length(left),
-                    Framing::Chunked => Position::Chunked(Chunked::new()),
+                self.state = match self.head.finish()? {
+                    BodyFraming::Length(left) => FramerState::Length(left),
+                    BodyFraming::Chunked => FramerState::Chunked(ChunkedBody::new()),
                 };
-                if self.place == Position::Length(0) {
-                    self.end();
+                if self.state == FramerState::Length(0) {
+                    self.end_request();
                 }
                 return Ok(Some(end + 1));
             }
             self.head.line(line, &self.limits)?;
         }
-        self.seen = bytes.len();
-        if self.head.is_empty() && bytes.len() > self.limits.uri_bytes + BESIDE_TARGET {
+        self.scanned = bytes.len();
+        if self.head.is_empty() && bytes.len() > self.limits.uri_bytes + REQUEST_LINE_OVERHEAD {
             return Err(Rejection::TargetTooLong);
         }
         if bytes.len() > self.limits.header_bytes {
@@ -126,10 +129,9 @@ impl Framer {
         Ok(None)
     }
 
-    /// The request has ended.
-    fn end(&mut self) {
-        self.place = if self.head.upgrades() { Position::Upgrading } else { Position::Head };
+    fn end_request(&mut self) {
+        self.state = if self.head.asks_for_upgrade() { FramerState::Upgrading } else { FramerState::Head };
         self.head = Head::default();
-        (self.seen, self.line) = (0, 0);
+        (self.scanned, self.line_start) = (0, 0);
     }
 }

@@ -1,34 +1,34 @@
-//! Judges the head of an HTTP/1 request, line by line, before hyper sees it: whatever two programs could read in two ways is
-//! refused, also where the RFC would let a server mend it. That is what request smuggling lives on.
+//! Checks the head of an HTTP/1 request line by line before hyper parses it. A head that two programs could read in two ways is
+//! rejected, also where the RFC would let a server repair it: request smuggling needs exactly such heads.
 
 use super::request_target;
-use crate::server::Limits;
+use crate::server::limits::ServerLimits;
 use crate::server::reject::Rejection;
 
-/// How the bytes after the head are framed.
+/// How the body after the head is framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::server) enum Framing {
-    /// So many bytes.
+pub(in crate::server) enum BodyFraming {
+    /// By its length in bytes.
     Length(u64),
-    /// Chunks (RFC 9112 §7.1).
+    /// In chunks (RFC 9112 §7.1).
     Chunked,
 }
 
-/// What a head is seen to be so far.
+/// What is known of a head so far.
 #[derive(Debug, Default)]
-#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own about a head")]
+#[allow(clippy::struct_excessive_bools, reason = "each is an independent fact about a head")]
 pub(in crate::server) struct Head {
     lines: usize,
     is_http_10: bool,
     has_host: bool,
     length: Option<u64>,
     chunked: bool,
-    upgrades: bool,
+    asks_for_upgrade: bool,
 }
 
 impl Head {
-    /// One line without its CRLF; not the empty one that ends the head.
-    pub(in crate::server) fn line(&mut self, line: &[u8], limits: &Limits) -> Result<(), Rejection> {
+    /// Checks one line, given without its CRLF. Not for the empty line that ends the head.
+    pub(in crate::server) fn line(&mut self, line: &[u8], limits: &ServerLimits) -> Result<(), Rejection> {
         self.lines += 1;
         if self.lines == 1 {
             return self.request_line(line, limits);
@@ -40,20 +40,20 @@ impl Head {
         self.field(name, value)
     }
 
-    /// Nothing was seen yet.
+    /// No line was checked yet.
     pub(in crate::server) fn is_empty(&self) -> bool {
         self.lines == 0
     }
 
-    /// It asks for another protocol, so what follows may not be HTTP.
-    pub(in crate::server) fn upgrades(&self) -> bool {
-        self.upgrades
+    /// Whether it has an `Upgrade` field, so that what follows may not be HTTP.
+    pub(in crate::server) fn asks_for_upgrade(&self) -> bool {
+        self.asks_for_upgrade
     }
 
-    /// At the empty line: what follows.
-    pub(in crate::server) fn finish(&self) -> Result<Framing, Rejection> {
+    /// Checks the head as a whole, at the empty line that ends it.
+    pub(in crate::server) fn finish(&self) -> Result<BodyFraming, Rejection> {
         if self.is_empty() {
-            // RFC 9112 §2.2 lets a server skip it; it is nothing that a client of ours sends.
+            // RFC 9112 §2.2 lets a server skip it; no real client sends it.
             return Err(Rejection::BadRequest("a request must not start with an empty line"));
         }
         if !self.has_host {
@@ -65,13 +65,13 @@ impl Head {
             (true, None) if self.is_http_10 => {
                 Err(Rejection::BadRequest("HTTP/1.0 has no Transfer-Encoding")) // RFC 9112 §6.1
             }
-            (true, None) => Ok(Framing::Chunked),
-            (false, length) => Ok(Framing::Length(length.unwrap_or(0))),
+            (true, None) => Ok(BodyFraming::Chunked),
+            (false, length) => Ok(BodyFraming::Length(length.unwrap_or(0))),
         }
     }
 
-    /// RFC 9112 §3: exactly one space between the three parts.
-    fn request_line(&mut self, line: &[u8], limits: &Limits) -> Result<(), Rejection> {
+    /// Three parts with exactly one space between them (RFC 9112 §3).
+    fn request_line(&mut self, line: &[u8], limits: &ServerLimits) -> Result<(), Rejection> {
         const WRONG: Rejection = Rejection::BadRequest("the request line must be a method, a path and HTTP/1.1");
         let mut parts = line.split(|&byte| byte == b' ');
         let (Some(method), Some(target), Some(version), None) =
@@ -93,7 +93,7 @@ impl Head {
 
     fn field(&mut self, name: &[u8], value: &[u8]) -> Result<(), Rejection> {
         let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
-        // By length first: most fields are none of these, and this runs for each.
+        // By length first: this runs for each field, and most are none of these.
         match name.len() {
             4 if is("host") => {
                 if self.has_host {
@@ -103,7 +103,7 @@ impl Head {
                 request_target::check_authority(value)?;
             }
             6 if is("expect") => request_target::check_expectation(value)?,
-            7 if is("upgrade") => self.upgrades = true,
+            7 if is("upgrade") => self.asks_for_upgrade = true,
             14 if is("content-length") => {
                 if self.length.is_some() {
                     return Err(Rejection::BadRequest("a request may carry one Content-Length"));
@@ -111,7 +111,7 @@ impl Head {
                 self.length = Some(length(value)?);
             }
             17 if is("transfer-encoding") => {
-                // Once: a second one, equal or not, would make it a list.
+                // A second field, equal or not, would make the value a list.
                 if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
                     return Err(Rejection::BadRequest("the only Transfer-Encoding is chunked"));
                 }
@@ -123,30 +123,30 @@ impl Head {
     }
 }
 
-/// Name and value of a field line (RFC 9110 §5.1, §5.5), the value without the white space around it.
+/// The name and the trimmed value of a field line (RFC 9110 §5.1, §5.5).
 fn field(line: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {
     if line.first().is_some_and(|&byte| is_blank(byte)) {
-        return Err("a field must not go on in the next line"); // obs-fold, RFC 9112 §5.2
+        return Err("a field must not continue in the next line"); // obs-fold, RFC 9112 §5.2
     }
     let end = line.iter().position(|&byte| !is_token(byte)).unwrap_or(line.len());
     let (name, rest) = line.split_at(end);
     let Some(value) = rest.strip_prefix(b":").filter(|_| !name.is_empty()) else {
         return Err(if line.contains(&b':') {
-            "the name of a field holds what no name may" // white space before the colon too, RFC 9112 §5.1
+            "a field name contains an invalid character" // white space before the colon too, RFC 9112 §5.1
         } else {
             "a field must be a name, a colon and a value"
         });
     };
-    // All of it, without stopping at the first: the compiler makes that sixteen bytes at a time.
+    // Without stopping at the first wrong byte: the compiler vectorises this loop.
     if value.iter().fold(false, |wrong, &byte| wrong | !is_text(byte)) {
-        return Err("the value of a field holds a control character");
+        return Err("a field value contains a control character");
     }
     Ok((name, value.trim_ascii()))
 }
 
 fn length(value: &[u8]) -> Result<u64, Rejection> {
     const WRONG: Rejection = Rejection::BadRequest("Content-Length must be one number");
-    // `parse` alone would take a sign.
+    // `parse` alone would accept a sign.
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return Err(WRONG);
     }

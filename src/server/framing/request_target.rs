@@ -1,16 +1,16 @@
-//! What both versions of HTTP have in common: the method, the request target, the authority, and what a client expects.
+//! Checks of single parts of a head: the method, the request target, `Host` and `Expect`.
 
-use crate::server::Limits;
+use crate::server::limits::ServerLimits;
 use crate::server::reject::Rejection;
 
-/// Methods that mean something to a proxy alone.
+/// Rejects CONNECT and TRACE, which only a forward proxy needs.
 pub(in crate::server) fn check_method(method: &[u8]) -> Result<(), Rejection> {
     if matches!(method, b"CONNECT" | b"TRACE") { Err(Rejection::MethodNotAllowed) } else { Ok(()) }
 }
 
-/// Origin-form alone (RFC 9112 §3.2.1). A server ought to take absolute-form as well, but it would be a second place that
-/// names a host, and no client sends it to a gateway.
-pub(in crate::server) fn check(target: &[u8], limits: &Limits) -> Result<(), Rejection> {
+/// Allows origin-form alone (RFC 9112 §3.2.1). A server ought to accept absolute-form as well, but that would name the host a
+/// second time, and no client sends it to a gateway.
+pub(in crate::server) fn check(target: &[u8], limits: &ServerLimits) -> Result<(), Rejection> {
     if target.len() > limits.uri_bytes {
         return Err(Rejection::TargetTooLong);
     }
@@ -22,12 +22,12 @@ pub(in crate::server) fn check(target: &[u8], limits: &Limits) -> Result<(), Rej
     if path.iter().copied().all(is_path) && query.iter().copied().all(is_query) {
         Ok(())
     } else {
-        Err(Rejection::BadRequest("the request target holds what no path or query may"))
+        Err(Rejection::BadRequest("the request target contains an invalid character"))
     }
 }
 
-/// `host` or `host:port` (RFC 3986 §3.2.2, §3.2.3), without a user name, and without the characters of that grammar which no
-/// host has and which make lists: `,` `;` `=` and the like.
+/// Allows `host` or `host:port` (RFC 3986 §3.2.2, §3.2.3), without a user name, and without characters of that grammar that no
+/// real host has and that separate lists: `,` `;` `=` and similar ones.
 pub(in crate::server) fn check_authority(authority: &[u8]) -> Result<(), Rejection> {
     const WRONG: Rejection = Rejection::BadRequest("Host must be a host, with or without a port");
     let (host, port) = match authority.strip_prefix(b"[") {
@@ -40,10 +40,10 @@ pub(in crate::server) fn check_authority(authority: &[u8]) -> Result<(), Rejecti
         None => authority.split_at(memchr::memchr(b':', authority).unwrap_or(authority.len())),
     };
     let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%:".contains(&byte);
-    // Names of Unix sockets come percent-encoded.
+    // Clients percent-encode the path of a Unix socket.
     let escapes = host.split(|&byte| byte == b'%').skip(1);
-    let mut whole = escapes.map(|after| after.len() >= 2 && after[..2].iter().all(u8::is_ascii_hexdigit));
-    if host.is_empty() || !host.iter().copied().all(is_host) || !whole.all(|whole| whole) {
+    let mut valid = escapes.map(|after| after.len() >= 2 && after[..2].iter().all(u8::is_ascii_hexdigit));
+    if host.is_empty() || !host.iter().copied().all(is_host) || !valid.all(|valid| valid) {
         return Err(WRONG);
     }
     match port {
@@ -56,19 +56,19 @@ pub(in crate::server) fn check_authority(authority: &[u8]) -> Result<(), Rejecti
     }
 }
 
-/// RFC 9110 §10.1.1.
+/// Allows `100-continue` alone (RFC 9110 §10.1.1).
 pub(in crate::server) fn check_expectation(value: &[u8]) -> Result<(), Rejection> {
     if value.eq_ignore_ascii_case(b"100-continue") { Ok(()) } else { Err(Rejection::ExpectationFailed) }
 }
 
-/// RFC 3986 §3.3: `pchar`, and the slash. Percent signs are looked at where the path is given its meaning.
+/// `pchar` and the slash (RFC 3986 §3.3). Percent-encoding is checked where the path is routed.
 fn is_path(byte: u8) -> bool {
     matches!(byte,
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$' | b'&' | b'\''
         | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' | b':' | b'@')
 }
 
-/// RFC 3986 §3.4, and brackets, braces, bars and carets, which clients do not escape in a query and nobody reads otherwise.
+/// RFC 3986 §3.4, and brackets, braces, bars and carets, which clients do not escape in a query and which have one meaning.
 fn is_query(byte: u8) -> bool {
     is_path(byte) || matches!(byte, b'?' | b'[' | b']' | b'{' | b'}' | b'|' | b'^')
 }

@@ -1,28 +1,28 @@
-//! Requests that two programs could read in two ways, and their honest neighbours, made from lists of mutations.
+//! Ambiguous and malformed requests, and similar valid ones, generated from lists of mutations.
 
 use serde_json::{Value, json};
 
-/// Bytes to send on a connection of their own, and what must come of them.
+/// Bytes to send on a new connection, and the expected outcome.
 pub(super) struct Case {
-    /// What is odd about it; unique.
+    /// Describes the mutation; unique.
     pub(super) name: String,
-    /// The request; [`SUCCESSOR`] is sent right behind it.
+    /// The request; [`SUCCESSOR`] is sent right after it.
     pub(super) bytes: Vec<u8>,
     pub(super) expected: Expected,
 }
 
-/// What must come of a case.
+/// The expected outcome of a case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Expected {
-    /// Nothing arrives, the answer has this status, and the connection is closed.
+    /// Nothing reaches the upstream, the response has this status, and the connection is closed.
     Refused(u16),
-    /// Found out within the body: no whole request arrives, and the connection is closed.
+    /// The error is within the body: no complete request reaches the upstream, and the connection is closed.
     Broken,
-    /// Exactly this arrives, and after it the successor.
+    /// Exactly this reaches the upstream, and then the successor.
     Forwarded { method: &'static str, target: String, body: Vec<u8> },
 }
 
-/// A good request that stands right behind every case: forwarded after a forwarded one, and never after any other.
+/// A valid request right after every case: it is forwarded after a forwarded case and never after any other.
 pub(super) const SUCCESSOR: &[u8] = b"GET /a/v1/models?successor HTTP/1.1\r\nHost: pixy\r\nConnection: close\r\n\r\n";
 
 const POST: &str = "POST /a/v1/messages HTTP/1.1\r\nHost: pixy\r\n";
@@ -611,7 +611,7 @@ impl Corpus {
         }
     }
 
-    /// Forwarded, and however an upstream might err, Pixy's own framing leaves nothing to err about.
+    /// Valid requests that contain other requests or look like upgrades.
     fn honest(&mut self) {
         let inner = "GET /a/v1/models?smuggled HTTP/1.1\r\nHost: pixy\r\n\r\n";
         let bytes = format!("{POST}Content-Length: {}\r\n\r\n{inner}", inner.len());

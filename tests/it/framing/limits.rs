@@ -1,5 +1,5 @@
-//! What is too much, too slow or too many.
-#![allow(clippy::print_stdout, reason = "what was skipped is for the reader of the log")]
+//! Requests that are too large, too slow or too many.
+#![allow(clippy::print_stdout, reason = "says which test was skipped")]
 
 use std::time::{Duration, Instant};
 
@@ -7,14 +7,13 @@ use http::Method;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use super::frames::{Frames, GET, GOAWAY};
-use super::{limited, linked, whole};
+use super::{complete, limited, linked};
 use crate::support::{Pixy, Program, RawClient, Reply, Step, TokenEndpoint, Upstream, within};
 
 const POST: &str = "POST /a/v1/messages HTTP/1.1\r\nHost: a\r\n";
 
 #[tokio::test]
-async fn attack_41_a_head_that_is_too_large_is_refused_as_such() {
+async fn attack_41_a_too_large_head_gets_414_or_431() {
     let (pixy, _endpoint, upstream) = linked().await;
     let get = |target: &str, fields: &str| format!("GET {target} HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
     let long = "x".repeat(9000);
@@ -49,7 +48,7 @@ async fn attack_41_a_head_that_is_too_large_is_refused_as_such() {
 }
 
 #[tokio::test]
-async fn attack_41_trailers_that_are_too_large_end_the_connection() {
+async fn attack_41_too_large_trailers_end_the_connection() {
     let (pixy, _endpoint, upstream) = linked().await;
     for trailers in ["x: y\r\n".repeat(101), format!("x: {}\r\n", "x".repeat(70_000))] {
         let mut client = RawClient::connect(pixy.agents()).await;
@@ -57,11 +56,11 @@ async fn attack_41_trailers_that_are_too_large_end_the_connection() {
         assert_ne!(client.response().await.map(|response| response.status), Some(200));
         client.rest().await;
     }
-    assert_eq!(whole(&upstream.requests()), []);
+    assert_eq!(complete(&upstream.requests()), []);
 }
 
 #[tokio::test]
-async fn limits_of_the_configuration_are_kept() {
+async fn configured_limits_are_applied() {
     let limits = json!({ "header_bytes": 1024, "header_fields": 10, "uri_bytes": 64 });
     let (pixy, _endpoint, _upstream) = limited(&limits).await;
     for (fields, status) in
@@ -74,10 +73,10 @@ async fn limits_of_the_configuration_are_kept() {
     let more = limited(&json!({ "header_fields": 300 })).await;
     let request =
         format!("GET /a/v1/models HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{}\r\n", "x: y\r\n".repeat(298));
-    assert_eq!(more.0.send(&request).await.status, 200, "also where hyper's own default is less");
+    assert_eq!(more.0.send(&request).await.status, 200, "also above hyper's own default");
 }
 
-/// How long it takes until the connection is closed.
+/// The time until the server closes the connection.
 async fn until_closed(client: &mut RawClient) -> Duration {
     let start = Instant::now();
     client.rest().await;
@@ -85,16 +84,16 @@ async fn until_closed(client: &mut RawClient) -> Duration {
 }
 
 #[tokio::test]
-async fn attack_40_who_sends_a_head_slowly_is_let_go_and_nobody_else_waits() {
+async fn attack_40_a_slow_head_times_out_and_delays_no_other_client() {
     let (pixy, _endpoint, upstream) = limited(&json!({ "header_time": "400ms", "idle_time": "1m" })).await;
-    for beginning in ["", "G", "GET /a/v1/models HTTP/1.1\r\nHost: a\r\n", "PRI * HTTP/2.0\r\n"] {
+    for beginning in ["", "G", "GET /a/v1/models HTTP/1.1\r\nHost: a\r\n"] {
         let mut client = RawClient::connect(pixy.agents()).await;
         let start = Instant::now();
         let mut dripped = 0;
         client.send(beginning).await;
-        // A byte now and then does not help.
-        let drip = b"PRI * HTTP/2.0\r\n\r\nSM";
-        while dripped < 20 && tokio::time::timeout(Duration::from_millis(50), client.rest()).await.is_err() {
+        // A byte now and then does not extend the time.
+        let drip = b"x-field: 0123456789";
+        while dripped < drip.len() && tokio::time::timeout(Duration::from_millis(50), client.rest()).await.is_err() {
             if beginning.ends_with("a\r\n") {
                 client.send(&drip[dripped..=dripped]).await;
             }
@@ -109,11 +108,11 @@ async fn attack_40_who_sends_a_head_slowly_is_let_go_and_nobody_else_waits() {
     client.send("GET /a/v1/models HTTP/1.1\r\nHost: a\r\n\r\nGET /a").await;
     assert_eq!(client.response().await.unwrap().status, 200);
     assert!(until_closed(&mut client).await < Duration::from_secs(2));
-    assert_eq!(upstream.requests().len(), 5);
+    assert_eq!(upstream.requests().len(), 4);
 }
 
 #[tokio::test]
-async fn attack_40_who_sends_a_body_slowly_is_let_go() {
+async fn attack_40_a_stalled_body_times_out() {
     let (pixy, _endpoint, upstream) = limited(&json!({ "idle_time": "400ms" })).await;
     for framing in ["Content-Length: 100\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhel"] {
         let mut client = RawClient::connect(pixy.agents()).await;
@@ -121,18 +120,12 @@ async fn attack_40_who_sends_a_body_slowly_is_let_go() {
         let taken = until_closed(&mut client).await;
         assert!((300..3000).contains(&taken.as_millis()), "{framing:?}: {taken:?}");
     }
-    let mut client = Frames::connect(pixy.agents(), &[]).await;
-    let fields = [(":method", "POST"), (":scheme", "http"), (":path", "/a/v1/messages"), (":authority", "a")];
-    client.0.send(super::frames::frame(super::frames::HEADERS, 4, 1, &super::frames::block(&fields))).await;
-    let start = Instant::now();
-    assert_ne!(within(client.status(1)).await, Ok(200));
-    assert!((300..3000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
     within(upstream.until_disconnects(2)).await;
-    assert_eq!(whole(&upstream.requests()), []);
+    assert_eq!(complete(&upstream.requests()), []);
 }
 
 #[tokio::test]
-async fn attack_40_who_takes_an_answer_slowly_is_let_go() {
+async fn attack_40_a_client_that_stops_reading_times_out() {
     let (pixy, _endpoint, upstream) = limited(&json!({ "idle_time": "400ms" })).await;
     let head = "HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n";
     upstream.answer(Reply::raw([Step::send(head), Step::Flood(vec![b'x'; 1 << 16].into(), 1_000_000_000)]));
@@ -144,14 +137,14 @@ async fn attack_40_who_takes_an_answer_slowly_is_let_go() {
 }
 
 #[tokio::test]
-async fn a_quiet_answer_is_waited_for_and_a_quiet_connection_is_not() {
+async fn a_silent_response_does_not_time_out_and_an_idle_connection_does() {
     let (pixy, _endpoint, upstream) = limited(&json!({ "idle_time": "300ms", "header_time": "200ms" })).await;
     let (reply, chunks) = Reply::stream(200);
     upstream.answer(reply);
     let mut client = RawClient::connect(pixy.agents()).await;
     client.send("GET /a/v1/models HTTP/1.1\r\nHost: a\r\n\r\n").await;
     client.head().await.unwrap();
-    // Three times as long as a client may be quiet.
+    // Three times the idle timeout of a client.
     tokio::time::sleep(Duration::from_secs(1)).await;
     chunks.send("late");
     assert_eq!(client.bytes(9).await, b"4\r\nlate\r\n");
@@ -159,28 +152,10 @@ async fn a_quiet_answer_is_waited_for_and_a_quiet_connection_is_not() {
     assert_eq!(client.bytes(5).await, b"0\r\n\r\n");
     let taken = until_closed(&mut client).await;
     assert!((200..2000).contains(&taken.as_millis()), "{taken:?}");
-
-    let mut client = Frames::connect(pixy.agents(), &[]).await;
-    let (reply, chunks) = Reply::stream(200);
-    upstream.answer(reply);
-    client.request(1, &GET, None).await;
-    assert_eq!(client.status(1).await, Ok(200));
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    chunks.send("late");
-    chunks.finish();
-    let late = loop {
-        let frame = client.next().await;
-        if frame.kind == super::frames::DATA {
-            break frame;
-        }
-        assert_ne!(frame.kind, GOAWAY, "{frame:?}");
-    };
-    assert_eq!(late.payload, b"late");
-    assert!(until_closed(&mut client.0).await < Duration::from_secs(2));
 }
 
 #[tokio::test]
-async fn attack_43_with_all_descriptors_taken_a_login_is_still_refreshed_and_stored() {
+async fn attack_43_a_login_is_refreshed_and_stored_while_descriptors_are_used_up() {
     if std::process::Command::new("prlimit").arg("--version").output().is_err() {
         println!("skipped: prlimit (util-linux) is missing");
         assert!(std::env::var("CI").as_deref() != Ok("true"), "nothing is skipped in CI");
@@ -190,13 +165,13 @@ async fn attack_43_with_all_descriptors_taken_a_login_is_still_refreshed_and_sto
     let (scratch, config) = Pixy::linked(&endpoint, &upstream).await.dismantle().await;
     let program = Program::start_by(&["prlimit", "--nofile=256:256"], &scratch, &config).await;
     assert_eq!(program.get("/a/v1/models").await.status, 200);
-    // Those that Pixy does not accept wait in the kernel's queue, or for a place in it.
+    // Connections that Pixy does not accept wait in the kernel's accept queue, or for room in it.
     let mut clients = JoinSet::new();
     for number in 0..1000 {
         let agents = program.agents();
         clients.spawn(async move {
             let mut client = RawClient::connect(agents).await;
-            // Half of them send nothing; of the others, those that are accepted have a request under way.
+            // Half of them send nothing; the others begin a request.
             if number % 2 == 0 {
                 client.send(format!("{POST}Content-Length: 5\r\n\r\n")).await;
             }
@@ -204,12 +179,12 @@ async fn attack_43_with_all_descriptors_taken_a_login_is_still_refreshed_and_sto
         });
     }
     let open = || std::fs::read_dir(format!("/proc/{}/fd", program.id())).unwrap().count();
-    let taken = async {
+    let used_up = async {
         while open() < 96 + 30 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    within(taken).await;
+    within(used_up).await;
     let record = || {
         let files = scratch.files().into_iter().filter(|file| file.starts_with(scratch.path("vault")));
         files.map(|file| std::fs::read(file).unwrap_or_default()).collect::<Vec<_>>()
@@ -223,7 +198,7 @@ async fn attack_43_with_all_descriptors_taken_a_login_is_still_refreshed_and_sto
     };
     within(stored).await;
     assert_eq!(program.shown().await["error"], Value::Null);
-    assert!(open() <= 256 - 16, "{} descriptors are taken", open());
+    assert!(open() <= 256 - 16, "{} descriptors are in use", open());
     clients.shutdown().await;
-    assert_eq!(within(program.get("/a/v1/models")).await.status, 200, "others are served after");
+    assert_eq!(within(program.get("/a/v1/models")).await.status, 200, "other clients are served afterwards");
 }

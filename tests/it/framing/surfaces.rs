@@ -1,4 +1,4 @@
-//! What is refused, as each surface and each client sees it.
+//! Rejected requests and upgrades, as each surface and each client sees them.
 
 use std::net::SocketAddr;
 
@@ -8,7 +8,7 @@ use super::linked;
 use crate::support::{RawClient, Reply, Step};
 
 #[tokio::test]
-async fn attack_36_every_surface_refuses_in_its_own_shape_and_closes_before_the_successor() {
+async fn attack_36_every_surface_rejects_in_its_own_format_and_closes() {
     let (pixy, _endpoint, upstream) = linked().await;
     let successor = "GET /livez HTTP/1.1\r\nHost: pixy\r\n\r\nGET /a/v1/models HTTP/1.1\r\nHost: pixy\r\n\r\n";
     let ask = |address: SocketAddr, head: &'static str| async move {
@@ -40,7 +40,7 @@ async fn attack_36_every_surface_refuses_in_its_own_shape_and_closes_before_the_
 }
 
 #[tokio::test]
-async fn attack_36_the_answer_before_a_refused_request_still_arrives() {
+async fn attack_36_the_response_before_a_rejected_request_arrives() {
     let (pixy, _endpoint, upstream) = linked().await;
     let mut client = RawClient::connect(pixy.agents()).await;
     client.send("GET /a/v1/models HTTP/1.1\r\nHost: a\r\n\r\nGET /a/v1/models HTTP/1.1\n\n").await;
@@ -51,7 +51,7 @@ async fn attack_36_the_answer_before_a_refused_request_still_arrives() {
 }
 
 #[tokio::test]
-async fn the_mark_of_a_refused_request_refuses_whoever_forges_it() {
+async fn a_client_that_forges_the_mark_of_a_rejected_request_gets_400() {
     let (pixy, _endpoint, upstream) = linked().await;
     for mark in ["1", "", "bad_request"] {
         let request = format!("GET /a/v1/models HTTP/1.1\r\nHost: a\r\nX-Pixy-Refused: {mark}\r\n\r\n");
@@ -64,14 +64,14 @@ async fn the_mark_of_a_refused_request_refuses_whoever_forges_it() {
     assert!(upstream.requests().is_empty());
 }
 
-/// What may pass of a request without a body.
+/// The header fields that the upstream gets with a request without a body.
 const PLAIN: [&str; 3] = ["authorization", "accept-encoding", "host"];
 
 /// The beginning of HTTP/2 (RFC 9113 §3.4), and a request in its frames.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\0\0\x03\x01\x05\0\0\0\x01\x82\x84\x86";
 
 #[tokio::test]
-async fn attack_34_an_upgrade_is_taken_out_and_nothing_behind_its_head_is_forwarded() {
+async fn attack_34_an_upgrade_is_removed_and_nothing_after_its_head_forwarded() {
     let (pixy, _endpoint, upstream) = linked().await;
     let upgrades = [
         "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n",
@@ -85,7 +85,7 @@ async fn attack_34_an_upgrade_is_taken_out_and_nothing_behind_its_head_is_forwar
     let behind: [&[u8]; 4] =
         [PREFACE, b"\x16\x03\x01\0\x05\r\n\r\n", b"\x81\x85abcdefghi\r\n\r\n", b"\0\0\0\0\r\n\r\n"];
     let requests = [("GET", "/a/v1/models", "", ""), ("POST", "/a/v1/messages", "Content-Length: 5\r\n", "hello")];
-    let mut tried = 0;
+    let mut sent = 0;
     for (upgrade, behind) in upgrades.iter().flat_map(|upgrade| behind.map(|behind| (upgrade, behind))) {
         for (method, path, length, body) in requests {
             let head = format!("{method} {path} HTTP/1.1\r\nHost: a\r\n{upgrade}{length}\r\n{body}");
@@ -95,20 +95,20 @@ async fn attack_34_an_upgrade_is_taken_out_and_nothing_behind_its_head_is_forwar
             assert_eq!((response.status, response.version.as_str()), (200, "HTTP/1.1"), "never 101: {head:?}");
             let refused = client.response().await.unwrap();
             assert_eq!((refused.status, refused.closed), (400, true), "{head:?} and {behind:?}");
-            tried += 1;
+            sent += 1;
             let seen = upstream.requests();
-            assert_eq!(seen.len(), tried, "{head:?} and {behind:?}");
+            assert_eq!(seen.len(), sent, "{head:?} and {behind:?}");
             let last = seen.last().unwrap();
             assert_eq!(last.body, body.as_bytes(), "{head:?}");
             let names: Vec<&str> = last.headers.iter().map(|(name, _)| name.as_str()).collect();
-            let passing = names.iter().filter(|name| **name != "content-length").copied().collect::<Vec<_>>();
-            assert_eq!(passing, PLAIN, "{head:?}: nothing of the upgrade passes");
+            let forwarded = names.iter().filter(|name| **name != "content-length").copied().collect::<Vec<_>>();
+            assert_eq!(forwarded, PLAIN, "{head:?}: nothing of the upgrade is forwarded");
         }
     }
 }
 
 #[tokio::test]
-async fn attack_34_no_field_of_an_upgrade_arrives_in_any_spelling() {
+async fn attack_34_no_field_of_an_upgrade_is_forwarded_in_any_spelling() {
     let (pixy, _endpoint, upstream) = linked().await;
     for name in ["Upgrade", "UPGRADE", "upgrade_", "_Upgrade", "HTTP2-Settings", "http2_settings", "HTTP2_Settings-"] {
         let request = format!("GET /a/v1/models HTTP/1.1\r\nHost: a\r\n{name}: h2c\r\nConnection: close\r\n\r\n");
@@ -120,7 +120,7 @@ async fn attack_34_no_field_of_an_upgrade_arrives_in_any_spelling() {
 }
 
 #[tokio::test]
-async fn attack_34_an_upstream_that_switches_all_the_same_gets_no_byte_and_the_agent_no_101() {
+async fn attack_34_an_unrequested_101_of_an_upstream_gets_no_byte_and_becomes_502() {
     let (pixy, _endpoint, upstream) = linked().await;
     let switched = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n";
     upstream.answer(Reply::raw([Step::send(switched), Step::Echo]));
@@ -129,12 +129,12 @@ async fn attack_34_an_upstream_that_switches_all_the_same_gets_no_byte_and_the_a
     client.send([head.as_bytes(), PREFACE].concat()).await;
     let response = client.response().await.unwrap();
     assert_eq!(response.status, 502);
-    assert!(!client.rest().await.windows(3).any(|window| window == b"PRI"), "nothing comes back");
+    assert!(!client.rest().await.windows(3).any(|window| window == b"PRI"), "nothing is sent back");
     assert_eq!(upstream.requests().len(), 1);
 }
 
 #[tokio::test]
-async fn attack_35_an_expectation_is_met_here_and_only_after_the_rules() {
+async fn attack_35_100_continue_is_sent_after_the_checks_and_not_forwarded() {
     let (pixy, _endpoint, upstream) = linked().await;
     let head = |path: &str| {
         format!(
