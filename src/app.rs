@@ -53,6 +53,10 @@ pub enum StartError {
     Bind(BindError),
 }
 
+/// A refresh did not end within the time that a shutdown waits for it.
+#[derive(Debug)]
+pub struct RefreshNotFinished;
+
 /// A Pixy that serves, with its bound addresses.
 pub struct Running {
     /// The agent listeners, in the order of the file.
@@ -113,7 +117,7 @@ pub async fn start_with_peer_audit(config: Config, peer_audit: PeerAudit) -> Res
     upstream.warm_up();
     let (clock, metrics) = (Clock::default(), Arc::new(Metrics::new()));
     let (shutdown, shutdown_signal) = watch::channel(false);
-    let (changes, seen) = watch::channel(0);
+    let (changes, change_receiver) = watch::channel(0);
 
     let bound = listeners::bind(&[], &config).await.map_err(StartError::Bind)?;
     let endpoints = Endpoints::new(&config, &bound);
@@ -123,30 +127,15 @@ pub async fn start_with_peer_audit(config: Config, peer_audit: PeerAudit) -> Res
         upstream: upstream.clone(),
         clock: clock.clone(),
         metrics: Arc::clone(&metrics),
-        changes: changes.clone(),
+        changes,
     };
     let accounts = Accounts::default();
     let mut account_tasks = JoinSet::new();
-    accounts.serve(
-        config.accounts.iter().map(account_settings).collect(),
-        &shared,
-        &mut account_tasks,
-        &shutdown_signal,
-    );
+    let settings = config.accounts.iter().map(account_settings).collect();
+    accounts.serve(settings, &shared, &mut account_tasks, &shutdown_signal);
 
-    let page = Arc::clone(&endpoints.page);
-    let linker = Linker::new(accounts.clone(), upstream.clone(), clock.clone(), Arc::clone(&page), changes);
-    let (problem, problem_seen) = watch::channel(None);
-    let agent_endpoints = endpoints.clone();
-    let link = Arc::new(api::LinkServices {
-        linker: Arc::new(linker),
-        guard: Guard::new(clock.clone()),
-        door: Box::new(move |account| agent_endpoints.of_account(account)),
-        facts: Arc::clone(&endpoints.facts),
-        page,
-        changes: seen,
-        problem: problem_seen,
-    });
+    let (problem, shown_problem) = watch::channel(None);
+    let link = link_services(&shared, &accounts, &endpoints, change_receiver, shown_problem);
     let proxy_services = Arc::new(proxy::ProxyServices {
         accounts: accounts.clone(),
         agents: Agents::new(config.agent_keys.clone(), clock.clone()),
@@ -184,18 +173,15 @@ impl Running {
     ///
     /// # Errors
     /// A refresh did not end in time.
-    pub async fn stop(mut self) -> Result<(), &'static str> {
+    pub async fn stop(mut self) -> Result<(), RefreshNotFinished> {
         self.shutdown.send_replace(true);
         let surfaces = self.listeners.shut_down();
         let account_tasks = async {
             let all = async { while self.account_tasks.join_next().await.is_some() {} };
             tokio::time::timeout(REFRESH_DRAIN, all).await
         };
-        let ended = tokio::join!(surfaces, account_tasks);
-        match ended {
-            ((), Ok(())) => Ok(()),
-            ((), Err(_)) => Err("a refresh did not end in time: the next start tries its token once more"),
-        }
+        let ((), refreshed) = tokio::join!(surfaces, account_tasks);
+        refreshed.map_err(|_| RefreshNotFinished)
     }
 
     async fn apply_listeners(&mut self, bound: BoundListeners, limits: ServerLimits) {
@@ -206,6 +192,28 @@ impl Running {
         }
         self.listeners.apply(bound, limits).await;
     }
+}
+
+fn link_services(
+    shared: &account::AccountServices,
+    accounts: &Accounts,
+    endpoints: &Endpoints,
+    change_receiver: watch::Receiver<u64>,
+    problem: watch::Receiver<Option<String>>,
+) -> Arc<api::LinkServices> {
+    let page = Arc::clone(&endpoints.page);
+    let account::AccountServices { upstream, clock, changes, .. } = shared;
+    let linker = Linker::new(accounts.clone(), upstream.clone(), clock.clone(), Arc::clone(&page), changes.clone());
+    let agent_endpoints = endpoints.clone();
+    Arc::new(api::LinkServices {
+        linker: Arc::new(linker),
+        guard: Guard::new(clock.clone()),
+        door: Box::new(move |account| agent_endpoints.of_account(account)),
+        facts: Arc::clone(&endpoints.facts),
+        page,
+        changes: change_receiver,
+        problem,
+    })
 }
 
 fn make_state_dir(path: &Path) -> Result<(), StartError> {
@@ -247,3 +255,11 @@ impl fmt::Display for StartError {
 }
 
 impl std::error::Error for StartError {}
+
+impl fmt::Display for RefreshNotFinished {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a refresh did not end in time: the next start tries its token once more")
+    }
+}
+
+impl std::error::Error for RefreshNotFinished {}

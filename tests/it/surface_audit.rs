@@ -225,7 +225,10 @@ async fn attack_09_and_10_no_response_is_framed_or_sets_a_cookie() {
     );
     for path in ["/livez", "/metrics", "/nothing"] {
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        assert_no_cookies_or_cors(&RawClient::once(pixy.ops(), request).await.unwrap(), path);
+        let response = RawClient::once(pixy.ops(), request).await.unwrap();
+        assert_eq!(response.header("cache-control"), ["no-store"], "{path}");
+        assert_eq!(response.header("x-content-type-options"), ["nosniff"], "{path}");
+        assert_no_cookies_or_cors(&response, path);
     }
     for path in ["/", "/nobody/v1/models"] {
         assert_no_cookies_or_cors(&pixy.get(path).await, path);

@@ -78,7 +78,7 @@ impl Pixy {
     }
 
     /// SIGTERM.
-    pub(crate) async fn stop(self) -> Result<(), &'static str> {
+    pub(crate) async fn stop(self) -> Result<(), app::RefreshNotFinished> {
         within(self.running.stop()).await
     }
 
