@@ -1,4 +1,4 @@
-// Agents that must present a key of their own: it opens what it may, and it ends at Pixy.
+// Agent keys: each is valid for its accounts alone, and is never forwarded.
 
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
@@ -12,7 +12,7 @@ const agentKey = `agent-${randomBytes(24).toString('hex')}`;
 const stage = peers({ agentKey, linked: ['claude', 'gpt'] });
 
 for (const agent of ['claude-code', 'anthropic']) {
-  test(`${agent} with the key that \`pixy env\` tells a shell to read`, async () => {
+  test(`${agent} with the key that \`pixy env\` makes a shell read`, async () => {
     const { pixy, api, server } = stage;
     const lines = await pixy.lines('claude', agent);
     assert.ok(!lines.includes(agentKey), 'the key itself is not printed');
@@ -20,7 +20,7 @@ for (const agent of ['claude-code', 'anthropic']) {
     assert.equal(code, 0, all);
     assert.match(output, new RegExp(ANSWER));
     const [{ headers, target, body }] = api.to(AGENTS[agent].path);
-    assert.ok(!JSON.stringify([headers, target, body]).includes(agentKey), 'the key went on to the API');
+    assert.ok(!JSON.stringify([headers, target, body]).includes(agentKey), 'the key was forwarded to the API');
     assert.equal(credentials(headers).length, 1);
     assert.ok(server.secrets.has(credentials(headers)[0][1].replace('Bearer ', '')));
   });
@@ -29,7 +29,7 @@ for (const agent of ['claude-code', 'anthropic']) {
 const REFUSED = [
   { story: 'no key', path: '/claude/v1/models', headers: {}, status: 401, code: 'agent_key_missing' },
   { story: 'a wrong key', path: '/claude/v1/models', headers: { authorization: 'Bearer wrong' }, status: 401, code: 'agent_key_wrong' },
-  { story: 'an account that the key does not open', path: '/gpt/v1/models', headers: { authorization: `Bearer ${agentKey}` }, status: 403, code: 'account_not_granted' },
+  { story: 'an account that is not granted to the key', path: '/gpt/v1/models', headers: { authorization: `Bearer ${agentKey}` }, status: 403, code: 'account_not_granted' },
 ];
 
 for (const { story, path, headers, status, code } of REFUSED) {
@@ -41,7 +41,7 @@ for (const { story, path, headers, status, code } of REFUSED) {
   });
 }
 
-test('the key works wherever clients put keys', async () => {
+test('the key works in every field that clients use', async () => {
   for (const headers of [{ authorization: `Bearer ${agentKey}` }, { 'x-api-key': agentKey }, { 'x-goog-api-key': agentKey }]) {
     assert.equal((await stage.pixy.ask('/claude/v1/models', { headers })).status, 200, Object.keys(headers)[0]);
   }

@@ -1,5 +1,5 @@
-// Node's HTTP server says `Keep-Alive: timeout=5` and closes a connection that nobody used for six seconds. A request that
-// arrives in this moment is lost, and a POST cannot be sent again.
+// Node's HTTP server announces `Keep-Alive: timeout=5` and closes idle connections after six seconds. A request that arrives at that
+// moment is lost, and a POST must not be sent again.
 
 import assert from 'node:assert/strict';
 import http from 'node:http';
@@ -8,23 +8,23 @@ import { peers } from './lib/peers.mjs';
 
 const ROUNDS = process.env.PIXY_LONG === '1' ? 10 : 2;
 const REQUESTS = 50;
-const PATIENCE = [5000, 6000]; // of Node's server, in milliseconds: as it says, and (20.20) as it is
+const IDLE_TIMEOUTS = [5000, 6000]; // of Node's server, in milliseconds: announced, and actual (20.20)
 
 const stage = peers({ accessTokenSeconds: 300, linked: ['claude'] });
 
-test(`${2 * ROUNDS} bursts of POST, each as the API is about to close its connections: none fails`, { timeout: ROUNDS * 40_000 }, async () => {
+test(`${2 * ROUNDS} bursts of POST around the API's idle timeout: none fails`, { timeout: ROUNDS * 40_000 }, async () => {
   const { api } = stage;
   const agent = new http.Agent({ keepAlive: true, maxFreeSockets: REQUESTS });
   try {
     assertServed(await burst(agent));
-    for (const patience of Array(ROUNDS).fill(PATIENCE).flat()) {
+    for (const idleTimeout of Array(ROUNDS).fill(IDLE_TIMEOUTS).flat()) {
       api.forget();
-      await pause(patience - 100);
+      await pause(idleTimeout - 100);
       const answers = burst(agent);
-      await new Promise(setImmediate); // the requests are on their way …
-      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 300); // … and the API, in this process, is busy until its patience is over
+      await new Promise(setImmediate); // the requests are sent …
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 300); // … and the API, in this process, is blocked until after its timeout
       assertServed(await answers);
-      assert.equal(api.seen.length, REQUESTS, 'each arrived once');
+      assert.equal(api.seen.length, REQUESTS, 'each is received once');
     }
   } finally {
     agent.destroy();
@@ -47,7 +47,7 @@ function message(agent) {
         failed(error);
       }
     });
-    request.once('timeout', () => request.destroy(new Error('no answer')));
+    request.once('timeout', () => request.destroy(new Error('no response')));
     request.once('error', failed);
     request.end(JSON.stringify({ model: 'small', max_tokens: 100, stream: true, messages: [{ role: 'user', content: 'hi' }] }));
   });

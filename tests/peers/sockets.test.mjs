@@ -1,4 +1,4 @@
-// WebSockets through Pixy: a certified-by-use library at both ends, and Codex, which speaks its Responses API that way.
+// WebSockets through Pixy: a widely used library at both ends, and Codex, which uses them for the Responses API.
 
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
@@ -21,30 +21,30 @@ async function open(path = '/gpt/v1/responses', protocols = []) {
   return socket;
 }
 
-test('messages of every size come back as they were, in both directions and in order', PATIENCE, async () => {
+test('messages of every size are relayed unchanged and in order', PATIENCE, async () => {
   const { api, server } = stage;
   const socket = await open();
-  assert.equal(socket.extensions, '', 'compression was offered and is not there');
+  assert.equal(socket.extensions, '', 'compression was offered but not negotiated');
   const messages = [0, 1, 125, 126, 65_535, 65_536, 3_000_000].map((length) => randomBytes(length));
-  const heard = [];
-  socket.on('message', (data) => heard.push(data));
+  const received = [];
+  socket.on('message', (data) => received.push(data));
   for (const message of messages) socket.send(message);
   socket.ping('are you there');
   const [pong] = await once(socket, 'pong');
   assert.equal(pong.toString(), 'are you there');
-  await until('all came back', () => heard.length === messages.length);
-  assert.deepEqual(heard.map((data, nth) => data.equals(messages[nth])), messages.map(() => true));
+  await until('all messages are echoed', () => received.length === messages.length);
+  assert.deepEqual(received.map((data, nth) => data.equals(messages[nth])), messages.map(() => true));
   socket.close(4001, 'enough');
   const [code] = await once(socket, 'close');
-  assert.equal(code, 4001, "the API's answer to the close");
+  assert.equal(code, 4001, "the API's close code");
   const [seen] = api.seen;
-  await until('the API heard the close', () => seen.closed !== undefined);
+  await until('the API got the close', () => seen.closed !== undefined);
   assert.equal(seen.closed, 4001);
   assert.equal(bearer(seen.headers), server.latest.access_token);
   assert.equal(credentials(seen.headers).length, 1);
 });
 
-test('fifty agents at once, each hears its own', PATIENCE, async () => {
+test('fifty concurrent agents each get their own messages', PATIENCE, async () => {
   const sockets = await Promise.all(Array.from({ length: 50 }, () => open()));
   await Promise.all(sockets.map(async (socket, nth) => {
     for (let round = 0; round < 20; round += 1) {
@@ -57,14 +57,14 @@ test('fifty agents at once, each hears its own', PATIENCE, async () => {
   }));
 });
 
-test('a path that is not listed is refused with 426', PATIENCE, async () => {
+test('a path that the profile does not allow gets 426', PATIENCE, async () => {
   const socket = new WebSocket(`ws://127.0.0.1:${stage.pixy.ports.agent}/gpt/v1/realtime`);
   const [, response] = await once(socket, 'unexpected-response');
   assert.equal(response.statusCode, 426);
   assert.deepEqual(stage.api.seen, []);
 });
 
-test('Codex asks over a WebSocket and hears the answer', { timeout: 120_000 }, async () => {
+test('Codex gets its answer over a WebSocket', { timeout: 120_000 }, async () => {
   const { api, pixy } = stage;
   const lines = (await pixy.lines('gpt', 'codex')).replace(/(\[model_providers\.[^\]]+\]\n)/, '$1supports_websockets = true\n');
   assert.match(lines, /supports_websockets/);
