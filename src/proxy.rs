@@ -1,7 +1,7 @@
 //! The gateway: forwards a request of an agent to the upstream of its account, and streams the response back.
 //!
-//! [`Proxy::pass`] shows all steps in order; each step is a file. The types between the steps ([`Route`], [`Stripped`],
-//! [`AgentGrant`], [`attach::Outgoing`]) are made by their own step alone, so that no step can be left out.
+//! `Proxy::pass` shows all steps in order; each step is a file. The types between the steps (`Route`, `Stripped`, `AgentGrant`,
+//! `Outgoing`) are made by their own step alone, so that no step can be left out.
 
 pub mod agent;
 pub(crate) mod attach;

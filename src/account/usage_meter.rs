@@ -21,7 +21,7 @@ pub struct UsageMeter {
 impl Account {
     /// The upstream has begun to answer: the request counts, and what the head says of the quota is remembered.
     pub fn answered(self: &Arc<Self>, headers: &HeaderMap) -> UsageMeter {
-        self.ledger.answered(&self.profile().api.quota_headers, headers, self.services.clock.wall());
+        self.ledger.record_request(&self.profile().api.quota_headers, headers, self.services.clock.wall());
         self.tell_of_usage();
         UsageMeter { account: Arc::clone(self), counter: TokenCounter::default() }
     }
@@ -60,7 +60,7 @@ impl UsageMeter {
     /// Counts what was fed so far and returns it; more may follow on the same connection.
     pub fn count(&mut self) -> Tokens {
         let tokens = self.counter.take();
-        self.account.ledger.spent(tokens, self.account.services.clock.wall());
+        self.account.ledger.record_tokens(tokens, self.account.services.clock.wall());
         tokens
     }
 }

@@ -1,4 +1,4 @@
-//! The body of a response on its way to the agent: coalesced, counted and scrubbed while it streams, never buffered as a whole.
+//! The body of a response to an agent: coalesced, counted and scrubbed while it streams, never buffered as a whole.
 
 use std::future::Future as _;
 use std::pin::Pin;

@@ -20,7 +20,7 @@ pub struct Handshake {
     protocols: Option<HeaderValue>,
     /// The agent's connection, once it is upgraded.
     pub(super) agent: OnUpgrade,
-    /// Tells the server that the connection is upgraded.
+    /// Marks the connection as upgraded, for the server.
     pub(super) upgrade: Upgrade,
 }
 

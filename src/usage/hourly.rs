@@ -48,7 +48,7 @@ pub struct Hour {
 
 impl HourlyUsage {
     /// Counts a request when the head of its response has arrived. A response without quota fields keeps the last reported quota.
-    pub fn answered(&self, quota_headers: &[String], headers: &HeaderMap, now: Timestamp) {
+    pub fn record_request(&self, quota_headers: &[String], headers: &HeaderMap, now: Timestamp) {
         let reported = quota::parse(quota_headers, headers, now);
         let mut state = self.state();
         state.hour(now).requests += 1;
@@ -58,7 +58,7 @@ impl HourlyUsage {
     }
 
     /// Counts the tokens of a response.
-    pub fn spent(&self, tokens: Tokens, now: Timestamp) {
+    pub fn record_tokens(&self, tokens: Tokens, now: Timestamp) {
         if tokens != Tokens::default() {
             let mut state = self.state();
             let counted = &mut state.hour(now).tokens;
@@ -126,19 +126,19 @@ mod tests {
         Timestamp::from_seconds(seconds)
     }
 
-    fn record_request(usage: &HourlyUsage, now: i64, headers: &[(&'static str, &'static str)]) {
+    fn record(usage: &HourlyUsage, now: i64, headers: &[(&'static str, &'static str)]) {
         let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
-        usage.answered(&["x-ratelimit-*".to_owned()], &headers, at(now));
+        usage.record_request(&["x-ratelimit-*".to_owned()], &headers, at(now));
     }
 
     #[test]
     fn usage_is_kept_by_the_hour_for_a_day() {
         let usage = HourlyUsage::default();
         assert_eq!(usage.hours(at(0)), None);
-        record_request(&usage, 3599, &[]);
-        usage.spent(Tokens { input: 5, output: 2 }, at(3599));
-        record_request(&usage, 3600, &[]);
-        record_request(&usage, 3601, &[]);
+        record(&usage, 3599, &[]);
+        usage.record_tokens(Tokens { input: 5, output: 2 }, at(3599));
+        record(&usage, 3600, &[]);
+        record(&usage, 3601, &[]);
         let hours = usage.hours(at(7199)).unwrap();
         assert_eq!(hours.len(), 24);
         assert_eq!(hours[22], Hour { from: at(0), requests: 1, tokens: Tokens { input: 5, output: 2 } });
@@ -147,10 +147,10 @@ mod tests {
         assert_eq!(usage.hours(at(last_moment)).unwrap()[0].requests, 2);
         assert_eq!(usage.hours(at(last_moment + 1)), None);
         for hour in 0..1000 {
-            record_request(&usage, hour * 3600, &[]);
+            record(&usage, hour * 3600, &[]);
         }
         assert_eq!(usage.state().hours.len(), 24);
-        record_request(&usage, 0, &[]);
+        record(&usage, 0, &[]);
         assert_eq!(usage.state().hours.len(), 1, "the clock was set back: hours in the future are removed");
     }
 
@@ -158,8 +158,8 @@ mod tests {
     fn a_quota_is_valid_until_its_reset() {
         let usage = HourlyUsage::default();
         let plan = [("x-ratelimit-limit", "100"), ("x-ratelimit-remaining", "25"), ("x-ratelimit-reset", "3600")];
-        record_request(&usage, 1000, &plan);
-        record_request(&usage, 1001, &[]);
+        record(&usage, 1000, &plan);
+        record(&usage, 1001, &[]);
         let quota = Quota {
             name: "requests".into(),
             used: Some(0.75),
@@ -169,7 +169,7 @@ mod tests {
         };
         assert_eq!(usage.quota(at(4599)), std::slice::from_ref(&quota));
         assert_eq!(usage.quota(at(4600)), [Quota { used: None, remaining: None, ..quota }]);
-        record_request(&usage, 5000, &[("x-ratelimit-remaining-tokens", "9"), ("x-ratelimit-reset-tokens", "6m0s")]);
+        record(&usage, 5000, &[("x-ratelimit-remaining-tokens", "9"), ("x-ratelimit-reset-tokens", "6m0s")]);
         assert_eq!(usage.quota(at(5359)).len(), 1);
         assert_eq!(usage.quota(at(5360)), [], "a short window is not shown after its reset");
         usage.forget_quota();
