@@ -149,11 +149,20 @@ impl Refusal {
                 Some(*retry_after)
             }
             Self::UpstreamUnreachable | Self::UpstreamTimeout => Some(Duration::from_secs(1)),
-            Self::BadRequest(_) | Self::Rejected(_) | Self::NoRoute | Self::MethodNotAllowed { .. } => None,
-            Self::PathNotAllowed | Self::BrowserRefused | Self::AgentKeyMissing | Self::AgentKeyWrong => None,
-            Self::AccountNotGranted(_) | Self::RequestTooLarge { .. } | Self::NoWebSocket => None,
-            Self::Token(Unusable::NotLinked | Unusable::RelinkRequired) => None,
-            Self::UpstreamRedirected | Self::UpstreamEncoded => None,
+            Self::BadRequest(_)
+            | Self::Rejected(_)
+            | Self::NoRoute
+            | Self::MethodNotAllowed { .. }
+            | Self::PathNotAllowed
+            | Self::BrowserRefused
+            | Self::AgentKeyMissing
+            | Self::AgentKeyWrong
+            | Self::AccountNotGranted(_)
+            | Self::RequestTooLarge { .. }
+            | Self::NoWebSocket
+            | Self::Token(Unusable::NotLinked | Unusable::RelinkRequired)
+            | Self::UpstreamRedirected
+            | Self::UpstreamEncoded => None,
         }
     }
 
