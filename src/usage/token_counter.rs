@@ -118,10 +118,7 @@ mod tests {
     #[test]
     fn every_dialect_is_read() {
         assert_eq!(counts_in(r#"{"prompt_tokens":2,"completion_tokens":3}"#), Tokens { input: 2, output: 3 });
-        assert_eq!(
-            counts_in(r#"{"promptTokenCount": 4,"candidatesTokenCount" :5}"#),
-            Tokens { input: 4, output: 5 }
-        );
+        assert_eq!(counts_in(r#"{"promptTokenCount": 4,"candidatesTokenCount" :5}"#), Tokens { input: 4, output: 5 });
         let openai = r#"{"input_tokens":6,"output_tokens":7,"total_tokens":13}"#;
         assert_eq!(counts_in(openai), Tokens { input: 6, output: 7 });
         let cached = r#"{"cache_read_input_tokens":7,"input_tokens":null,"prompt_tokens":2,"completion_tokens":3}"#;
