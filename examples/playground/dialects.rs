@@ -1,4 +1,4 @@
-//! The two dialects that LLM clients speak: what a whole answer looks like, and how it is told piece by piece.
+//! The two APIs that LLM clients use: a complete response, and the same as a stream of events.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ pub(crate) fn message_events(id: &str, model: &str) -> Events {
         named(json!({ "type": "content_block_delta", "index": 0, "delta": text }))
     };
     let end = json!({ "stop_reason": "end_turn", "stop_sequence": null });
-    told(
+    events(
         [
             named(json!({ "type": "message_start", "message": start })),
             named(json!({ "type": "content_block_start", "index": 0, "content_block": text })),
@@ -77,7 +77,7 @@ pub(crate) fn completion_events(id: &str, model: &str, now: u64, usage: bool) ->
     }
     last.push("data: [DONE]\n\n".to_owned());
     let first = choice(json!({ "role": "assistant", "content": "", "refusal": null }), None);
-    told([first], |word| choice(json!({ "content": word }), None), last)
+    events([first], |word| choice(json!({ "content": word }), None), last)
 }
 
 /// `POST /v1/responses`.
@@ -129,7 +129,7 @@ pub(crate) fn response_events(id: &str, model: &str, now: u64) -> Events {
         let name = event["type"].as_str().unwrap_or_default().to_owned();
         (pause, format!("event: {name}\ndata: {event}\n\n"))
     };
-    told(first, delta, last).into_iter().enumerate().map(numbered).collect()
+    events(first, delta, last).into_iter().enumerate().map(numbered).collect()
 }
 
 /// `GET /v1/models`, in one shape that both dialects read.
@@ -154,7 +154,7 @@ pub(crate) fn count(body_length: usize) -> Value {
 pub(crate) const MODEL: &str = "playground-1";
 
 /// `first` at once, the sentence word by word, `last` at once.
-fn told<T>(
+fn events<T>(
     first: impl IntoIterator<Item = T>,
     word: impl Fn(&str) -> T,
     last: impl IntoIterator<Item = T>,

@@ -175,7 +175,7 @@ fn refuse(why: &'static str) -> Result<Tokens, Refusal> {
     Err(Refusal { code: "invalid_grant", why })
 }
 
-/// 256 bits that nobody guesses; the prefix tells a reader of a test's output what leaked.
+/// 256 random bits; the prefix names the kind of a token that leaked into the output of a test.
 fn random(kind: &str) -> String {
     format!("playground-{kind}-{}", URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()))
 }

@@ -1,5 +1,5 @@
-// An agent with the Anthropic SDK, told where Pixy is as every agent is: by its environment. With `agent.mjs SOCKET` it has no network, and
-// what it speaks to on its own loopback is passed on to the socket, as socat does it.
+// An agent with the Anthropic SDK, configured as every agent is: by its environment. With `agent.mjs SOCKET` it has no network, and a
+// listener on its loopback forwards to the socket, as socat does.
 
 import { createRequire } from 'node:module';
 import net from 'node:net';

@@ -152,7 +152,7 @@ healthy() {
     return "$((try > 0))"
 }
 
-# agent_doctor WANTED FLAG…: the doctor in the agent's place, where WANTED is said; `healthy`: nothing is to be mended.
+# agent_doctor WANTED FLAG…: runs the doctor as the agent; its output must contain WANTED, or with `healthy` it must find no fault.
 agent_doctor() {
     local wanted=$1 status=0
     shift

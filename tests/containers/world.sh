@@ -23,7 +23,7 @@ node_in() {
         "${flags[@]}" "$agents" node "/tests/containers/$2" "${@:3}" 2>"$scratch/node" || { cat "$scratch/node" >&2; false; }
 }
 
-# The network is the world's, as examples/compose/shared.yaml's is nobody's, so that Pixy may come and go.
+# The network belongs to the world's container, as in examples/compose/shared.yaml to a service of its own, so that Pixy can restart.
 world_linked() {
     mkdir -p "$scratch/world" && chmod 777 "$scratch/world"
     containers+=("$own-world")

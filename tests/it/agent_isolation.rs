@@ -1,8 +1,8 @@
-//! Two users in one network namespace, as in a pod: Pixy runs as one, the agent as the other, and nobody helps Pixy.
+//! Two users in one network namespace, as in a pod: Pixy runs as one, the agent as the other.
 //!
-//! Each test runs itself once more in a network namespace of its own, where every port that listens is Pixy's or a fake's. Pixy is
-//! the real binary; the agent is this test binary again, started as its user with a task (`hostile/agent.rs`).
-#![allow(clippy::print_stdout, reason = "what was skipped, and what was counted, is for the reader of the log")]
+//! Each test runs itself again in a network namespace of its own, where every listening port is Pixy's or a fake's. Pixy is the
+//! real binary; the agent is this test binary, started as another user with a task (`agent_isolation/agent.rs`).
+#![allow(clippy::print_stdout, reason = "what was skipped and what was counted goes to the log")]
 
 mod agent;
 mod doctor;
@@ -20,61 +20,61 @@ use self::harness::{AGENT, Harness, PIXY, in_a_namespace};
 use crate::support::within;
 
 #[test]
-fn attack_01_the_agent_finds_no_way_in_on_any_port() {
-    in_a_namespace("attack_01_the_agent_finds_no_way_in_on_any_port", async || {
-        let house = Harness::new().await;
-        let before = house.accounts().await;
-        assert_eq!(house.upstream.requests().len(), 0);
-        println!("  {}", house.agent(AGENT, "crawl", &json!({ "not": house.ports_of_fakes })));
-        assert_eq!(house.accounts().await, before, "nothing has changed");
-        assert_eq!(house.upstream.requests().len(), 0, "nothing went up");
-        assert_eq!((house.endpoint.refreshes(), house.endpoint.revoked().len()), (0, 0));
-        assert!(house.metrics().await.contains("\npixy_agent_same_uid 0\n"), "another user");
+fn attack_01_no_port_gives_the_agent_access() {
+    in_a_namespace("attack_01_no_port_gives_the_agent_access", async || {
+        let harness = Harness::new().await;
+        let before = harness.accounts().await;
+        assert_eq!(harness.upstream.requests().len(), 0);
+        println!("  {}", harness.agent(AGENT, "crawl", &json!({ "not": harness.ports_of_fakes })));
+        assert_eq!(harness.accounts().await, before, "the accounts are unchanged");
+        assert_eq!(harness.upstream.requests().len(), 0, "no request reached the upstream");
+        assert_eq!((harness.endpoint.refreshes(), harness.endpoint.revoked().len()), (0, 0));
+        assert!(harness.metrics().await.contains("\npixy_agent_same_uid 0\n"), "another user");
     });
 }
 
 #[test]
-fn attack_05_nobody_else_listens_on_a_port_of_pixy() {
-    in_a_namespace("attack_05_nobody_else_listens_on_a_port_of_pixy", async || {
-        let house = Harness::new().await;
-        let ports = json!({ "not": house.ports_of_fakes });
-        println!("  {}", house.agent(AGENT, "listen", &ports));
-        // SO_REUSEPORT lets the same user in where the first socket has it as well: this one has not.
-        println!("  {}", house.agent(PIXY, "listen", &ports));
+fn attack_05_a_port_of_pixy_cannot_be_shared() {
+    in_a_namespace("attack_05_a_port_of_pixy_cannot_be_shared", async || {
+        let harness = Harness::new().await;
+        let ports = json!({ "not": harness.ports_of_fakes });
+        println!("  {}", harness.agent(AGENT, "listen", &ports));
+        // SO_REUSEPORT shares a port with the same user only if the first socket has set it too: Pixy's has not.
+        println!("  {}", harness.agent(PIXY, "listen", &ports));
     });
 }
 
 #[test]
 fn attack_06_the_agent_reaches_no_file_of_pixy() {
     in_a_namespace("attack_06_the_agent_reaches_no_file_of_pixy", async || {
-        let house = Harness::new().await;
-        let files = house.scratch.files();
+        let harness = Harness::new().await;
+        let files = harness.scratch.files();
         assert!(["control.sock", "a.record", "k.record", "key", "pixy.yaml", "high-water.json"].iter().all(|name| {
-            files.iter().any(|file| file.ends_with(name)) // the list is not empty, and whole
+            files.iter().any(|file| file.ends_with(name)) // the list is complete
         }));
-        let directories = ["state", "vault"].map(|name| house.scratch.path(name));
-        println!("  {}", house.agent(AGENT, "files", &json!({ "files": files, "directories": directories })));
+        let directories = ["state", "vault"].map(|name| harness.scratch.path(name));
+        println!("  {}", harness.agent(AGENT, "files", &json!({ "files": files, "directories": directories })));
     });
 }
 
 #[test]
-fn attack_06_a_socket_for_the_group_lets_the_group_in_and_nobody_else() {
-    in_a_namespace("attack_06_a_socket_for_the_group_lets_the_group_in_and_nobody_else", async || {
-        let house = Harness::new().await;
-        let [agents, control] = ["agent.sock", "state/control.sock"].map(|name| house.scratch.path(name));
+fn attack_06_a_group_socket_admits_only_the_group() {
+    in_a_namespace("attack_06_a_group_socket_admits_only_the_group", async || {
+        let harness = Harness::new().await;
+        let [agents, control] = ["agent.sock", "state/control.sock"].map(|name| harness.scratch.path(name));
         let none: [&str; 0] = [];
-        println!("  {}", house.agent(AGENT, "knock", &json!({ "open": none, "closed": [agents, control] })));
-        println!("  {}", house.agent_of(AGENT, PIXY, "knock", &json!({ "open": [agents], "closed": [control] })));
+        println!("  {}", harness.agent(AGENT, "connect", &json!({ "open": none, "closed": [agents, control] })));
+        println!("  {}", harness.agent_of(AGENT, PIXY, "connect", &json!({ "open": [agents], "closed": [control] })));
     });
 }
 
 #[test]
-fn attack_06_an_agent_of_pixys_own_user_is_told_of_over_tcp_too() {
-    in_a_namespace("attack_06_an_agent_of_pixys_own_user_is_told_of_over_tcp_too", async || {
-        let house = Harness::new().await;
-        house.agent(PIXY, "ask", &json!({ "address": house.program.agents().to_string() }));
+fn attack_06_an_agent_of_the_same_user_is_counted_over_tcp() {
+    in_a_namespace("attack_06_an_agent_of_the_same_user_is_counted_over_tcp", async || {
+        let harness = Harness::new().await;
+        harness.agent(PIXY, "ask", &json!({ "address": harness.program.agents().to_string() }));
         within(async {
-            while !house.metrics().await.contains("\npixy_agent_same_uid 1\n") {
+            while !harness.metrics().await.contains("\npixy_agent_same_uid 1\n") {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         })
@@ -83,25 +83,26 @@ fn attack_06_an_agent_of_pixys_own_user_is_told_of_over_tcp_too() {
 }
 
 #[test]
-fn attack_48_an_abort_leaves_no_core_and_nobody_makes_one() {
-    in_a_namespace("attack_48_an_abort_leaves_no_core_and_nobody_makes_one", async || {
-        // What happens to a program that does not care, so that the test is known to look in the right place.
-        let other =
-            harness::with_cores(PIXY, "sh", &["-c", "kill -ABRT $$"], harness::public().path()).status().unwrap();
+fn attack_48_no_core_is_dumped_on_abort_or_by_a_debugger() {
+    in_a_namespace("attack_48_no_core_is_dumped_on_abort_or_by_a_debugger", async || {
+        // A program without this hardening, to prove that the test looks for core files in the right place.
+        let other = self::harness::with_cores(PIXY, "sh", &["-c", "kill -ABRT $$"], self::harness::public().path())
+            .status()
+            .unwrap();
         if !other.core_dumped() {
-            println!("  this machine makes no core files at all: only Pixy's own limits are seen");
+            println!("  this machine writes no core files: only Pixy's limits are checked");
         }
-        let house = Harness::new().await;
-        let limits = fs::read_to_string(format!("/proc/{}/limits", house.program.id())).unwrap();
+        let harness = Harness::new().await;
+        let limits = fs::read_to_string(format!("/proc/{}/limits", harness.program.id())).unwrap();
         let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
         assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "hard and soft");
         for user in [AGENT, PIXY] {
-            println!("  {}", house.agent(user, "attach", &json!({ "process": house.program.id() })));
+            println!("  {}", harness.agent(user, "attach", &json!({ "process": harness.program.id() })));
         }
-        let abort = Command::new("sh").args(["-c", &format!("kill -ABRT {}", house.program.id())]).status().unwrap();
+        let abort = Command::new("sh").args(["-c", &format!("kill -ABRT {}", harness.program.id())]).status().unwrap();
         assert!(abort.success());
-        let scratch = house.scratch;
-        let ended = house.program.ended().await;
+        let scratch = harness.scratch;
+        let ended = harness.program.ended().await;
         assert_eq!(ended.signal(), Some(6));
         assert!(!ended.core_dumped(), "{ended}");
         assert!(!scratch.files().iter().any(|file| file.file_name().unwrap().to_str().unwrap().starts_with("core")));
@@ -109,76 +110,76 @@ fn attack_48_an_abort_leaves_no_core_and_nobody_makes_one() {
 }
 
 #[test]
-fn attack_49_proc_shows_no_secret_to_the_agent_nor_to_pixys_own_user() {
-    in_a_namespace("attack_49_proc_shows_no_secret_to_the_agent_nor_to_pixys_own_user", async || {
-        let house = Harness::new().await;
+fn attack_49_proc_shows_no_secret_to_the_agent_or_pixys_user() {
+    in_a_namespace("attack_49_proc_shows_no_secret_to_the_agent_or_pixys_user", async || {
+        let harness = Harness::new().await;
         for user in [AGENT, PIXY] {
-            println!("  {}", house.agent(user, "proc", &json!({ "process": house.program.id() })));
+            println!("  {}", harness.agent(user, "proc", &json!({ "process": harness.program.id() })));
         }
         for file in ["environ", "cmdline"] {
-            let read = fs::read(format!("/proc/{}/{file}", house.program.id())).unwrap();
-            house.assert_clean(file, &read); // not even for root
+            let read = fs::read(format!("/proc/{}/{file}", harness.program.id())).unwrap();
+            harness.assert_clean(file, &read); // not even for root
         }
     });
 }
 
 #[test]
-fn attack_51_after_unlinking_memory_is_searched_for_what_was_known() {
-    in_a_namespace("attack_51_after_unlinking_memory_is_searched_for_what_was_known", async || {
-        let house = Harness::new().await;
+fn attack_51_memory_is_searched_for_secrets_after_unlinking() {
+    in_a_namespace("attack_51_memory_is_searched_for_secrets_after_unlinking", async || {
+        let harness = Harness::new().await;
         for path in ["/a/v1/models", "/k/models"] {
-            assert_eq!(house.program.get(path).await.status, 200);
+            assert_eq!(harness.program.get(path).await.status, 200);
         }
-        let live = house.in_memory();
+        let live = harness.in_memory();
         assert!(live.iter().any(|(_, hits)| *hits > 0), "a token that is in use is in memory: {live:?}");
         for account in ["a", "k", "n"] {
-            house.program.api(Method::DELETE, &format!("/api/accounts/{account}")).await;
+            harness.program.api(Method::DELETE, &format!("/api/accounts/{account}")).await;
         }
         within(async {
-            while house.accounts().await.as_array().unwrap().iter().any(|account| account["state"] != "unlinked") {
+            while harness.accounts().await.as_array().unwrap().iter().any(|account| account["state"] != "unlinked") {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         })
         .await;
-        let after = house.in_memory();
+        let after = harness.in_memory();
         for ((name, live), (_, after)) in live.iter().zip(&after) {
             println!("  {name}: {live} copies in memory while linked and used, {after} after unlinking");
         }
         let total = |counted: &[(String, usize)]| counted.iter().map(|(_, hits)| hits).sum::<usize>();
-        assert!(total(&after) <= total(&live), "unlinking leaves no more than there was");
+        assert!(total(&after) <= total(&live), "unlinking adds no copies");
     });
 }
 
 #[test]
-fn pixy_says_how_it_is_guarded_and_finds_names_and_certificates_all_the_same() {
-    in_a_namespace("pixy_says_how_it_is_guarded_and_finds_names_and_certificates_all_the_same", async || {
-        let house = Harness::new().await;
-        let told = house.program.startup_output();
-        let line = told.lines().find(|line| line.starts_with("  guarded  ")).expect("it is said");
+fn pixy_reports_its_hardening_and_still_resolves_names() {
+    in_a_namespace("pixy_reports_its_hardening_and_still_resolves_names", async || {
+        let harness = Harness::new().await;
+        let output = harness.program.startup_output();
+        let line = output.lines().find(|line| line.starts_with("  guarded  ")).expect("the line is printed");
         for guard in ["no core dumps", "memory closed", "no new privileges"] {
             assert!(line.contains(guard), "{line}");
         }
         assert!(line.contains("paths (Landlock") || line.contains("files are not limited ("), "{line}");
         assert!(line.contains("system calls refused (seccomp)"), "{line}");
-        assert!(!told.contains("runs as root"), "{told}");
+        assert!(!output.contains("runs as root"), "{output}");
         println!("{line}");
         // The upstream of `n` is a name: the resolver still reads its files.
-        assert_eq!(house.program.get("/n/models").await.status, 200);
-        let answer: Value = house.program.api(Method::POST, "/api/vault/rotate").await.unwrap();
-        assert!(answer.get("type").is_none(), "the key's directory may be written: {answer:#}");
+        assert_eq!(harness.program.get("/n/models").await.status, 200);
+        let answer: Value = harness.program.api(Method::POST, "/api/vault/rotate").await.unwrap();
+        assert!(answer.get("type").is_none(), "the key's directory is writable: {answer:#}");
     });
 }
 
-/// The task of a process that one of the tests has started as another user.
+/// The entry point of a process that a test starts as another user.
 #[test]
-#[ignore = "the tests of this file start it, as another user"]
+#[ignore = "started by the tests of this file, as another user"]
 fn the_agent() {
     if let Ok(task) = std::env::var("PIXY_AGENT") {
         agent::run(&serde_json::from_str(&task).unwrap());
     }
 }
 
-/// Says so; where nothing may be skipped, fails.
+/// Whether network namespaces cannot be used here; then the test is skipped, or fails in CI.
 fn namespaces_are_missing() -> bool {
     let works = Command::new("unshare").args(["-n", "ip", "link", "set", "lo", "up"]).stderr(Stdio::null()).status();
     let missing = !rustix::process::geteuid().is_root() || !works.is_ok_and(|status| status.success());

@@ -1,11 +1,11 @@
-//! The catalogue of SECURITY.md: all eighty attacks are there, each with tests that exist or with the reason why there is none; and
-//! every test that bears an attack's number stands in its row.
+//! Checks the catalogue of SECURITY.md in both directions: each of the eighty attacks has existing tests or a reason why there are
+//! none, and every test with an attack's number is listed in its row.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A row: what holds the attack, and what shows it.
+/// A row of the table.
 struct Row {
     text: String,
     tests: Vec<(String, String)>,
@@ -13,7 +13,7 @@ struct Row {
 }
 
 #[test]
-fn every_attack_has_a_row_with_tests_that_exist_or_a_reason() {
+fn every_attack_has_existing_tests_or_a_reason() {
     let rows = rows();
     assert_eq!(rows.keys().copied().collect::<Vec<_>>(), (1..=80).collect::<Vec<_>>(), "each number once");
     let mut named = 0;
@@ -21,7 +21,8 @@ fn every_attack_has_a_row_with_tests_that_exist_or_a_reason() {
         let excused = ["not yet: ", "no test: "].iter().any(|reason| row.last.starts_with(reason));
         assert!(!row.tests.is_empty() || excused, "row {number} has neither a test nor a reason: {}", row.text);
         for (file, name) in &row.tests {
-            let text = fs::read_to_string(root().join(file)).unwrap_or_else(|_| panic!("row {number}: {file} is gone"));
+            let text =
+                fs::read_to_string(root().join(file)).unwrap_or_else(|_| panic!("row {number}: {file} is missing"));
             assert!(is_test(file, &text, name), "row {number}: {file} has no test \"{name}\"");
             named += 1;
         }
@@ -30,7 +31,7 @@ fn every_attack_has_a_row_with_tests_that_exist_or_a_reason() {
 }
 
 #[test]
-fn every_test_of_an_attack_stands_in_its_row() {
+fn every_test_of_an_attack_is_listed_in_its_row() {
     let rows = rows();
     let mut missing = Vec::new();
     let mut found = 0;
@@ -57,36 +58,36 @@ fn the_numbers_in_a_name_are_read() {
     assert_eq!(numbers("attack_6_x"), [6]);
     assert_eq!(numbers("attack_28_and_29_and_31_a_head_of_2"), [28, 29, 31]);
     assert_eq!(numbers("attack_17_to_20_and_22_the_path"), [17, 18, 19, 20, 22]);
-    assert_eq!(attacks("    async fn attack_01_it_is_so() {\nfn attack_1\n"), ["attack_01_it_is_so", "attack_1"]);
+    assert_eq!(attacks("    async fn attack_01_example() {\nfn attack_1\n"), ["attack_01_example", "attack_1"]);
     assert!(is_test("a.rs", "#[tokio::test]\nasync fn a() {}", "a") && !is_test("a.rs", "fn a() {}", "a"));
     assert!(is_test("a.mjs", "  test('b c', async", "b c") && !is_test("a.mjs", "// test b c", "b c"));
 }
 
 fn rows() -> BTreeMap<u32, Row> {
     let security = fs::read_to_string(root().join("SECURITY.md")).unwrap();
-    let (_, catalogue) = security.split_once("\n## The catalogue\n").expect("it has its heading");
+    let (_, catalogue) = security.split_once("\n## The catalogue\n").expect("the heading exists");
     let catalogue = catalogue.split("\n## ").next().unwrap();
     let mut rows = BTreeMap::new();
     for line in catalogue.lines() {
         let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
         let Some(number) = cells[0].parse().ok() else { continue };
-        assert_eq!(cells.len(), 4, "number, attack, what holds it, tests: {line}");
+        assert_eq!(cells.len(), 4, "number, attack, defence, tests: {line}");
         assert!(!cells[1].is_empty() && !cells[2].is_empty(), "{line}");
         let quoted = cells[3].split('`').skip(1).step_by(2).filter_map(|quoted| quoted.split_once("::"));
         let tests = quoted.map(|(file, name)| (full(file), name.to_owned())).collect();
         let row = Row { text: cells[1].to_owned(), tests, last: cells[3].to_owned() };
-        assert!(rows.insert(number, row).is_none(), "{number} stands there twice");
+        assert!(rows.insert(number, row).is_none(), "{number} is listed twice");
     }
     rows
 }
 
-/// `tests/it` may be left out, so that the table can be read.
+/// `tests/it` may be left out of a path.
 fn full(file: &str) -> String {
     let is_whole = file.starts_with("src/") || file.starts_with("tests/");
     if is_whole { file.to_owned() } else { format!("tests/it/{file}") }
 }
 
-/// Whether a file has a test of that name or title. `compile_fail` is what a documentation test must not do.
+/// Whether a file has a test of that name or title. `compile_fail` stands for a documentation test that must not compile.
 fn is_test(file: &str, text: &str, name: &str) -> bool {
     if Path::new(file).extension().is_none_or(|extension| extension != "rs") {
         return ["'", "`"].iter().any(|quote| text.contains(&format!("test({quote}{name}{quote}")));
@@ -95,21 +96,21 @@ fn is_test(file: &str, text: &str, name: &str) -> bool {
         return text.contains("/// ```compile_fail\n");
     }
     let Some(at) = text.find(&format!("fn {name}(")) else { return false };
-    // The attribute may have others, and a reason to be skipped, behind it.
+    // Other attributes, such as `#[ignore]`, may follow `#[test]`.
     text[..at].lines().rev().take(6).any(|line| {
         let line = line.trim();
         line.starts_with("#[test]") || line.starts_with("#[tokio::test")
     })
 }
 
-/// The names of the functions in a source file that name an attack.
+/// The functions of a source file that are named after an attack.
 fn attacks(text: &str) -> Vec<String> {
     let named = text.lines().filter_map(|line| line.split_once("fn attack_"));
     let named = named.filter(|(before, _)| before.trim().is_empty() || before.trim() == "async");
     named.map(|(_, name)| format!("attack_{}", name.split('(').next().unwrap())).collect()
 }
 
-/// `attack_17_to_20_and_22_…` is about 17, 18, 19, 20 and 22.
+/// The attacks in a name: `attack_17_to_20_and_22_…` covers 17, 18, 19, 20 and 22.
 fn numbers(name: &str) -> Vec<u32> {
     let mut words = name.split('_').skip(1);
     let mut numbers: Vec<u32> = Vec::new();

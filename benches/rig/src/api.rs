@@ -1,5 +1,5 @@
-//! The API stand-in: it takes the real key, or an access token that is valid, and what it answers is chosen by the model that is
-//! asked for. Beside it stands a token endpoint ([`crate::tokens`]).
+//! The API stand-in: it accepts the real key, or a valid access token; the requested model chooses the
+//! response. It includes a token endpoint ([`crate::tokens`]).
 //!
 //! | model | answer |
 //! |---|---|
@@ -33,7 +33,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::tokens::Tokens;
 use crate::{Result, now, tls::Authority};
 
-/// What the API accepts, and what the peers have to put in the place of the agent's key.
+/// The key that the API accepts, by which the peers must replace the agent's key.
 pub const REAL_KEY: &str = "sk-real-0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJ";
 
 /// Where the stand-in listens.
@@ -43,13 +43,13 @@ pub struct Api {
     pub http1: SocketAddr,
     /// Speaks HTTP/2.
     pub http2: SocketAddr,
-    /// Where the token endpoint is. One connection for each call: in life there are hours between two.
+    /// The address of the token endpoint. One connection for each call: in production, calls are hours apart.
     pub logins: SocketAddr,
-    /// Who is logged in.
+    /// The issued tokens.
     pub tokens: Arc<Tokens>,
 }
 
-/// Starts it on two threads of its own, for as long as the process lives.
+/// Starts it on two threads of its own, until the process ends.
 pub fn start(authority: &Authority) -> Result<Api> {
     let bound = || std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
     let listeners = [bound()?, bound()?, bound()?];
@@ -59,12 +59,12 @@ pub fn start(authority: &Authority) -> Result<Api> {
     let [first, second, third] = listeners;
     let (http1, http2) = (authority.acceptor(b"http/1.1")?, authority.acceptor(b"h2")?);
     on_a_thread(vec![(http1.clone(), first, true), (http2, second, true)], &tokens)?;
-    // Elsewhere in life: what it does must not hold up the API.
+    // On a thread of its own, as on another machine: it must not delay the API.
     on_a_thread(vec![(http1, third, false)], &tokens)?;
     Ok(api)
 }
 
-/// Serves, for as long as the process lives; where it says `false`, one request a connection.
+/// Serves until the process ends; with `false`, one request for each connection.
 fn on_a_thread(servers: Vec<(TlsAcceptor, std::net::TcpListener, bool)>, tokens: &Arc<Tokens>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let tokens = Arc::clone(tokens);

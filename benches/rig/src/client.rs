@@ -1,4 +1,4 @@
-//! The load generator's side of HTTP/1.1, no more than it needs.
+//! A minimal HTTP/1.1 client for the load generator.
 
 use std::net::SocketAddr;
 
@@ -13,11 +13,11 @@ use crate::Result;
 #[derive(Clone)]
 pub struct Target {
     pub address: SocketAddr,
-    /// Before `/chat/completions`.
+    /// The path before `/chat/completions`.
     pub prefix: &'static str,
-    /// What the client sends as its own.
+    /// The client's credential.
     pub key: &'static str,
-    /// The direct connection's.
+    /// The TLS configuration of a direct connection.
     pub tls: Option<TlsConnector>,
 }
 
@@ -29,12 +29,12 @@ pub struct Client {
     rest: Rest,
 }
 
-/// What is left of an answer.
+/// The rest of a response body.
 #[derive(Clone, Copy)]
 enum Rest {
     Nothing,
     Length(u64),
-    /// Before a chunk's size.
+    /// Before a chunk size.
     Size,
     /// Within a chunk.
     Chunk(u64),
@@ -55,7 +55,7 @@ impl Client {
         Ok(Self { stream, target: target.clone(), buffer: BytesMut::with_capacity(8 * 1024), rest: Rest::Nothing })
     }
 
-    /// Asks for a model, with so many bytes of prompt, and waits for the head of the answer.
+    /// Sends a request for a model, with a prompt of that many bytes, and waits for the head of the response.
     pub async fn ask(&mut self, model: &str, prompt: usize) -> Result<()> {
         let body = format!(
             "{{\"model\":\"{model}\",\"stream\":{},\"messages\":[{{\"role\":\"user\",\"content\":\"{}\"}}]}}",
@@ -79,7 +79,7 @@ impl Client {
         }
     }
 
-    /// The whole round: asks, and reads to the end.
+    /// Sends a request and reads the response to its end.
     pub async fn exchange(&mut self, model: &str, prompt: usize) -> Result<usize> {
         self.ask(model, prompt).await?;
         let (mut body, mut length) = (Vec::new(), 0);
@@ -112,7 +112,7 @@ impl Client {
         }
     }
 
-    /// Adds what there is of the body to `body`, waiting for something. `false`: that was the end.
+    /// Waits for a part of the body and appends it to `body`. `false`: the body has ended.
     pub async fn read(&mut self, body: &mut Vec<u8>) -> Result<bool> {
         loop {
             let before = body.len();
@@ -126,7 +126,7 @@ impl Client {
         }
     }
 
-    /// Whether that was the end.
+    /// Whether the body has ended.
     fn decode(&mut self, body: &mut Vec<u8>) -> Result<bool> {
         loop {
             match self.rest {
@@ -182,7 +182,7 @@ impl Client {
         Ok(())
     }
 
-    /// Becomes a WebSocket.
+    /// Upgrades to a WebSocket.
     pub async fn upgrade(&mut self) -> Result<()> {
         let request = format!(
             "GET {}/realtime HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
@@ -197,7 +197,7 @@ impl Client {
         }
     }
 
-    /// One short message there and back.
+    /// Sends a short message and reads the echo.
     pub async fn echo(&mut self) -> Result<()> {
         const MESSAGE: [u8; 100] = [b'x'; 100];
         let frame = [&[0x81, 0x80 | MESSAGE.len() as u8, 0, 0, 0, 0], &MESSAGE[..]].concat();

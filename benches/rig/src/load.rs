@@ -1,4 +1,4 @@
-//! What is asked of a peer, and how often.
+//! The kinds of load, and how they are measured.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -13,9 +13,9 @@ use crate::{Result, now};
 /// A kind of load.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Job {
-    /// Answers of 1 KiB, 32 connections that never pause.
+    /// Responses of 1 KiB, over 32 connections without a pause.
     Json,
-    /// The same, 200 a second, whatever the answers take.
+    /// The same, at 200 a second, whatever the responses take.
     Rate,
     /// Four streams with an event every 5 ms each.
     Paced,
@@ -27,7 +27,7 @@ pub enum Job {
     Echo,
 }
 
-/// How often.
+/// The amount of work.
 #[derive(Clone, Copy)]
 pub struct Size {
     pub requests: usize,
@@ -37,15 +37,15 @@ pub struct Size {
     pub messages: usize,
 }
 
-/// What came of it.
+/// The result.
 pub struct Sample {
     /// The peer's CPU for each request, event or message, in microseconds; 0 for a direct connection.
     pub cpu: f64,
     /// Requests, events or messages a second.
     pub rate: f64,
-    /// What each took, or by how much each event came late, in microseconds; sorted.
+    /// The duration of each, or the delay of each event, in microseconds; sorted.
     pub times: Vec<f64>,
-    /// The most memory seen, in KiB above that before.
+    /// The peak memory, in KiB above the value before.
     pub growth: f64,
 }
 
@@ -84,13 +84,13 @@ impl<'a> Meter<'a> {
 }
 
 impl Sample {
-    /// The time that this share of all stayed below.
+    /// The quantile of the times.
     pub fn quantile(&self, share: f64) -> f64 {
         quantile(&self.times, share)
     }
 }
 
-/// The middle one of those that are numbers.
+/// The median of the values that are numbers.
 pub fn median(mut values: Vec<f64>) -> Option<f64> {
     values.retain(|value| value.is_finite());
     values.sort_unstable_by(f64::total_cmp);
@@ -102,7 +102,7 @@ pub fn median(mut values: Vec<f64>) -> Option<f64> {
     }
 }
 
-/// The time that this share of all stayed below; they are sorted.
+/// The quantile of sorted times.
 pub fn quantile(times: &[f64], share: f64) -> f64 {
     let index = (times.len() as f64 * share) as usize;
     times.get(index.min(times.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
@@ -275,7 +275,7 @@ async fn timed(client: &mut Client) -> Result<f64> {
     Ok(micros(began))
 }
 
-/// How late each event of a stream came.
+/// The delay of each event of a stream.
 async fn delays(client: &mut Client, expected: usize) -> Result<Vec<f64>> {
     let (mut text, mut delays, mut more) = (Vec::new(), Vec::with_capacity(expected), true);
     while more {

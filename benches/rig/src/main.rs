@@ -21,7 +21,7 @@ use report::Report;
 use tokens::Tokens;
 use tokio::time::Instant;
 
-/// Anything that went wrong is told, and ends the run.
+/// An error is printed, and ends the run.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 const USAGE: &str = "usage: pixy-rig [--quick|--smoke|--versions] [--only JOB|memory|refresh]… [--peer NAME]… [--rounds N] [--streams N]… [--note TEXT]… [--out FILE] [--keep DIRECTORY]\n       \
@@ -41,18 +41,18 @@ pub fn now() -> u64 {
 struct Plan {
     size: Size,
     rounds: usize,
-    /// Streams that are open at once while memory is looked at.
+    /// Open streams while memory is measured.
     streams: Vec<usize>,
     memory_rounds: usize,
-    /// How long memory may take to be given back.
+    /// How long memory may take to be returned.
     patience: Duration,
     jobs: Vec<Job>,
     memory: bool,
-    /// Refreshes in a round; 0: they are not looked at.
+    /// Refreshes in a round; 0: none are measured.
     refreshes: usize,
     /// 200 requests a second are sent in one of so many rounds: small differences need many rounds, and this takes seconds.
     seldom: usize,
-    /// These alone; all, if there are none.
+    /// Only these; all, if the list is empty.
     peers: Vec<String>,
     kind: &'static str,
 }
@@ -90,7 +90,7 @@ fn run() -> Result<()> {
             "--pixy" => {
                 let build = value()?;
                 match build.split_once('=') {
-                    // Builds are few, and named for as long as the rig runs.
+                    // Leaked on purpose: builds are few, and their names are used until the rig ends.
                     Some((name, path)) => programs.builds.push((name.to_owned().leak(), path.into())),
                     None => programs.pixy = Some(build.into()),
                 }
@@ -147,7 +147,7 @@ async fn measure(plan: &Plan, programs: Programs, directory: &Path) -> Result<Re
     }
     let mut report = Report::new(&peers);
     for round in 0..plan.rounds {
-        // Whoever was first is last in the next round: what changes in the machine hits all.
+        // Reverses the order in each round, so that a change of the machine affects all peers.
         for index in 0..peers.len() {
             let peer = &peers[(index + round) % peers.len()];
             if !plan.jobs.is_empty() && (peer.name != "litellm" || round == 0) {
@@ -216,7 +216,7 @@ async fn loads(plan: &Plan, peer: &Peer, round: usize, report: &mut Report) -> R
     Ok(())
 }
 
-/// What requests notice of refreshes.
+/// The times of requests during refreshes.
 async fn refreshes(plan: &Plan, peer: &Peer, tokens: &Tokens, round: usize, report: &mut Report) {
     let noticed = async {
         let running = peer.start().await?;
@@ -238,7 +238,7 @@ async fn refreshes(plan: &Plan, peer: &Peer, tokens: &Tokens, round: usize, repo
     }
 }
 
-/// How much memory streams take, and how much of it is given back.
+/// How much memory streams use, and how much of it is returned.
 async fn memory(plan: &Plan, peer: &Peer, round: usize, report: &mut Report) -> Result<()> {
     let (running, _) = match peer.start().await {
         Ok(Some(started)) => started,

@@ -19,13 +19,13 @@ use crate::process::Running;
 /// What the agent sends to a peer.
 const AGENT_KEY: &str = "agent-key-0123456789abcdef";
 
-/// Where programs are; absent: left out.
+/// The paths of the programs; a missing one is left out.
 #[derive(Default)]
 pub struct Programs {
     pub pixy: Option<PathBuf>,
     /// An earlier version of Pixy, to compare `pixy` with.
     pub old: Option<PathBuf>,
-    /// Builds of Pixy to compare with each other; the first is what the others differ from.
+    /// Builds of Pixy to compare; the first is the baseline.
     pub builds: Vec<(&'static str, PathBuf)>,
     pub nginx: Option<PathBuf>,
     pub haproxy: Option<PathBuf>,
@@ -36,13 +36,13 @@ pub struct Programs {
 /// How Pixy's account is logged in.
 #[derive(Clone, Copy)]
 enum Login {
-    /// By the API's key, which is never renewed.
+    /// By the API's key, which never expires.
     Key,
-    /// By an authorization code; the token ends within seconds.
+    /// By an authorization code; the token expires within seconds.
     Code,
 }
 
-/// A way to the API.
+/// A path to the API.
 pub struct Peer {
     pub name: &'static str,
     pub target: Target,
@@ -56,7 +56,7 @@ struct Program {
     environment: Vec<(&'static str, String)>,
 }
 
-/// Where files go, and where the API is.
+/// The directory for files, and the API.
 pub struct Place<'a> {
     pub directory: &'a Path,
     pub api: Api,
@@ -70,7 +70,7 @@ impl Peer {
         Some(std::fs::metadata(&self.program.as_ref()?.path).ok()?.len() as f64 / f64::from(1 << 20))
     }
 
-    /// Starts it, and says how many milliseconds passed until the first request was served. `None` for no peer between.
+    /// Starts it and returns the milliseconds until the first request was served. `None` for the direct connection.
     pub async fn start(&self) -> Result<Option<(Running, f64)>> {
         let Some(program) = &self.program else { return Ok(None) };
         let began = Instant::now();
@@ -92,7 +92,7 @@ impl Peer {
 }
 
 impl Place<'_> {
-    /// All peers whose programs are there, and the direct connection first; where there are builds to compare, those alone.
+    /// The direct connection, then all peers whose programs exist; with builds to compare, only those.
     pub async fn peers(&self, programs: Programs) -> Result<Vec<Peer>> {
         if !programs.builds.is_empty() {
             let mut builds = Vec::new();
@@ -214,7 +214,7 @@ impl Place<'_> {
         Ok(self.peer("envoy", address, "/v1", path, arguments))
     }
 
-    /// With an agent's key, its limits and so the counting of tokens: every guard is on.
+    /// With an agent's key and limits, and so with token counting: every guard is in force.
     async fn pixy(&self, name: &'static str, path: &Path, api: SocketAddr, login: Login) -> Result<Peer> {
         let (address, ops, ca, logins) = (free()?, free()?, self.ca.display(), self.api.logins);
         let (label, account) = match login {
@@ -250,14 +250,14 @@ impl Place<'_> {
         let mut peer = self.peer(name, address, "/bench", path.to_owned(), ["--config", &file]);
         peer.log = self.directory.join(format!("{label}.log"));
         if let Some(program) = &mut peer.program {
-            // A build that counts what runs (benches/train) writes it where Pixy may write.
+            // A build for profiling (benches/train) writes its profile where Pixy may write.
             program.environment = vec![("LLVM_PROFILE_FILE", format!("{home}/state/%p.profraw"))];
         }
         self.link(path, &file, &peer.log, login).await?;
         Ok(peer)
     }
 
-    /// Gives Pixy the real key, or a login, as a person would.
+    /// Enters the real key, or links an account, as a person would.
     async fn link(&self, path: &Path, file: &str, log: &Path, login: Login) -> Result<()> {
         let mut pixy = Running::start(Command::new(path).args(["--config", file]), log)?;
         let until = Instant::now() + Duration::from_secs(10);
@@ -266,12 +266,12 @@ impl Place<'_> {
             command.args(["--config", file, "link", "bench", "--yes", "--json"]);
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
             let mut linking = command.spawn()?;
-            let (mut input, mut told) = (linking.stdin.take(), linking.stdout.take().map(BufReader::new));
+            let (mut input, mut output) = (linking.stdin.take(), linking.stdout.take().map(BufReader::new));
             let typed = match login {
                 Login::Key => Some(REAL_KEY.to_owned()),
                 Login::Code => {
                     let mut begun = String::new();
-                    told.as_mut().map(|told| told.read_line(&mut begun)).transpose()?;
+                    output.as_mut().map(|output| output.read_line(&mut begun)).transpose()?;
                     let asked = begun.split('"').find(|text| text.contains("code_challenge="));
                     asked.map(|asked| self.api.tokens.authorize(asked, &self.redirect())).transpose()?
                 }
@@ -291,7 +291,7 @@ impl Place<'_> {
         }
     }
 
-    /// Where a browser would end that has allowed a login; nobody opens it.
+    /// The redirect target of a login, which no browser opens.
     fn redirect(&self) -> String {
         format!("https://{}/pasted", self.api.logins)
     }
@@ -348,7 +348,7 @@ impl Place<'_> {
     }
 }
 
-/// A port that nobody has at the moment.
+/// A port that is free at the moment.
 fn free() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }

@@ -1,4 +1,4 @@
-//! What a peer takes of the machine, as the kernel counts it, all its processes together.
+//! CPU time and memory of a peer's processes, as the kernel counts them.
 
 use std::fs;
 use std::path::Path;
@@ -65,7 +65,7 @@ impl Running {
 }
 
 impl Drop for Running {
-    /// By a signal that nginx's master hands on to its workers; killed when that is not heard.
+    /// Sends a signal that nginx's master forwards to its workers; kills what ignores it.
     fn drop(&mut self) {
         let _ = Command::new("kill").arg("-TERM").arg(self.0.id().to_string()).status();
         let until = Instant::now() + Duration::from_secs(3);

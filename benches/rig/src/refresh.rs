@@ -1,4 +1,4 @@
-//! What requests notice of a refresh: their times while one goes on, beside those of the same span before it.
+//! The times of requests during a refresh, compared with a span of the same length before it.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::client::{Client, Target};
 use crate::tokens::{LIFETIME, Refresh, Tokens};
 use crate::{Result, load, now};
 
-/// Requests begin this far apart, whatever the answers take: who waits holds up nobody behind.
+/// The interval between the starts of requests, whatever the responses take: a slow one does not delay the next.
 const APART: Duration = Duration::from_millis(1);
 
 /// A refresh begins before the call: Pixy proves its vault writable and records what it is about to do.
@@ -19,30 +19,30 @@ const BEFORE_CALL: u64 = 20_000_000;
 /// Between a refresh and the span that it is compared with.
 const BETWEEN: u64 = 100_000_000;
 
-/// So many requests may fail before it ends.
+/// The number of failed requests that ends the run.
 const FAILURES: usize = 100;
 
-/// What came of it: medians over the refreshes, of each one's own p99 (a machine that stops for a moment spoils one span, and a
+/// The result: medians over the refreshes, of each one's own p99 (a machine that stops for a moment spoils one span, and a
 /// p99 of them all would be that one's). Times in microseconds.
 pub struct Noticed {
-    /// p99 of the requests that were under way while the refresh was.
+    /// p99 of the requests during the refresh.
     pub during: f64,
-    /// The same of a span as long, just before.
+    /// The same for a span of that length just before.
     pub before: f64,
-    /// The first beside the second.
+    /// The ratio of the first to the second.
     pub ratio: f64,
-    /// The second beside that of a span as long before it: by how much that is not 1 is chance.
+    /// The ratio of the second to a span before it: its deviation from 1 is noise.
     pub chance: f64,
-    /// The longest request that was under way while the refresh was.
+    /// The longest request during the refresh.
     pub longest: f64,
-    /// Requests that failed, and those that came to the API with a token that was not valid at that time.
+    /// Requests that failed, and requests with a token that was not valid at that time.
     pub failed: usize,
 }
 
 /// When a request began and when it ended.
 type Span = (u64, u64);
 
-/// Loads a peer until so many refreshes are through.
+/// Loads a peer until that many refreshes are complete.
 pub async fn notice(target: &Target, tokens: &Tokens, refreshes: usize) -> Result<Noticed> {
     tokens.take();
     let (spans, failed) = load(target, tokens, refreshes).await?;
@@ -122,7 +122,7 @@ async fn one(free: Option<Client>, target: &Target) -> Result<(Client, Span)> {
     Ok((client, (began, now())))
 }
 
-/// How long the requests took that were under way at some moment of a span; sorted.
+/// The durations of requests that overlap a span; sorted.
 fn under_way(spans: &[Span], from: u64, to: u64) -> Vec<f64> {
     let touching = spans.iter().filter(|(began, ended)| *began < to && *ended > from);
     let mut times: Vec<f64> = touching.map(|(began, ended)| (ended - began) as f64 / 1e3).collect();

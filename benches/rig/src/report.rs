@@ -1,4 +1,4 @@
-//! What was measured, as a table, and whether each gate is met.
+//! The results as a table, and whether each goal is met.
 
 mod versions;
 
@@ -22,7 +22,7 @@ struct Row {
     title: &'static str,
 }
 
-/// What Pixy has to reach: by how its upstream is spoken to, against whom, and how much.
+/// A goal of Pixy: the protocol of the upstream, the peer, and the bound.
 struct Gate {
     title: &'static str,
     id: &'static str,
@@ -85,7 +85,7 @@ const GATES: &[Gate] = &[
     Gate { title: "Refresh: requests that failed", id: "refresh.failed", than: Than::Ever, most: 0.0 },
 ];
 
-/// A stream's memory has a gate for each protocol; so has the program's size, which is no figure of a round.
+/// The memory of a stream has a goal for each protocol; so has the size of the program, which is not measured in rounds.
 const STREAM_GATES: [(&str, f64); 2] = [("pixy", 40.0), ("pixy, h2", 16.0)];
 const SIZE_GATE: f64 = 12.0;
 
@@ -113,7 +113,7 @@ impl Report {
         }
     }
 
-    /// One figure of each round; what is compared with a direct connection is so within the round.
+    /// One figure of each round; comparisons with a direct connection are within the round.
     fn rounds(&self, peer: &'static str, id: &str) -> BTreeMap<usize, f64> {
         if id == "rate.added" {
             let direct = self.rounds("direct", "rate.p50");
@@ -124,7 +124,7 @@ impl Report {
         self.figures.get(&(peer, id.to_owned())).cloned().unwrap_or_default()
     }
 
-    /// By how much a peer's figure is another's, in the same round.
+    /// The ratio of two peers' figures in the same round.
     fn ratio(&self, peer: &'static str, other: &'static str, id: &str) -> Option<f64> {
         median(self.ratios(peer, other, id))
     }

@@ -10,7 +10,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::Result;
 
-/// The authority, and what it signs.
+/// The certificate authority and its certificates.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: rcgen::Certificate,
@@ -19,7 +19,7 @@ pub struct Authority {
 impl Authority {
     pub fn new() -> Result<Self> {
         let mut params = CertificateParams::default();
-        // OpenSSL takes a certificate whose issuer is named as itself for one that signed itself.
+        // OpenSSL treats a certificate whose issuer has its own name as self-signed.
         params.distinguished_name.push(DnType::CommonName, "the rig's authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate()?;
@@ -32,7 +32,7 @@ impl Authority {
         self.certificate.pem()
     }
 
-    /// The server's side, which speaks this protocol alone.
+    /// The server's configuration, for this protocol alone.
     pub fn acceptor(&self, protocol: &[u8]) -> Result<TlsAcceptor> {
         let params = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()])?;
         let key = KeyPair::generate()?;

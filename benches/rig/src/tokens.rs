@@ -1,4 +1,4 @@
-//! The stand-in's logins: an authorization code with PKCE (RFC 7636), and a token endpoint that takes its time over a refresh.
+//! The stand-in's logins: an authorization code with PKCE (RFC 7636), and a token endpoint that delays a refresh.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,24 +10,24 @@ use ring::digest::{SHA256, digest};
 
 use crate::{Result, now};
 
-/// How long an access token is good for: Pixy renews one of 4 s after 2.5 s, and uses it for 2.9 s at most.
+/// The lifetime of an access token: Pixy renews one of 4 s after 2.5 s, and uses it for 2.9 s at most.
 pub const LIFETIME: Duration = Duration::from_secs(4);
 
-/// A refresh is answered after this.
+/// The delay of a refresh.
 const TAKES: Duration = Duration::from_millis(200);
 
-/// Who is logged in, and what became of the tokens.
+/// The issued codes and tokens, and their use.
 #[derive(Default)]
 pub struct Tokens(Mutex<Book>);
 
 #[derive(Default)]
 struct Book {
     serial: usize,
-    /// Codes that were not redeemed, each with its challenge.
+    /// Codes that are not redeemed yet, each with its challenge.
     codes: HashMap<String, String>,
-    /// Refresh tokens that were not spent.
+    /// Refresh tokens that are not used yet.
     refresh: HashSet<String>,
-    /// Access tokens, each with its end.
+    /// Access tokens, each with its expiry.
     access: HashMap<String, u64>,
     refreshes: Vec<Refresh>,
     refused: usize,
@@ -40,13 +40,13 @@ pub struct Refresh {
     pub called: u64,
     /// The first request came with the new token.
     pub used: Option<u64>,
-    /// So many came between the two, with the old one.
+    /// The number of requests with the old token between the two.
     pub old: usize,
     new: Option<String>,
 }
 
 impl Tokens {
-    /// A person allowed it: the address that the browser is sent back to, for the address of an authorization request.
+    /// Grants an authorization request and returns the redirect address.
     pub fn authorize(&self, request: &str, redirect: &str) -> Result<String> {
         let query = request.split_once('?').ok_or("no authorization request")?.1;
         let one = |name: &str| value(query, name).ok_or_else(|| format!("no {name} in the authorization request"));
@@ -81,7 +81,7 @@ impl Tokens {
             return (400, "{\"error\":\"invalid_grant\"}".to_owned());
         }
         let (access, refresh) = (book.made("access"), book.made("refresh"));
-        // From when it was asked for, as the strictest server counts.
+        // From the time of the request, as the strictest server counts.
         book.access.insert(access.clone(), called + LIFETIME.as_nanos() as u64);
         book.refresh.insert(refresh.clone());
         if let Some(last) = book.refreshes.last_mut().filter(|_| refreshed) {
@@ -110,13 +110,13 @@ impl Tokens {
         true
     }
 
-    /// The refreshes whose token was used since it was asked last, and how often a token or a code was refused.
+    /// The refreshes that were completed since the last call, and the number of refused tokens and codes.
     pub fn take(&self) -> (Vec<Refresh>, usize) {
         let mut book = self.book();
         (std::mem::take(&mut book.refreshes), std::mem::take(&mut book.refused))
     }
 
-    /// So many refreshes are complete.
+    /// The number of complete refreshes.
     pub fn complete(&self) -> usize {
         self.book().refreshes.iter().filter(|refresh| refresh.used.is_some()).count()
     }

@@ -1,4 +1,4 @@
-//! What a hostile agent tries, in a process of its own user. Each task fails loudly, or says what it has tried.
+//! The tasks of a hostile agent, in a process of its own user. Each panics where it succeeds in an attack, else prints a summary.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -15,13 +15,13 @@ use serde_json::Value;
 use super::harness::count;
 
 pub(super) fn run(task: &Value) {
-    let said = match task["do"].as_str().unwrap() {
+    let summary = match task["do"].as_str().unwrap() {
         "crawl" => crawl(task),
-        "listen" => listen_too(task),
+        "listen" => bind_taken_ports(task),
         "files" => files(task),
         "attach" => attach(task),
         "proc" => proc(task),
-        "knock" => knock(task),
+        "connect" => connect(task),
         "ask" => {
             let address = task["address"].as_str().unwrap().parse().unwrap();
             assert_eq!(ask(address, "GET", "/a/v1/models", "").0, 200);
@@ -29,7 +29,7 @@ pub(super) fn run(task: &Value) {
         }
         other => panic!("{other}"),
     };
-    println!("agent: {said}");
+    println!("agent: {summary}");
 }
 
 /// Every port × method × path, without a secret and with a guess.
@@ -48,24 +48,24 @@ fn crawl(task: &Value) -> String {
                     let greeting = ["/a", "/a/"].contains(&path.as_str()) && body.is_empty();
                     assert!(open || greeting || !(200..400).contains(&status), "{request}");
                     assert!(status != 101 && status < 500, "{request}");
-                    clean(task, &request, &whole);
-                    // After five wrong guesses: locked, whatever is asked for.
+                    assert_clean(task, &request, &whole);
+                    // After five wrong guesses every call is locked.
                     let locked = status == 429 && !guess.is_empty();
                     if path.starts_with("/api/") && path != "/api/session" && !locked {
-                        let body = unnamed(body);
+                        let body = without_request_id(body);
                         let before = same.entry((port, method, guess)).or_insert_with(|| (status, body.clone()));
-                        assert!(*before == (status, body), "what is there looks like what is not: {request}");
+                        assert!(*before == (status, body), "an existing path looks like a missing one: {request}");
                     }
                     answers += 1;
                 }
             }
         }
     }
-    format!("{answers} requests to {} ports, no way in", ports.len())
+    format!("{answers} requests to {} ports, no access", ports.len())
 }
 
-/// Without what is another in every error that an agent hears: the request's name.
-fn unnamed(body: Vec<u8>) -> Vec<u8> {
+/// Removes the request id, which differs in every error.
+fn without_request_id(body: Vec<u8>) -> Vec<u8> {
     let mut text = String::from_utf8(body).unwrap();
     if let Some(at) = text.find("\"request_id\":\"") {
         text.replace_range(at..at + "\"request_id\":\"0123456789abcdef\"".len(), "");
@@ -77,13 +77,13 @@ fn unnamed(body: Vec<u8>) -> Vec<u8> {
 fn paths(port: u16) -> Vec<String> {
     let concrete = |path: &str| path.replace("{name}", "a").replace("{id}", "0123456789abcdef");
     let mut paths: Vec<String> = pixy::api::ROUTES.iter().map(|route| concrete(route.path)).collect();
-    assert!(paths.len() > 10, "the calls are found: {paths:?}");
+    assert!(paths.len() > 10, "the routes are listed: {paths:?}");
     paths.extend(OTHERS.iter().map(|&path| path.to_owned()));
     paths.push(format!("http://127.0.0.1:{port}/api/accounts"));
     paths
 }
 
-fn listen_too(task: &Value) -> String {
+fn bind_taken_ports(task: &Value) -> String {
     let ports = ports(task);
     assert_eq!(ports.len(), 3, "{ports:?}");
     let mut tried = 0;
@@ -107,11 +107,11 @@ fn listen_too(task: &Value) -> String {
             tried += 1;
         }
     }
-    format!("{tried} tries to listen beside Pixy, all refused")
+    format!("{tried} attempts to listen on a port of Pixy, all refused")
 }
 
-/// Sockets that let this user in, and sockets that do not.
-fn knock(task: &Value) -> String {
+/// Connects to sockets that admit this user, and to sockets that do not.
+fn connect(task: &Value) -> String {
     let sockets = |key: &str| -> Vec<PathBuf> { serde_json::from_value(task[key].clone()).unwrap() };
     for socket in sockets("open") {
         let mut stream = UnixStream::connect(&socket).unwrap_or_else(|error| panic!("{}: {error}", socket.display()));
@@ -119,7 +119,7 @@ fn knock(task: &Value) -> String {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-        clean(task, "the socket", answer.as_bytes());
+        assert_clean(task, "the socket", answer.as_bytes());
     }
     for socket in sockets("closed") {
         let refused = UnixStream::connect(&socket).map(|_| ()).map_err(|error| error.kind());
@@ -149,7 +149,7 @@ fn files(task: &Value) -> String {
     format!("{} files and {} directories, nothing opened", files.len(), directories.len())
 }
 
-/// Debuggers, where there are any, and what they would open.
+/// Runs debuggers, where installed, and opens the memory file that they would use.
 fn attach(task: &Value) -> String {
     let process = task["process"].as_u64().unwrap().to_string();
     let mut tried = Vec::new();
@@ -165,9 +165,9 @@ fn attach(task: &Value) -> String {
             .status()
             .unwrap();
         match status.code() {
-            Some(127) => {} // it is not on this machine
+            Some(127) => {} // not installed
             Some(code @ 1..124) => tried.push(format!("{program} ends with {code}")),
-            code => panic!("{program} was let in ({code:?})"),
+            code => panic!("{program} could attach ({code:?})"),
         }
     }
     refused(OpenOptions::new().read(true).write(true).open(format!("/proc/{process}/mem")), Path::new("mem"));
@@ -189,20 +189,20 @@ fn proc(task: &Value) -> String {
     for closed in ["exe", "cwd", "root"] {
         refused(fs::read_link(process.join(closed)), &process.join(closed));
     }
-    // What may be read holds nothing.
+    // Readable files hold no secret.
     let mut readable = 0;
     for entry in fs::read_dir(&process).unwrap().flatten().filter(|entry| entry.path().is_file()) {
         let mut bytes = Vec::new();
         if File::open(entry.path()).and_then(|file| file.take(1 << 20).read_to_end(&mut bytes)).is_ok() {
-            clean(task, &entry.path().display().to_string(), &bytes);
+            assert_clean(task, &entry.path().display().to_string(), &bytes);
             readable += 1;
         }
     }
-    assert!(readable > 3, "the command line is one of them");
-    format!("15 places closed, {readable} readable ones without a secret")
+    assert!(readable > 3, "the command line is readable");
+    format!("15 paths closed, {readable} readable files without a secret")
 }
 
-/// Status, body, and the answer as it came. A status of 0: none came.
+/// Status, body and the raw response. A status of 0: there was none.
 fn ask(address: SocketAddr, method: &str, path: &str, fields: &str) -> (u16, Vec<u8>, Vec<u8>) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -219,14 +219,14 @@ fn ask(address: SocketAddr, method: &str, path: &str, fields: &str) -> (u16, Vec
     (status, body, whole.clone())
 }
 
-/// Every TCP port that listens here, but for those that are not Pixy's.
+/// Every listening TCP port of Pixy.
 fn ports(task: &Value) -> Vec<u16> {
     let not: Vec<u16> = serde_json::from_value(task["not"].clone()).unwrap();
     assert!(!not.is_empty());
     listening().into_iter().filter(|port| !not.contains(port)).collect()
 }
 
-/// Every TCP port that listens in this network namespace.
+/// Every listening TCP port in this network namespace.
 pub(super) fn listening() -> Vec<u16> {
     let mut ports = Vec::new();
     for table in ["/proc/self/net/tcp", "/proc/self/net/tcp6"] {
@@ -249,7 +249,7 @@ fn refused<T>(outcome: std::io::Result<T>, what: &Path) {
     }
 }
 
-fn clean(task: &Value, place: &str, bytes: &[u8]) {
+fn assert_clean(task: &Value, place: &str, bytes: &[u8]) {
     let canaries: Vec<(String, String)> = serde_json::from_value(task["canaries"].clone()).unwrap();
     assert_eq!(canaries.len(), 4);
     for (name, canary) in canaries {
@@ -260,7 +260,7 @@ fn clean(task: &Value, place: &str, bytes: &[u8]) {
 const METHODS: [&str; 10] =
     ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "PROPFIND"];
 
-/// What everybody may see; it holds nothing.
+/// Paths that need no secret and show none.
 const OPEN: [&str; 4] = ["/", "/livez", "/readyz", "/metrics"];
 
 const OTHERS: &[&str] = &[

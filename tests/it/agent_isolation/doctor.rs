@@ -1,4 +1,4 @@
-//! `pixy doctor --as-agent` beside a real Pixy: as the agent's user it finds nothing to mend, as another it says what is wrong.
+//! `pixy doctor --as-agent` beside a real Pixy: it finds no fault as the agent's user, and reports each planted fault.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -11,33 +11,33 @@ use tempfile::TempDir;
 use super::harness::{AGENT, Harness, PIXY, in_a_namespace, public};
 use crate::doctor::DoctorReport;
 
-/// The doctor at a place where every user may start it; its home is there too.
+/// The doctor in a directory where every user may execute it, which is also its home.
 struct Doctor {
-    place: TempDir,
+    directory: TempDir,
 }
 
 impl Doctor {
     fn new() -> Self {
-        let place = public();
-        fs::copy(assert_cmd::cargo::cargo_bin!("pixy"), place.path().join("looker")).unwrap();
-        Self { place }
+        let directory = public();
+        fs::copy(assert_cmd::cargo::cargo_bin!("pixy"), directory.path().join("doctor")).unwrap();
+        Self { directory }
     }
 
-    fn look(&self, user: u32, base_url: &str) -> DoctorReport {
+    fn run(&self, user: u32, base_url: &str) -> DoctorReport {
         let mut command = Command::new("timeout");
-        command.arg("50").arg(self.place.path().join("looker"));
+        command.arg("50").arg(self.directory.path().join("doctor"));
         command.args(["doctor", "--as-agent", "--json", "--provider", "http://127.0.0.1:1", "--base-url", base_url]);
-        command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", self.place.path()).current_dir("/");
+        command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", self.directory.path()).current_dir("/");
         DoctorReport::parse(&command.uid(user).gid(user).output().unwrap())
     }
 }
 
 #[test]
-fn the_doctor_finds_nothing_to_mend_where_all_is_well() {
-    in_a_namespace("doctor::the_doctor_finds_nothing_to_mend_where_all_is_well", async || {
-        let (house, doctor) = (Harness::new().await, Doctor::new());
-        let url = format!("http://{}/a", house.program.agents());
-        let found = tokio::task::block_in_place(|| doctor.look(AGENT, &url));
+fn the_doctor_finds_no_fault_in_a_sound_setup() {
+    in_a_namespace("doctor::the_doctor_finds_no_fault_in_a_sound_setup", async || {
+        let (harness, doctor) = (Harness::new().await, Doctor::new());
+        let url = format!("http://{}/a", harness.program.agents());
+        let found = tokio::task::block_in_place(|| doctor.run(AGENT, &url));
         assert_eq!(found.0["healthy"], true, "{:#}", found.0);
         found.assert("base url", "good", "to the provider and back");
         found.assert("separate users", "good", &format!("Pixy is user {PIXY}, the agent is user {AGENT}"));
@@ -50,30 +50,31 @@ fn the_doctor_finds_nothing_to_mend_where_all_is_well() {
 }
 
 #[test]
-fn the_doctor_finds_an_agent_of_pixys_own_user_and_one_of_root() {
-    in_a_namespace("doctor::the_doctor_finds_an_agent_of_pixys_own_user_and_one_of_root", async || {
-        let (house, doctor) = (Harness::new().await, Doctor::new());
-        let url = format!("http://{}/a", house.program.agents());
-        let found = tokio::task::block_in_place(|| doctor.look(PIXY, &url));
+fn the_doctor_finds_an_agent_of_the_same_user_or_root() {
+    in_a_namespace("doctor::the_doctor_finds_an_agent_of_the_same_user_or_root", async || {
+        let (harness, doctor) = (Harness::new().await, Doctor::new());
+        let url = format!("http://{}/a", harness.program.agents());
+        let found = tokio::task::block_in_place(|| doctor.run(PIXY, &url));
         found.assert("user", "bad", "runs as the agent's own user");
         found.assert("separate users", "bad", "are the same user");
         found.assert("control socket", "bad", "control.sock");
-        let found = tokio::task::block_in_place(|| doctor.look(0, &url));
+        let found = tokio::task::block_in_place(|| doctor.run(0, &url));
         found.assert("user", "bad", "the agent runs as root");
         found.assert("process list", "bad", "environ");
     });
 }
 
 #[test]
-fn the_doctor_finds_a_shared_process_list_in_which_pixy_is_open() {
-    in_a_namespace("doctor::the_doctor_finds_a_shared_process_list_in_which_pixy_is_open", async || {
-        let (house, doctor) = (Harness::new().await, Doctor::new());
-        // A Pixy that has not closed its memory: any program of its name will do.
-        let program = doctor.place.path().join("pixy");
+fn the_doctor_finds_an_open_pixy_in_a_shared_process_list() {
+    in_a_namespace("doctor::the_doctor_finds_an_open_pixy_in_a_shared_process_list", async || {
+        let (harness, doctor) = (Harness::new().await, Doctor::new());
+        // A process named pixy whose memory is open.
+        let program = doctor.directory.path().join("pixy");
         fs::copy("/bin/sleep", &program).unwrap();
-        let open = Ended(Command::new(&program).arg("60").stdin(Stdio::null()).uid(AGENT).gid(AGENT).spawn().unwrap());
-        let url = format!("http://{}/a", house.program.agents());
-        let found = tokio::task::block_in_place(|| doctor.look(AGENT, &url));
+        let open =
+            KillOnDrop(Command::new(&program).arg("60").stdin(Stdio::null()).uid(AGENT).gid(AGENT).spawn().unwrap());
+        let url = format!("http://{}/a", harness.program.agents());
+        let found = tokio::task::block_in_place(|| doctor.run(AGENT, &url));
         let id = open.0.id();
         found.assert("process list", "bad", &format!("/proc/{id}: environ"));
         found.assert("user", "bad", &format!("process {id}"));
@@ -83,19 +84,20 @@ fn the_doctor_finds_a_shared_process_list_in_which_pixy_is_open() {
 #[test]
 fn the_doctor_finds_a_page_that_opens_without_a_code() {
     in_a_namespace("doctor::the_doctor_finds_a_page_that_opens_without_a_code", async || {
-        let (house, doctor) = (Harness::new().await, Doctor::new());
-        let _open = OpenPage::at(USUAL_PAGE);
-        let found = tokio::task::block_in_place(|| doctor.look(AGENT, &format!("http://{}/a", house.program.agents())));
+        let (harness, doctor) = (Harness::new().await, Doctor::new());
+        let _open = OpenPage::at(DEFAULT_PAGE_PORT);
+        let found =
+            tokio::task::block_in_place(|| doctor.run(AGENT, &format!("http://{}/a", harness.program.agents())));
         found.assert("page", "bad", "without a code");
     });
 }
 
-/// What every request gets a page from, on the port where the doctor looks in any case; it ends with its process.
+/// A server that sends a page to every request, on the default port of the page.
 struct OpenPage;
 
 impl OpenPage {
     fn at(port: u16) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", port)).expect("this namespace is the test's own");
+        let listener = TcpListener::bind(("127.0.0.1", port)).expect("the port is free in this namespace");
         std::thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {
                 let _ = stream.read(&mut [0; 4096]);
@@ -111,15 +113,15 @@ impl OpenPage {
     }
 }
 
-/// A child that ends with the test.
-struct Ended(Child);
+/// A child process that is killed after the test.
+struct KillOnDrop(Child);
 
-impl Drop for Ended {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Fixed, because it is the one that an agent would try; in a namespace of the test's own.
-const USUAL_PAGE: u16 = 8701;
+/// The default port of the page, which an agent would try.
+const DEFAULT_PAGE_PORT: u16 = 8701;

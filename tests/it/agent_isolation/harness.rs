@@ -1,4 +1,4 @@
-//! A linked Pixy that runs as a user of its own, and what starts an agent beside it.
+//! A linked Pixy that runs as a user of its own, and agents that are started beside it.
 
 use std::fs::{self, Permissions};
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -21,15 +21,15 @@ pub(super) const AGENT: u32 = 64_702;
 
 const STATIC_KEY: &str = "marked-static-key-0-1";
 
-/// Pixy with three accounts: `a` by OAuth, `k` by a key, and `n` by a key with an upstream that is named, not numbered.
+/// Pixy with three accounts: `a` by OAuth, `k` by a key, and `n` by a key with an upstream that is given by host name.
 pub(super) struct Harness {
     pub(super) endpoint: TokenEndpoint,
     pub(super) upstream: Upstream,
     pub(super) scratch: Scratch,
     pub(super) program: Program,
-    /// What nobody may see, with what it is.
+    /// The name and value of each secret.
     canaries: Vec<(String, String)>,
-    /// Every port that listened before Pixy did.
+    /// Every port that listened before Pixy started.
     pub(super) ports_of_fakes: Vec<u16>,
     ops: std::net::SocketAddr,
     public: TempDir,
@@ -54,17 +54,17 @@ impl Harness {
         for name in ["k", "n"] {
             pixy.post(&format!("/api/accounts/{name}/key"), json!({ "key": STATIC_KEY })).await;
         }
-        // Its files become those of its user, and the real binary goes on with them.
+        // The real binary continues with the files, as their new owner.
         let (scratch, config) = pixy.dismantle().await;
         for path in [scratch.path(""), scratch.path("state"), scratch.path("vault")].into_iter().chain(scratch.files())
         {
             chown(path, Some(PIXY), Some(PIXY)).unwrap();
         }
-        // The directory around them is open: what Pixy made must be private by itself.
+        // The parent directory is open, so that the permissions of each file count.
         fs::set_permissions(scratch.path(""), Permissions::from_mode(0o755)).unwrap();
         fs::set_permissions(&config, Permissions::from_mode(0o600)).unwrap();
         let public = public();
-        let binary = lend(assert_cmd::cargo::cargo_bin!("pixy"), &public.path().join("pixy"));
+        let binary = publish(assert_cmd::cargo::cargo_bin!("pixy"), &public.path().join("pixy"));
         let config = config.to_str().unwrap();
         let command = with_cores(PIXY, binary.to_str().unwrap(), &["--config", config], &scratch.path(""));
         let program = Program::spawn(command.into(), &scratch).await;
@@ -79,14 +79,14 @@ impl Harness {
         Self { endpoint, upstream, scratch, program, canaries, ports_of_fakes, ops, public }
     }
 
-    /// Runs a task (see `hostile/agent.rs`) as that user; what it says last. Fails with it.
+    /// Runs a task of `agent.rs` as `user` and returns its summary; panics if the task fails.
     pub(super) fn agent(&self, user: u32, task: &str, more: &Value) -> String {
         self.agent_of(user, user, task, more)
     }
 
-    /// The same, of that group.
+    /// As [`Harness::agent`], with the group `group`.
     pub(super) fn agent_of(&self, user: u32, group: u32, task: &str, more: &Value) -> String {
-        let binary = lend(&std::env::current_exe().unwrap(), &self.public.path().join("agent"));
+        let binary = publish(&std::env::current_exe().unwrap(), &self.public.path().join("agent"));
         let mut task = json!({ "do": task, "canaries": self.canaries });
         task.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let output = Command::new("timeout")
@@ -99,15 +99,15 @@ impl Harness {
             .gid(group)
             .output()
             .unwrap();
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
-        let (_, summary) = said.split_once("agent: ").expect("it says what it has tried");
-        let who = match (user, group) {
+        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{stdout}\n{}", String::from_utf8_lossy(&output.stderr));
+        let (_, summary) = stdout.split_once("agent: ").expect("the task prints a summary");
+        let identity = match (user, group) {
             (AGENT, AGENT) => "another user",
             (AGENT, _) => "another user of Pixy's group",
             _ => "Pixy's own user",
         };
-        format!("as {who}: {}", summary.lines().next().unwrap())
+        format!("as {identity}: {}", summary.lines().next().unwrap())
     }
 
     pub(super) async fn accounts(&self) -> Value {
@@ -125,7 +125,7 @@ impl Harness {
         }
     }
 
-    /// How often each canary is in Pixy's memory, read as root.
+    /// The number of copies of each secret in Pixy's memory, read as root.
     pub(super) fn in_memory(&self) -> Vec<(String, usize)> {
         let process = self.program.id();
         let maps = fs::read_to_string(format!("/proc/{process}/maps")).unwrap();
@@ -147,7 +147,7 @@ impl Harness {
     }
 }
 
-/// Runs `body` in a network namespace of its own, by running this very test once more in one.
+/// Runs `body` in a network namespace of its own, by running this test again in one.
 pub(super) fn in_a_namespace(name: &str, body: impl AsyncFnOnce()) {
     if std::env::var_os("PIXY_IN_A_NAMESPACE").is_some() {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -166,11 +166,11 @@ pub(super) fn in_a_namespace(name: &str, body: impl AsyncFnOnce()) {
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
-    assert!(said.contains("1 passed"), "it ran: {said}");
+    assert!(said.contains("1 passed"), "the test ran: {said}");
     said.lines().filter(|line| line.starts_with("  ")).for_each(|line| println!("{line}"));
 }
 
-/// A command of that user, whose core may be as large as it likes unless it cares.
+/// A command that runs as `user` without a limit on the size of core files.
 pub(super) fn with_cores(user: u32, program: &str, arguments: &[&str], directory: &Path) -> Command {
     let mut command = Command::new("sh");
     command.args(["-c", "ulimit -c unlimited; exec \"$0\" \"$@\"", program]).args(arguments);
@@ -178,7 +178,7 @@ pub(super) fn with_cores(user: u32, program: &str, arguments: &[&str], directory
     command
 }
 
-/// A directory that every user may write to and that goes away with the test.
+/// A directory that every user may write to, removed after the test.
 pub(super) fn public() -> TempDir {
     let open = Permissions::from_mode(0o777);
     let directory = tempfile::Builder::new().prefix("pixy-test-").tempdir().unwrap();
@@ -186,12 +186,12 @@ pub(super) fn public() -> TempDir {
     directory
 }
 
-/// A program at a place where every user may start it.
-fn lend(program: &Path, place: &Path) -> PathBuf {
-    if !place.exists() && fs::hard_link(program, place).is_err() {
-        fs::copy(program, place).unwrap();
+/// Links or copies a program to a path where every user may execute it.
+fn publish(program: &Path, path: &Path) -> PathBuf {
+    if !path.exists() && fs::hard_link(program, path).is_err() {
+        fs::copy(program, path).unwrap();
     }
-    place.to_owned()
+    path.to_owned()
 }
 
 pub(super) fn count(bytes: &[u8], wanted: &[u8]) -> usize {
