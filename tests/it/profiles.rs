@@ -126,6 +126,10 @@ fn the_facts_of_each_profile() {
         assert_eq!((profile.api.errors, profile.api.allow.len()), (errors, rules), "{name}");
         assert!(!profile.terms.says.is_empty() && profile.terms.url.is_some(), "{name}");
     }
+}
+
+#[test]
+fn the_particulars_of_login_profiles() {
     let claude = shipped_profile("claude").unwrap();
     assert_eq!(claude.api.headers.merge.given().count(), 1);
     let (beta, members) = claude.api.headers.merge.given().next().unwrap();

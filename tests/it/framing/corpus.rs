@@ -41,7 +41,8 @@ pub(super) fn cases() -> Vec<Case> {
     corpus.targets();
     corpus.hosts();
     corpus.expectations();
-    corpus.chunks();
+    corpus.refused_chunks();
+    corpus.accepted_chunks();
     corpus.trailers();
     corpus.honest();
     corpus.0
@@ -485,7 +486,7 @@ impl Corpus {
         }
     }
 
-    fn chunks(&mut self) {
+    fn refused_chunks(&mut self) {
         let head = format!("{POST}Transfer-Encoding: chunked\r\n\r\n");
         let long = format!("5;{}\r\n", "a".repeat(257));
         let sizes = [
@@ -551,6 +552,10 @@ impl Corpus {
         ] {
             self.broken(format!("last chunk {last:?}"), format!("{head}5\r\nhello\r\n{last}"));
         }
+    }
+
+    fn accepted_chunks(&mut self) {
+        let head = format!("{POST}Transfer-Encoding: chunked\r\n\r\n");
         let longest = format!("5;{}\r\n", "a".repeat(256));
         for size in [
             "5\r\n",

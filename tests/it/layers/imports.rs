@@ -74,13 +74,13 @@ impl Imports {
             "self" => {}
             "super" => drop(at.pop()?),
             child if self.files.contains_key(&[from.as_slice(), &[child.to_owned()]].concat()) => {
-                at.push(child.to_owned())
+                at.push(child.to_owned());
             }
             _ => return None,
         }
         rest = &rest[1..];
         while let Some(next) = rest.first() {
-            let below = [at.as_slice(), &[next.clone()]].concat();
+            let below = [at.as_slice(), std::slice::from_ref(next)].concat();
             if next == "super" {
                 at.pop()?;
             } else if self.files.contains_key(&below) {
