@@ -1,9 +1,8 @@
-//! Configuration: the file, read into values that mean something.
+//! Configuration: the file, read into validated values.
 //!
-//! [`load`] reports every fault of a file in one run, each with its place and what is allowed. A file goes through four
-//! steps: `node` reads it into a tree in which everything knows its place, `check` compares the tree's shape with the
-//! schema of `raw` and takes out what is faulty, and `build` gives what is left its meaning. The faults of all of them
-//! are told together.
+//! [`load`] reports every fault of a file in one run, each with its position and what is allowed. A file passes four steps:
+//! `spanned_yaml` parses it into a tree with positions, `check` compares the tree with the schema of `raw` and marks what is
+//! faulty, `deserialize` reads the rest, and `build` checks how values relate. The faults of all steps are reported together.
 
 mod agent_key;
 mod build;
@@ -28,8 +27,8 @@ use serde_json::Value;
 pub use env::{Env, variable, variables};
 pub use fault::{Fault, Faults};
 
-use diagnostics::{Scope, Sink};
-use fault::Source;
+use diagnostics::{FaultSink, Scope};
+use fault::SourceText;
 use spanned_yaml::Node;
 
 use crate::name::AccountName;
@@ -39,11 +38,10 @@ use crate::server::{Access, Address, ServerLimits};
 use crate::{upstream, vault};
 
 /// Reads the configuration: `explicit` (else `PIXY_CONFIG`), else `~/.config/pixy/pixy.yaml`, `/etc/pixy/pixy.yaml`, else the
-/// one that is shipped.
+/// shipped one.
 ///
 /// # Errors
-/// Every fault of the file that was found first. A file that exists but cannot be read is a fault, not a reason to look
-/// further.
+/// Every fault of the first file that exists. A file that exists but cannot be read is a fault: no other is tried.
 pub fn load(explicit: Option<&Path>) -> Result<Config, Faults> {
     load_with(explicit, &Env::read())
 }
@@ -56,8 +54,8 @@ pub fn load_with(explicit: Option<&Path>, env: &Env) -> Result<Config, Faults> {
     }
 }
 
-/// `state_dir` of a configuration that has faults, or that cannot be read: as far as it can be told, else its default. There the
-/// Pixy is found that took up an earlier version of the file. `None`: the default needs `HOME`, which is not set.
+/// `state_dir` of a configuration that has faults or cannot be read, if it can be found, else its default. A running Pixy with an
+/// earlier version of the file is reached there. `None`: the default needs `HOME`, which is not set.
 pub fn state_dir(explicit: Option<&Path>) -> Option<PathBuf> {
     let env = Env::read();
     let written = find(explicit, &env).and_then(|file| state_dir::state_dir(&read(&file).ok()?));
@@ -76,11 +74,11 @@ fn find(explicit: Option<&Path>, env: &Env) -> Option<PathBuf> {
 /// Reads a configuration from its text; `file` is where the text came from, for messages and [`Config::file`].
 pub fn parse(text: &str, file: Option<PathBuf>, env: &Env) -> Result<Config, Faults> {
     let name = file.as_ref().map_or_else(|| shipped::CONFIGURATION_NAME.to_owned(), |file| file.display().to_string());
-    let source = Arc::new(Source { name: name.clone(), text: text.to_owned() });
-    let sink = Sink::default();
+    let source = Arc::new(SourceText { name: name.clone(), text: text.to_owned() });
+    let sink = FaultSink::default();
     let built = Node::parse(&source).map_err(|fault| sink.push(*fault)).ok().and_then(|mut node| {
         if matches!(node.content, spanned_yaml::Content::Null) {
-            // An empty file is one in which everything has its default.
+            // In an empty file every key has its default.
             node.content = spanned_yaml::Content::Map(Vec::new());
         }
         check::check(&mut node, &schema(), &sink);
@@ -95,7 +93,7 @@ pub fn parse(text: &str, file: Option<PathBuf>, env: &Env) -> Result<Config, Fau
             if faults.is_empty() {
                 faults.push(Fault::of_file(
                     name,
-                    "this configuration has no meaning, and Pixy cannot say why.".to_owned(),
+                    "this configuration is not valid, and Pixy cannot say why; please report this.".to_owned(),
                 ));
             }
             Err(Faults::new(faults))
@@ -120,15 +118,15 @@ pub fn shipped_profile_text(name: &str) -> Option<&'static str> {
     shipped::profile_text(name)
 }
 
-/// A shipped provider profile; `None` when there is none of this name, or when it means nothing before the operator has
-/// added what [`shipped_profile_needs`] names.
+/// A shipped provider profile; `None` when there is none of this name, or when the operator must first add the keys of
+/// [`shipped_profile_needs`].
 pub fn shipped_profile(name: &str) -> Option<Profile> {
-    let sink = Sink::default();
+    let sink = FaultSink::default();
     let node = profile::shipped_node(name, &sink)?;
     profile::build(&node, name, &Scope::new(&sink, &node)).filter(|_| sink.is_empty())
 }
 
-/// The head of a shipped provider profile: what is known of it even before an operator has completed it.
+/// The head of a shipped provider profile, which is known before an operator has completed it.
 #[derive(Debug, Clone)]
 pub struct Outline {
     /// What a person calls it.
@@ -141,28 +139,31 @@ pub struct Outline {
 
 /// The head of a shipped provider profile; `None` when there is none of this name.
 pub fn shipped_profile_outline(name: &str) -> Option<Outline> {
-    profile::outline(&profile::shipped_node(name, &Sink::default())?)
+    profile::outline(&profile::shipped_node(name, &FaultSink::default())?)
 }
 
 /// The keys that an operator must add to a shipped profile, like `link.client_id`.
 pub fn shipped_profile_needs(name: &str) -> Vec<String> {
-    let sink = Sink::default();
+    let sink = FaultSink::default();
     let Some(node) = profile::shipped_node(name, &sink) else { return Vec::new() };
     let _ = profile::build(&node, name, &Scope::new(&sink, &node));
     sink.into_missing()
 }
 
 fn read(file: &Path) -> Result<String, Faults> {
-    let told = |said: String| Faults::new(vec![Fault::of_file(file.display().to_string(), said)]);
+    let fault = |message: String| Faults::new(vec![Fault::of_file(file.display().to_string(), message)]);
     let cannot = |error: std::io::Error| {
-        told(format!("the configuration cannot be read ({}); name another with --config or PIXY_CONFIG.", error.kind()))
+        fault(format!(
+            "the configuration cannot be read ({}); name another with --config or PIXY_CONFIG.",
+            error.kind()
+        ))
     };
     let mut content = Vec::new();
     std::fs::File::open(file).and_then(|opened| opened.take(LONGEST + 1).read_to_end(&mut content)).map_err(cannot)?;
     if u64::try_from(content.len()).is_ok_and(|length| length > LONGEST) {
-        return Err(told("the configuration is longer than 1 MiB; this cannot be the right file.".to_owned()));
+        return Err(fault("the configuration is longer than 1 MiB; name the right file.".to_owned()));
     }
-    String::from_utf8(content).map_err(|_| told("the configuration is not UTF-8 text.".to_owned()))
+    String::from_utf8(content).map_err(|_| fault("the configuration is not UTF-8 text.".to_owned()))
 }
 
 /// A whole configuration.
@@ -180,27 +181,27 @@ pub struct Config {
     pub ops_listen: Address,
     /// `control.sock` lives here.
     pub state_dir: PathBuf,
-    /// Where logins are kept.
+    /// Where logins are stored.
     pub vault: vault::Settings,
     /// The accounts, in the order of the file.
     pub accounts: Vec<AccountConfig>,
     /// Connections to providers.
     pub upstream: upstream::Settings,
-    /// What clients may take.
+    /// Limits of clients.
     pub limits: ServerLimits,
     /// The largest body of a request.
     pub body_bytes: u64,
-    /// How much of a body is kept for a second try; 0: there is none, of any request.
+    /// How much of a body is buffered for a retry; 0: no request is retried.
     pub replay_bytes: usize,
-    /// Threads for connections, 1 or more; files have threads of their own.
+    /// Threads for connections, 1 or more; file access has its own threads.
     pub io_threads: usize,
     /// Keys that were removed and are ignored.
     pub warnings: Vec<Fault>,
 }
 
 impl Config {
-    /// A fault that shows itself only when the configuration is put to use, told as those are that reading finds: with its place.
-    /// `path` is the key, outermost first, and may go on where nothing is written any more.
+    /// A fault that is found only when the configuration is applied, with its position. `path` is the key, outermost first; it may
+    /// be longer than what is written.
     pub fn fault(&self, path: &[String], predicate: &str) -> Faults {
         let file = self.file.as_deref();
         let text = file.map_or_else(|| Ok(shipped::CONFIGURATION.to_owned()), read).unwrap_or_default();
@@ -216,7 +217,7 @@ pub struct AgentListener {
     pub address: Address,
     /// Bound to one account: then its paths have no account prefix.
     pub account: Option<AccountName>,
-    /// Who may connect, if it is a Unix socket.
+    /// Which users may connect, if it is a Unix socket.
     pub access: Access,
 }
 
@@ -225,11 +226,11 @@ pub struct AgentListener {
 pub struct AccountConfig {
     /// Its name, the first segment of the agent's path.
     pub name: AccountName,
-    /// The provider, overrides applied.
+    /// The profile, with the changes of the account applied.
     pub profile: Arc<Profile>,
     /// The person has read and accepted the provider's terms.
     pub accept_terms: bool,
 }
 
-/// A configuration file is a few kilobytes.
+/// The largest configuration file, in bytes.
 const LONGEST: u64 = 1024 * 1024;

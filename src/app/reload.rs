@@ -183,12 +183,12 @@ impl fmt::Display for ReloadError {
                 write!(f, "What is changed needs a restart of Pixy: {}. {SENTENCE}", changes.join(", "))
             }
             Self::BadFile(faults) => {
-                write!(f, "{}", faults.told(CLAUSE))?;
+                write!(f, "{}", faults.with_consequence(CLAUSE))?;
                 let denied = faults.iter().any(|fault| fault.message().contains("permission denied"));
                 if denied { closed(f, "file") } else { Ok(()) }
             }
             Self::NotBound { fault, denied } => {
-                write!(f, "{}", fault.told(CLAUSE))?;
+                write!(f, "{}", fault.with_consequence(CLAUSE))?;
                 if *denied { closed(f, "socket") } else { Ok(()) }
             }
         }

@@ -122,7 +122,7 @@ impl fmt::Display for CallError {
                     "and no Pixy was reached that still serves with an earlier version (on {}: {error})",
                     socket.display()
                 );
-                f.write_str(&faults.told(&consequence))
+                f.write_str(&faults.with_consequence(&consequence))
             }
             Self::NotConnected { socket, error, faults: None } => {
                 let socket = socket.display();

@@ -23,7 +23,7 @@ pub(super) fn status(control: &ControlClient, as_json: bool) -> Result<(), Comma
     let accounts = runtime.block_on(control.call::<api::ListAccounts>("", &()))?;
     let configuration = runtime.block_on(control.call::<api::ReadConfiguration>("", &()))?;
     // Pixy's own report comes first: it may know more, but it may not have read the file yet.
-    let own = || control.faults().map(|faults| faults.told("the configuration before stays in force"));
+    let own = || control.faults().map(|faults| faults.with_consequence("the configuration before stays in force"));
     if let Some(problem) = configuration.problem.or_else(own) {
         print_error(&format!("The configuration was changed, and the change was not applied.\n{problem}\n"));
     }

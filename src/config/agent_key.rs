@@ -1,4 +1,4 @@
-//! One agent's key: read, digested, and forgotten.
+//! Reads an agent's key and keeps only its digest.
 
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -14,7 +14,7 @@ use crate::name::{AccountName, AgentName, GRAMMAR};
 use crate::oauth::profile::values::InvalidValue;
 use crate::proxy::agent::{AgentKey, AgentLimits};
 
-/// `None` only after a fault was told.
+/// `None` only after a fault was reported.
 pub(super) fn agent_key(
     raw: raw::AgentKey,
     here: &Scope,
@@ -27,12 +27,12 @@ pub(super) fn agent_key(
     });
     let key = match (raw.key_file, raw.sha256) {
         (Some(_), Some(_)) => {
-            here.wrong("holds both key_file and sha256, which is an impossible combination; keep one");
+            here.wrong("contains both key_file and sha256; keep one of them");
             None
         }
         (None, None) => {
-            if !here.at("key_file").is_touched() && !here.at("sha256").is_touched() {
-                here.wrong("holds no key; give key_file or sha256");
+            if !here.at("key_file").has_fault_near() && !here.at("sha256").has_fault_near() {
+                here.wrong("has no key; set key_file or sha256");
             }
             None
         }
@@ -48,8 +48,8 @@ pub(super) fn agent_key(
     };
     let accounts_here = here.at("accounts");
     let accounts = raw.accounts.and_then(|accounts| {
-        if accounts.is_empty() && !accounts_here.is_touched() {
-            accounts_here.wrong("is empty, so this agent could do nothing; name its accounts");
+        if accounts.is_empty() && !accounts_here.has_fault_near() {
+            accounts_here.wrong("is empty, so this agent may use no account; name its accounts");
         }
         granted(accounts, &accounts_here, known)
     });
@@ -68,7 +68,7 @@ pub(super) fn agent_key(
     })
 }
 
-/// Names of accounts that an agent may use.
+/// Parses the names of the accounts that an agent may use.
 fn granted(
     raw: Vec<String>,
     here: &Scope,
@@ -78,18 +78,18 @@ fn granted(
     parsed.into_iter().collect()
 }
 
-/// The digest of a key file's trimmed content; or what is wrong with the file, never a word of what it holds.
+/// The digest of a key file's trimmed content. An error never contains any part of the content.
 fn digest_of(file: &Path) -> Result<[u8; 32], InvalidValue> {
     let cannot =
         |error: std::io::Error| InvalidValue::from(format!("cannot be read ({}: {})", file.display(), error.kind()));
-    // Asked before it is opened: to open a named pipe would wait for its writer.
+    // Checked before opening: opening a named pipe waits for its writer.
     let known = std::fs::metadata(file).map_err(cannot)?;
     if !known.is_file() {
         return Err(format!("is not a file ({})", file.display()).into());
     }
     let opened = std::fs::File::open(file).map_err(cannot)?;
     if opened.metadata().map_err(cannot)?.permissions().mode() & 0o007 != 0 {
-        return Err(format!("is readable by everybody on this machine; run: chmod o= {}", file.display()).into());
+        return Err(format!("is readable by every user of this machine; run: chmod o= {}", file.display()).into());
     }
     let mut content = Zeroizing::new(Vec::new());
     opened.take(LONGEST + 1).read_to_end(&mut content).map_err(cannot)?;
@@ -97,9 +97,11 @@ fn digest_of(file: &Path) -> Result<[u8; 32], InvalidValue> {
     match key.len() {
         0 => Err("is an empty file; `pixy key new` makes a key".into()),
         length if length < SHORTEST => {
-            Err(format!("holds a key of {length} characters; at least {SHORTEST} are needed").into())
+            Err(format!("contains a key of {length} characters; at least {SHORTEST} are needed").into())
         }
-        _ if u64::try_from(content.len()).is_ok_and(|length| length > LONGEST) => Err("is too long for a key".into()),
+        _ if u64::try_from(content.len()).is_ok_and(|length| length > LONGEST) => {
+            Err("is too long for a key; the limit is 4096 bytes".into())
+        }
         _ => Ok(Sha256::digest(key).into()),
     }
 }

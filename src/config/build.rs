@@ -1,30 +1,30 @@
-//! From what is written to what is meant: [`Config`], or every fault of meaning.
+//! Builds a [`Config`] from the file, or reports every fault of its values.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::check::{did_you_mean, short};
-use super::diagnostics::{Read, Scope};
+use super::diagnostics::Scope;
 use super::env::Env;
 use super::spanned_yaml::Node;
 use super::{AccountConfig, AgentListener, Config, agent_key, profile, raw, shipped, value};
 use crate::name::{AccountName, GRAMMAR};
 use crate::oauth::profile::Entries;
-use crate::oauth::profile::values::{InvalidValue, duration};
 use crate::proxy::agent::AgentKey;
 use crate::server::{Access, Address, ServerLimits};
 use crate::vault::KeySettings;
 use crate::{proxy, upstream, vault};
 
-/// `state_dir`, where none is given.
+/// The default of `state_dir`.
 pub(super) const STATE_DIR: &str = "~/.local/state/pixy";
 
-/// `None` only after a fault was told.
+/// `None` only after a fault was reported.
 pub(super) fn config(raw: raw::File, file: Option<PathBuf>, here: &Scope, root: &Node, env: &Env) -> Option<Config> {
     let accounts_here = here.at("accounts");
     let raw_accounts = raw.accounts.unwrap_or_default();
-    // An account whose own keys are faulty is an account nonetheless.
+    // An account with faulty keys may still be referred to.
     let names: Vec<String> = raw_accounts.given().map(|(name, _)| name.clone()).collect();
     let accounts = accounts(&raw_accounts, &accounts_here, root);
     let known = |name: &str, here: &Scope| account_name(name, &names, here);
@@ -32,7 +32,7 @@ pub(super) fn config(raw: raw::File, file: Option<PathBuf>, here: &Scope, root: 
     let agent_raw = raw.agent.unwrap_or_default();
     let agent = here.at("agent");
     let keys = keys(agent_raw.keys, &agent.at("keys"), env, &known);
-    let no_keys = keys.as_ref().is_some_and(Vec::is_empty) && !agent.at("keys").is_touched();
+    let no_keys = keys.as_ref().is_some_and(Vec::is_empty) && !agent.at("keys").has_fault_near();
     let agent_listeners = agent_listeners(agent_raw.listen, &agent.at("listen"), no_keys, env, &known);
 
     let listen = |text: Option<String>, default: &str, here: &Scope| {
@@ -47,14 +47,13 @@ pub(super) fn config(raw: raw::File, file: Option<PathBuf>, here: &Scope, root: 
     };
     let ops_here = here.at("ops").at("listen");
     let ops_listen = listen(raw.ops.and_then(|ops| ops.listen), "127.0.0.1:8702", &ops_here);
-    tell_collisions(agent_listeners.as_deref(), link_listen.as_ref(), ops_listen.as_ref(), here);
+    report_collisions(agent_listeners.as_deref(), link_listen.as_ref(), ops_listen.as_ref(), here);
 
     let state_dir = path_or(raw.state_dir, STATE_DIR, &here.at("state_dir"), env);
     let vault = vault(raw.vault.unwrap_or_default(), state_dir.clone(), &here.at("vault"), env);
     let upstream = upstream(raw.upstream.unwrap_or_default(), &here.at("upstream"), env);
-    let intake = raw.limits.unwrap_or_default();
-    let io_threads = usize::from(intake.io_threads.unwrap_or(1));
-    let limits = limits(intake, &here.at("limits"));
+    let limits = raw.limits.unwrap_or_default();
+    let body = proxy::BodyLimits::default();
     Some(Config {
         file,
         agent_listeners: agent_listeners?,
@@ -65,10 +64,10 @@ pub(super) fn config(raw: raw::File, file: Option<PathBuf>, here: &Scope, root: 
         vault: vault?,
         accounts: accounts?,
         upstream: upstream?,
-        limits: limits.0?,
-        body_bytes: limits.1,
-        replay_bytes: limits.2?,
-        io_threads,
+        body_bytes: limits.body_bytes.unwrap_or(body.body_bytes),
+        replay_bytes: size(limits.replay_bytes, body.replay_bytes),
+        io_threads: usize::from(limits.io_threads.unwrap_or(1)),
+        limits: server_limits(limits),
         warnings: Vec::new(),
     })
 }
@@ -82,27 +81,27 @@ fn accounts(raw: &Entries<String, raw::Account>, here: &Scope, root: &Node) -> O
 fn account(name: &str, raw: &raw::Account, here: &Scope, root: &Node) -> Option<AccountConfig> {
     let parsed = AccountName::parse(name);
     if parsed.is_err() {
-        here.at_key().say(format!("`{}` cannot be the name of an account; a name is {GRAMMAR}.", short(name)));
+        here.at_key().report(format!("`{}` cannot be the name of an account; a name is {GRAMMAR}.", short(name)));
     }
     let provider = raw.provider.as_deref()?;
     let Some(mut merged) = profile::shipped_node(provider, here.sink()) else {
         let names = shipped::PROFILES.map(|(name, _)| name);
         let hint = did_you_mean(provider, names.into_iter());
         let provider_here = here.at("provider");
-        provider_here.say(format!(
-            "`{}` names no provider that is shipped; allowed here: {}.{hint}",
+        provider_here.report(format!(
+            "`{}` is not a shipped provider; allowed here: {}.{hint}",
             provider_here.name(),
             names.join(", ")
         ));
         return None;
     };
     let entry = root.get("accounts").and_then(|accounts| accounts.node.get(name));
-    // The changes are taken from the tree, which knows their positions. `profile:` with nothing below changes nothing.
+    // The changes are read from the tree, which has their positions. `profile:` without a value changes nothing.
     if let Some(changes) = entry.and_then(|entry| entry.node.get("profile")).filter(|_| raw.profile.is_some()) {
         profile::merge(&mut merged, &changes.node);
     }
     let base = ["accounts", name, "profile"].map(str::to_owned);
-    let anchor = entry.map(|entry| &entry.place);
+    let anchor = entry.map(|entry| &entry.span);
     let profile = profile::build(&merged, provider, &Scope::within(here.sink(), &merged, &base, anchor));
     Some(AccountConfig {
         name: parsed.ok()?,
@@ -111,20 +110,22 @@ fn account(name: &str, raw: &raw::Account, here: &Scope, root: &Node) -> Option<
     })
 }
 
-/// Parses the name of an account and makes sure that there is such an account.
+/// Parses the name of an account that must exist.
 fn account_name(name: &str, names: &[String], here: &Scope) -> Option<AccountName> {
-    if !names.iter().any(|known| known == name) && !here.sink().was_touched(&["accounts".to_owned(), name.to_owned()]) {
+    if !names.iter().any(|known| known == name)
+        && !here.sink().has_fault_near(&["accounts".to_owned(), name.to_owned()])
+    {
         let hint = did_you_mean(name, names.iter().map(String::as_str));
         let list =
             if names.is_empty() { "there is none".to_owned() } else { format!("there are {}", names.join(", ")) };
-        here.say(format!(
+        here.report(format!(
             "`{}` names the account `{}`, which is not below `accounts`; {list}.{hint}",
             here.name(),
             short(name)
         ));
         return None;
     }
-    AccountName::parse(name).ok() // a name that is none was told where the account is
+    AccountName::parse(name).ok() // an invalid name is reported at the account itself
 }
 
 fn keys(
@@ -140,10 +141,10 @@ fn keys(
         let here = here.at(index);
         let Some(key) = agent_key::agent_key(raw, &here, env, known) else { continue };
         if let Some(other) = keys.iter().find(|other| other.name == key.name) {
-            here.at("name").say(format!("two agents are called `{}`; give each its own name.", other.name));
+            here.at("name").report(format!("two agents are called `{}`; give each its own name.", other.name));
         }
         if let Some(other) = keys.iter().find(|other| other.sha256 == key.sha256) {
-            here.say(format!(
+            here.report(format!(
                 "`{}` has the same key as the agent `{}`; give each agent its own key.",
                 here.name(),
                 other.name
@@ -164,9 +165,9 @@ fn agent_listeners(
     let listener = |raw: raw::BoundListener, address_here: &Scope, here: &Scope| {
         let address = address_here.read(raw.address.as_deref()?, |text| value::address(text, env.home()));
         if no_keys && address.as_ref().is_some_and(|address| !address.is_local()) {
-            address_here.say(format!(
-                "`{}` can be reached from other machines, but there are no `agent.keys`: an impossible combination, for \
-                 anybody could spend these logins. Listen on 127.0.0.1, [::1] or unix:/path, or give every agent a key.",
+            address_here.report(format!(
+                "`{}` can be reached from other machines, but there are no `agent.keys`: any machine could \
+                 use these logins. Listen on 127.0.0.1, [::1] or unix:/path, or give every agent a key.",
                 address_here.name()
             ));
         }
@@ -182,7 +183,7 @@ fn agent_listeners(
         None => listener(open("127.0.0.1:8700".to_owned()), here, here).map(|one| vec![one]),
         Some(raw::Listen::One(text)) => listener(open(text), here, here).map(|one| vec![one]),
         Some(raw::Listen::Many(list)) => {
-            if list.is_empty() && !here.is_touched() {
+            if list.is_empty() && !here.has_fault_near() {
                 here.wrong("is empty; name at least one address");
             }
             let read: Vec<_> = list
@@ -201,28 +202,28 @@ fn agent_listeners(
     }
 }
 
-/// Whom a listener's socket lets in.
+/// Which users may connect to a listener's socket.
 fn access(mode: Option<&str>, address: Option<&Address>, here: &Scope, no_keys: bool) -> Option<Access> {
     let Some(mode) = mode else { return Some(Access::Owner) };
     let access = here.read(mode, value::access)?;
     if let Some(Address::Tcp(_)) = address {
-        here.wrong("is for Unix sockets alone; take it away");
+        here.wrong("is only for Unix sockets; remove it");
         return None;
     }
-    // A group was put together by somebody. Everybody is whoever mounts or reaches the directory; on loopback it would at least
-    // be this network namespace.
+    // The members of a group were chosen. With 0666 the directory alone decides, which other containers may mount; loopback is
+    // at least limited to this network namespace.
     if access == Access::Everybody && no_keys {
-        here.say(format!(
-            "`{}` lets everybody in who reaches the directory, but there are no `agent.keys`: an impossible combination. Write \
-             \"0660\" and have the agents in the socket's group, or give every agent a key.",
+        here.report(format!(
+            "`{}` admits every user who can reach the directory, but there are no `agent.keys`. Write \"0660\" and add the \
+             agents to the socket's group, or give every agent a key.",
             here.name()
         ));
     }
     Some(access)
 }
 
-/// Two surfaces on one address would be told only by the operating system, and only of the second.
-fn tell_collisions(
+/// Reports addresses that two surfaces share; the operating system would refuse only the second.
+fn report_collisions(
     agent: Option<&[AgentListener]>,
     link: Option<&Option<Address>>,
     ops: Option<&Address>,
@@ -239,8 +240,8 @@ fn tell_collisions(
         for address in addresses.into_iter().filter(fixed) {
             if !seen.insert(address) {
                 let here = here.at(surface).at("listen");
-                here.say(format!(
-                    "`{}`: {address} is used twice; every surface needs an address of its own.",
+                here.report(format!(
+                    "`{}`: {address} is used twice; every listener needs its own address.",
                     here.name()
                 ));
             }
@@ -250,7 +251,7 @@ fn tell_collisions(
 
 fn vault(raw: raw::Vault, state_dir: Option<PathBuf>, here: &Scope, env: &Env) -> Option<vault::Settings> {
     if raw.key_file.is_some() && raw.passphrase_file.is_some() {
-        here.wrong("holds both key_file and passphrase_file, which is an impossible combination; keep one");
+        here.wrong("contains both key_file and passphrase_file; keep one of them");
     }
     let directory = path_or(raw.dir, "~/.local/state/pixy/vault", &here.at("dir"), env);
     let key_file = here.at("key_file");
@@ -269,47 +270,33 @@ fn vault(raw: raw::Vault, state_dir: Option<PathBuf>, here: &Scope, env: &Env) -
 
 fn upstream(raw: raw::Upstream, here: &Scope, env: &Env) -> Option<upstream::Settings> {
     let default = upstream::Settings::default();
-    let extra_ca_file = optional(raw.extra_ca_file, &here.at("extra_ca_file"), |text| value::path(text, env.home()));
-    let connect = optional(raw.connect_timeout, &here.at("connect_timeout"), value::timeout);
-    let head = optional(raw.head_timeout, &here.at("head_timeout"), value::timeout);
-    let idle = optional(raw.idle_timeout, &here.at("idle_timeout"), value::timeout);
+    let extra_ca_file = raw.extra_ca_file.map(|file| path_or(Some(file), "", &here.at("extra_ca_file"), env));
     Some(upstream::Settings {
-        extra_ca_file: extra_ca_file?,
-        connect_timeout: connect?.unwrap_or(default.connect_timeout),
-        head_timeout: head?.unwrap_or(default.head_timeout),
-        idle_timeout: idle?.unwrap_or(default.idle_timeout),
+        extra_ca_file: match extra_ca_file {
+            Some(file) => Some(file?),
+            None => None,
+        },
+        connect_timeout: raw.connect_timeout.map_or(default.connect_timeout, Duration::from),
+        head_timeout: raw.head_timeout.map_or(default.head_timeout, Duration::from),
+        idle_timeout: raw.idle_timeout.map_or(default.idle_timeout, Duration::from),
     })
 }
 
-/// Limits of clients, the largest body, and how much of one is kept.
-fn limits(raw: raw::Intake, here: &Scope) -> (Option<ServerLimits>, u64, Option<usize>) {
-    let (default, of_proxy) = (ServerLimits::default(), proxy::BodyLimits::default());
-    let size = |raw: Option<u32>, default: usize| raw.map_or(default, |size| usize::try_from(size).unwrap_or(default));
-    let at_most = |key: &str, value: usize, most: usize| {
-        if value > most {
-            here.at(key).wrong(format!("is too large; write {most} at most"));
-        }
-        (value <= most).then_some(value)
-    };
-    let header_bytes = at_most("header_bytes", size(raw.header_bytes, default.header_bytes), 1 << 20);
-    let header_fields = at_most("header_fields", raw.header_fields.map_or(default.header_fields, usize::from), 1000);
-    let uri_bytes = at_most("uri_bytes", raw.uri_bytes.map_or(default.uri_bytes, usize::from), 65_000);
-    let replay_bytes = at_most("replay_bytes", size(raw.replay_bytes, of_proxy.replay_bytes), 64 << 20);
-    let header_time = optional(raw.header_time, &here.at("header_time"), value::timeout);
-    let idle_time = optional(raw.idle_time, &here.at("idle_time"), value::timeout);
-    let drain_time = optional(raw.drain_time, &here.at("drain_time"), duration);
-    let limits = || {
-        Some(ServerLimits {
-            connections: size(raw.connections, default.connections),
-            header_bytes: header_bytes?,
-            header_fields: header_fields?,
-            uri_bytes: uri_bytes?,
-            header_time: header_time?.unwrap_or(default.header_time),
-            idle_time: idle_time?.unwrap_or(default.idle_time),
-            drain_time: drain_time?.unwrap_or(default.drain_time),
-        })
-    };
-    (limits(), raw.body_bytes.unwrap_or(of_proxy.body_bytes), replay_bytes)
+fn server_limits(raw: raw::Intake) -> ServerLimits {
+    let default = ServerLimits::default();
+    ServerLimits {
+        connections: size(raw.connections, default.connections),
+        header_bytes: size(raw.header_bytes, default.header_bytes),
+        header_fields: raw.header_fields.map_or(default.header_fields, usize::from),
+        uri_bytes: raw.uri_bytes.map_or(default.uri_bytes, usize::from),
+        header_time: raw.header_time.map_or(default.header_time, Duration::from),
+        idle_time: raw.idle_time.map_or(default.idle_time, Duration::from),
+        drain_time: raw.drain_time.map_or(default.drain_time, Duration::from),
+    }
+}
+
+fn size(raw: Option<u32>, default: usize) -> usize {
+    raw.map_or(default, |size| usize::try_from(size).unwrap_or(default))
 }
 
 fn path_or(raw: Option<String>, default: &str, here: &Scope, env: &Env) -> Option<PathBuf> {
@@ -317,23 +304,11 @@ fn path_or(raw: Option<String>, default: &str, here: &Scope, env: &Env) -> Optio
         Some(text) => here.read(&text, |text| value::path(text, env.home())),
         None => value::path(default, env.home())
             .map_err(|_| {
-                here.say(format!(
+                here.report(format!(
                     "`{}` is not given, and its default {default} needs HOME, which is not set.",
                     here.name()
                 ));
             })
             .ok(),
-    }
-}
-
-/// Absent, or parsed.
-fn optional<T>(
-    raw: Option<String>,
-    here: &Scope,
-    parse: impl FnOnce(&str) -> Result<T, InvalidValue>,
-) -> Read<Option<T>> {
-    match raw {
-        None => Some(None),
-        Some(text) => here.read(&text, parse).map(Some),
     }
 }

@@ -1,4 +1,4 @@
-//! The shape of a configuration: a tree against the schema of [`super::raw`], all faults in one walk.
+//! Checks the shape of a configuration: a tree against the schema of [`super::raw`], all faults in one walk.
 //!
 //! What is faulty is marked in the tree, so that the rest can still be read and its own faults reported in the same run. The
 //! subset of JSON Schema is the one that schemars generates for those structures.
@@ -7,13 +7,13 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::diagnostics::Sink;
-use super::fault::{Fault, Place};
+use super::diagnostics::FaultSink;
+use super::fault::{Fault, Span};
 use super::spanned_yaml::{Content, Entry, Node};
 use crate::oauth::profile::values::DURATION_PATTERN;
 
 /// Reports what does not fit the schema and marks it as faulty.
-pub(super) fn check(node: &mut Node, schema: &Value, sink: &Sink) {
+pub(super) fn check(node: &mut Node, schema: &Value, sink: &FaultSink) {
     Walk { root: schema, sink }.value(node, schema, &mut Vec::new());
 }
 
@@ -31,7 +31,7 @@ fn keyed<'t>(table: &'t [(&str, &str)], path: &[String]) -> Option<&'t (&'t str,
 
 struct Walk<'a> {
     root: &'a Value,
-    sink: &'a Sink,
+    sink: &'a FaultSink,
 }
 
 impl<'a> Walk<'a> {
@@ -56,7 +56,7 @@ impl<'a> Walk<'a> {
             return self.refuse(node, path, message);
         };
         match &mut node.content {
-            Content::Map(entries) => self.map(entries, schema, path, &node.place),
+            Content::Map(entries) => self.map(entries, schema, path, &node.span),
             Content::List(items) => {
                 let item_schema = schema.get("items").unwrap_or(&Value::Bool(true));
                 for (index, item) in items.iter_mut().enumerate() {
@@ -74,7 +74,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn map(&self, entries: &mut [Entry], schema: &'a Value, path: &mut Vec<String>, place: &Place) {
+    fn map(&self, entries: &mut [Entry], schema: &'a Value, path: &mut Vec<String>, span: &Span) {
         let known = schema.get("properties").and_then(Value::as_object);
         let others = schema.get("additionalProperties").filter(|others| !others.is_boolean());
         for index in 0..entries.len() {
@@ -82,17 +82,17 @@ impl<'a> Walk<'a> {
             let Some(entry) = from.first_mut() else { break };
             path.push(entry.key.clone());
             if let Some(first) = before.iter().find(|first| first.key == entry.key) {
-                let message = format!("`{}` is given twice; the first is in line {}.", name(path), first.place.line);
-                self.sink.push(Fault::at(&entry.place, name(path), message));
+                let message = format!("`{}` is given twice; the first is in line {}.", name(path), first.span.line);
+                self.sink.push(Fault::at(&entry.span, name(path), message));
                 entry.node.content = Content::Faulty;
             } else if let Some(property) = known.and_then(|known| known.get(&entry.key)).or(others) {
                 self.value(&mut entry.node, property, path);
             } else if let Some((_, reason)) = keyed(&REMOVED, path) {
                 let message = format!("`{}` was removed and is ignored: {reason}. Delete the key.", name(path));
-                self.sink.warn(Fault::at(&entry.place, name(path), message));
+                self.sink.warn(Fault::at(&entry.span, name(path), message));
                 entry.node.content = Content::Faulty;
             } else if let Some((_, reason)) = keyed(&RESERVED, path) {
-                self.sink.push(Fault::at(&entry.place, name(path), format!("`{}` is reserved: {reason}.", name(path))));
+                self.sink.push(Fault::at(&entry.span, name(path), format!("`{}` is reserved: {reason}.", name(path))));
                 entry.node.content = Content::Faulty;
             } else {
                 let allowed: Vec<&str> = known.into_iter().flat_map(|known| known.keys().map(String::as_str)).collect();
@@ -104,9 +104,9 @@ impl<'a> Walk<'a> {
         for required in schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
         {
             path.push(required.to_owned());
-            if !entries.iter().any(|entry| entry.key == required) && !self.sink.was_touched(path) {
-                self.sink.push(Fault::at(place, name(path), format!("`{}` is missing.", name(path))));
-                self.sink.take_out(path);
+            if !entries.iter().any(|entry| entry.key == required) && !self.sink.has_fault_near(path) {
+                self.sink.push(Fault::at(span, name(path), format!("`{}` is missing.", name(path))));
+                self.sink.mark_faulty(path);
             }
             path.pop();
         }
@@ -118,14 +118,14 @@ impl<'a> Walk<'a> {
             let _ = write!(message, " Did you mean `{near}`?"); // writing to a String cannot fail
             // The key that was meant is not also missing.
             let parent = path.split_last().map_or(path, |(_, parent)| parent);
-            self.sink.take_out(&[parent, &[near.to_owned()]].concat());
+            self.sink.mark_faulty(&[parent, &[near.to_owned()]].concat());
         }
-        self.sink.push(Fault::at(&entry.place, name(path), message));
+        self.sink.push(Fault::at(&entry.span, name(path), message));
     }
 
     fn refuse(&self, node: &mut Node, path: &[String], message: String) {
-        self.sink.push(Fault::at(&node.place, name(path), message));
-        self.sink.take_out(path);
+        self.sink.push(Fault::at(&node.span, name(path), message));
+        self.sink.mark_faulty(path);
         node.content = Content::Faulty;
     }
 
@@ -144,9 +144,9 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// The known word nearest to what was written, if it is near.
+/// The known word with the smallest edit distance, if it is at most 2 (for short words 1).
 pub(super) fn nearest<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    // Long texts are no typing mistakes, and the distance costs their product.
+    // Long texts are not typing mistakes, and the cost is the product of both lengths.
     if written.len() > 40 {
         return None;
     }
@@ -159,7 +159,7 @@ pub(super) fn did_you_mean<'a>(written: &str, known: impl Iterator<Item = &'a st
     nearest(written, known).map_or_else(String::new, |word| format!(" Did you mean `{word}`?"))
 }
 
-/// A value for a message: one short line.
+/// A value for a message, cut to one short line.
 pub(super) fn short(text: &str) -> String {
     let mut out: String = text.chars().take(60).map(|c| if c.is_control() { ' ' } else { c }).collect();
     if text.chars().nth(60).is_some() {
@@ -168,7 +168,7 @@ pub(super) fn short(text: &str) -> String {
     out
 }
 
-/// Insertions, removals, replacements and swaps of neighbours that lead from one word to the other.
+/// The Damerau-Levenshtein distance (optimal string alignment).
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
@@ -244,7 +244,7 @@ fn out_of_range(number: &serde_json::Number, schema: &Value) -> Option<String> {
     }
 }
 
-/// What may stand here, for a message.
+/// The allowed values, for a message.
 fn expected(branches: &[&Value]) -> String {
     let mut kinds: Vec<String> = Vec::new();
     for branch in branches {

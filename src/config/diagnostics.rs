@@ -1,25 +1,25 @@
-//! Where faults are gathered while a configuration is read, and the way from a value back to its place.
+//! Collects faults while a configuration is read, and finds the position of a value.
 
 use std::cell::RefCell;
 use std::fmt::Display;
 
-use super::fault::{Fault, Place};
+use super::fault::{Fault, Span};
 use super::spanned_yaml::{Content, Found, Node};
 use crate::oauth::profile::values::InvalidValue;
 
-/// Gathers faults, so that one run tells all of them.
+/// Collects faults, so that one run reports all of them.
 #[derive(Default)]
-pub(super) struct Sink {
+pub(super) struct FaultSink {
     faults: RefCell<Vec<Fault>>,
-    /// What does not stop Pixy from starting.
+    /// Reports that do not prevent a start.
     warnings: RefCell<Vec<Fault>>,
-    /// What was already found faulty and taken out of the tree: its absence is no further fault.
-    taken_out: RefCell<Vec<Vec<String>>>,
-    /// Paths of what was missing: what a shipped profile needs from the operator.
+    /// Paths whose fault was reported: their absence is no further fault.
+    faulty: RefCell<Vec<Vec<String>>>,
+    /// Paths of missing values: what a shipped profile needs from the operator.
     missing: RefCell<Vec<String>>,
 }
 
-impl Sink {
+impl FaultSink {
     pub(super) fn push(&self, fault: Fault) {
         self.faults.borrow_mut().push(fault);
     }
@@ -32,14 +32,14 @@ impl Sink {
         self.warnings.take()
     }
 
-    /// Notes that the value at a path was faulty and is no longer in the tree.
-    pub(super) fn take_out(&self, path: &[String]) {
-        self.taken_out.borrow_mut().push(path.to_vec());
+    /// Records that the fault of the value at a path was reported.
+    pub(super) fn mark_faulty(&self, path: &[String]) {
+        self.faulty.borrow_mut().push(path.to_vec());
     }
 
-    /// Whether something at, above or below this path was taken out.
-    pub(super) fn was_touched(&self, path: &[String]) -> bool {
-        self.taken_out.borrow().iter().any(|taken| path.starts_with(taken) || taken.starts_with(path))
+    /// Whether a fault at, above or below this path was reported.
+    pub(super) fn has_fault_near(&self, path: &[String]) -> bool {
+        self.faulty.borrow().iter().any(|taken| path.starts_with(taken) || taken.starts_with(path))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -55,86 +55,83 @@ impl Sink {
     }
 }
 
-/// A value with its meaning; `None` only after a fault was told.
-pub(super) type Read<T> = Option<T>;
-
-/// A place in a tree, as a path, while the tree's values are being given a meaning.
+/// A path in a tree whose values are being read.
 #[derive(Clone)]
 pub(super) struct Scope<'a> {
-    sink: &'a Sink,
+    sink: &'a FaultSink,
     root: &'a Node,
-    /// The path of `root` itself in the operator's file.
+    /// The path of `root` in the operator's file.
     base: &'a [String],
-    /// Where to point when something is missing; by default the nearest key that exists.
-    anchor: Option<&'a Place>,
+    /// The position of a missing value; by default the nearest key that exists.
+    anchor: Option<&'a Span>,
     path: Vec<String>,
     point_at_key: bool,
 }
 
 impl<'a> Scope<'a> {
-    pub(super) fn new(sink: &'a Sink, root: &'a Node) -> Self {
+    pub(super) fn new(sink: &'a FaultSink, root: &'a Node) -> Self {
         Self { sink, root, base: &[], anchor: None, path: Vec::new(), point_at_key: false }
     }
 
-    /// A tree that stands at `base` of the operator's file but is not wholly written there (a profile).
-    pub(super) fn within(sink: &'a Sink, root: &'a Node, base: &'a [String], anchor: Option<&'a Place>) -> Self {
+    /// A tree at the path `base` of the operator's file that is only partly written there (a profile).
+    pub(super) fn within(sink: &'a FaultSink, root: &'a Node, base: &'a [String], anchor: Option<&'a Span>) -> Self {
         Self { sink, root, base, anchor, path: Vec::new(), point_at_key: false }
     }
 
-    pub(super) fn sink(&self) -> &'a Sink {
+    pub(super) fn sink(&self) -> &'a FaultSink {
         self.sink
     }
 
-    /// One step down: a key, or an item's number.
+    /// One step down: a key or an index.
     pub(super) fn at(&self, step: impl Display) -> Self {
         let mut below = self.clone();
         below.path.push(step.to_string());
         below
     }
 
-    /// The same place, but faults point at the key and not at its value.
+    /// The same path, but faults point at the key instead of its value.
     pub(super) fn at_key(&self) -> Self {
         Self { point_at_key: true, ..self.clone() }
     }
 
-    /// The way here as a person writes it.
+    /// The path as a person writes it: `agent.keys.0.name`.
     pub(super) fn name(&self) -> String {
         self.full_path().join(".")
     }
 
-    /// Something is wrong with the value here. Of the message's sentence the subject is the key: `"is not a duration; …"`.
+    /// Reports a fault of the value here. `predicate` continues a sentence whose subject is the key: `is not a duration; …`.
     pub(super) fn wrong(&self, predicate: impl Display) {
-        self.say(format!("`{}` {predicate}.", self.name()));
+        self.report(format!("`{}` {predicate}.", self.name()));
     }
 
-    /// As [`Scope::wrong`]; and what is absent for it is no further fault.
+    /// As [`Scope::wrong`], and records the value as faulty.
     pub(super) fn refuse(&self, predicate: impl Display) {
         self.wrong(predicate);
-        self.sink.take_out(&self.full_path());
+        self.sink.mark_faulty(&self.full_path());
     }
 
-    /// Something is wrong here; the message is a whole sentence.
-    pub(super) fn say(&self, sentence: String) {
-        let place = match self.root.find(&self.path) {
+    /// Reports a fault here; the message is a whole sentence.
+    pub(super) fn report(&self, sentence: String) {
+        let span = match self.root.find(&self.path) {
             Found::Value { key, .. } if self.point_at_key => key,
             Found::Value { value, .. } => value,
-            Found::Nearest(place) => place,
+            Found::Nearest(span) => span,
         };
-        self.sink.push(Fault::at(place, self.name(), sentence));
+        self.sink.push(Fault::at(span, self.name(), sentence));
     }
 
-    /// Nothing is here, and something must be. Silent when it is absent only because it was faulty.
+    /// Reports that a value is missing here, unless it is absent because it was faulty.
     pub(super) fn missing(&self, because: impl Display) {
-        if self.is_touched() {
+        if self.has_fault_near() {
             return;
         }
-        let place = match (self.anchor, self.root.find(&self.path)) {
+        let span = match (self.anchor, self.root.find(&self.path)) {
             (Some(anchor), _) => anchor,
             (None, Found::Value { key, .. }) => key,
-            (None, Found::Nearest(place)) => place,
+            (None, Found::Nearest(span)) => span,
         };
         self.sink.missing.borrow_mut().push(self.path.join("."));
-        self.sink.push(Fault::at(place, self.name(), format!("`{}` is missing: {because}.", self.name())));
+        self.sink.push(Fault::at(span, self.name(), format!("`{}` is missing: {because}.", self.name())));
     }
 
     /// The node here, unless it is absent, null or faulty.
@@ -148,12 +145,12 @@ impl<'a> Scope<'a> {
         self.root.get_path(&self.path).is_some_and(|node| matches!(node.content, Content::Null))
     }
 
-    /// Whether something at, above or below was already found faulty.
-    pub(super) fn is_touched(&self) -> bool {
-        self.sink.was_touched(&self.full_path())
+    /// Whether a fault at, above or below was reported.
+    pub(super) fn has_fault_near(&self) -> bool {
+        self.sink.has_fault_near(&self.full_path())
     }
 
-    /// Gives the text a meaning, or says why it has none.
+    /// Parses a text, or reports why it is invalid.
     pub(super) fn read<T>(&self, text: &str, parse: impl FnOnce(&str) -> Result<T, InvalidValue>) -> Option<T> {
         parse(text).map_err(|predicate| self.wrong(predicate)).ok()
     }

@@ -1,17 +1,17 @@
-//! The one door to the environment.
+//! Reads the environment; no other module does.
 
 use std::path::{Path, PathBuf};
 
 use crate::secret::Secret;
 
-/// What a configuration takes from the environment; a value, so that tests need none.
+/// The variables that a configuration depends on, as a value that tests can make.
 #[derive(Debug, Clone, Default)]
 pub struct Env {
     /// `HOME`, which `~` stands for.
     pub home: Option<PathBuf>,
     /// `PIXY_CONFIG`: the file, when the command line names none.
     pub config: Option<PathBuf>,
-    /// Where a service manager puts secrets, most wanted first: `CREDENTIALS_DIRECTORY`, `/run/secrets`.
+    /// Where a service manager mounts secrets, in order of preference: `CREDENTIALS_DIRECTORY`, `/run/secrets`.
     pub secret_directories: Vec<PathBuf>,
 }
 
@@ -31,19 +31,19 @@ impl Env {
         self.home.as_deref()
     }
 
-    /// The vault's key as a service manager or an orchestrator hands it over.
+    /// The vault's key, if a service manager or an orchestrator mounted one.
     pub(super) fn mounted_key(&self) -> Option<PathBuf> {
         self.secret_directories.iter().map(|directory| directory.join("pixy-key")).find(|file| file.is_file())
     }
 }
 
-/// Every variable of this process, for `pixy doctor`, which looks for forgotten credentials among them.
+/// All variables of this process, for `pixy doctor`, which searches them for credentials.
 pub fn variables() -> Vec<(String, Secret)> {
     let text = |value: std::ffi::OsString| value.to_string_lossy().into_owned();
     std::env::vars_os().map(|(name, value)| (text(name), Secret::new(text(value)))).collect()
 }
 
-/// One variable, if it is set to anything: for what a terminal is shown, which depends on where it is.
+/// A variable that the output of a terminal depends on; `None` when unset or empty.
 pub fn variable(name: &str) -> Option<String> {
     let value = std::env::var_os(name).filter(|value| !value.is_empty())?;
     Some(value.to_string_lossy().into_owned())

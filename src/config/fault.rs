@@ -1,30 +1,30 @@
-//! What is wrong with a configuration: every fault with its place, a snippet and what is allowed.
+//! Faults of a configuration, each with its position, a snippet and what is allowed.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// A text that was read, with the name that messages give it.
+/// A text with its name in messages.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(super) struct SourceText {
     pub(super) name: String,
     pub(super) text: String,
 }
 
-/// Where something stands in a [`Source`]. Lines and columns count from 1, columns in characters.
+/// A range in a [`SourceText`]. Lines and columns count from 1, columns in characters.
 #[derive(Debug, Clone)]
-pub(super) struct Place {
-    pub(super) source: Arc<Source>,
+pub(super) struct Span {
+    pub(super) source: Arc<SourceText>,
     pub(super) line: usize,
     pub(super) column: usize,
     /// Characters to underline; at least 1.
     pub(super) length: usize,
 }
 
-/// Everything that is wrong with a configuration, in the order of the file.
+/// All faults of a configuration, in the order of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Faults(Vec<Fault>);
 
-/// One thing that is wrong.
+/// One fault of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     file: String,
@@ -34,7 +34,7 @@ pub struct Fault {
     snippet: Option<Snippet>,
 }
 
-/// The line with the fault in it, made safe to print.
+/// The line that contains the fault, with credentials masked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Snippet {
     text: String,
@@ -44,9 +44,9 @@ struct Snippet {
 }
 
 impl Faults {
-    /// Puts faults into the order of their places.
+    /// Sorts faults by their position.
     pub(super) fn new(mut faults: Vec<Fault>) -> Self {
-        // The shipped profiles come after the operator's own file.
+        // Faults in shipped profiles follow those in the operator's file.
         faults.sort_by(|a, b| {
             let key = |fault: &Fault| (fault.place.is_some(), fault.file.starts_with("config/providers/"));
             key(a).cmp(&key(b)).then_with(|| (&a.file, a.place).cmp(&(&b.file, b.place)))
@@ -60,8 +60,8 @@ impl Faults {
         self.0.iter()
     }
 
-    /// All of them, and what comes of them. As they stand they are told to whoever starts Pixy: nothing was started.
-    pub fn told(&self, consequence: &str) -> String {
+    /// All faults and their consequence. `Display` prints the consequence of a failed start: nothing was started.
+    pub fn with_consequence(&self, consequence: &str) -> String {
         let mut parts: Vec<String> = self.0.iter().map(ToString::to_string).collect();
         parts.push(match self.0.len() {
             1 => format!("1 fault; {consequence}"),
@@ -73,30 +73,30 @@ impl Faults {
 
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.told("nothing was started"))
+        f.write_str(&self.with_consequence("nothing was started"))
     }
 }
 
 impl std::error::Error for Faults {}
 
 impl Fault {
-    /// A fault at a place of a file.
-    pub(super) fn at(place: &Place, path: String, message: String) -> Self {
+    /// A fault at a position of a file.
+    pub(super) fn at(span: &Span, path: String, message: String) -> Self {
         Self {
-            file: place.source.name.clone(),
-            place: Some((place.line, place.column)),
+            file: span.source.name.clone(),
+            place: Some((span.line, span.column)),
             path,
             message,
-            snippet: Snippet::cut(place),
+            snippet: Snippet::cut(span),
         }
     }
 
-    /// A fault of a whole file.
+    /// A fault of the file as a whole.
     pub(super) fn of_file(file: String, message: String) -> Self {
         Self { file, place: None, path: String::new(), message, snippet: None }
     }
 
-    /// The file, as it was named to Pixy; `config/…` for what is shipped in the binary.
+    /// The name of the file as it was given; `config/…` for a file that is shipped in the binary.
     pub fn file(&self) -> &str {
         &self.file
     }
@@ -111,7 +111,7 @@ impl Fault {
         &self.path
     }
 
-    /// What is wrong and what is allowed, as sentences.
+    /// The fault and what is allowed, as sentences.
     pub fn message(&self) -> &str {
         &self.message
     }
@@ -143,28 +143,27 @@ impl fmt::Display for Fault {
 }
 
 impl Snippet {
-    fn cut(place: &Place) -> Option<Self> {
-        let line = place.source.text.lines().nth(place.line.checked_sub(1)?)?;
+    fn cut(span: &Span) -> Option<Self> {
+        let line = span.source.text.lines().nth(span.line.checked_sub(1)?)?;
         let line: Vec<char> = mask(line);
-        let column = place.column.saturating_sub(1).min(line.len());
+        let column = span.column.saturating_sub(1).min(line.len());
         let start = if column > WIDTH { column - MARGIN } else { 0 };
         let text: String = line.iter().skip(start).take(WIDTH + MARGIN).collect();
         let text = text.trim_end().to_owned();
         let room = text.chars().count().saturating_sub(column - start).max(1);
-        Some(Self { text, before: column - start, length: place.length.clamp(1, room) })
+        Some(Self { text, before: column - start, length: span.length.clamp(1, room) })
     }
 }
 
-/// The line as it may be printed: what looks like a credential is starred, character by character so that columns stay.
-///
-/// A person who pastes a key where only its digest or its file belongs must not find it in a log afterwards.
+/// Masks values that look like a credential, character by character so that columns stay. A key that is pasted in place of its
+/// digest or its file must not appear in a log.
 fn mask(line: &str) -> Vec<char> {
     let mut out: Vec<char> = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let mut at = 0;
     while let Some(colon) = (at..out.len()).find(|&i| out[i] == ':') {
         at = colon + 1;
         if out[at..].starts_with(&['/', '/']) {
-            // What stands before the last `@` of a URL's authority is a name and a password.
+            // The part before the last `@` of a URL's authority is a name and a password.
             let end = (at + 2..out.len()).find(|&i| matches!(out[i], '/' | '?' | '#' | ' ')).unwrap_or(out.len());
             if let Some(sign) = (at + 2..end).rev().find(|&i| out[i] == '@') {
                 out[at + 2..sign].fill('*');
@@ -222,9 +221,9 @@ mod tests {
 
     #[test]
     fn a_fault_shows_its_line() {
-        let source = Arc::new(Source { name: "pixy.yaml".into(), text: "a: 1\nb:\n  c: 2".into() });
-        let place = Place { source, line: 3, column: 3, length: 1 };
-        let fault = Fault::at(&place, "b.c".into(), "no.".into());
+        let source = Arc::new(SourceText { name: "pixy.yaml".into(), text: "a: 1\nb:\n  c: 2".into() });
+        let span = Span { source, line: 3, column: 3, length: 1 };
+        let fault = Fault::at(&span, "b.c".into(), "no.".into());
         assert_eq!(fault.to_string(), "pixy.yaml:3:3: no.\n  3 |   c: 2\n    |   ^");
         let faults = Faults::new(vec![fault.clone(), fault]);
         assert!(faults.to_string().ends_with("^\n1 fault; nothing was started"));

@@ -6,13 +6,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::deserialize::deserialize;
-use super::diagnostics::{Scope, Sink};
+use super::diagnostics::{FaultSink, Scope};
 use super::shipped;
 use super::spanned_yaml::{Content, Node};
 use crate::oauth::profile::{Expiry, Flow, Profile, Terms};
 
 /// A shipped profile as a tree.
-pub(super) fn shipped_node(provider: &str, sink: &Sink) -> Option<Node> {
+pub(super) fn shipped_node(provider: &str, sink: &FaultSink) -> Option<Node> {
     let source = shipped::profile_source(provider)?;
     Node::parse(&source).map_err(|fault| sink.push(*fault)).ok()
 }
@@ -87,7 +87,7 @@ fn report_missing(profile: &Scope) {
 fn report_missing_of_flow(profile: &Scope) {
     let Some(Content::Text(name)) = at(profile, "link.flow").given() else { return };
     let Some(flow) = Flow::parse(name).filter(|&flow| flow != Flow::ApiKey) else { return };
-    let is_discovered = has(profile, "link.issuer") || at(profile, "link.issuer").is_touched();
+    let is_discovered = has(profile, "link.issuer") || at(profile, "link.issuer").has_fault_near();
     let need_endpoint = |path: &str| {
         if !is_discovered {
             need(profile, path, format!("the flow {name} needs it, or link.issuer to discover it"));

@@ -1,8 +1,8 @@
-//! What is shipped in the binary: the reference configuration and the provider profiles.
+//! The files in the binary: the reference configuration and the provider profiles.
 
 use std::sync::Arc;
 
-use super::fault::Source;
+use super::fault::SourceText;
 
 /// The commented reference, used when no other file is found.
 pub(super) const CONFIGURATION: &str = include_str!("../../config/pixy.yaml");
@@ -10,7 +10,7 @@ pub(super) const CONFIGURATION: &str = include_str!("../../config/pixy.yaml");
 /// Its name in messages.
 pub(super) const CONFIGURATION_NAME: &str = "config/pixy.yaml";
 
-/// Name and text of every profile, in the order in which they are listed to a person.
+/// Name and text of every profile, in the order of `pixy providers`.
 pub(super) const PROFILES: [(&str, &str); 10] = [
     ("claude", include_str!("../../config/providers/claude.yaml")),
     ("anthropic", include_str!("../../config/providers/anthropic.yaml")),
@@ -29,8 +29,8 @@ pub(super) fn profile_text(name: &str) -> Option<&'static str> {
     PROFILES.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
 }
 
-/// The text of a profile with the name that messages give it.
-pub(super) fn profile_source(name: &str) -> Option<Arc<Source>> {
+/// The text of a profile with its name in messages.
+pub(super) fn profile_source(name: &str) -> Option<Arc<SourceText>> {
     let text = profile_text(name)?.to_owned();
-    Some(Arc::new(Source { name: format!("config/providers/{name}.yaml"), text }))
+    Some(Arc::new(SourceText { name: format!("config/providers/{name}.yaml"), text }))
 }

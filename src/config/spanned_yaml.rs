@@ -1,4 +1,4 @@
-//! A YAML document as a tree in which every key and value knows its place.
+//! A YAML document as a tree in which every key and value has its position.
 
 use std::sync::Arc;
 
@@ -6,16 +6,16 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Number;
 use serde_yaml::{Location, Spanned};
 
-use super::fault::{Fault, Place, Source};
+use super::fault::{Fault, SourceText, Span};
 
-/// A value and its place.
+/// A value and its position.
 #[derive(Debug, Clone)]
 pub(super) struct Node {
-    pub(super) place: Place,
+    pub(super) span: Span,
     pub(super) content: Content,
 }
 
-/// What a [`Node`] holds.
+/// The value of a [`Node`].
 #[derive(Debug, Clone)]
 pub(super) enum Content {
     Null,
@@ -24,7 +24,7 @@ pub(super) enum Content {
     Text(String),
     List(Vec<Node>),
     Map(Vec<Entry>),
-    /// Replaces a value whose fault was reported; it is read as if it were absent.
+    /// Replaces a value whose fault was reported; read as absent.
     Faulty,
 }
 
@@ -32,18 +32,21 @@ pub(super) enum Content {
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) key: String,
-    pub(super) place: Place,
+    pub(super) span: Span,
     pub(super) node: Node,
 }
 
 impl Node {
-    /// Reads one document. A text that is not YAML, or that is built to exhaust a reader, is one fault.
-    pub(super) fn parse(source: &Arc<Source>) -> Result<Self, Box<Fault>> {
+    /// Parses one document.
+    ///
+    /// # Errors
+    /// One fault, when the text is not YAML or exceeds the limits on depth, nodes and aliases.
+    pub(super) fn parse(source: &Arc<SourceText>) -> Result<Self, Box<Fault>> {
         let options = serde_yaml::options! {
             // `off`, `yes` and `no` are words, not booleans.
             strict_booleans: true,
             null_as_string: true,
-            // Twice the same key is told below, with all other faults.
+            // `check` reports duplicates, with all other faults.
             duplicate_keys: serde_yaml::DuplicateKeyPolicy::PassThrough,
             merge_keys: serde_yaml::MergeKeyPolicy::Error,
             with_snippet: false,
@@ -53,18 +56,18 @@ impl Node {
         };
         match serde_yaml::from_str_with_options::<Option<Spanned<Shape>>>(&source.text, options) {
             Ok(Some(shape)) => Ok(Self::from_shape(shape, source)),
-            Ok(None) => Ok(Self { place: start(source), content: Content::Null }),
+            Ok(None) => Ok(Self { span: start(source), content: Content::Null }),
             Err(error) => Err(Box::new(not_yaml(&error, source))),
         }
     }
 
-    /// What is at a key of this map.
+    /// The entry of a key, if this is a map that has it.
     pub(super) fn get(&self, key: &str) -> Option<&Entry> {
         let Content::Map(entries) = &self.content else { return None };
         entries.iter().find(|entry| entry.key == key)
     }
 
-    /// The node at a path, if the path leads to one. A list's items are numbered from 0.
+    /// The node at a path, if there is one. List items are numbered from 0.
     pub(super) fn get_path(&self, path: &[String]) -> Option<&Node> {
         path.iter().try_fold(self, |node, step| match &node.content {
             Content::Map(_) => node.get(step).map(|entry| &entry.node),
@@ -82,38 +85,38 @@ impl Node {
         })
     }
 
-    /// The node at a path, a list's items being numbered from 0; or, when the path ends early, the deepest key on the way.
+    /// The positions of the node at a path, or of the deepest key on the path that exists.
     pub(super) fn find(&self, path: &[String]) -> Found<'_> {
         let mut node = self;
-        let mut deepest = &self.place;
+        let mut deepest = &self.span;
         for step in path {
             match &node.content {
                 Content::Map(_) => {
                     let Some(entry) = node.get(step) else { return Found::Nearest(deepest) };
-                    deepest = &entry.place;
+                    deepest = &entry.span;
                     node = &entry.node;
                 }
                 Content::List(items) => {
                     let Some(item) = step.parse().ok().and_then(|index: usize| items.get(index)) else {
                         return Found::Nearest(deepest);
                     };
-                    deepest = &item.place;
+                    deepest = &item.span;
                     node = item;
                 }
                 _ => return Found::Nearest(deepest),
             }
         }
-        Found::Value { value: &node.place, key: deepest }
+        Found::Value { value: &node.span, key: deepest }
     }
 
-    /// Lays `over` on top: maps merge key by key, everything else (null too) replaces. Every node keeps its own place.
+    /// Merges `over` into this tree: maps merge key by key, every other value (null too) replaces. Positions are kept.
     pub(super) fn merge(&mut self, over: Self) {
         match (&mut self.content, over) {
             (Content::Map(below), Self { content: Content::Map(above), .. }) => {
                 for entry in above.into_iter().filter(|entry| !matches!(entry.node.content, Content::Faulty)) {
                     match below.iter_mut().find(|known| known.key == entry.key) {
                         Some(known) => {
-                            known.place = entry.place;
+                            known.span = entry.span;
                             known.node.merge(entry.node);
                         }
                         None => below.push(entry),
@@ -124,8 +127,8 @@ impl Node {
         }
     }
 
-    fn from_shape(spanned: Spanned<Shape>, source: &Arc<Source>) -> Self {
-        let place = place(spanned.referenced, source);
+    fn from_shape(spanned: Spanned<Shape>, source: &Arc<SourceText>) -> Self {
+        let span = span(spanned.referenced, source);
         let content = match spanned.value {
             Shape::Null => Content::Null,
             Shape::Bool(yes) => Content::Bool(yes),
@@ -134,33 +137,33 @@ impl Node {
             Shape::List(items) => Content::List(items.into_iter().map(|item| Self::from_shape(item, source)).collect()),
             Shape::Map(pairs) => {
                 let entry = |(key, value): (Spanned<String>, _)| Entry {
-                    place: self::place(key.referenced, source),
+                    span: self::span(key.referenced, source),
                     key: key.value,
                     node: Self::from_shape(value, source),
                 };
                 Content::Map(pairs.into_iter().map(entry).collect())
             }
         };
-        Self { place, content }
+        Self { span, content }
     }
 }
 
 /// See [`Node::find`].
 pub(super) enum Found<'a> {
-    /// The path leads to a value; `key` is the key (or item) that holds it.
-    Value { value: &'a Place, key: &'a Place },
-    /// It does not; this is the last key that exists.
-    Nearest(&'a Place),
+    /// The position of the value, and of its key (or item).
+    Value { value: &'a Span, key: &'a Span },
+    /// The position of the last key that exists.
+    Nearest(&'a Span),
 }
 
-/// The first character of a text, for what is missing altogether.
-pub(super) fn start(source: &Arc<Source>) -> Place {
-    Place { source: Arc::clone(source), line: 1, column: 1, length: 1 }
+/// The first character of a text.
+pub(super) fn start(source: &Arc<SourceText>) -> Span {
+    Span { source: Arc::clone(source), line: 1, column: 1, length: 1 }
 }
 
-fn place(location: Location, source: &Arc<Source>) -> Place {
+fn span(location: Location, source: &Arc<SourceText>) -> Span {
     let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX).max(1);
-    Place {
+    Span {
         source: Arc::clone(source),
         line: count(location.line()),
         column: count(location.column()),
@@ -168,21 +171,21 @@ fn place(location: Location, source: &Arc<Source>) -> Place {
     }
 }
 
-fn not_yaml(error: &serde_yaml::Error, source: &Arc<Source>) -> Fault {
-    let place = error.location().map_or_else(|| start(source), |location| place(location, source));
+fn not_yaml(error: &serde_yaml::Error, source: &Arc<SourceText>) -> Fault {
+    let place = error.location().map_or_else(|| start(source), |location| span(location, source));
     let said = error.without_snippet().to_string();
     let said = said.lines().next().unwrap_or_default();
-    // The place is printed by the fault itself.
+    // The fault prints the position itself.
     let said = said.split(" at line ").next().unwrap_or_default().trim_end_matches(['.', ',', ' ']);
     let message = if said.starts_with("budget breached") || said.contains("limit") {
         format!("a configuration is one YAML document of modest size; this exceeds it: {said}.")
     } else {
         format!("this is not YAML that Pixy can read: {said}.")
     };
-    Fault::at(&Place { length: 1, ..place }, String::new(), message)
+    Fault::at(&Span { length: 1, ..place }, String::new(), message)
 }
 
-/// A document as the YAML reader hands it over; [`Node`] adds which text it came from.
+/// A document as the YAML parser returns it; [`Node`] adds its source.
 enum Shape {
     Null,
     Bool(bool),
@@ -261,7 +264,7 @@ mod tests {
     use super::*;
 
     fn node(text: &str) -> Node {
-        Node::parse(&Arc::new(Source { name: "t.yaml".into(), text: text.into() })).unwrap()
+        Node::parse(&Arc::new(SourceText { name: "t.yaml".into(), text: text.into() })).unwrap()
     }
 
     fn json(node: &Node) -> serde_json::Value {
@@ -283,7 +286,7 @@ mod tests {
         assert_eq!(value_place(&tree, "agent.keys.0.name"), (4, 18, 5));
         assert_eq!(value_place(&tree, "agent.keys.1"), (4, 26, 1));
         let entry = tree.get("agent").unwrap().node.get("listen").unwrap();
-        assert_eq!((entry.place.line, entry.place.column, entry.place.length), (3, 3, 6));
+        assert_eq!((entry.span.line, entry.span.column, entry.span.length), (3, 3, 6));
     }
 
     #[test]
@@ -301,7 +304,7 @@ mod tests {
             ("a: 1\n---\nb: 2\n", (2, 1)),
             ("a: &a [1]\n? [b]\n: 2", (2, 3)),
         ] {
-            let fault = Node::parse(&Arc::new(Source { name: "t.yaml".into(), text: text.into() })).unwrap_err();
+            let fault = Node::parse(&Arc::new(SourceText { name: "t.yaml".into(), text: text.into() })).unwrap_err();
             assert_eq!(fault.place(), Some(place), "{fault}");
         }
     }

@@ -1,15 +1,15 @@
-//! Where something stands in a configuration that was read before, or that has faults.
+//! Reads single facts of a configuration that has faults, or that was read before.
 
 use std::sync::Arc;
 
-use super::diagnostics::{Scope, Sink};
-use super::fault::{Fault, Faults, Source};
+use super::diagnostics::{FaultSink, Scope};
+use super::fault::{Fault, Faults, SourceText};
 use super::spanned_yaml::{Content, Found, Node};
 
-/// A fault of the value at a path, or of the key above it where the path goes on and the text does not.
+/// A fault of the value at a path, or of its deepest ancestor that is written.
 pub(super) fn fault(name: String, text: String, path: &[String], predicate: &str) -> Faults {
-    let source = Arc::new(Source { name: name.clone(), text });
-    let sink = Sink::default();
+    let source = Arc::new(SourceText { name: name.clone(), text });
+    let sink = FaultSink::default();
     if let Ok(node) = Node::parse(&source) {
         let is_there = |path: &[String]| matches!(node.find(path), Found::Value { .. });
         let length = (1..=path.len()).rev().find(|&length| is_there(&path[..length]));
@@ -24,9 +24,9 @@ pub(super) fn fault(name: String, text: String, path: &[String], predicate: &str
     Faults::new(faults)
 }
 
-/// What is written at `state_dir`. A text that is no YAML is looked through line by line.
+/// The value of `state_dir`. A text that is not YAML is searched line by line.
 pub(super) fn state_dir(text: &str) -> Option<String> {
-    let source = Arc::new(Source { name: String::new(), text: text.to_owned() });
+    let source = Arc::new(SourceText { name: String::new(), text: text.to_owned() });
     match Node::parse(&source) {
         Ok(node) => match &node.get("state_dir")?.node.content {
             Content::Text(written) => Some(written.clone()),

@@ -1,19 +1,18 @@
-//! The meaning of single values. Each function answers with the predicate of a sentence when there is none: "is not …; write …".
+//! Parsers of single values of the configuration.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::oauth::profile::values::{InvalidValue, duration};
+use crate::oauth::profile::values::{InvalidValue, duration, parsed};
 use crate::server::{Access, Address};
 
-/// As [`duration`], but not nothing.
+/// As [`duration`], but not zero.
 pub(super) fn timeout(text: &str) -> Result<Duration, InvalidValue> {
-    duration(text).and_then(
-        |time| {
-            if time.is_zero() { Err("is no time at all; write at least 1ms".into()) } else { Ok(time) }
-        },
-    )
+    match duration(text)? {
+        Duration::ZERO => Err("is zero; write at least 1ms".into()),
+        time => Ok(time),
+    }
 }
 
 /// `127.0.0.1:8700`, `[::1]:8700` or `unix:/path`.
@@ -22,30 +21,30 @@ pub(super) fn address(text: &str, home: Option<&Path>) -> Result<Address, Invali
         return self::path(path, home).map(Address::Unix);
     }
     text.parse::<SocketAddr>().map(Address::Tcp).map_err(|_| {
-        let hint = if text.starts_with("localhost:") { " (names are not looked up: write 127.0.0.1)" } else { "" };
+        let hint = if text.starts_with("localhost:") { " (host names are not resolved: write 127.0.0.1)" } else { "" };
         format!("is not an address; write 127.0.0.1:8700, [::1]:8700 or unix:/path{hint}").into()
     })
 }
 
-/// `0600`, `0660` or `0666`. Other modes say nothing more about a socket: to connect is to write, and Pixy itself connects, to see
-/// whether another program answers there.
+/// `0600`, `0660` or `0666`. Other modes add nothing: connecting needs write permission, and Pixy itself connects to check whether
+/// another program is listening.
 pub(super) fn access(text: &str) -> Result<Access, InvalidValue> {
     match text.strip_prefix('0').unwrap_or(text) {
         "600" => Ok(Access::Owner),
         "660" => Ok(Access::Group),
         "666" => Ok(Access::Everybody),
-        _ => Err("is not a mode that a socket may have; write \"0600\" (Pixy's own user), \"0660\" (its group too) or \"0666\" \
-                  (everybody who reaches its directory)"
+        _ => Err("is not a mode of a socket; write \"0600\" (Pixy's own user), \"0660\" (its group too) or \"0666\" \
+                  (every user who can reach its directory)"
             .into()),
     }
 }
 
-/// An absolute path, `~` being the home directory.
+/// An absolute path; `~` is the home directory.
 pub(super) fn path(text: &str, home: Option<&Path>) -> Result<PathBuf, InvalidValue> {
     let full = match text.strip_prefix('~') {
         Some("") => home.map(Path::to_path_buf),
         Some(rest) if rest.starts_with('/') => home.map(|home| home.join(rest.trim_start_matches('/'))),
-        Some(_) => return Err("starts with the home directory of somebody; only `~/` is understood".into()),
+        Some(_) => return Err("starts with the home directory of another user; only `~/` is supported".into()),
         None => Some(PathBuf::from(text)),
     };
     match full {
@@ -59,7 +58,7 @@ pub(super) fn path(text: &str, home: Option<&Path>) -> Result<PathBuf, InvalidVa
 
 /// 64 hexadecimal digits.
 pub(super) fn sha256(text: &str) -> Result<[u8; 32], InvalidValue> {
-    // The text is not repeated: it may be a key that was pasted by mistake.
+    // The text is not quoted: it may be a key that was pasted by mistake.
     let wrong =
         || "is not a SHA-256 digest; write the 64 hexadecimal digits that `sha256sum` prints for the key".into();
     let bytes = text.as_bytes();
@@ -75,6 +74,13 @@ pub(super) fn sha256(text: &str) -> Result<[u8; 32], InvalidValue> {
         }
     }
     Ok(digest)
+}
+
+parsed! {
+    /// A duration that is not zero.
+    Timeout(Duration) = timeout;
+    /// A duration.
+    Time(Duration) = duration;
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The configuration file as a person meets it: what it means, and what is said when it means nothing.
+//! The configuration file: what it means, and how its faults are reported.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -21,12 +21,12 @@ fn read(text: &str) -> Result<Config, Faults> {
     parse(text, Some("pixy.yaml".into()), &env())
 }
 
-/// What a person is shown.
+/// The report of faults.
 fn said(text: &str) -> String {
     read(text).expect_err("faults").to_string()
 }
 
-/// The reference with the lines of these marks taken into service.
+/// The reference with the lines of these marks uncommented.
 fn uncommented(marks: &[&str]) -> String {
     let line = |line: &str| {
         let body = line.trim_start();
@@ -43,7 +43,7 @@ fn as_json(yaml: &str) -> Value {
 }
 
 #[test]
-fn an_unknown_key_is_told_with_its_place_and_what_is_allowed() {
+fn an_unknown_key_is_reported_with_what_is_allowed() {
     assert_eq!(
         said("# mine\nagent:\n  lissten: 127.0.0.1:8700\n"),
         "pixy.yaml:3:3: unknown key `lissten`; allowed here: listen, keys. Did you mean `listen`?\n  \
@@ -52,7 +52,7 @@ fn an_unknown_key_is_told_with_its_place_and_what_is_allowed() {
 }
 
 #[test]
-fn unrelated_faults_are_told_in_one_run_in_the_order_of_the_file() {
+fn all_faults_are_reported_in_one_run_in_file_order() {
     let said = said(
         "link: { listen: 0.0.0.0 }\nupstream: { idle_timeout: 10 }\naccounts:\n  a: { provider: cluade }\n  b:\n    \
          provider: oauth\n    profile:\n      link: { issuer: http://login.example.com, client_id: x }\n      api: { base_url: \
@@ -73,7 +73,7 @@ fn unrelated_faults_are_told_in_one_run_in_the_order_of_the_file() {
 }
 
 #[test]
-fn what_is_wrong_is_said_in_a_sentence() {
+fn faults_are_reported_as_sentences() {
     for (text, expected) in [
         (
             "agent: { listen: 0.0.0.0:8700 }",
@@ -86,18 +86,18 @@ fn what_is_wrong_is_said_in_a_sentence() {
         ("agent: { listen: [] }", "`agent.listen` is empty"),
         ("agent: { listen: 127.0.0.1:8702 }", "127.0.0.1:8702 is used twice"),
         ("agent: { listen: 7 }", "`agent.listen` must be text or a list, but is a number. Put it in quotes."),
-        ("agent: { keys: [{ name: a, accounts: [] }] }", "`agent.keys.0` holds no key; give key_file or sha256"),
+        ("agent: { keys: [{ name: a, accounts: [] }] }", "`agent.keys.0` has no key; set key_file or sha256"),
         ("agent: { keys: [{ sha256: x, key_file: /x }] }", "`agent.keys.0.name` is missing"),
-        ("agent: { keys: [{ sha256: x, key_file: /x }] }", "holds both key_file and sha256"),
+        ("agent: { keys: [{ sha256: x, key_file: /x }] }", "contains both key_file and sha256"),
         (
             "agent: { keys: [{ limits: { concurrent: 0 } }] }",
             "`agent.keys.0.limits.concurrent` must be from 1 to 4294967295",
         ),
         ("link: on", "`link` cannot be `on`; allowed here: off or a map (listen)"),
         ("ops: { listen: off }", "`ops.listen` is not an address"),
-        ("vault: { key_file: /a, passphrase_file: /b }", "`vault` holds both key_file and passphrase_file"),
+        ("vault: { key_file: /a, passphrase_file: /b }", "`vault` contains both key_file and passphrase_file"),
         ("vault: { dir: data }", "`vault.dir` is not an absolute path"),
-        ("upstream: { head_timeout: 0s }", "`upstream.head_timeout` is no time at all"),
+        ("upstream: { head_timeout: 0s }", "`upstream.head_timeout` is zero; write at least 1ms"),
         ("accounts: [a]", "`accounts` must be a map, but is a list"),
         ("accounts: { a: {} }", "`accounts.a.provider` is missing"),
         ("accounts: { a_b: { provider: openai } }", "`a_b` cannot be the name of an account; a name is 1 to 32"),
@@ -188,7 +188,7 @@ fn a_profile_reports_all_invalid_values_in_one_run() {
 }
 
 #[test]
-fn a_slip_is_told_once_and_not_again_as_something_missing() {
+fn a_misspelled_key_is_not_also_reported_as_missing() {
     let said =
         said("accounts: { a: { provider: openai-compatible, profile: { api: { base-url: https://x.example } } } }");
     assert!(said.contains("Did you mean `base_url`?") && said.ends_with("\n1 fault; nothing was started"), "{said}");
@@ -198,7 +198,7 @@ fn a_slip_is_told_once_and_not_again_as_something_missing() {
 }
 
 #[test]
-fn a_profile_says_where_it_was_shipped_and_the_operator_where_he_wrote() {
+fn faults_of_a_profile_point_at_the_account() {
     let said = said("accounts:\n  a:\n    provider: oauth\n    profile: { link: { issuer: https://x.example } }\n");
     assert!(said.contains("pixy.yaml:2:3: `accounts.a.profile.link.client_id` is missing"), "{said}");
     let said = self::said(
@@ -237,11 +237,11 @@ fn defaults_are_those_of_the_reference() {
 }
 
 #[test]
-fn limits_are_those_that_are_written_and_else_those_of_the_reference() {
+fn limits_default_to_those_of_the_reference() {
     let (empty, reference) = (read("").unwrap(), read(&uncommented(&["#: "])).unwrap());
     let all = |config: &Config| (config.limits, config.body_bytes, config.replay_bytes, config.io_threads);
     assert_eq!(all(&empty), (pixy::server::ServerLimits::default(), 64 << 20, 1 << 20, 1));
-    assert_eq!(all(&reference), all(&empty), "the reference says the defaults");
+    assert_eq!(all(&reference), all(&empty), "the reference states the defaults");
     let config = read("limits: { connections: 7, header_bytes: 2048, header_fields: 12, uri_bytes: 70, body_bytes: 9, replay_bytes: 0, header_time: 1s, idle_time: 2s, drain_time: 0s, io_threads: 64 }").unwrap();
     let seconds = Duration::from_secs;
     let expected = pixy::server::ServerLimits {
@@ -256,16 +256,16 @@ fn limits_are_those_that_are_written_and_else_those_of_the_reference() {
     assert_eq!(all(&config), (expected, 9, 0, 64));
     for (text, expected) in [
         ("limits: { connections: 0 }", "`limits.connections` must be from 1"),
-        ("limits: { header_bytes: 9999999 }", "`limits.header_bytes` is too large; write 1048576 at most"),
-        ("limits: { header_fields: 5 }", "`limits.header_fields` must be from 10"),
-        ("limits: { header_fields: 5000 }", "`limits.header_fields` is too large; write 1000 at most"),
-        ("limits: { uri_bytes: 65001 }", "`limits.uri_bytes` is too large; write 65000 at most"),
-        ("limits: { replay_bytes: 67108865 }", "`limits.replay_bytes` is too large; write 67108864 at most"),
-        ("limits: { replay_bytes: -1 }", "`limits.replay_bytes` must be from 0 to 4294967295"),
+        ("limits: { header_bytes: 9999999 }", "`limits.header_bytes` must be from 1024 to 1048576."),
+        ("limits: { header_fields: 5 }", "`limits.header_fields` must be from 10 to 1000."),
+        ("limits: { header_fields: 5000 }", "`limits.header_fields` must be from 10 to 1000."),
+        ("limits: { uri_bytes: 65001 }", "`limits.uri_bytes` must be from 64 to 65000."),
+        ("limits: { replay_bytes: 67108865 }", "`limits.replay_bytes` must be from 0 to 67108864."),
+        ("limits: { replay_bytes: -1 }", "`limits.replay_bytes` must be from 0 to 67108864"),
         ("limits: { replay_bytes: 1MiB }", "`limits.replay_bytes` must be a whole number"),
         ("limits: { io_threads: 0 }", "`limits.io_threads` must be from 1 to 64."),
         ("limits: { io_threads: 65 }", "`limits.io_threads` must be from 1 to 64."),
-        ("limits: { header_time: 0s }", "`limits.header_time` is no time at all"),
+        ("limits: { header_time: 0s }", "`limits.header_time` is zero"),
         ("limits: { idle_time: soon }", "`limits.idle_time` is not a duration"),
     ] {
         assert!(said(text).contains(expected), "{text}\n{}", said(text));
@@ -273,7 +273,7 @@ fn limits_are_those_that_are_written_and_else_those_of_the_reference() {
 }
 
 #[test]
-fn a_socket_is_for_pixys_own_user_unless_a_mode_says_whom_else() {
+fn the_mode_of_a_socket_decides_who_may_connect() {
     let keys = "keys: [{ name: a, sha256: 97b2173c4f5d679e391a4dc4abfeb971a53b80d7bea16a92216fdc74a428905d, accounts: [x] }], ";
     let listening = |keys: &str, entry: &str| {
         format!("agent: {{ {keys}listen: [{entry}] }}\naccounts: {{ x: {{ provider: openai }} }}")
@@ -290,25 +290,25 @@ fn a_socket_is_for_pixys_own_user_unless_a_mode_says_whom_else() {
         let config = read(&listening(keys, entry)).unwrap_or_else(|faults| panic!("{entry}: {faults}"));
         assert_eq!(config.agent_listeners[0].access, expected, "{entry}");
     }
-    let not_a_mode = "is not a mode that a socket may have; write \"0600\" (";
+    let not_a_mode = "is not a mode of a socket; write \"0600\" (";
     for (entry, expected) in [
         (
             "{ address: unix:/run/a.sock, mode: 0660 }",
             "`agent.listen.0.mode` must be text, but is a number. Put it in quotes.",
         ),
-        ("{ address: unix:/run/a.sock, mode: \"0640\" }", not_a_mode), // to connect is to write
+        ("{ address: unix:/run/a.sock, mode: \"0640\" }", not_a_mode), // connecting needs write permission
         ("{ address: unix:/run/a.sock, mode: \"0620\" }", not_a_mode),
         ("{ address: unix:/run/a.sock, mode: \"0670\" }", not_a_mode),
         ("{ address: unix:/run/a.sock, mode: \"0777\" }", not_a_mode),
-        ("{ address: unix:/run/a.sock, mode: \"0060\" }", not_a_mode), // Pixy itself asks whether somebody answers
+        ("{ address: unix:/run/a.sock, mode: \"0060\" }", not_a_mode), // Pixy itself connects
         ("{ address: unix:/run/a.sock, mode: \"2660\" }", not_a_mode),
         ("{ address: unix:/run/a.sock, mode: \"g+rw\" }", not_a_mode),
         ("{ address: unix:/run/a.sock, mode: \"\" }", not_a_mode),
         (
             "{ address: unix:/run/a.sock, mode: \"0666\" }",
-            "`agent.listen.0.mode` lets everybody in who reaches the directory, but there are no `agent.keys`",
+            "`agent.listen.0.mode` admits every user who can reach the directory, but there are no `agent.keys`",
         ),
-        ("{ address: 127.0.0.1:1, mode: \"0600\" }", "`agent.listen.0.mode` is for Unix sockets alone"),
+        ("{ address: 127.0.0.1:1, mode: \"0600\" }", "`agent.listen.0.mode` is only for Unix sockets"),
     ] {
         let said = said(&listening("", entry));
         assert!(said.contains(expected) && said.ends_with("\n1 fault; nothing was started"), "{entry}\n{said}");
@@ -321,7 +321,7 @@ fn a_socket_is_for_pixys_own_user_unless_a_mode_says_whom_else() {
 }
 
 #[test]
-fn an_agents_key_is_read_once_and_kept_as_a_digest() {
+fn only_the_digest_of_an_agent_key_is_kept() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("coder");
     let text = format!(
@@ -335,9 +335,9 @@ fn an_agents_key_is_read_once_and_kept_as_a_digest() {
     };
     assert!(said(&text).contains("cannot be read"), "{}", said(&text));
     for (content, mode, expected) in [
-        ("key-0123456789abcdef\n", 0o644, "readable by everybody"),
+        ("key-0123456789abcdef\n", 0o644, "readable by every user"),
         (" \n", 0o600, "is an empty file"),
-        ("canary\n", 0o600, "holds a key of 6 characters"),
+        ("canary\n", 0o600, "contains a key of 6 characters"),
     ] {
         write(content, mode);
         let said = said(&text);
@@ -366,7 +366,7 @@ fn a_pasted_key_is_not_printed() {
 }
 
 #[test]
-fn the_file_is_looked_for_in_order() {
+fn configuration_files_are_searched_in_order() {
     let dir = tempfile::tempdir().unwrap();
     let write = |name: &str, port: u16| -> PathBuf {
         let file = dir.path().join(name);
@@ -420,7 +420,7 @@ fn the_schema_agrees_with_the_reference() {
 }
 
 #[test]
-fn the_reference_holds_every_key() {
+fn the_reference_contains_every_key() {
     let schema = schema();
     let all = uncommented(&["#: ", "#| "]);
     let mut checked = 0;
@@ -428,7 +428,7 @@ fn the_reference_holds_every_key() {
         .into_iter()
         .chain(schema["$defs"].as_object().unwrap().iter().map(|(kind, d)| (kind.as_str(), d)))
     {
-        // What is below `profile` is described by the shipped profiles.
+        // The shipped profiles describe the keys below `profile`.
         if ![
             "File",
             "Agent",

@@ -1,4 +1,4 @@
-//! The shipped profiles: what each says, and what none of them allows.
+//! The shipped profiles: their contents, and what none of them allows.
 
 mod minting;
 
@@ -25,7 +25,7 @@ fn read(text: &str) -> Result<Config, Faults> {
 }
 
 #[test]
-fn the_shipped_profiles_are_these_ten_and_all_mean_something() {
+fn ten_profiles_are_shipped_and_all_are_valid() {
     let names = provider_names();
     let expected = "anthropic chatgpt claude codex gemini huggingface oauth openai openai-compatible openrouter";
     assert_eq!(names.iter().copied().collect::<BTreeSet<_>>(), expected.split(' ').collect::<BTreeSet<_>>());
@@ -164,23 +164,23 @@ fn has(parameters: &Parameters, name: &str, value: Option<&str>) -> bool {
     parameters.as_texts().any(|parameter| parameter == (name, value))
 }
 
-/// Every shipped profile as it is when an operator has added what it needs.
+/// Every shipped profile with the keys that an operator must add.
 fn completed() -> Vec<Profile> {
     let text = "accounts:\n  h: { provider: huggingface, profile: { link: { client_id: x } } }\n  \
                 c: { provider: openai-compatible, profile: { api: { base_url: https://llm.example.com } } }\n";
     let added = read(text).unwrap().accounts.into_iter().map(|account| Profile::clone(&account.profile));
     let shipped = provider_names().into_iter().filter_map(shipped_profile).chain(added).collect::<Vec<_>>();
-    assert_eq!(shipped.len() + 1, provider_names().len(), "all but `oauth`, whose list is the operator's alone");
+    assert_eq!(shipped.len() + 1, provider_names().len(), "all but `oauth`, which ships no list");
     shipped
 }
 
-/// What a known path is below any base that an account may have: itself, without the base, or without its first segments.
+/// A known path relative to every base that an account may have: whole, and without its first segments.
 fn readings(path: &str) -> Vec<String> {
     let path = path.replace(['{', '}'], "");
     path.match_indices('/').map(|(at, _)| path[at..].to_owned()).collect()
 }
 
-/// The patterns of a profile, whatever the method, that one of the known paths fits.
+/// The known paths that a pattern of the profile matches, whatever the method.
 fn fitting(profile: &Profile) -> Vec<String> {
     let api = &profile.api;
     let patterns: Vec<&PathPattern> = api.allow.iter().map(|rule| &rule.path).chain(&api.websocket).collect();
@@ -195,7 +195,7 @@ fn attack_19_no_profile_lets_an_agent_make_or_read_credentials() {
     assert!(minting::PATHS.iter().map(|(_, paths)| paths.len()).sum::<usize>() > 140);
     for profile in completed() {
         assert_eq!(fitting(&profile), [""; 0]);
-        // Nor is there a word in what is allowed that such a path would have.
+        // No allowed pattern contains a word of such paths.
         for pattern in profile.api.allow.iter().map(|rule| &rule.path).chain(&profile.api.websocket) {
             let path = pattern.as_text().to_lowercase().replace("count_tokens", "").replace("counttokens", "");
             for word in ["key", "auth", "token", "login", "credential", "secret", "admin", "organization", "session"] {
@@ -203,7 +203,7 @@ fn attack_19_no_profile_lets_an_agent_make_or_read_credentials() {
             }
         }
     }
-    // A profile that let one through would be found.
+    // A profile that allows such a path is found.
     for allow in ["POST /v1/auth/keys", "GET /v1/organization/*", "DELETE /v1/organizations/api_keys/*", "GET /*"] {
         let text = format!("accounts: {{ o: {{ provider: openai, profile: {{ api: {{ allow: [\"{allow}\"] }} }} }} }}");
         assert!(!fitting(&read(&text).unwrap().accounts[0].profile).is_empty(), "{allow}");
@@ -211,7 +211,7 @@ fn attack_19_no_profile_lets_an_agent_make_or_read_credentials() {
 }
 
 #[tokio::test]
-async fn attack_19_a_path_that_makes_credentials_is_refused_with_any_method() {
+async fn attack_19_credential_paths_are_refused_with_any_method() {
     let upstream = Upstream::start().await;
     let accounts: serde_json::Map<String, Value> = completed()
         .iter()
@@ -231,7 +231,7 @@ async fn attack_19_a_path_that_makes_credentials_is_refused_with_any_method() {
     for profile in completed() {
         let base = profile.api.base_url.as_str().trim_end_matches('/');
         for (host, paths) in minting::PATHS {
-            // The account's own host; and authorization servers may be anywhere.
+            // The account's own host, and authorization servers, which may be on any host.
             if !base.starts_with(host) && !host.contains("auth.") && !host.contains("example") {
                 continue;
             }
@@ -241,8 +241,8 @@ async fn attack_19_a_path_that_makes_credentials_is_refused_with_any_method() {
                 let target = format!("/{}{below}", profile.provider);
                 agent.send(format!("{method} {target} HTTP/1.1\r\nHost: pixy\r\nContent-Length: 0\r\n\r\n")).await;
                 let response = agent.response_to(method).await.unwrap();
-                let heard = (response.status, response.header("x-pixy-error"));
-                assert_eq!(heard, (403, vec!["path_not_allowed"]), "{method} {target}");
+                let answer = (response.status, response.header("x-pixy-error"));
+                assert_eq!(answer, (403, vec!["path_not_allowed"]), "{method} {target}");
                 refused += 1;
             }
         }
@@ -254,7 +254,7 @@ async fn attack_19_a_path_that_makes_credentials_is_refused_with_any_method() {
 const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
 
 #[test]
-fn an_override_changes_one_key_and_the_other_redirect_gives_way() {
+fn an_override_changes_one_key_and_replaces_the_redirect() {
     let text = "accounts:\n  c:\n    provider: claude\n    accept_terms: true\n    profile:\n      link: { redirect: { loopback: { \
                 host: localhost, ports: [8701] } } }\n      revoke: null\n      api: { headers: { default: { anthropic-version: null } } }\n";
     let config = read(text).unwrap();

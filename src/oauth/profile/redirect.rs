@@ -99,7 +99,7 @@ impl TryFrom<RedirectKeys> for Redirect {
 
     fn try_from(keys: RedirectKeys) -> Result<Self, InvalidValue> {
         match (keys.paste, keys.loopback) {
-            (Some(_), Some(_)) => Err("holds both paste and loopback; keep one of them".into()),
+            (Some(_), Some(_)) => Err("contains both paste and loopback; keep one of them".into()),
             (Some(page), None) => Ok(Self::Paste(page)),
             (None, Some(loopback)) => Ok(Self::Loopback(loopback)),
             (None, None) => Ok(Self::None),

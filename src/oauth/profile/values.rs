@@ -2,11 +2,9 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::ops::Deref;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method};
-use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, de::Error as _};
 use url::{Host, Url};
 
@@ -21,11 +19,11 @@ pub struct InvalidValue(Cow<'static, str>);
 macro_rules! parsed {
     ($($(#[$doc:meta])* $name:ident($inner:ty) = $parse:path;)*) => {$(
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, JsonSchema)]
+        #[derive(Debug, Clone, PartialEq, Eq, schemars::JsonSchema)]
         #[schemars(inline)]
         pub struct $name(#[schemars(with = "String")] $inner);
 
-        impl Deref for $name {
+        impl std::ops::Deref for $name {
             type Target = $inner;
 
             fn deref(&self) -> &$inner {
@@ -39,13 +37,14 @@ macro_rules! parsed {
             }
         }
 
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                parse(deserializer, $parse).map(Self)
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                $crate::oauth::profile::values::parse(deserializer, $parse).map(Self)
             }
         }
     )*};
 }
+pub(crate) use parsed;
 
 parsed! {
     /// A URL with https, or http to this machine, without a user name or fragment.
@@ -147,7 +146,8 @@ pub(super) fn list<'de, D: Deserializer<'de>, T: Deserialize<'de> + Into<String>
     Ok(Vec::<T>::deserialize(deserializer)?.into_iter().map(Into::into).collect())
 }
 
-fn parse<'de, D: Deserializer<'de>, T>(
+/// Deserializes a text and parses it.
+pub fn parse<'de, D: Deserializer<'de>, T>(
     deserializer: D,
     parser: fn(&str) -> Result<T, InvalidValue>,
 ) -> Result<T, D::Error> {
