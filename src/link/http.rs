@@ -34,7 +34,7 @@ const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 const CALL_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// Serves one request of a link surface: bounded by the layers, answered by `handler`, with the security headers in any case.
-pub(super) fn serve<F, A>(request: Request<Incoming>, mut handler: F) -> impl Future<Output = Response<LinkBody>> + Send
+pub(super) fn serve<F, A>(request: Request<Incoming>, handler: F) -> impl Future<Output = Response<LinkBody>> + Send
 where
     F: FnMut(Request<RequestBody>) -> A + Send,
     A: Future<Output = Result<Response<LinkBody>, Problem>> + Send,
@@ -46,7 +46,7 @@ where
         .map_request(|request: Request<Incoming>| {
             request.map(|body| Limited::new(TimeoutBody::new(body, BODY_IDLE_TIMEOUT), MAX_BODY_BYTES))
         })
-        .service_fn(move |request| handler(request));
+        .service_fn(handler);
     let answer = bounded.oneshot(request);
     let answer = answer.map(|result| result.unwrap_or_else(|error: BoxError| problem_response(&problem_of(error))));
     answer.map(with_security_headers)

@@ -52,7 +52,7 @@ pub(super) struct Permit {
     limit: ConnectionLimit,
     id: u64,
     stall: Arc<StallTracker>,
-    permit: Option<OwnedSemaphorePermit>,
+    semaphore: Option<OwnedSemaphorePermit>,
 }
 
 impl ConnectionLimit {
@@ -111,7 +111,7 @@ impl ConnectionLimit {
         let id = connections.next_id;
         connections.next_id += 1;
         connections.open.insert(id, Arc::clone(&stall));
-        Permit { limit: self.clone(), id, stall, permit: Some(permit) }
+        Permit { limit: self.clone(), id, stall, semaphore: Some(permit) }
     }
 
     /// Requests the eviction of the connection that has been stalled longest.
@@ -139,7 +139,7 @@ impl Drop for Permit {
         let mut connections = lock(&self.limit.0.connections);
         connections.open.remove(&self.id);
         // Returned while `connections` is locked: `resize`, on another thread, must find each permit either used or free.
-        let permit = self.permit.take();
+        let permit = self.semaphore.take();
         if connections.surplus > 0
             && let Some(permit) = permit
         {

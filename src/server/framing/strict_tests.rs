@@ -1,4 +1,4 @@
-//! What passes, passes byte for byte, however it comes; and what passes has one reading.
+//! Property tests: what passes is unchanged, however it is split, and has one reading.
 
 use std::collections::VecDeque;
 
@@ -8,11 +8,11 @@ use tokio::io::AsyncReadExt as _;
 use super::*;
 use crate::server::stall::StallTracker;
 
-/// A socket on which these pieces come, and then the end.
+/// A socket that reads these pieces, and then the end of file.
 struct Pieces(VecDeque<Vec<u8>>);
 
 impl Pieces {
-    /// The bytes in pieces of these lengths, again and again.
+    /// The bytes in pieces of these lengths, cyclically.
     fn of(bytes: &[u8], lengths: &[usize]) -> Self {
         let mut rest = bytes;
         let mut pieces = VecDeque::new();
@@ -56,8 +56,8 @@ impl AsyncWrite for Pieces {
     }
 }
 
-/// All that hyper would see, and whether it ended in an error.
-fn seen(bytes: &[u8], lengths: &[usize], space: usize) -> (Vec<u8>, bool) {
+/// All bytes that hyper would read, and whether the last read failed.
+fn read_all(bytes: &[u8], lengths: &[usize], space: usize) -> (Vec<u8>, bool) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
         let mut strict = Strict::new(
@@ -65,21 +65,21 @@ fn seen(bytes: &[u8], lengths: &[usize], space: usize) -> (Vec<u8>, bool) {
             ServerLimits::default(),
             ConnectionState::new(Arc::new(StallTracker::new())),
         );
-        let mut seen = Vec::new();
+        let mut read = Vec::new();
         let mut buffer = vec![0; space];
         loop {
-            // After the request that stands in, nothing comes, for ever.
+            // After the substitute request, reads are pending forever.
             match tokio::time::timeout(Duration::from_secs(1), strict.read(&mut buffer)).await {
-                Ok(Ok(0)) | Err(_) => return (seen, false),
-                Ok(Ok(length)) => seen.extend_from_slice(&buffer[..length]),
-                Ok(Err(_)) => return (seen, true),
+                Ok(Ok(0)) | Err(_) => return (read, false),
+                Ok(Ok(length)) => read.extend_from_slice(&buffer[..length]),
+                Ok(Err(_)) => return (read, true),
             }
         }
     })
 }
 
-/// A request that passes.
-fn good() -> impl Strategy<Value = Vec<u8>> {
+/// A valid request.
+fn valid_request() -> impl Strategy<Value = Vec<u8>> {
     let plain = Just(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n".to_vec());
     let sized = prop::collection::vec(any::<u8>(), 0..300).prop_map(|body| {
         let head = format!("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len());
@@ -103,8 +103,8 @@ fn good() -> impl Strategy<Value = Vec<u8>> {
 /// Method, target, fields.
 type Reading = (Vec<u8>, Vec<u8>, Vec<(String, Vec<u8>)>);
 
-/// Read as naively as can be.
-fn naive(head: &[u8]) -> Option<Reading> {
+/// The reading of a naive parser.
+fn naive_reading(head: &[u8]) -> Option<Reading> {
     let lines = head.strip_suffix(b"\r\n\r\n")?;
     let text: String = lines.iter().copied().map(char::from).collect();
     let mut lines = text.split("\r\n");
@@ -117,8 +117,8 @@ fn naive(head: &[u8]) -> Option<Reading> {
     Some((bytes(first[0]), bytes(first[1]), fields.collect::<Option<_>>()?))
 }
 
-/// The same as hyper's parser reads it.
-fn parsed(head: &[u8]) -> Option<Reading> {
+/// The reading of hyper's parser.
+fn hyper_reading(head: &[u8]) -> Option<Reading> {
     let mut fields = [httparse::EMPTY_HEADER; 100];
     let mut request = httparse::Request::new(&mut fields);
     if request.parse(head) != Ok(httparse::Status::Complete(head.len())) {
@@ -159,18 +159,18 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_good_passes_byte_for_byte_however_it_comes(
-        requests in prop::collection::vec(good(), 1..5),
+    fn valid_requests_pass_unchanged_however_split(
+        requests in prop::collection::vec(valid_request(), 1..5),
         lengths in prop::collection::vec(1_usize..60, 1..8),
         space in 1_usize..200,
     ) {
         let bytes = requests.concat();
-        prop_assert_eq!(seen(&bytes, &lengths, space), (bytes, false));
+        prop_assert_eq!(read_all(&bytes, &lengths, space), (bytes, false));
     }
 
     #[test]
-    fn of_what_is_refused_and_of_all_behind_it_nothing_passes(
-        requests in prop::collection::vec(good(), 0..3),
+    fn nothing_from_a_rejected_head_on_passes(
+        requests in prop::collection::vec(valid_request(), 0..3),
         fault in prop::sample::select(vec![
             "GET /x HTTP/1.1\r\n\r\n", "GET /x HTTP/1.1\nHost: a\r\n\r\n", "GET  /x HTTP/1.1\r\nHost: a\r\n\r\n",
             "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n", "\r\n",
@@ -180,20 +180,20 @@ proptest! {
     ) {
         let before = requests.concat();
         let bytes = [&before[..], fault.as_bytes(), b"GET /behind HTTP/1.1\r\nHost: a\r\n\r\n"].concat();
-        prop_assert_eq!(seen(&bytes, &lengths, space), ([&before[..], SUBSTITUTE].concat(), false));
+        prop_assert_eq!(read_all(&bytes, &lengths, space), ([&before[..], SUBSTITUTE].concat(), false));
     }
 
     #[test]
-    fn a_fault_within_a_body_is_an_error_however_it_comes(
-        requests in prop::collection::vec(good(), 0..3),
+    fn a_malformed_body_is_an_error_however_split(
+        requests in prop::collection::vec(valid_request(), 0..3),
         fault in prop::sample::select(vec!["5\n", "g", "5\r\nhellox", "0\r\n \r\n", "5;\"", "0\r\na b\r\n", "5\r\nhello\r\n\n"]),
         lengths in prop::collection::vec(1_usize..60, 1..8),
         space in 1_usize..200,
     ) {
         let head = &b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"[..];
         let bytes = [&requests.concat()[..], head, fault.as_bytes(), b"\r\n0\r\n\r\nGET /behind HTTP/1.1\r\nHost: a\r\n\r\n"].concat();
-        let (seen, failed) = seen(&bytes, &lengths, space);
-        prop_assert!(failed && bytes.starts_with(&seen) && !seen.ends_with(b"0\r\n\r\n"));
+        let (read, failed) = read_all(&bytes, &lengths, space);
+        prop_assert!(failed && bytes.starts_with(&read) && !read.ends_with(b"0\r\n\r\n"));
     }
 
     #[test]
@@ -202,19 +202,19 @@ proptest! {
             8 => prop::sample::select(PARTS.to_vec()).prop_map(|part| part.as_bytes().to_vec()),
             1 => any::<u8>().prop_map(|byte| vec![byte]),
         ], 0..10),
-        good in prop::bool::ANY,
+        valid_start in prop::bool::ANY,
     ) {
-        let start = if good { "GET /x HTTP/1.1\r\nHost: a\r\n" } else { "" };
+        let start = if valid_start { "GET /x HTTP/1.1\r\nHost: a\r\n" } else { "" };
         let head = [start.as_bytes(), &parts.concat(), b"\r\n\r\n"].concat();
         let mut framer = Framer::new(ServerLimits::default());
-        // Not what follows the head, if it ends early.
+        // Without what follows the head, if it ends early.
         let (passed, error) = framer.check(&head);
         let end = head.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
         if error.is_none() || passed >= end {
             let head = &head[..end];
-            let reading = naive(head);
+            let reading = naive_reading(head);
             prop_assert!(reading.is_some());
-            prop_assert_eq!(&reading, &parsed(head));
+            prop_assert_eq!(&reading, &hyper_reading(head));
             let (_, target, fields) = reading.unwrap();
             prop_assert!(http::Uri::try_from(&target[..]).is_ok());
             prop_assert_eq!(fields.iter().filter(|(name, _)| name == "host").count(), 1);
@@ -223,7 +223,7 @@ proptest! {
 }
 
 #[test]
-fn every_target_that_passes_is_one_for_hyper_too() {
+fn every_target_that_passes_is_valid_for_hyper() {
     for byte in 0..=u8::MAX {
         for before in ["/x", "/x?y"] {
             let target = [before.as_bytes(), &[byte]].concat();
