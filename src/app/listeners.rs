@@ -63,13 +63,14 @@ pub(super) struct OpenListener {
 /// A listener as the configuration describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct ListenerSettings {
-    surface: Surface,
+    role: ListenerRole,
     address: Address,
     access: Access,
 }
 
+/// The surface that a listener serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Surface {
+enum ListenerRole {
     /// Bound to one account, or for all.
     Agents(Option<AccountName>),
     Page,
@@ -110,8 +111,8 @@ pub(super) async fn bind(open: &[OpenListener], config: &Config) -> Result<Bound
         } else {
             let bound = Listener::bind_with_access(&settings.address, settings.access).await;
             let listener = bound.map_err(|source| BindError {
-                key: settings.surface.key(at),
-                surface: settings.surface.name(),
+                key: settings.role.key(at),
+                surface: settings.role.name(),
                 address: settings.address.clone(),
                 source,
             })?;
@@ -124,17 +125,16 @@ pub(super) async fn bind(open: &[OpenListener], config: &Config) -> Result<Bound
 
 /// The configured listeners in the order of the file, agents first, each with the open one that has the same settings.
 fn match_open<'a>(open: &'a [OpenListener], config: &Config) -> Vec<(ListenerSettings, Option<&'a OpenListener>)> {
-    let own =
-        |surface, address: &Address| ListenerSettings { surface, address: address.clone(), access: Access::Owner };
+    let own = |role, address: &Address| ListenerSettings { role, address: address.clone(), access: Access::Owner };
     let agents = config.agent_listeners.iter().map(|listener| ListenerSettings {
-        surface: Surface::Agents(listener.account.clone()),
+        role: ListenerRole::Agents(listener.account.clone()),
         address: listener.address.clone(),
         access: listener.access,
     });
     let control = Address::Unix(config.state_dir.join("control.sock"));
     let configured = agents
-        .chain(config.link_listen.iter().map(|address| own(Surface::Page, address)))
-        .chain([own(Surface::Ops, &config.ops_listen), own(Surface::Control, &control)]);
+        .chain(config.link_listen.iter().map(|address| own(ListenerRole::Page, address)))
+        .chain([own(ListenerRole::Ops, &config.ops_listen), own(ListenerRole::Control, &control)]);
     // Several with port 0 may have the same settings: each open listener is matched once.
     let mut unmatched: Vec<&OpenListener> = open.iter().collect();
     let matched = configured.map(|settings| {
@@ -157,7 +157,7 @@ fn overlap(one: &Address, other: &Address) -> bool {
     }
 }
 
-impl Surface {
+impl ListenerRole {
     fn name(&self) -> &'static str {
         match self {
             Self::Agents(_) => "agents",
@@ -193,23 +193,23 @@ impl Surface {
 impl BoundListeners {
     /// Each agent listener: the account that it is bound to, and its address.
     pub(super) fn agents(&self) -> impl Iterator<Item = (Option<&AccountName>, &Address)> {
-        self.0.iter().filter_map(|listener| match &listener.settings.surface {
-            Surface::Agents(account) => Some((account.as_ref(), &listener.address)),
-            Surface::Page | Surface::Ops | Surface::Control => None,
+        self.0.iter().filter_map(|listener| match &listener.settings.role {
+            ListenerRole::Agents(account) => Some((account.as_ref(), &listener.address)),
+            ListenerRole::Page | ListenerRole::Ops | ListenerRole::Control => None,
         })
     }
 
     /// `None` while the page is off.
     pub(super) fn page(&self) -> Option<&Address> {
-        self.address(&Surface::Page)
+        self.address(&ListenerRole::Page)
     }
 
     pub(super) fn ops(&self) -> Option<&Address> {
-        self.address(&Surface::Ops)
+        self.address(&ListenerRole::Ops)
     }
 
-    fn address(&self, surface: &Surface) -> Option<&Address> {
-        self.0.iter().find(|listener| listener.settings.surface == *surface).map(|listener| &listener.address)
+    fn address(&self, role: &ListenerRole) -> Option<&Address> {
+        self.0.iter().find(|listener| listener.settings.role == *role).map(|listener| &listener.address)
     }
 }
 
@@ -245,7 +245,7 @@ impl Listeners {
         let added = match_open(&self.open, config).into_iter().filter(|(_, kept)| kept.is_none());
         let changed = added.filter_map(|(settings, _)| {
             let held = self.open.iter().map(|open| &open.address).find(|held| overlap(held, &settings.address))?;
-            Some(format!("`{}` {} (Pixy listens on {held})", settings.surface.setting(), settings.address))
+            Some(format!("`{}` {} (Pixy listens on {held})", settings.role.setting(), settings.address))
         });
         changed.collect()
     }
@@ -279,7 +279,7 @@ impl Listeners {
 
     async fn close(&mut self, listener: OpenListener) {
         // Connections of agents go on to their end. Page streams are server-sent events without an end: they are closed.
-        let is_agents = matches!(listener.settings.surface, Surface::Agents(_));
+        let is_agents = matches!(listener.settings.role, ListenerRole::Agents(_));
         listener.shutdown.send_replace(if is_agents { Shutdown::Listener } else { Shutdown::Process });
         let _ = listener.closed.await; // an error is the signal: the sender is dropped with the socket
         self.removed.push(listener.shutdown);
@@ -304,22 +304,22 @@ impl Listeners {
         let Self { services, tasks, capacity, .. } = self;
         let (address, closed) = (listener.address().clone(), listener.closed());
         let limits = self.other_limits.subscribe();
-        match &settings.surface {
-            Surface::Agents(account) => {
+        match &settings.role {
+            ListenerRole::Agents(account) => {
                 let local = address.is_local() && settings.access != Access::Everybody;
                 let proxy = Proxy::new(Arc::clone(&services.proxy), account.clone(), local);
                 let limits = self.agent_limits.subscribe();
                 tasks.spawn(server::serve(listener, proxy, limits, capacity.agents.clone(), ends));
             }
-            Surface::Page => {
+            ListenerRole::Page => {
                 let page = LinkApi::new(Arc::clone(&services.link), api::Surface::Page);
                 tasks.spawn(server::serve(listener, page, limits, capacity.page.clone(), ends));
             }
-            Surface::Control => {
+            ListenerRole::Control => {
                 let control = LinkApi::new(Arc::clone(&services.link), api::Surface::Control);
                 tasks.spawn(server::serve(listener, control, limits, capacity.control.clone(), ends));
             }
-            Surface::Ops => {
+            ListenerRole::Ops => {
                 tasks.spawn(server::serve(listener, services.ops.clone(), limits, capacity.ops.clone(), ends));
             }
         }

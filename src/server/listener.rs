@@ -41,7 +41,7 @@ pub struct Listener {
     address: Address,
 }
 
-/// The peer of a connection, as the kernel reports it; in each request's extensions.
+/// The peer of a connection, as the kernel reports it.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer {
     /// The user id of a Unix socket's peer.

@@ -86,7 +86,7 @@ async fn with_listener(entry: &Value) -> Pixy {
 
 #[tokio::test]
 async fn mode_0660_admits_the_group_and_the_default_only_the_owner() {
-    let shared = Scratch::new(); // stands for a volume that two containers mount
+    let shared = Scratch::new(); // like a volume that two containers mount
     let socket = shared.path("agent.sock");
     let address = format!("unix:{}", socket.display());
     let pixy = with_listener(&json!({ "address": address, "mode": "0660" })).await;

@@ -36,7 +36,7 @@ pub(crate) struct Seen {
     pub(crate) target: String,
     /// `HTTP/1.1`, `HTTP/2.0`, …
     pub(crate) version: String,
-    /// Every header field, in order. Over HTTP/2 `:scheme` and `:authority` come first and equal names stand together.
+    /// Every header field, in order. Over HTTP/2 `:scheme` and `:authority` come first and equal names are adjacent.
     pub(crate) headers: Fields,
     /// The body's bytes, without framing.
     pub(crate) body: Vec<u8>,
