@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use http_body_util::{BodyExt as _, Empty};
 use pixy::clock::Clock;
-use pixy::internals::{Place, RecordKey, StoreId, attach, find_route, open, seal, strip};
+use pixy::internals::{RecordId, RecordKey, StoreId, attach, find_route, open, seal, strip};
 use pixy::proxy::agent::Agents;
 use pixy::scrub::{Scrubber, SecretPatterns};
 use pixy::secret::Secret;
@@ -61,7 +61,7 @@ pub fn stream() -> Vec<(&'static str, Step)> {
 
 /// `seal` and `open`.
 pub fn vault() -> Vec<(&'static str, Step)> {
-    let place = || Place { store: StoreId([7; 16]), account: "a", provider: "oauth" };
+    let place = || RecordId { store: StoreId([7; 16]), account: "a", provider: "oauth" };
     let key = || RecordKey::derive(&[1; 32], StoreId([7; 16]));
     let (sealing, opening) = (key(), key());
     let record = seal(&sealing, &place(), 1, &PLAINTEXT);

@@ -1,183 +1,120 @@
-//! Accounts: one state machine a login. The only writer of the vault, and the only caller of the token endpoint once a
-//! login is stored.
+//! Accounts: one login each, kept fresh. The only module that writes to the vault, and the only one that calls the token
+//! endpoint for a stored login.
 //!
-//! `proxy` asks an [`Account`] for its [`Bearer`]; `link` gives it a confirmed login by [`Account::adopt`]. A refresh belongs
-//! to the account's own task (`refresh`), never to a request: a caller that leaves cancels nothing.
+//! `proxy` asks an [`Account`] for its [`Bearer`]; `link` hands it a confirmed login by [`Account::adopt`]. A refresh runs in
+//! the account's own task, never in a request's: a client that disconnects cancels nothing.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `registry` | the accounts of the configuration, and their tasks |
+//! | `lifecycle` | the one writer: load, adopt, refresh, unlink; stores, then publishes |
+//! | `schedule`, `revocation` | when the lifecycle refreshes, and retries revocations |
+//! | `token_request` | the call of the token endpoint |
+//! | `published`, `view` | what requests and the page read |
+//! | `state`, `login`, `pending_revocation` | the sealed record and its transitions; pure |
+//! | `redaction` | the secrets that no response may contain |
+//! | `usage_meter` | what agents use of an account |
 
 mod registry;
-mod adopt;
-mod configured;
+mod lifecycle;
+mod revocation;
+mod token_request;
+mod schedule;
+mod published;
+mod view;
+mod state;
 mod pending_revocation;
+mod login;
 mod redaction;
+mod configured;
+mod usage_meter;
+mod services;
 #[cfg(test)]
 mod model_tests;
-mod refresh;
-mod usage_meter;
-mod state;
-mod view;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, ArcSwapOption, Guard};
-use tokio::sync::{Mutex, Notify, oneshot, watch};
+use arc_swap::ArcSwap;
+use http::HeaderMap;
+use tokio::sync::{Mutex, MutexGuard, Notify, oneshot, watch};
 use tokio::time::Instant;
-use zeroize::Zeroizing;
 
-use crate::clock::{Clock, Tick};
-use crate::metrics::Metrics;
+use crate::lock::lock;
 use crate::name::AccountName;
 use crate::oauth::profile::Profile;
-use crate::scrub::SecretPatterns;
-use crate::secret::Secret;
-use crate::upstream::Upstream;
-use crate::usage::HourlyUsage;
-use crate::vault::Vault;
+use crate::usage::{Hour, Quota};
 
 pub use crate::vault::VaultError;
 use configured::Configured;
-use redaction::Redactions;
+use lifecycle::Lifecycle;
+pub use login::{Login, RefreshCredential};
+pub use published::Bearer;
+use published::Published;
 pub use registry::{AccountSettings, Accounts};
-pub use state::{Login, RefreshCredential};
-use state::{Record, Timing};
+pub use revocation::RevocationOutcome;
+pub use services::AccountServices;
+use usage_meter::AccountUsage;
 pub use usage_meter::UsageMeter;
 pub use view::{State, View};
 
 /// A request waits no longer than this for a usable token: agents give up at about a minute.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(45);
 
-/// One account: its profile, its login and the task that keeps it fresh.
+/// `Retry-After` when the wait for a token took too long.
+const RETRY_AFTER_WAIT: Duration = Duration::from_secs(5);
+
+/// One account. There is one value per name for as long as Pixy runs, also while the name is not in the configuration, so
+/// that its record has one writer.
 pub struct Account {
     name: AccountName,
-    configured: ArcSwap<Configured>,
     services: AccountServices,
-    /// The published token: durable, and the only one that a request may get.
-    live: ArcSwapOption<Bearer>,
-    view: watch::Sender<View>,
-    /// Held over every change, calls included: what is read under it is true until it is let go.
-    inner: Mutex<Inner>,
-    /// Asks the keeper to look again.
+    configured: ArcSwap<Configured>,
+    published: Arc<Published>,
+    lifecycle: Mutex<Lifecycle>,
+    /// Wakes the account's task.
     wake: Notify,
-    /// Who asks for a refresh before its time.
-    asked: std::sync::Mutex<Vec<Ask>>,
-    /// What agents use of it.
-    ledger: HourlyUsage,
-    tells_of_usage: AtomicBool,
+    refresh_requests: std::sync::Mutex<Vec<RefreshRequest>>,
+    usage: Arc<AccountUsage>,
 }
 
-/// A person or a 401 asks for the successor of a token.
-struct Ask {
+/// A request for a refresh before it is due, from a person or after a 401.
+struct RefreshRequest {
+    /// The serial of the token that is to be replaced.
     serial: u64,
-    /// Dropped once the keeper has done what it may: whoever waits then looks for a newer token.
-    _waiting: Option<oneshot::Sender<()>>,
+    /// Dropped after the pass that handled the request; the waiting task then looks for a newer token.
+    _handled: Option<oneshot::Sender<()>>,
 }
 
-/// What every account shares.
-#[derive(Clone)]
-pub struct AccountServices {
-    /// Where logins are kept.
-    pub vault: Vault,
-    /// The way to token endpoints.
-    pub upstream: Upstream,
-    /// The time.
-    pub clock: Clock,
-    /// What is counted.
-    pub metrics: Arc<Metrics>,
-    /// Goes up with every change that a person could see.
-    pub changes: watch::Sender<u64>,
-}
-
-/// A token that may be sent now.
-#[derive(Clone)]
-pub struct Bearer {
-    /// Where it may be sent.
-    profile: Arc<Profile>,
-    token: Secret,
-    serial: u64,
-    usable_until: Option<Tick>,
-    claim_headers: Vec<(String, String)>,
-    patterns: Arc<SecretPatterns>,
-}
-
-/// Why no token can be had.
+/// Why there is no token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unusable {
-    /// Nobody linked the account.
+    /// The account is not linked.
     NotLinked,
     /// The login ended; a person must link again.
     RelinkRequired,
-    /// Not now; worth another try after this long.
+    /// A temporary condition.
     Unavailable {
-        /// When to try again.
+        /// When a retry makes sense.
         retry_after: Duration,
     },
 }
 
-/// What became of the old grant at unlinking.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RevocationOutcome {
-    /// There was none, or the provider ended it.
-    Revoked,
-    /// The provider has no revocation, or refused.
-    NotRevoked,
-    /// The provider could not be asked; Pixy goes on trying.
-    Pending,
-}
-
-struct Inner {
-    /// What was configured when anything here was decided last.
-    follows: Arc<Configured>,
-    /// By what the login is renewed: a configuration that changes does not send its refresh token elsewhere.
-    renewed_by: Arc<Profile>,
-    record: Option<Record>,
-    generation: u64,
-    /// Of the published token, by serial: decided once, so that a step of the wall clock changes nothing.
-    timing: Option<(u64, Timing)>,
-    /// What no answer may hold.
-    guarded: Redactions,
-    /// Failures in a row, for the backoff.
-    failed_in_a_row: u32,
-    /// The next refresh; `None` is never.
-    refresh_at: Option<Tick>,
-    /// A forced refresh is allowed again from here on.
-    forced_again_at: Option<Tick>,
-    /// After a failure no refresh is tried before, not even a forced one.
-    held_until: Option<Tick>,
-    /// How often in a row a provider could not be told that a grant is over, and when it is told again.
-    told_in_vain: u32,
-    tell_at: Option<Tick>,
-}
-
 impl Account {
-    /// An account that has yet to be read from the vault.
+    /// An account whose login was not yet read from the vault.
     pub fn new(name: AccountName, profile: Arc<Profile>, terms_accepted: bool, services: AccountServices) -> Arc<Self> {
-        let renewed_by = Arc::clone(&profile);
         let configured = Arc::new(Configured { profile, terms_accepted, served: true });
+        let published = Arc::new(Published::new(services.changes.clone()));
+        let lifecycle = Lifecycle::new(name.clone(), services.clone(), Arc::clone(&published), Arc::clone(&configured));
         Arc::new(Self {
             name,
-            configured: ArcSwap::new(Arc::clone(&configured)),
-            services,
-            live: ArcSwapOption::empty(),
-            view: watch::Sender::new(View::empty(State::Starting)),
-            inner: Mutex::new(Inner {
-                follows: configured,
-                renewed_by,
-                record: None,
-                generation: 0,
-                timing: None,
-                guarded: Redactions::default(),
-                failed_in_a_row: 0,
-                refresh_at: None,
-                forced_again_at: None,
-                held_until: None,
-                told_in_vain: 0,
-                tell_at: None,
-            }),
+            configured: ArcSwap::new(configured),
+            published,
+            lifecycle: Mutex::new(lifecycle),
             wake: Notify::new(),
-            asked: std::sync::Mutex::default(),
-            ledger: HourlyUsage::default(),
-            tells_of_usage: AtomicBool::new(false),
+            refresh_requests: std::sync::Mutex::default(),
+            usage: Arc::new(AccountUsage::new(services.clock.clone(), services.changes.clone())),
+            services,
         })
     }
 
@@ -186,12 +123,37 @@ impl Account {
         &self.name
     }
 
-    /// A token that is durable and not expired; waits while one is being got, at most until `until`.
+    /// What all accounts share.
+    pub fn services(&self) -> &AccountServices {
+        &self.services
+    }
+
+    /// Its profile, as configured now. What must hold for a whole request is read once.
+    pub fn profile(&self) -> Arc<Profile> {
+        Arc::clone(&self.configured.load().profile)
+    }
+
+    /// Whether it may be linked: the provider's terms are open or accepted.
+    pub fn terms_accepted(&self) -> bool {
+        self.configured.load().terms_accepted
+    }
+
+    /// The state to show to the person.
+    pub fn view(&self) -> View {
+        self.published.view()
+    }
+
+    /// Whether a request would get a token now.
+    pub fn is_usable(&self) -> bool {
+        self.usable().is_some()
+    }
+
+    /// A token that is durable and not expired; waits for one until `until` at most.
     pub async fn bearer(&self, until: Instant) -> Result<Arc<Bearer>, Unusable> {
         if let Some(bearer) = self.usable() {
             return Ok(bearer);
         }
-        let mut view = self.view.subscribe();
+        let mut view = self.published.subscribe();
         loop {
             let (state, refresh_at) = {
                 let view = view.borrow_and_update();
@@ -211,115 +173,153 @@ impl Account {
             }
             self.wake.notify_one();
             if tokio::time::timeout_at(until, view.changed()).await.is_err() {
-                return Err(Unusable::Unavailable { retry_after: Duration::from_secs(5) });
+                return Err(Unusable::Unavailable { retry_after: RETRY_AFTER_WAIT });
             }
         }
     }
 
-    /// A person asks for a refresh, within the same rules.
+    /// The successor of a token that the upstream rejected before its expiry: one that exists, or that one refresh brings.
+    /// All requests share that refresh, and there is at most one in 30 s; where it is not allowed, returns at once.
+    pub async fn successor(&self, rejected: &Bearer, until: Instant) -> Option<Arc<Bearer>> {
+        let newer = || self.usable().filter(|bearer| bearer.serial() > rejected.serial());
+        if let Some(bearer) = newer() {
+            return Some(bearer);
+        }
+        let (handled, waiting) = oneshot::channel();
+        self.request_refresh(rejected.serial(), Some(handled));
+        let _ = tokio::time::timeout_at(until, waiting).await; // never sent to, only dropped
+        newer()
+    }
+
+    /// Requests a refresh for a person, within the same limits.
     pub fn refresh_soon(&self) {
-        if let Some(bearer) = &*self.live.load() {
-            self.ask(bearer.serial, None);
+        match self.published.serial() {
+            Some(serial) => self.request_refresh(serial, None),
+            None => self.wake.notify_one(),
         }
+    }
+
+    /// Stores a login that a person has confirmed, then publishes it, then revokes what it replaced. Continues when the
+    /// caller's future is dropped.
+    pub async fn adopt(self: &Arc<Self>, login: Login) -> Result<(), VaultError> {
+        let account = Arc::clone(self);
+        detached(async move {
+            let mut lifecycle = account.lock().await;
+            lifecycle.adopt(login).await?;
+            account.usage.forget_quota();
+            lifecycle.revoke_if_due().await;
+            account.wake.notify_one();
+            Ok(())
+        })
+        .await
+    }
+
+    /// Revokes the login at the provider, then removes it. Continues when the caller's future is dropped.
+    ///
+    /// # Errors
+    /// [`VaultError::NotRemoved`] when requests get the token no more and the vault still has it.
+    pub async fn unlink(self: &Arc<Self>) -> Result<RevocationOutcome, VaultError> {
+        let account = Arc::clone(self);
+        detached(async move {
+            let outcome = account.lock().await.unlink().await;
+            account.usage.forget_quota();
+            account.wake.notify_one();
+            outcome
+        })
+        .await
+    }
+
+    /// Revokes a grant that was never adopted. After [`RevocationOutcome::Pending`] the caller may retry.
+    pub async fn discard(&self, login: &Login) -> RevocationOutcome {
+        revocation::revoke_login(&self.services, &self.profile(), login).await
+    }
+
+    /// Accepts an older copy of the login that was restored into the vault, because a person asked for it.
+    pub async fn accept_older_copy(&self) -> Result<(), VaultError> {
+        self.lock().await.accept_older_copy().await?;
         self.wake.notify_one();
-    }
-
-    /// What a person may know now.
-    pub fn view(&self) -> View {
-        self.view.borrow().clone()
-    }
-
-    /// What all accounts share.
-    pub fn services(&self) -> &AccountServices {
-        &self.services
-    }
-
-    /// Whether a request would get a token now.
-    pub fn is_usable(&self) -> bool {
-        self.usable().is_some()
-    }
-
-    fn usable(&self) -> Option<Arc<Bearer>> {
-        let live: Guard<_> = self.live.load();
-        let bearer = live.as_ref().filter(|bearer| Arc::ptr_eq(&bearer.profile, &self.configured.load().profile))?;
-        match bearer.usable_until {
-            Some(until) if self.services.clock.tick() >= until => None,
-            _ => Some(Arc::clone(bearer)),
-        }
-    }
-
-    /// Makes `record` durable under the next generation and takes it as the current one. On failure nothing has changed.
-    async fn store(&self, inner: &mut Inner, record: Record) -> Result<(), VaultError> {
-        let plaintext = Zeroizing::new(serde_json::to_vec(&record).expect("a record has string keys only"));
-        let generation = inner.generation + 1;
-        self.services.vault.write(&self.name, &inner.follows.profile.provider, generation, plaintext).await?;
-        inner.generation = generation;
-        inner.record = Some(record);
         Ok(())
     }
 
-    /// Lets requests see what is stored: called only with a record that is durable.
-    fn publish(&self, inner: &mut Inner) {
-        let (wall, tick) = (self.services.clock.wall(), self.services.clock.tick());
-        let mut view = View::empty(State::Unlinked);
-        inner.refresh_at = None;
-        if let Some(record) = inner.record.as_ref().filter(|record| !record.is_being_revoked()) {
-            let login = &record.login;
-            let timing = match inner.timing {
-                Some((serial, timing)) if serial == login.serial => timing,
-                _ => record.timing(*inner.renewed_by.token.refresh_lead, random_fraction(), wall, tick),
-            };
-            inner.timing = Some((login.serial, timing));
-            inner.refresh_at = timing.refresh_at.filter(|_| record.is_renewable());
-            self.live.store(Some(Arc::new(Bearer {
-                profile: Arc::clone(&inner.follows.profile),
-                token: login.access_token.clone(),
-                serial: login.serial,
-                usable_until: timing.usable_until,
-                claim_headers: login.claim_headers.clone(),
-                patterns: inner.guarded.patterns(login),
-            })));
-            view = View {
-                identity: login.identity.clone(),
-                scopes: login.scopes.clone(),
-                client_id: login.client_id.clone(),
-                expires_at: login.expires_at(),
-                refreshed_at: Some(login.obtained_at),
-                next_refresh_at: inner.refresh_at.map(|at| wall.after(at.since(tick))),
-                refresh_at: inner.refresh_at,
-                ..View::of(record)
-            };
-        } else {
-            self.live.store(None);
+    /// Counts a request whose response has begun, and stores the quota that its head reports.
+    pub fn answered(&self, headers: &HeaderMap) -> UsageMeter {
+        self.usage.response_begun(&self.profile().api.quota_headers, headers)
+    }
+
+    /// The quota as the provider last reported it; empty without a login.
+    pub fn quota(&self) -> Vec<Quota> {
+        self.usage.quota()
+    }
+
+    /// Use by the hour, of the last 24 hours.
+    pub fn usage(&self) -> Option<Vec<Hour>> {
+        self.usage.hours()
+    }
+
+    /// Serves the account with this profile, which must be of the same provider.
+    fn configure(&self, profile: Arc<Profile>, terms_accepted: bool) {
+        let before = self.configured.load();
+        let after = before.with(profile, terms_accepted);
+        if !before.is_same(&after) {
+            self.configured.store(Arc::new(after));
+            self.wake.notify_one();
         }
-        self.show(|shown| *shown = view);
     }
 
-    /// Changes what a person sees, and tells those who watch.
-    fn show(&self, change: impl FnOnce(&mut View)) {
-        self.view.send_modify(change);
-        self.services.changes.send_modify(|count| *count += 1);
+    /// Stops serving the account; its record stays.
+    fn remove(&self) {
+        let removed = self.configured.load().removed();
+        self.configured.store(Arc::new(removed));
+        self.wake.notify_one();
+    }
+
+    /// Reads the login from the vault again, after an import.
+    async fn reload(&self) {
+        self.lock().await.load().await;
+        self.wake.notify_one();
+    }
+
+    /// The account's task: reads the login and does what is due, until shutdown.
+    async fn run(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
+        self.lock().await.load().await;
+        loop {
+            let pause = self.run_due().await;
+            tokio::select! {
+                () = self.wake.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+                _ = shutdown.wait_for(|&down| down) => return lock(&self.refresh_requests).clear(),
+            }
+        }
+    }
+
+    async fn run_due(&self) -> Duration {
+        let mut lifecycle = self.lock().await;
+        let requests = std::mem::take(&mut *lock(&self.refresh_requests)); // dropped, and so answered, after the pass
+        let rejected: Vec<u64> = requests.iter().map(|request| request.serial).collect();
+        lifecycle.run_due(&rejected).await
+    }
+
+    /// Locks the lifecycle and applies the current configuration to it.
+    async fn lock(&self) -> MutexGuard<'_, Lifecycle> {
+        let mut lifecycle = self.lifecycle.lock().await;
+        lifecycle.configure(self.configured.load_full()).await;
+        lifecycle
+    }
+
+    fn request_refresh(&self, serial: u64, handled: Option<oneshot::Sender<()>>) {
+        lock(&self.refresh_requests).push(RefreshRequest { serial, _handled: handled });
+        self.wake.notify_one();
+    }
+
+    fn usable(&self) -> Option<Arc<Bearer>> {
+        self.published.usable(&self.configured.load().profile, &self.services.clock)
     }
 }
 
-impl Bearer {
-    /// The token; only `proxy::attach` has business with it.
-    pub fn token(&self) -> &Secret {
-        &self.token
+/// Runs `work` in a task of its own, which dropping the returned future does not cancel.
+async fn detached<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+    match tokio::spawn(work).await {
+        Ok(value) => value,
+        Err(error) => std::panic::resume_unwind(error.into_panic()), // it is never aborted, so it panicked
     }
-
-    /// What no answer to a request with this token may hold: the account's secrets, and those before them.
-    pub fn patterns(&self) -> &Arc<SecretPatterns> {
-        &self.patterns
-    }
-
-    /// Headers that the profile copies from the login's claims.
-    pub fn claim_headers(&self) -> &[(String, String)] {
-        &self.claim_headers
-    }
-}
-
-/// A number in 0..1 for jitter; not a secret.
-fn random_fraction() -> f64 {
-    rand::random()
 }

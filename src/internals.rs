@@ -9,7 +9,7 @@ pub use crate::proxy::attach::{Outgoing, attach};
 pub use crate::proxy::route::{Purpose, Route, find as find_route};
 pub use crate::proxy::strip::{Stripped, strip};
 pub use crate::scrub::encodings::encodings;
-pub use crate::vault::seal::{Header, OpenError, Place, RecordKey, StoreId, open, seal};
+pub use crate::vault::seal::{Header, OpenError, RecordId, RecordKey, StoreId, open, seal};
 
 /// The request that `forward` would send.
 pub fn into_request(outgoing: Outgoing) -> Request<crate::upstream::Body> {

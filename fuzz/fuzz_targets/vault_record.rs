@@ -3,13 +3,13 @@
 
 use std::sync::LazyLock;
 
-use pixy::internals::{OpenError, Header, Place, RecordKey, StoreId, open, seal};
+use pixy::internals::{OpenError, Header, RecordId, RecordKey, StoreId, open, seal};
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| vault_record(data));
 
 fn vault_record(data: &[u8]) {
     let store = StoreId([7; 16]);
-    let place = Place { store, account: "a", provider: "oauth" };
+    let place = RecordId { store, account: "a", provider: "oauth" };
     let open_here = |record: &[u8]| open([&KEYS.1, &KEYS.0], &place, record);
 
     assert!(open_here(data).is_err(), "not sealed here");
@@ -27,7 +27,7 @@ fn vault_record(data: &[u8]) {
     let record = seal(&KEYS.0, &place, 41, plaintext);
     let opened = open_here(&record).expect("sealed here");
     assert_eq!((opened.0, opened.1.as_slice()), (41, plaintext));
-    let elsewhere = Place { account: "b", ..place };
+    let elsewhere = RecordId { account: "b", ..place };
     assert_eq!(open([&KEYS.0], &elsewhere, &record).err(), Some(OpenError::Foreign));
     assert_eq!(open([&KEYS.1], &place, &record).err(), Some(OpenError::UnknownKey));
 

@@ -1,12 +1,12 @@
-//! Property tests of the token life cycle: one account against a server that rotates with reuse detection and a vault that
-//! fails, killed between any two steps.
+//! Property tests of the lifecycle: one account against a server that rotates with reuse detection and a vault that fails,
+//! killed between any two steps.
 //!
-//! [`world`] takes the steps of `refresh.rs` in their order on the real state machine, and judges every one of them by a
-//! ledger of its own: no refresh token is presented after its successor was durable, no access token is given out before it
+//! [`harness`] takes the steps of `Lifecycle::refresh` in their order on the real state machine, and checks each against its
+//! own observations: no refresh token is presented after its successor was durable, no access token is given out before it
 //! is durable, too late or when the clocks cannot be trusted, no failure changes what is stored, no more than 20 failed
 //! calls an hour, no third try of an interrupted refresh, no refresh before its time.
 
-mod made;
+mod fixtures;
 mod plan;
 mod server;
 mod harness;
@@ -15,81 +15,86 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use harness::World;
+use harness::Harness;
 use plan::{Disk, Plan, Point, Reply};
 use server::Server;
 
 /// What happens next.
 #[derive(Debug, Clone)]
 enum Event {
-    /// Time goes by, the keeper waking when it is due.
+    /// Time passes, and the account runs whenever something is due.
     Wait(Duration),
-    /// Time goes by until the keeper is due, and a little more.
+    /// Time passes until a refresh is due, and this much more.
     UntilDue(Duration),
-    /// The machine sleeps: nothing runs, the boot clock goes on.
+    /// The machine is suspended: nothing runs, the boot clock continues.
     Sleep(Duration),
     /// The wall clock is stepped, in milliseconds.
     Step(i64),
-    /// The upstream refuses the live token.
+    /// The upstream rejects the published token.
     Rejected,
-    /// The process is killed while nothing is under way, and the wall clock stepped before it is back.
+    /// The process is killed while idle, and the wall clock is stepped before it starts again.
     Kill { down: Duration, step: i64 },
 }
 
-fn play(world: &mut World, event: &Event, plans: &[Plan; 2]) {
+fn apply(harness: &mut Harness, event: &Event, plans: &[Plan; 2]) {
     match *event {
         Event::Wait(span) => {
-            let until = world.now + span;
+            let until = harness.now + span;
             let mut plans = plans.clone();
-            // Short-lived tokens would fill hours with renewals: 25 are enough.
+            // Short-lived tokens would fill hours with refreshes: 25 are enough.
             for _ in 0..25 {
-                let due = world.pixy.refresh_at.map_or(until, |at| world.now + at.since(world.tick())).min(until);
-                world.now = milliseconds(due);
-                look(world, &plans);
+                let due = harness
+                    .memory
+                    .schedule
+                    .refresh_at()
+                    .map_or(until, |at| harness.now + at.since(harness.tick()))
+                    .min(until);
+                harness.now = milliseconds(due);
+                refresh_if_due(harness, &plans);
                 for plan in &mut plans {
                     plan.crash = None;
                 }
-                if world.now >= until {
+                if harness.now >= until {
                     break;
                 }
             }
-            world.now = world.now.max(until);
+            harness.now = harness.now.max(until);
         }
         Event::UntilDue(span) => {
-            let due = world.pixy.refresh_at.map_or(Duration::ZERO, |at| at.since(world.tick()));
-            world.now = milliseconds(world.now + due + span);
+            let due = harness.memory.schedule.refresh_at().map_or(Duration::ZERO, |at| at.since(harness.tick()));
+            harness.now = milliseconds(harness.now + due + span);
         }
-        Event::Sleep(span) => world.now += span,
-        Event::Step(millis) => world.step(millis),
-        Event::Rejected => world.rejected(),
-        Event::Kill { down, step } => world.restart(down, step, plans[0].jitter),
+        Event::Sleep(span) => harness.now += span,
+        Event::Step(millis) => harness.step(millis),
+        Event::Rejected => harness.rejected(),
+        Event::Kill { down, step } => harness.restart(down, step, plans[0].jitter),
     }
-    world.request();
-    look(world, plans);
-    world.request();
-    judge(world);
+    harness.request();
+    refresh_if_due(harness, plans);
+    harness.request();
+    check_login(harness);
 }
 
-/// The keeper looks; a crash is followed by a restart and another look, and a crash of that by a third, which goes well.
-fn look(world: &mut World, plans: &[Plan; 2]) {
+/// Refreshes if due. A crash is followed by a restart and a second try, and a crash of that by a third, which succeeds.
+fn refresh_if_due(harness: &mut Harness, plans: &[Plan; 2]) {
     for plan in plans {
-        if world.look(plan).is_ok() {
+        if harness.refresh_if_due(plan).is_ok() {
             return;
         }
         let step = plan.step.filter(|(at, _)| *at == Point::Published).map_or(0, |(_, millis)| millis);
-        world.restart(plan.down, step, plan.jitter);
-        world.request();
+        harness.restart(plan.down, step, plan.jitter);
+        harness.request();
     }
-    assert!(world.look(&Plan::healthy(plans[1].jitter)).is_ok());
+    assert!(harness.refresh_if_due(&Plan::healthy(plans[1].jitter)).is_ok());
 }
 
-/// A login is lost only for a reason.
-fn judge(world: &World) {
-    let seen = &world.seen;
-    if world.relink_required() {
+/// A login is lost only for a known reason.
+fn check_login(harness: &Harness) {
+    let seen = &harness.seen;
+    if harness.relink_required() {
         let uncertain = seen.unheard || seen.crashed_in_window;
         assert!(
-            seen.refused || seen.unknown >= 3 || seen.crashes_with_intent >= 2 || (uncertain && world.server.ended),
+            seen.refused || seen.unknown >= 3 || seen.crashes_with_intent >= 2 || (uncertain && harness.server.ended),
             "a login was lost without need"
         );
     }
@@ -180,24 +185,24 @@ fn servers() -> impl Strategy<Value = (Duration, Duration, Option<u32>)> {
     )
 }
 
-type Story = Vec<(Event, Plan)>;
+type Scenario = Vec<(Event, Plan)>;
 
-fn stories(steps_too: bool) -> impl Strategy<Value = Story> {
-    let story = |longest: usize| prop::collection::vec((events(steps_too), plans(steps_too)), 1..longest);
-    prop_oneof![7 => story(10), 1 => story(60)]
+fn scenarios(steps_too: bool) -> impl Strategy<Value = Scenario> {
+    let scenario = |longest: usize| prop::collection::vec((events(steps_too), plans(steps_too)), 1..longest);
+    prop_oneof![7 => scenario(10), 1 => scenario(60)]
 }
 
-/// Each event comes with a plan for the refresh that it leads to; one that follows a crash goes by the next event's.
-fn tell((grace, lifetime, not_before): (Duration, Duration, Option<u32>), story: &Story) -> World {
-    let mut world = World::new(Server::new(grace, lifetime, not_before), 0.5);
-    for (index, (event, plan)) in story.iter().enumerate() {
-        let (_, again) = &story[(index + 1) % story.len()];
-        play(&mut world, event, &[plan.clone(), again.clone()]);
+/// Each event has a plan for the refresh that it causes; a refresh after a crash follows the plan of the next event.
+fn run((grace, lifetime, not_before): (Duration, Duration, Option<u32>), scenario: &Scenario) -> Harness {
+    let mut harness = Harness::new(Server::new(grace, lifetime, not_before), 0.5);
+    for (index, (event, plan)) in scenario.iter().enumerate() {
+        let (_, again) = &scenario[(index + 1) % scenario.len()];
+        apply(&mut harness, event, &[plan.clone(), again.clone()]);
     }
-    world
+    harness
 }
 
-/// At least so many, more by `PROPTEST_CASES`.
+/// At least this many, more with `PROPTEST_CASES`.
 fn cases(least: u32) -> ProptestConfig {
     let default = ProptestConfig::default();
     ProptestConfig { cases: default.cases.max(least), failure_persistence: None, ..default }
@@ -207,16 +212,16 @@ proptest! {
     #![proptest_config(cases(2_000))]
 
     #[test]
-    fn whatever_happens_the_login_is_handled_with_care(server in servers(), story in stories(true)) {
-        tell(server, &story);
+    fn every_event_keeps_the_invariants(server in servers(), scenario in scenarios(true)) {
+        run(server, &scenario);
     }
 
     #[test]
-    fn with_a_steady_clock_the_breaker_holds_and_the_account_recovers(server in servers(), story in stories(false)) {
-        let mut world = tell(server, &story);
+    fn with_a_steady_clock_the_account_recovers(server in servers(), scenario in scenarios(false)) {
+        let mut harness = run(server, &scenario);
         let healthy = [Plan::healthy(0.5), Plan::healthy(0.5)];
-        play(&mut world, &Event::Wait(Duration::from_hours(9)), &healthy);
-        assert!(world.relink_required() || world.request(), "the account does not recover");
+        apply(&mut harness, &Event::Wait(Duration::from_hours(9)), &healthy);
+        assert!(harness.relink_required() || harness.request(), "the account does not recover");
     }
 }
 
@@ -224,7 +229,7 @@ proptest! {
     #![proptest_config(cases(10_000))]
 
     #[test]
-    fn one_crash_loses_nothing_within_the_grace_and_without_one_only_in_the_window(
+    fn one_crash_loses_a_login_only_in_the_window_without_grace(
         (_, lifetime, not_before) in servers(),
         grace in prop::sample::select(vec![0, 5]),
         forced in any::<bool>(),
@@ -234,47 +239,47 @@ proptest! {
         jitters in [0.0..=1.0, 0.0..=1.0_f64],
     ) {
         let grace = Duration::from_secs(grace);
-        let mut world = World::new(Server::new(grace, lifetime, not_before), jitters[0]);
+        let mut harness = Harness::new(Server::new(grace, lifetime, not_before), jitters[0]);
         let plan = Plan {
             crash: Some(point),
             down: Duration::from_millis(down),
             back: Duration::from_millis(back),
             store_failures: u16::from(point == Point::StoreFailed),
             store,
-            // Without a grace an answer that the network lost is a loss of its own.
+            // Without a grace period a response that the network lost is a loss of its own.
             reply: if unheard && !grace.is_zero() { Reply::SpentUnheard } else { Reply::Honest },
             ..Plan::healthy(jitters[0])
         };
         let again = Plan::healthy(jitters[1]);
         if forced {
-            world.now += lifetime / 2;
-            play(&mut world, &Event::Rejected, &[plan.clone(), again.clone()]);
+            harness.now += lifetime / 2;
+            apply(&mut harness, &Event::Rejected, &[plan.clone(), again.clone()]);
         }
-        if world.seen.restarts == 0 {
-            play(&mut world, &Event::UntilDue(Duration::ZERO), &[plan, again.clone()]);
+        if harness.seen.restarts == 0 {
+            apply(&mut harness, &Event::UntilDue(Duration::ZERO), &[plan, again.clone()]);
         }
-        play(&mut world, &Event::Wait(lifetime * 2), &[again.clone(), again]);
+        apply(&mut harness, &Event::Wait(lifetime * 2), &[again.clone(), again]);
         let in_window = match point {
             Point::Committed | Point::Heard => true,
             Point::StoreFailed => store != Disk::FailsButKeeps,
             Point::Begun | Point::Probed | Point::Intended | Point::Durable | Point::Published => false,
         };
-        assert_eq!(world.relink_required(), grace.is_zero() && in_window);
-        assert_eq!(world.server.ended, world.relink_required());
+        assert_eq!(harness.relink_required(), grace.is_zero() && in_window);
+        assert_eq!(harness.server.ended, harness.relink_required());
     }
 
     #[test]
-    fn a_year_to_either_side_while_down_stops_a_token_until_it_is_renewed(
+    fn a_clock_stepped_by_a_year_while_down_stops_the_token(
         (grace, lifetime, _) in servers(),
         (share, down) in (0..100_u32, spans()),
         step in prop::sample::select(vec![-YEAR, YEAR]),
         jitter in 0.0..=1.0,
     ) {
-        let mut world = World::new(Server::new(grace, lifetime, None), jitter);
-        world.now += lifetime * share / 200;
-        world.restart(down.min(lifetime), step, jitter);
-        assert!(!world.request(), "the age of the token is unknown");
-        look(&mut world, &[Plan::healthy(jitter), Plan::healthy(jitter)]);
-        assert!(world.request(), "it was not renewed");
+        let mut harness = Harness::new(Server::new(grace, lifetime, None), jitter);
+        harness.now += lifetime * share / 200;
+        harness.restart(down.min(lifetime), step, jitter);
+        assert!(!harness.request(), "the age of the token is unknown");
+        refresh_if_due(&mut harness, &[Plan::healthy(jitter), Plan::healthy(jitter)]);
+        assert!(harness.request(), "it was not refreshed");
     }
 }

@@ -1,13 +1,13 @@
-//! Which secrets of an account no answer may hold.
+//! The secrets of an account that no response may contain.
 
 use std::sync::Arc;
 
-use super::state::{Login, RefreshCredential};
+use super::login::{Login, RefreshCredential};
 use crate::scrub::SecretPatterns;
 use crate::secret::Secret;
 
-/// The current secrets and those before them: an answer that is under way during a renewal may hold the old token, and so may
-/// an upstream's cache. Kept in memory alone, so that after a restart only the current ones are known.
+/// The current secrets and the previous ones: a response that is in progress during a refresh may contain the old token, and so
+/// may an upstream's cache. Kept in memory alone: after a restart only the current ones are known.
 #[derive(Default)]
 pub struct Redactions {
     access: Pair,
@@ -22,15 +22,15 @@ struct Pair {
 }
 
 impl Redactions {
-    /// What to look for while `login` is the current one; made anew only when a secret has changed.
+    /// What to search for while `login` is the current one; built again only when a secret has changed.
     pub fn patterns(&mut self, login: &Login) -> Arc<SecretPatterns> {
-        let renewal = match &login.refresh_credential {
+        let credential = match &login.refresh_credential {
             RefreshCredential::None => None,
             RefreshCredential::RefreshToken { token } => Some(token),
             RefreshCredential::ClientSecret { secret } => Some(secret),
         };
-        let mut changed = self.access.turn_to(Some(&login.access_token));
-        changed |= self.refresh_credential.turn_to(renewal);
+        let mut changed = self.access.replace(Some(&login.access_token));
+        changed |= self.refresh_credential.replace(credential);
         match &self.patterns {
             Some(patterns) if !changed => Arc::clone(patterns),
             _ => {
@@ -43,8 +43,8 @@ impl Redactions {
 }
 
 impl Pair {
-    /// Whether it is another than before.
-    fn turn_to(&mut self, secret: Option<&Secret>) -> bool {
+    /// Returns whether the secret changed.
+    fn replace(&mut self, secret: Option<&Secret>) -> bool {
         let same = match (&self.current, secret) {
             (Some(current), Some(secret)) => current.matches(secret.expose()),
             (None, None) => true,

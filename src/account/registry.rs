@@ -1,35 +1,37 @@
-//! All accounts of a running Pixy.
+//! The accounts of a running Pixy.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::{Account, AccountServices};
+use super::Account;
+use super::services::AccountServices;
+use crate::lock::lock;
 use crate::name::AccountName;
 use crate::oauth::profile::Profile;
 use crate::secret::Secret;
 use crate::vault::{Existing, RotationReport, Vault, VaultError};
 
-/// The accounts, in the order of the configuration. Clones share it.
+/// The accounts, in the order of the configuration. Clones share them.
 #[derive(Clone, Default)]
 pub struct Accounts(Arc<Entries>);
 
 #[derive(Default)]
 struct Entries {
     served: ArcSwap<Vec<Arc<Account>>>,
-    /// Every account that was ever served, each with its keeper: one that comes back is the same one.
+    /// Every account that was ever served, each with its task: one that is configured again is the same value.
     known: Mutex<Vec<Arc<Account>>>,
 }
 
-/// An account as the configuration wants it.
+/// The configuration of one account.
 pub struct AccountSettings {
     /// Its name.
     pub name: AccountName,
     /// Its provider.
     pub profile: Arc<Profile>,
-    /// It may be linked.
+    /// Whether it may be linked.
     pub terms_accepted: bool,
 }
 
@@ -39,24 +41,23 @@ impl Accounts {
         self.0.served.load().iter().find(|account| account.name().as_str() == name).cloned()
     }
 
-    /// All of them, as they are now.
+    /// The accounts that are served now.
     pub fn iter(&self) -> impl Iterator<Item = Arc<Account>> + use<> {
         Vec::clone(&self.0.served.load()).into_iter()
     }
 
     /// The account of that name, also if it is not served any more.
     pub fn known(&self, name: &AccountName) -> Option<Arc<Account>> {
-        self.all().iter().find(|account| account.name() == name).cloned()
+        lock(&self.0.known).iter().find(|account| account.name() == name).cloned()
     }
 
-    /// Serves these from now on, and no others. An account that is known goes on, its login untouched; its provider must be
-    /// the same as before. Those that are new have `services`, and a keeper among `keepers` that ends after `shutdown` becomes
-    /// true, when its refresh, if one is under way, is over and durable.
+    /// Serves exactly these accounts. A known account keeps its login; its provider must be the same as before. Each new one
+    /// gets a task in `tasks`, which ends after `shutdown` becomes true, once a refresh in progress is durable.
     pub fn serve(
         &self,
         wanted: Vec<AccountSettings>,
         services: &AccountServices,
-        keepers: &mut JoinSet<()>,
+        tasks: &mut JoinSet<()>,
         shutdown: &watch::Receiver<bool>,
     ) {
         let served: Vec<Arc<Account>> = wanted
@@ -67,24 +68,19 @@ impl Accounts {
                     return account;
                 }
                 let account = Account::new(name, profile, terms_accepted, services.clone());
-                keepers.spawn(Arc::clone(&account).keep(shutdown.clone()));
-                self.all().push(Arc::clone(&account));
+                tasks.spawn(Arc::clone(&account).run(shutdown.clone()));
+                lock(&self.0.known).push(Arc::clone(&account));
                 account
             })
             .collect();
         let before = self.0.served.swap(Arc::new(served.clone()));
-        for gone in before.iter().filter(|account| !served.iter().any(|other| Arc::ptr_eq(account, other))) {
-            gone.put_aside();
+        for removed in before.iter().filter(|account| !served.iter().any(|other| Arc::ptr_eq(account, other))) {
+            removed.remove();
         }
         services.changes.send_modify(|count| *count += 1);
     }
 
-    /// A panic elsewhere leaves a list that is still a list.
-    fn all(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Account>>> {
-        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Makes a new vault key and seals every login with it, while running.
+    /// Makes a new vault key and seals every login with it, while accounts are served.
     ///
     /// # Errors
     /// As [`Vault::rotate_key`].
@@ -92,7 +88,7 @@ impl Accounts {
         self.vault()?.rotate_key().await
     }
 
-    /// All logins, sealed to a passphrase, for moving house.
+    /// All logins, sealed to a passphrase, for another machine.
     ///
     /// # Errors
     /// As [`Vault::export`].
@@ -100,8 +96,7 @@ impl Accounts {
         self.vault()?.export(passphrase).await
     }
 
-    /// Takes in what [`Accounts::export`] gave; the accounts that are configured serve it at once. What is there stays, unless
-    /// `replace`.
+    /// Imports an export; the configured accounts serve its logins at once. With `replace` it overwrites existing logins.
     ///
     /// # Errors
     /// As [`Vault::import`].
@@ -119,9 +114,9 @@ impl Accounts {
         Ok(names)
     }
 
-    /// All accounts share one.
+    /// The vault that all accounts share.
     fn vault(&self) -> Result<Vault, VaultError> {
-        let first = self.all().first().map(|account| account.services().vault.clone());
+        let first = lock(&self.0.known).first().map(|account| account.services().vault.clone());
         first.ok_or(VaultError::NoAccounts)
     }
 }

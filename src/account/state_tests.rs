@@ -1,4 +1,6 @@
 use super::*;
+use crate::oauth::token_response::NotBefore;
+use crate::secret::Secret;
 
 const NOW: Timestamp = Timestamp::EPOCH;
 
@@ -48,26 +50,26 @@ fn refresh_token(record: &Record) -> &str {
 }
 
 fn is_relink(record: &Record) -> bool {
-    matches!(record.standing, Standing::RelinkRequired { .. })
+    matches!(record.status, RecordStatus::RelinkRequired { .. })
 }
 
 #[test]
-fn attack_69_a_reply_without_a_refresh_token_keeps_the_old_one() {
+fn attack_69_a_response_without_a_refresh_token_keeps_the_old_one() {
     // google-gemini/gemini-cli#21691
-    let record = Record::linked(login(), NOW).intending(NOW);
-    let kept = record.renewed(tokens(None, 60), at(1));
+    let record = Record::linked(login(), NOW).with_intent(NOW);
+    let kept = record.refreshed(tokens(None, 60), at(1));
     assert_eq!((refresh_token(&kept), kept.login.access_token.expose()), ("rt-0", "at-1"));
     assert_eq!(kept.login.identity, ["anna@example.com"]);
-    let rotated = record.renewed(tokens(Some("rt-1"), 60), at(1));
+    let rotated = record.refreshed(tokens(Some("rt-1"), 60), at(1));
     assert_eq!((refresh_token(&rotated), rotated.login.serial, rotated.intent.is_none()), ("rt-1", 1, true));
 }
 
 #[test]
-fn no_failure_takes_anything_from_the_login() {
+fn no_failure_changes_the_login() {
     for kind in
         [TokenErrorKind::Terminal, TokenErrorKind::Transient, TokenErrorKind::NoResponse, TokenErrorKind::Unknown]
     {
-        let record = Record::linked(login(), NOW).intending(NOW).failed(&failure(kind), at(1));
+        let record = Record::linked(login(), NOW).with_intent(NOW).failed(&failure(kind), at(1));
         assert_eq!((refresh_token(&record), record.login.access_token.expose()), ("rt-0", "at-0"), "{kind:?}");
         assert_eq!(is_relink(&record), kind == TokenErrorKind::Terminal, "{kind:?}");
         assert_eq!(record.intent, None, "{kind:?}");
@@ -75,44 +77,44 @@ fn no_failure_takes_anything_from_the_login() {
 }
 
 #[test]
-fn unknown_answers_end_the_login_at_the_third() {
+fn the_third_unknown_response_ends_the_login() {
     let mut record = Record::linked(login(), NOW);
     for nth in 1..=3 {
-        record = record.intending(NOW).failed(&failure(TokenErrorKind::Unknown), at(nth));
+        record = record.with_intent(NOW).failed(&failure(TokenErrorKind::Unknown), at(nth));
         assert_eq!(is_relink(&record), nth == 3);
     }
     let between = Record::linked(login(), NOW)
         .failed(&failure(TokenErrorKind::Unknown), at(1))
         .failed(&failure(TokenErrorKind::Unknown), at(2))
-        .renewed(tokens(None, 60), at(3))
+        .refreshed(tokens(None, 60), at(3))
         .failed(&failure(TokenErrorKind::Unknown), at(4));
-    assert!(!is_relink(&between), "a good answer starts the count anew");
+    assert!(!is_relink(&between), "a successful refresh resets the count");
 }
 
 #[test]
 fn a_crash_with_an_open_intent_is_retried_once() {
-    let once = Record::linked(login(), NOW).intending(NOW).after_restart(at(5));
+    let once = Record::linked(login(), NOW).with_intent(NOW).after_restart(at(5));
     assert!(!is_relink(&once));
-    let twice = once.intending(at(5)).after_restart(at(6));
+    let twice = once.with_intent(at(5)).after_restart(at(6));
     assert!(is_relink(&twice));
-    let refused = once.intending(at(5)).failed(&failure(TokenErrorKind::Terminal), at(6));
-    let Standing::RelinkRequired { reason, .. } = refused.standing else { panic!("not refused") };
-    assert!(reason.starts_with("An earlier renewal was interrupted"), "{reason}");
-    let closed = once.intending(at(5)).renewed(tokens(Some("rt-1"), 60), at(6)).intending(at(9));
-    assert_eq!(closed.intent, Some(Intent { at: at(9), tries: 1 }), "an outcome closes the intent");
+    let refused = once.with_intent(at(5)).failed(&failure(TokenErrorKind::Terminal), at(6));
+    let RecordStatus::RelinkRequired { reason, .. } = refused.status else { panic!("not refused") };
+    assert!(reason.starts_with("An earlier refresh was interrupted"), "{reason}");
+    let closed = once.with_intent(at(5)).refreshed(tokens(Some("rt-1"), 60), at(6)).with_intent(at(9));
+    assert_eq!(closed.intent, Some(RefreshIntent { at: at(9), tries: 1 }), "an outcome closes the intent");
 }
 
 #[test]
-fn what_was_not_heard_stays_so_until_it_is_known() {
-    let unheard = Record::linked(login(), NOW).intending(NOW).failed(&failure(TokenErrorKind::NoResponse), at(1));
+fn an_unheard_call_stays_unheard_until_a_refresh_succeeds() {
+    let unheard = Record::linked(login(), NOW).with_intent(NOW).failed(&failure(TokenErrorKind::NoResponse), at(1));
     for kind in [TokenErrorKind::Transient, TokenErrorKind::Unknown] {
-        let still = unheard.intending(at(2)).failed(&failure(kind), at(3));
+        let still = unheard.with_intent(at(2)).failed(&failure(kind), at(3));
         assert_eq!(still.unheard_since, Some(at(1)), "{kind:?}");
-        let refused = still.intending(at(4)).failed(&failure(TokenErrorKind::Terminal), at(5));
-        let Standing::RelinkRequired { reason, .. } = refused.standing else { panic!("not refused") };
-        assert!(reason.starts_with("An earlier renewal was interrupted"), "{kind:?}: {reason}");
+        let refused = still.with_intent(at(4)).failed(&failure(TokenErrorKind::Terminal), at(5));
+        let RecordStatus::RelinkRequired { reason, .. } = refused.status else { panic!("not refused") };
+        assert!(reason.starts_with("An earlier refresh was interrupted"), "{kind:?}: {reason}");
     }
-    assert_eq!(unheard.intending(at(2)).renewed(tokens(None, 60), at(3)).unheard_since, None);
+    assert_eq!(unheard.with_intent(at(2)).refreshed(tokens(None, 60), at(3)).unheard_since, None);
 }
 
 #[test]
@@ -125,13 +127,16 @@ fn the_breaker_opens_at_twenty_failures_in_an_hour() {
     }
     assert_eq!(record.breaker_wait(at(20)), Duration::from_secs(3_580));
     assert_eq!(record.breaker_wait(at(3_600)), Duration::ZERO);
-    let dead_on_arrival =
-        (0..20).fold(Record::linked(login(), NOW), |record, second| record.renewed(tokens(Some("rt"), 0), at(second)));
-    assert!(dead_on_arrival.breaker_wait(at(20)) > Duration::ZERO, "tokens that are born dead count as failures");
+    let dead_on_arrival = (0..20)
+        .fold(Record::linked(login(), NOW), |record, second| record.refreshed(tokens(Some("rt"), 0), at(second)));
+    assert!(
+        dead_on_arrival.breaker_wait(at(20)) > Duration::ZERO,
+        "tokens that are expired on arrival count as failures"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn refresh_is_ahead_of_time_and_never_before_it_may_be() {
+async fn refresh_is_ahead_of_expiry_and_not_before_the_server_allows() {
     let tick = crate::clock::Clock::tokio(NOW).tick();
     let after = |seconds: f64| Some(tick.after(Duration::from_secs_f64(seconds)));
     let ten_minutes = Duration::from_mins(10);
@@ -154,49 +159,36 @@ async fn refresh_is_ahead_of_time_and_never_before_it_may_be() {
     assert_eq!(
         set_back.timing(ten_minutes, 0.5, NOW, tick).refresh_at,
         after(3500.0),
-        "a clock that was set back makes no wait longer than the server asked for"
+        "a clock that was set back extends no wait"
     );
 
     let short = Login { lifetime: Some(Duration::from_secs(5)), ..login() }.timing(ten_minutes, 0.5, NOW, tick);
     assert_eq!((short.refresh_at, short.usable_until), (after(3.4), after(3.9)));
 
     let stale = login().timing(ten_minutes, 0.5, at(10_000), tick);
-    assert_eq!((stale.refresh_at, stale.usable_until), (Some(tick), Some(tick)), "expired: refresh now, send nothing");
+    assert_eq!((stale.refresh_at, stale.usable_until), (Some(tick), Some(tick)), "expired: refresh now, do not send");
 
     let future = Login { obtained_at: at(10_000), ..login() }.timing(ten_minutes, 0.5, NOW, tick);
-    assert_eq!(future.usable_until, Some(tick), "a token from the future cannot be trusted to be alive");
+    assert_eq!(future.usable_until, Some(tick), "a token from the future may have expired");
 
     let eternal = Login { lifetime: None, ..login() }.timing(ten_minutes, 0.5, NOW, tick);
     assert_eq!(eternal, Timing { usable_until: None, refresh_at: None, not_before: None });
 }
 
 #[test]
-fn backoff_doubles_up_to_five_minutes_and_honours_the_server() {
-    assert_eq!(backoff(1, None, 1.0), Duration::from_secs(1));
-    assert_eq!(backoff(4, None, 0.0), Duration::from_secs(4));
-    assert_eq!(backoff(99, None, 1.0), Duration::from_mins(5));
-    assert_eq!(backoff(1, Some(Duration::from_mins(1)), 0.0), Duration::from_mins(1));
-    assert!(backoff(1, Some(Duration::from_hours(9)), 1.0) <= Duration::from_secs(330));
-}
-
-#[test]
-fn a_late_reply_does_not_make_a_token_younger() {
-    let begun = Record::linked(login(), NOW).intending(at(100));
-    let obtained = |now| begun.renewed(tokens(Some("rt-1"), 60), at(now)).login.obtained_at;
-    assert_eq!(obtained(129), at(100), "the server counts from before its answer was on its way");
+fn a_late_response_does_not_extend_the_lifetime() {
+    let begun = Record::linked(login(), NOW).with_intent(at(100));
+    let obtained = |now| begun.refreshed(tokens(Some("rt-1"), 60), at(now)).login.obtained_at;
+    assert_eq!(obtained(129), at(100), "the server counts from before it sent its response");
     assert_eq!((obtained(31_536_000), obtained(99)), (at(31_535_880), at(99)), "the clock was stepped during the call");
 }
 
 #[test]
-fn an_interrupted_renewal_is_taken_up_at_once_and_counted() {
+fn an_interrupted_refresh_is_due_at_once_and_counted() {
     let tick = crate::clock::Clock::default().tick();
     let due = |record: &Record| record.timing(Duration::from_mins(10), 0.0, at(9), tick).refresh_at;
-    let begun = Record::linked(login(), NOW).intending(at(5));
-    assert_eq!(
-        due(&begun.after_restart(at(9))),
-        Some(tick),
-        "a grace of some seconds does not wait for the token's end"
-    );
+    let begun = Record::linked(login(), NOW).with_intent(at(5));
+    assert_eq!(due(&begun.after_restart(at(9))), Some(tick), "the grace period is some seconds");
     assert_eq!(due(&begun.failed(&failure(TokenErrorKind::NoResponse), at(6)).after_restart(at(9))), Some(tick));
     assert!(due(&begun.failed(&failure(TokenErrorKind::Transient), at(6)).after_restart(at(9))) > Some(tick));
 

@@ -1,74 +1,88 @@
-//! What agents use of an account, for the person to see.
+//! What agents use of an account, to show to the person.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::HeaderMap;
+use tokio::sync::watch;
 
-use super::Account;
-use crate::usage::{Hour, Quota, TokenCounter, Tokens};
+use crate::clock::Clock;
+use crate::usage::{Hour, HourlyUsage, Quota, TokenCounter, Tokens};
 
-/// A burst of requests is told to those who watch once in so long.
-const TOLD_EVERY: Duration = Duration::from_secs(1);
+/// Watchers are notified of usage at most once in this interval.
+const NOTIFY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// One answer of the upstream's while it passes; its tokens are counted when it is dropped.
+/// The requests, tokens and quota of one account.
+pub(super) struct AccountUsage {
+    hourly: HourlyUsage,
+    clock: Clock,
+    changes: watch::Sender<u64>,
+    notification_pending: AtomicBool,
+}
+
+/// Meters one response while it passes; its tokens are counted when it is dropped.
 pub struct UsageMeter {
-    account: Arc<Account>,
+    usage: Arc<AccountUsage>,
     counter: TokenCounter,
 }
 
-impl Account {
-    /// The upstream has begun to answer: the request counts, and what the head says of the quota is remembered.
-    pub fn answered(self: &Arc<Self>, headers: &HeaderMap) -> UsageMeter {
-        self.ledger.record_request(&self.profile().api.quota_headers, headers, self.services.clock.wall());
-        self.tell_of_usage();
-        UsageMeter { account: Arc::clone(self), counter: TokenCounter::default() }
+impl AccountUsage {
+    pub(super) fn new(clock: Clock, changes: watch::Sender<u64>) -> Self {
+        Self { hourly: HourlyUsage::default(), clock, changes, notification_pending: AtomicBool::new(false) }
     }
 
-    /// The quota as the provider told it last; nothing without a login.
-    pub fn quota(&self) -> Vec<Quota> {
-        self.ledger.quota(self.services.clock.wall())
+    /// Counts a request whose response has begun, and stores the quota that its head reports.
+    pub(super) fn response_begun(self: &Arc<Self>, quota_headers: &[String], headers: &HeaderMap) -> UsageMeter {
+        self.hourly.record_request(quota_headers, headers, self.clock.wall());
+        self.notify();
+        UsageMeter { usage: Arc::clone(self), counter: TokenCounter::default() }
     }
 
-    /// Use by the hour, of the last 24 hours.
-    pub fn usage(&self) -> Option<Vec<Hour>> {
-        self.ledger.hours(self.services.clock.wall())
+    pub(super) fn quota(&self) -> Vec<Quota> {
+        self.hourly.quota(self.clock.wall())
     }
 
-    fn tell_of_usage(self: &Arc<Self>) {
-        if !self.tells_of_usage.swap(true, Ordering::AcqRel) {
-            let Ok(runtime) = tokio::runtime::Handle::try_current() else { return }; // Pixy is going down
-            // Weak: a Pixy that has gone down must not be kept alive, its vault locked.
-            let account = Arc::downgrade(self);
-            runtime.spawn(async move {
-                tokio::time::sleep(TOLD_EVERY).await;
-                let Some(account) = account.upgrade() else { return };
-                account.tells_of_usage.store(false, Ordering::Release);
-                account.services.changes.send_modify(|count| *count += 1);
-            });
+    pub(super) fn forget_quota(&self) {
+        self.hourly.forget_quota();
+    }
+
+    pub(super) fn hours(&self) -> Option<Vec<Hour>> {
+        self.hourly.hours(self.clock.wall())
+    }
+
+    fn notify(self: &Arc<Self>) {
+        if self.notification_pending.swap(true, Ordering::AcqRel) {
+            return;
         }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return }; // Pixy is shutting down
+        let usage = Arc::clone(self);
+        runtime.spawn(async move {
+            tokio::time::sleep(NOTIFY_INTERVAL).await;
+            usage.notification_pending.store(false, Ordering::Release);
+            usage.changes.send_modify(|count| *count += 1);
+        });
     }
 }
 
 impl UsageMeter {
-    /// The next piece of the answer.
+    /// Reads the next piece of the response.
     pub fn feed(&mut self, piece: &[u8]) {
         self.counter.feed(piece);
     }
 
-    /// Counts what was fed so far and returns it; more may follow on the same connection.
+    /// Counts the tokens that were read so far and returns them; more may follow on the same connection.
     pub fn count(&mut self) -> Tokens {
         let tokens = self.counter.take();
-        self.account.ledger.record_tokens(tokens, self.account.services.clock.wall());
+        self.usage.hourly.record_tokens(tokens, self.usage.clock.wall());
         tokens
     }
 }
 
 impl Drop for UsageMeter {
-    /// Also when the agent hung up: what the model has said by then is spent.
+    /// Also when the client disconnected: what the model has produced by then is spent.
     fn drop(&mut self) {
         self.count();
-        self.account.tell_of_usage();
+        self.usage.notify();
     }
 }

@@ -1,43 +1,43 @@
-//! What a person may know of an account; never a token.
+//! The state of an account to show to a person. Holds no token.
 
-use super::state::{Record, Standing};
+use super::state::{Record, RecordStatus};
 use crate::clock::{Tick, Timestamp};
 
-/// What a person may know of an account; never a token.
+/// The state of an account to show to a person. Holds no token.
 #[derive(Clone, Debug)]
 pub struct View {
-    /// In a word.
+    /// The state in one word.
     pub state: State,
-    /// Whose it is.
+    /// Whose account it is.
     pub identity: Vec<String>,
-    /// What was granted.
+    /// The granted scopes.
     pub scopes: Vec<String>,
     /// When the access token ends.
     pub expires_at: Option<Timestamp>,
-    /// When it came.
+    /// When it was issued.
     pub refreshed_at: Option<Timestamp>,
     /// When the next refresh is due.
     pub next_refresh_at: Option<Timestamp>,
-    /// What is wrong, in a sentence.
+    /// The error, in a sentence.
     pub error: Option<String>,
-    /// The client id that the login belongs to; where the provider issued it, the next link asks with it.
+    /// The client id that the login belongs to; one that the provider issued is used again for the next link.
     pub client_id: Option<String>,
-    /// The same on the boot clock, for those who wait.
+    /// [`View::next_refresh_at`] on the boot clock, for requests that wait for a token.
     pub(super) refresh_at: Option<Tick>,
 }
 
 /// The state of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Not read from the vault yet.
+    /// Not yet read from the vault.
     Starting,
     /// No login.
     Unlinked,
-    /// A login that is or can be made usable.
+    /// A login that is usable or can be refreshed.
     Linked,
-    /// A refresh is under way.
+    /// A refresh is in progress.
     Refreshing,
-    /// A refresh token was sent and no answer heard; Pixy tries again.
+    /// A refresh token was sent and no response received; Pixy retries.
     Uncertain,
     /// A person must link again.
     RelinkRequired,
@@ -58,14 +58,23 @@ impl View {
         }
     }
 
+    /// Of a stored record, without the schedule of its refresh.
     pub(super) fn of(record: &Record) -> Self {
-        match &record.standing {
-            Standing::Linked if record.unheard_since.is_some() => Self::empty(State::Uncertain),
-            Standing::Linked => Self::empty(State::Linked),
-            Standing::RelinkRequired { reason, .. } => {
-                Self { error: Some(reason.clone()), ..Self::empty(State::RelinkRequired) }
-            }
-            Standing::RevocationPending { .. } => Self::empty(State::Unlinked),
+        let (state, error) = match &record.status {
+            RecordStatus::Linked if record.unheard_since.is_some() => (State::Uncertain, None),
+            RecordStatus::Linked => (State::Linked, None),
+            RecordStatus::RelinkRequired { reason, .. } => (State::RelinkRequired, Some(reason.clone())),
+            RecordStatus::RevocationPending { .. } => return Self::empty(State::Unlinked),
+        };
+        let login = &record.login;
+        Self {
+            identity: login.identity.clone(),
+            scopes: login.scopes.clone(),
+            client_id: login.client_id.clone(),
+            expires_at: login.expires_at(),
+            refreshed_at: Some(login.obtained_at),
+            error,
+            ..Self::empty(state)
         }
     }
 }

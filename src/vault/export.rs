@@ -1,4 +1,4 @@
-//! Moving house: every record in one file, sealed to a passphrase.
+//! Exports: every record in one file, sealed to a passphrase, for another machine.
 //!
 //! ```text
 //! header      magic "PIXYEXP" | version | memory KiB 4 | passes 4 | lanes 4 | salt 16 | key commitment 32
@@ -14,23 +14,23 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
-use super::Inner;
 use super::codec::{self, Reader};
 use super::error::VaultError;
 use super::key::Cost;
+use super::records::Records;
 use crate::name::AccountName;
 use crate::secret::{Secret, fill_random};
 
-/// What an import does with an account that is linked already.
+/// What an import does with accounts that are already linked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existing {
-    /// Import nothing, and say which.
+    /// Imports nothing, and reports them.
     Refuse,
-    /// Overwrite it: a person said so.
+    /// Overwrites their logins.
     Replace,
 }
 
-/// One record out of an export.
+/// One record of an export.
 struct Login {
     account: AccountName,
     provider: String,
@@ -43,7 +43,7 @@ struct ExportKey {
     commitment: [u8; 32],
 }
 
-impl Inner {
+impl Records {
     pub(super) fn export(&self, passphrase: &Secret) -> Result<Vec<u8>, VaultError> {
         if passphrase.is_empty() {
             return Err(VaultError::EmptyPassphrase);
@@ -86,7 +86,9 @@ impl Inner {
         for login in logins {
             // With its own generation, also if that is below the mark: an export made before the last refresh holds a spent
             // token, and reading it is refused until a person accepts it.
-            let stored = self.put(&state, &login.account, &login.provider, login.generation, &login.plaintext);
+            let stored = self.replaced(&state, &login.account).and_then(|replaced| {
+                self.put(&state, replaced, &login.account, &login.provider, login.generation, &login.plaintext)
+            });
             if let Err(error) = stored {
                 state.marks.save_or_warn();
                 return Err(error.during_import(imported));
@@ -100,7 +102,7 @@ impl Inner {
 }
 
 fn seal(logins: &[Login], passphrase: &Secret, cost: Cost) -> Option<Vec<u8>> {
-    // Sized first: a buffer that grows would leave copies of tokens behind.
+    // Sized in advance: a growing buffer would leave copies of tokens in freed memory.
     let size: usize = logins.iter().map(|login| login.plaintext.len() + login.provider.len() + 128).sum();
     let mut body = Zeroizing::new(Vec::with_capacity(size + 16));
     for login in logins {

@@ -1,8 +1,8 @@
-//! What opens records: a key file, or a passphrase stretched with Argon2id (RFC 9106).
+//! The keys of records: from a key file, or from a passphrase stretched with Argon2id (RFC 9106).
 //!
-//! Several keys may open, the first seals. In both cases a file with one line a key says which keys there are: the key file
-//! itself (32 bytes as base64), or the vault's `kdf` file (salt and cost of the stretching, and the id of the key that comes
-//! out, so that a wrong passphrase is known before anything is sealed with it).
+//! Several keys may open records, the first seals them. In both cases a file lists the keys, one per line: the key file itself
+//! (32 bytes as base64), or the vault's `kdf` file (salt and cost of the stretching, and the id of the resulting key, which
+//! detects a wrong passphrase before anything is sealed with it).
 //!
 //! A key file beside the vault protects a stolen backup of the vault, not a stolen machine.
 
@@ -14,10 +14,10 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use zeroize::Zeroizing;
 
-use super::KeySettings;
 use super::error::VaultError;
 use super::file;
 use super::seal::{RecordKey, StoreId};
+use super::settings::KeySettings;
 use crate::secret::{Secret, base64_url, fill_random};
 
 /// The keys of one store; never empty.
@@ -29,7 +29,7 @@ pub(super) struct Keyring {
 
 struct Key {
     record: RecordKey,
-    /// As it stands in the file that lists the keys.
+    /// Its line in the file that lists the keys.
     line: Secret,
 }
 
@@ -46,10 +46,10 @@ pub(super) struct Cost {
     pub(super) lanes: u32,
 }
 
-/// A new key as a key file holds it: 32 random bytes as base64.
+/// A new key in the format of a key file: 32 random bytes as base64.
 ///
 /// # Panics
-/// When the operating system has no randomness to give.
+/// When the operating system provides no randomness.
 pub fn new_key() -> Secret {
     let mut master = Zeroizing::new([0; 32]);
     fill_random(&mut *master);
@@ -57,7 +57,7 @@ pub fn new_key() -> Secret {
 }
 
 impl Keyring {
-    /// Reads the keys; makes the first one if `fresh`, that is if no record needs another.
+    /// Reads the keys; makes the first one if `fresh`, that is if no record was sealed with another.
     pub(super) fn open(
         settings: &KeySettings,
         directory: &Path,
@@ -77,7 +77,7 @@ impl Keyring {
             None if fresh => {
                 let (parent, name) = split(path)?;
                 file::make_directory(parent)?;
-                // Somebody else may have made it meanwhile (two vaults with one key): then theirs is read.
+                // Another process may have created it (two vaults with one key): then its key is read.
                 file::create_durably(parent, name, format!("{}\n", new_key().expose()).as_bytes())?;
                 file::read_private(path)?.ok_or_else(|| unreadable(path, KEY_LINES))?
             }
@@ -86,7 +86,7 @@ impl Keyring {
         let keys = lines(&bytes).filter(|line| !line.starts_with('#'));
         let keys: Option<Vec<Key>> = keys.map(|line| Key::from_base64(line.trim(), store)).collect();
         let keys = keys.filter(|keys| !keys.is_empty()).ok_or_else(|| unreadable(path, KEY_LINES))?;
-        // Rotation replaces the file: follow links now, so that it replaces what they point to.
+        // Rotation replaces the file: symbolic links are resolved, so that it replaces their target.
         let path = path.canonicalize().map_err(VaultError::io("find the key file", path))?;
         Ok(Self { keys, source: Source::File(path), store })
     }
@@ -137,7 +137,7 @@ impl Keyring {
         self.keys.len()
     }
 
-    /// Makes a new sealing key; the others still open. It counts only once the file that lists it is durable.
+    /// Makes a new sealing key; the others still open records. It is used only once the file that lists it is durable.
     pub(super) fn add(&mut self) -> Result<(), VaultError> {
         let key = match &self.source {
             Source::File(path) => {
@@ -152,7 +152,7 @@ impl Keyring {
         Ok(())
     }
 
-    /// Forgets every key but the sealing one and those that `needed` says are.
+    /// Removes every key except the sealing one and those that are `needed`.
     pub(super) fn retain(&mut self, needed: impl Fn(&RecordKey) -> bool) -> Result<(), VaultError> {
         let keep: Vec<bool> = self.keys.iter().enumerate().map(|(at, key)| at == 0 || needed(&key.record)).collect();
         if keep.iter().all(|keep| *keep) {
@@ -183,7 +183,7 @@ impl Keyring {
 impl Key {
     fn from_base64(line: &str, store: StoreId) -> Option<Self> {
         let mut bytes = Zeroizing::new([0; 32]);
-        // One byte of room more, so that a longer key is refused rather than cut.
+        // Longer than a key, so that a longer key is refused rather than truncated.
         let mut room = Zeroizing::new([0; 48]);
         let standard: Zeroizing<Vec<u8>> = Zeroizing::new(
             line.bytes()
@@ -233,7 +233,7 @@ impl Cost {
     /// RFC 9106 §4, the second recommended choice: 64 MiB, three passes, four lanes.
     pub(super) const STRONG: Self = Self { memory_kib: 64 * 1024, passes: 3, lanes: 4 };
 
-    /// A key out of a passphrase; `None` if the cost is out of bounds: a file that was tampered with must not use up memory.
+    /// Derives a key from a passphrase; `None` if the cost is out of bounds: a manipulated file must not exhaust memory.
     pub(super) fn stretch(self, passphrase: &Secret, salt: &[u8]) -> Option<Zeroizing<[u8; 32]>> {
         let Self { memory_kib, passes, lanes } = self;
         if memory_kib > 1024 * 1024 || passes > 64 || lanes > 64 {
@@ -260,7 +260,7 @@ fn parse_kdf_line(line: &str) -> Option<(Cost, [u8; SALT], [u8; 16])> {
     Some((Cost { memory_kib, passes, lanes }, bytes("salt=")?, bytes("check=")?))
 }
 
-/// Lines that say something, each without its end only: spaces are part of a passphrase.
+/// The lines that are not blank, without their line ends only: spaces are part of a passphrase.
 fn lines(bytes: &[u8]) -> impl Iterator<Item = &str> {
     std::str::from_utf8(bytes).unwrap_or_default().lines().filter(|line| !line.trim().is_empty())
 }

@@ -1,20 +1,96 @@
-//! The rules over store, keys and marks: what a read refuses, and what a write keeps.
+//! The rules over files, keys and high-water marks: what a read refuses, and what a write keeps.
 
+use std::fmt;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use zeroize::Zeroizing;
 
 use super::error::VaultError;
-use super::file;
-use super::seal::{self, Header, Place, StoreId};
-use super::{Inner, Opened, State};
+use super::file::{self, FileStore, Lock};
+use super::high_water::HighWaterMarks;
+use super::key::{Cost, Keyring};
+use super::seal::{self, Header, RecordId, StoreId};
+use super::settings::{KeySettings, Settings};
+use crate::clock::Clock;
+use crate::lock::lock;
 use crate::name::AccountName;
 use crate::secret::{base64_url, fill_random};
 
-impl Inner {
-    /// At start: some key must open what is there, and marks that are behind (or were lost) rise to it.
-    pub(super) fn verify(&self) -> Result<(), VaultError> {
+/// The records of an open vault. All methods block on the file system.
+pub(super) struct Records {
+    pub(super) store: FileStore,
+    pub(super) id: StoreId,
+    clock: Clock,
+    /// Held over every change: a read of marks, keys and records sees whole writes.
+    state: Mutex<State>,
+    pub(super) rotating: Mutex<()>,
+    /// What stretching the passphrase of an export costs.
+    pub(super) export_cost: Cost,
+    _locks: [Lock; 2],
+}
+
+pub(super) struct State {
+    pub(super) keys: Keyring,
+    pub(super) marks: HighWaterMarks,
+}
+
+/// An opened record.
+pub struct Opened {
+    /// Which write of the account's record this is.
+    pub generation: u64,
+    /// The plaintext; zeroed when dropped.
+    pub plaintext: Zeroizing<Vec<u8>>,
+}
+
+/// The stored record that a write replaces.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Replaced {
+    /// There is none.
+    Nothing,
+    /// It opens, and has this generation.
+    Generation(u64),
+    /// It does not open: the write sets it aside.
+    Unopenable,
+}
+
+impl Records {
+    /// As [`super::Vault::open`], with the cost of stretching passphrases.
+    pub(super) fn open(settings: &Settings, cost: Cost) -> Result<Self, VaultError> {
+        let directory = &settings.directory;
+        file::make_directory(directory)?;
+        file::private_directory(directory)?;
+        file::make_directory(&settings.state_dir)?;
+        let locks = [Lock::take(directory, "lock")?, Lock::take(&settings.state_dir, "high-water.lock")?];
+        file::clean(directory)?;
+        file::clean(&settings.state_dir)?;
+        if let KeySettings::File(path) = &settings.key
+            && let Some(parent) = path.parent().filter(|parent| parent.is_dir())
+        {
+            // Errors are ignored: a read-only mount with a key has no temporary files of ours.
+            drop(file::clean(parent));
+        }
+
+        let store = FileStore::new(directory.clone());
+        let clock = Clock::default();
+        let is_empty = store.list()?.is_empty();
+        let id = StoreId::read_or_make(directory, is_empty)?;
+        let keys = Keyring::open(&settings.key, directory, id, is_empty, cost)?;
+        let marks = HighWaterMarks::load(&settings.state_dir, id, &clock)?;
+        let state = Mutex::new(State { keys, marks });
+        let records = Self { store, id, clock, state, rotating: Mutex::new(()), export_cost: cost, _locks: locks };
+        records.verify()?;
+        Ok(records)
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    /// At start: some key must open the records, and marks that are behind (or were lost) are raised.
+    fn verify(&self) -> Result<(), VaultError> {
         let mut state = self.state();
         let (mut opened, mut raised, mut wrong_key) = (false, false, None);
         for account in self.store.list()? {
@@ -25,7 +101,7 @@ impl Inner {
                 }
                 Ok(None) => {}
                 Err(error @ VaultError::WrongKey { .. }) => wrong_key = Some(error),
-                // The account's own trouble, told when it is read; the others work.
+                // Reported again when the account is read; the other accounts work.
                 Err(error) => tracing::warn!(%account, %error, "a login does not open"),
             }
         }
@@ -37,14 +113,24 @@ impl Inner {
         if raised { state.marks.save() } else { Ok(()) }
     }
 
-    /// The record as it is, with the provider that it was sealed for; marks are the caller's affair.
+    /// The stored record, with the provider that it was sealed for. Does not check the marks.
     pub(super) fn stored(&self, state: &State, account: &AccountName) -> Result<Option<(String, Opened)>, VaultError> {
         let Some(record) = self.store.read(account)? else { return Ok(None) };
-        let fail = |why| VaultError::record(why, self.store.path(account));
+        let fail = |error| VaultError::record(error, self.store.path(account));
         let provider = Header::parse(&record).map_err(fail)?.provider.to_owned();
-        let place = Place { store: self.id, account: account.as_str(), provider: &provider };
-        let (generation, plaintext) = seal::open(state.keys.opening(), &place, &record).map_err(fail)?;
+        let id = RecordId { store: self.id, account: account.as_str(), provider: &provider };
+        let (generation, plaintext) = seal::open(state.keys.opening(), &id, &record).map_err(fail)?;
         Ok(Some((provider, Opened { generation, plaintext })))
+    }
+
+    /// What a write to `account` would replace.
+    pub(super) fn replaced(&self, state: &State, account: &AccountName) -> Result<Replaced, VaultError> {
+        match self.stored(state, account) {
+            Ok(None) => Ok(Replaced::Nothing),
+            Ok(Some((_, stored))) => Ok(Replaced::Generation(stored.generation)),
+            Err(error) if error.is_unopenable_record() => Ok(Replaced::Unopenable),
+            Err(error) => Err(error),
+        }
     }
 
     pub(super) fn read(&self, account: &AccountName, provider: &str) -> Result<Option<Opened>, VaultError> {
@@ -57,7 +143,7 @@ impl Inner {
         if opened.generation < seen {
             return Err(VaultError::RolledBack { stored: opened.generation, seen });
         }
-        // Behind after a crash between record and mark.
+        // The mark is behind after a crash between record and mark.
         if state.marks.raise(account, opened.generation) {
             state.marks.save_or_warn();
         }
@@ -72,53 +158,56 @@ impl Inner {
         plaintext: &[u8],
     ) -> Result<(), VaultError> {
         let mut state = self.state();
-        let lowest = self.highest(&state, account)?;
+        let replaced = self.replaced(&state, account)?;
+        let lowest = replaced.generation().max(state.marks.seen(account));
         if generation < lowest {
             return Err(VaultError::StaleWrite { stored: lowest, offered: generation });
         }
-        self.put(&state, account, provider, generation, plaintext)?;
+        self.put(&state, replaced, account, provider, generation, plaintext)?;
         if state.marks.raise(account, generation) {
             state.marks.save_or_warn();
         }
         Ok(())
     }
 
-    /// Seals and stores, whatever the generation; what is there and does not open is set aside.
+    /// Seals and stores, without a check of the generation; a record that does not open is set aside first.
     pub(super) fn put(
         &self,
         state: &State,
+        replaced: Replaced,
         account: &AccountName,
         provider: &str,
         generation: u64,
         plaintext: &[u8],
     ) -> Result<(), VaultError> {
-        match self.stored(state, account) {
-            Ok(_) => {}
-            Err(error) if error.is_unopenable_record() => {
-                self.store.set_aside(account, self.clock.wall().as_seconds())?;
-            }
-            Err(error) => return Err(error),
+        if replaced == Replaced::Unopenable {
+            self.store.set_aside(account, self.clock.wall().as_seconds())?;
         }
-        let place = Place { store: self.id, account: account.as_str(), provider };
-        self.store.write(account, &seal::seal(state.keys.sealing(), &place, generation, plaintext))
+        let id = RecordId { store: self.id, account: account.as_str(), provider };
+        self.store.write(account, &seal::seal(state.keys.sealing(), &id, generation, plaintext))
     }
 
-    /// The highest generation known of the account, 0 when none is. What a record that does not open says of itself does
-    /// not count.
-    pub(super) fn highest(&self, state: &State, account: &AccountName) -> Result<u64, VaultError> {
-        let stored = match self.stored(state, account) {
-            Ok(stored) => stored.map_or(0, |(_, stored)| stored.generation),
-            Err(error) if error.is_unopenable_record() => 0,
-            Err(error) => return Err(error),
-        };
-        Ok(stored.max(state.marks.seen(account)))
+    /// The highest generation of the account that is stored or was seen, 0 when there is none.
+    pub(super) fn highest(&self, account: &AccountName) -> Result<u64, VaultError> {
+        let state = self.state();
+        Ok(self.replaced(&state, account)?.generation().max(state.marks.seen(account)))
+    }
+
+    /// Lowers or raises the mark to the stored record.
+    pub(super) fn accept_rollback(&self, account: &AccountName) -> Result<(), VaultError> {
+        let mut state = self.state();
+        if let Some((_, stored)) = self.stored(&state, account)? {
+            state.marks.set(account, stored.generation);
+            state.marks.save()?;
+        }
+        Ok(())
     }
 
     pub(super) fn remove(&self, account: &AccountName) -> Result<(), VaultError> {
         let mut state = self.state();
-        // First the mark: after a crash in between, a person who wanted the login gone is asked rather than served. A full
-        // disk must not keep it from being removed.
-        let highest = self.highest(&state, account)?;
+        // The mark first: after a crash in between, the unlinked login is refused as an older copy. A full disk must not
+        // prevent the removal.
+        let highest = self.replaced(&state, account)?.generation().max(state.marks.seen(account));
         if highest > 0 {
             state.marks.set(account, highest.saturating_add(1));
             state.marks.save_or_warn();
@@ -127,9 +216,19 @@ impl Inner {
     }
 }
 
+impl Replaced {
+    /// The generation, 0 without one. What a record that does not open says about itself does not count.
+    fn generation(self) -> u64 {
+        match self {
+            Self::Generation(generation) => generation,
+            Self::Nothing | Self::Unopenable => 0,
+        }
+    }
+}
+
 impl StoreId {
-    /// The id of the vault in `directory`; made if `fresh`, that is if no record was sealed for another.
-    pub(super) fn read_or_make(directory: &Path, fresh: bool) -> Result<Self, VaultError> {
+    /// The id of the vault in `directory`; created if the vault `is_empty`, that is if no record was sealed for another id.
+    fn read_or_make(directory: &Path, is_empty: bool) -> Result<Self, VaultError> {
         let path = directory.join("store");
         match file::read_private(&path)? {
             Some(text) => URL_SAFE_NO_PAD
@@ -138,7 +237,7 @@ impl StoreId {
                 .and_then(|bytes| bytes.try_into().ok())
                 .map(Self)
                 .ok_or(VaultError::InvalidFile { path, wanted: "the id of this vault" }),
-            None if fresh => {
+            None if is_empty => {
                 let mut id = [0; 16];
                 fill_random(&mut id);
                 file::write_durably(directory, "store", format!("{}\n", base64_url(&id)).as_bytes())?;
@@ -146,5 +245,11 @@ impl StoreId {
             }
             None => Err(VaultError::KeyMissing { path, directory: directory.to_owned() }),
         }
+    }
+}
+
+impl fmt::Debug for Opened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opened").field("generation", &self.generation).finish_non_exhaustive()
     }
 }

@@ -1,41 +1,41 @@
-//! A new key while running, as a list of steps: stopped between any two, every record opens.
+//! Key rotation while the vault is in use, as a list of steps: after an interruption between any two, every record opens.
 
 use std::collections::VecDeque;
-use std::sync::PoisonError;
 
 use super::error::VaultError;
+use super::records::{Records, Replaced, State};
 use super::seal::Header;
-use super::{Inner, State};
+use crate::lock::lock;
 use crate::name::AccountName;
 
-/// What a rotation did.
+/// The result of a key rotation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RotationReport {
-    /// A new key was made. `false` where the key file is read-only and lists several keys: then records were sealed with its
-    /// first, and removing the others from the file is left to whoever provides it.
+    /// Whether a new key was made. `false` where the key file is read-only and lists several keys: then the records were sealed
+    /// with its first, and the operator removes the others from the file.
     pub new_key: bool,
-    /// How many records were sealed anew.
+    /// The number of records that were sealed again.
     pub resealed: usize,
-    /// Accounts whose record does not open, and was left as it is.
+    /// Accounts whose record does not open and was not changed.
     pub untouched: Vec<AccountName>,
-    /// How many keys still open records, the sealing one included: 1 when all is done.
+    /// The number of keys that are still needed, the new one included: 1 when the rotation is complete.
     pub keys: usize,
 }
 
-/// One step; each leaves everything readable.
+/// One step; after each, everything opens.
 #[derive(Debug, Clone)]
 pub(super) enum Step {
-    /// The new key is listed first, durably, before it seals anything.
+    /// Stores the new key durably, before it seals anything.
     NewKey,
-    /// One record; in between others may be read and written.
+    /// Seals one record with the new key; between these steps other operations run.
     Reseal(AccountName),
-    /// Keys that no record needs any more.
+    /// Removes the keys that no record needs.
     ForgetOldKeys,
 }
 
-impl Inner {
+impl Records {
     pub(super) fn rotate(&self) -> Result<RotationReport, VaultError> {
-        let _one_at_a_time = self.rotating.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = lock(&self.rotating);
         let mut report = RotationReport { new_key: false, resealed: 0, untouched: Vec::new(), keys: 0 };
         let mut steps = VecDeque::from([Step::NewKey]);
         while let Some(step) = steps.pop_front() {
@@ -44,7 +44,7 @@ impl Inner {
         Ok(report)
     }
 
-    /// Takes one step; gives those that follow from it.
+    /// Takes one step; returns those that follow from it.
     pub(super) fn rotate_by(&self, step: Step, report: &mut RotationReport) -> Result<Vec<Step>, VaultError> {
         let mut state = self.state();
         let mut following = Vec::new();
@@ -52,18 +52,19 @@ impl Inner {
             Step::NewKey => {
                 match state.keys.add() {
                     Ok(()) => report.new_key = true,
-                    // The file comes from elsewhere (a mounted secret) and its first key is the new one.
+                    // A read-only file (a mounted secret): its first key is the new one.
                     Err(VaultError::Io { .. }) if state.keys.len() > 1 => {}
                     Err(error) => return Err(error),
                 }
-                // Listed only now, under the same lock: an account linked from here on is sealed with the new key.
+                // Listed under the same lock: an account linked after this is sealed with the new key.
                 following.extend(self.store.list()?.into_iter().map(Step::Reseal));
                 following.push(Step::ForgetOldKeys);
             }
             Step::Reseal(account) => match self.stored(&state, &account) {
                 Ok(Some((provider, stored))) => {
-                    // The generation stays: the login is the same. So does a copy that is too old; reading it still asks.
-                    self.put(&state, &account, &provider, stored.generation, &stored.plaintext)?;
+                    // With its generation, because the login is the same: an older copy is still refused when it is read.
+                    let replaced = Replaced::Generation(stored.generation);
+                    self.put(&state, replaced, &account, &provider, stored.generation, &stored.plaintext)?;
                     report.resealed += 1;
                 }
                 Ok(None) => {}
@@ -84,7 +85,7 @@ impl Inner {
             let Some(record) = self.store.read(&account)? else { continue };
             match Header::parse(&record).and_then(|header| Ok(header.key_among(state.keys.opening())?.id())) {
                 Ok(id) => needed.push(id),
-                // Which key it needs cannot be told: a person may mend the file, so all stay.
+                // The key that it needs is unknown, and the file may be restored: all keys stay.
                 Err(_) => return Ok(()),
             }
         }

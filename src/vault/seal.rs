@@ -1,4 +1,4 @@
-//! The envelope of one record: bytes in, bytes out; no file, no clock.
+//! The format of a sealed record: bytes in, bytes out; no file, no clock.
 //!
 //! ```text
 //! header      magic "PIXYVLT" | version | key id 16 | key commitment 32 | store id 16 | generation 8 | account | provider
@@ -6,8 +6,7 @@
 //! ciphertext  XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha-03), tag included
 //! ```
 //! Account and provider are prefixed by their length. The whole header is authenticated as associated data, and so is the
-//! place that the caller believes the record to be in: a record moved elsewhere does not open there. The random 192-bit nonce
-//! needs no bookkeeping.
+//! [`RecordId`] that the caller expects: a record that was moved does not open. The random 192-bit nonce needs no state.
 
 use chacha20poly1305::aead::AeadInOut as _;
 use chacha20poly1305::{KeyInit as _, XChaCha20Poly1305, XNonce};
@@ -19,12 +18,12 @@ use zeroize::Zeroizing;
 use super::codec::{self, Reader};
 use crate::secret::fill_random;
 
-/// One vault; made with it, and never the same on two machines unless the vault itself was moved.
+/// The random id of one vault, created with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoreId(pub [u8; 16]);
 
 /// Where a record belongs.
-pub struct Place<'a> {
+pub struct RecordId<'a> {
     /// The vault that holds it.
     pub store: StoreId,
     /// Whose login it is.
@@ -70,17 +69,17 @@ pub enum OpenError {
 }
 
 /// Seals `plaintext` for `place`.
-pub fn seal(key: &RecordKey, place: &Place<'_>, generation: u64, plaintext: &[u8]) -> Vec<u8> {
+pub fn seal(key: &RecordKey, id: &RecordId<'_>, generation: u64, plaintext: &[u8]) -> Vec<u8> {
     let mut record = Vec::with_capacity(plaintext.len() + 512);
     record.extend_from_slice(MAGIC);
     record.push(VERSION);
     record.extend_from_slice(&key.id);
     record.extend_from_slice(&key.commitment);
-    record.extend_from_slice(&place.store.0);
+    record.extend_from_slice(&id.store.0);
     record.extend_from_slice(&generation.to_be_bytes());
-    codec::put(&mut record, place.account.as_bytes());
-    codec::put(&mut record, place.provider.as_bytes());
-    let associated = associated_data(&record, place, generation);
+    codec::put(&mut record, id.account.as_bytes());
+    codec::put(&mut record, id.provider.as_bytes());
+    let associated = associated_data(&record, id, generation);
 
     let mut nonce = [0; NONCE];
     fill_random(&mut nonce);
@@ -98,16 +97,18 @@ pub fn seal(key: &RecordKey, place: &Place<'_>, generation: u64, plaintext: &[u8
 /// Opens a record that is in `place`, with whichever of `keys` sealed it; gives its generation and plaintext.
 pub fn open<'k>(
     keys: impl IntoIterator<Item = &'k RecordKey>,
-    place: &Place<'_>,
+    id: &RecordId<'_>,
     record: &[u8],
 ) -> Result<(u64, Zeroizing<Vec<u8>>), OpenError> {
+    #[cfg(test)]
+    OPENED.set(OPENED.get() + 1);
     let header = Header::parse(record)?;
-    // First the place: a record from another machine is named so, although its key is unknown too.
-    if header.store != place.store || header.account != place.account || header.provider != place.provider {
+    // Checked before the key: a record from another machine is reported as such, although its key is unknown too.
+    if header.store != id.store || header.account != id.account || header.provider != id.provider {
         return Err(OpenError::Foreign);
     }
     let key = header.key_among(keys)?;
-    let associated = associated_data(header.bytes, place, header.generation);
+    let associated = associated_data(header.bytes, id, header.generation);
     let mut body = Zeroizing::new(header.ciphertext.to_vec());
     XChaCha20Poly1305::new(&(*key.key).into())
         .decrypt_in_place(&XNonce::from(header.nonce), &associated, &mut *body)
@@ -179,15 +180,21 @@ impl<'a> Header<'a> {
     }
 }
 
-fn associated_data(header: &[u8], place: &Place<'_>, generation: u64) -> Vec<u8> {
+fn associated_data(header: &[u8], id: &RecordId<'_>, generation: u64) -> Vec<u8> {
     let mut out = Vec::with_capacity(2 * header.len() + 128);
     codec::put(&mut out, header);
     codec::put(&mut out, &[VERSION]);
-    codec::put(&mut out, &place.store.0);
-    codec::put(&mut out, place.account.as_bytes());
-    codec::put(&mut out, place.provider.as_bytes());
+    codec::put(&mut out, &id.store.0);
+    codec::put(&mut out, id.account.as_bytes());
+    codec::put(&mut out, id.provider.as_bytes());
     codec::put(&mut out, &generation.to_be_bytes());
     out
+}
+
+#[cfg(test)]
+thread_local! {
+    /// The number of calls of [`open`] in this thread.
+    pub(super) static OPENED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
 const MAGIC: &[u8; 7] = b"PIXYVLT";
@@ -200,7 +207,7 @@ mod tests {
     use super::*;
 
     const STORE: StoreId = StoreId([7; 16]);
-    const PLACE: Place<'static> = Place { store: STORE, account: "claude", provider: "oauth" };
+    const ID: RecordId<'static> = RecordId { store: STORE, account: "claude", provider: "oauth" };
     const PLAINTEXT: &[u8] = b"canary-plaintext";
 
     fn key() -> RecordKey {
@@ -209,21 +216,21 @@ mod tests {
 
     #[test]
     fn what_is_sealed_opens_and_shows_nothing() {
-        let record = seal(&key(), &PLACE, 3, PLAINTEXT);
-        let (generation, plaintext) = open([&key()], &PLACE, &record).unwrap();
+        let record = seal(&key(), &ID, 3, PLAINTEXT);
+        let (generation, plaintext) = open([&key()], &ID, &record).unwrap();
         assert_eq!((generation, plaintext.as_slice()), (3, PLAINTEXT));
         assert!(!record.windows(PLAINTEXT.len()).any(|window| window == PLAINTEXT));
-        assert_ne!(record, seal(&key(), &PLACE, 3, PLAINTEXT), "every sealing has its own nonce");
+        assert_ne!(record, seal(&key(), &ID, 3, PLAINTEXT), "every sealing has its own nonce");
     }
 
     #[test]
     fn attack_78_every_byte_flipped_is_refused() {
-        let record = seal(&key(), &PLACE, 3, PLAINTEXT);
+        let record = seal(&key(), &ID, 3, PLAINTEXT);
         for at in 0..record.len() {
             for bit in 0..8 {
                 let mut flipped = record.clone();
                 flipped[at] ^= 1 << bit;
-                let refused = open([&key()], &PLACE, &flipped).unwrap_err();
+                let refused = open([&key()], &ID, &flipped).unwrap_err();
                 assert_ne!(refused, OpenError::UnknownKey, "byte {at}: one flip never looks like another key");
             }
         }
@@ -231,48 +238,48 @@ mod tests {
 
     #[test]
     fn attack_78_truncation_at_every_length_is_refused() {
-        let record = seal(&key(), &PLACE, 3, PLAINTEXT);
+        let record = seal(&key(), &ID, 3, PLAINTEXT);
         for length in 0..record.len() {
-            assert_eq!(open([&key()], &PLACE, &record[..length]).unwrap_err(), OpenError::Damaged, "{length}");
+            assert_eq!(open([&key()], &ID, &record[..length]).unwrap_err(), OpenError::Damaged, "{length}");
         }
         let longer = [record.as_slice(), &[0]].concat();
-        assert_eq!(open([&key()], &PLACE, &longer).unwrap_err(), OpenError::Damaged);
+        assert_eq!(open([&key()], &ID, &longer).unwrap_err(), OpenError::Damaged);
     }
 
     #[test]
     fn attack_76_a_record_opens_only_in_its_place() {
-        let record = seal(&key(), &PLACE, 3, PLAINTEXT);
-        for place in [
-            Place { account: "work", ..PLACE },
-            Place { provider: "openai", ..PLACE },
-            Place { store: StoreId([8; 16]), ..PLACE },
+        let record = seal(&key(), &ID, 3, PLAINTEXT);
+        for id in [
+            RecordId { account: "work", ..ID },
+            RecordId { provider: "openai", ..ID },
+            RecordId { store: StoreId([8; 16]), ..ID },
             // Moving a letter from one name to the next must not make the same associated data.
-            Place { account: "claudeo", provider: "auth", ..PLACE },
+            RecordId { account: "claudeo", provider: "auth", ..ID },
         ] {
-            assert_eq!(open([&key()], &place, &record).unwrap_err(), OpenError::Foreign);
+            assert_eq!(open([&key()], &id, &record).unwrap_err(), OpenError::Foreign);
         }
     }
 
     #[test]
     fn attack_76_a_header_rewritten_for_another_place_or_generation_does_not_open() {
-        let record = seal(&key(), &PLACE, 3, PLAINTEXT);
-        for (place, generation) in
-            [(Place { account: "zlaude", ..PLACE }, 3), (Place { provider: "zauth", ..PLACE }, 3), (PLACE, 4)]
+        let record = seal(&key(), &ID, 3, PLAINTEXT);
+        for (id, generation) in
+            [(RecordId { account: "zlaude", ..ID }, 3), (RecordId { provider: "zauth", ..ID }, 3), (ID, 4)]
         {
-            let mut forged = seal(&key(), &place, generation, PLAINTEXT);
+            let mut forged = seal(&key(), &id, generation, PLAINTEXT);
             let header = Header::parse(&forged).unwrap().bytes.len();
             forged.truncate(header);
             forged.extend_from_slice(&record[header..]);
-            assert_eq!(open([&key()], &place, &forged).unwrap_err(), OpenError::Damaged);
+            assert_eq!(open([&key()], &id, &forged).unwrap_err(), OpenError::Damaged);
         }
     }
 
     #[test]
     fn attack_78_another_key_is_named_so() {
-        let record = seal(&key(), &PLACE, 3, PLAINTEXT);
+        let record = seal(&key(), &ID, 3, PLAINTEXT);
         let other = RecordKey::derive(&[2; 32], STORE);
-        assert_eq!(open([&other], &PLACE, &record).unwrap_err(), OpenError::UnknownKey);
-        assert!(open([&other, &key()], &PLACE, &record).is_ok(), "several keys may open");
+        assert_eq!(open([&other], &ID, &record).unwrap_err(), OpenError::UnknownKey);
+        assert!(open([&other, &key()], &ID, &record).is_ok(), "several keys may open");
     }
 
     #[test]
@@ -282,8 +289,8 @@ mod tests {
 
     #[test]
     fn attack_80_a_newer_version_is_named_so() {
-        let mut record = seal(&key(), &PLACE, 3, PLAINTEXT);
+        let mut record = seal(&key(), &ID, 3, PLAINTEXT);
         record[7] = 2;
-        assert_eq!(open([&key()], &PLACE, &record).unwrap_err(), OpenError::NewerVersion(2));
+        assert_eq!(open([&key()], &ID, &record).unwrap_err(), OpenError::NewerVersion(2));
     }
 }

@@ -1,21 +1,22 @@
-//! What needs a look inside: rotation stopped between its steps, and passphrases at a cost that tests can pay.
+//! Tests that need private parts: rotation interrupted between its steps, and passphrases at a low cost.
 
 use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::rotate::Step;
+use super::seal::OPENED;
 use super::*;
 
 const CHEAP: Cost = Cost { memory_kib: 64, passes: 1, lanes: 1 };
 
-/// A vault in a directory of its own that is gone with it.
-struct House {
+/// A vault in a temporary directory.
+struct Fixture {
     root: tempfile::TempDir,
     key: KeySettings,
 }
 
-impl House {
+impl Fixture {
     fn with_key_file() -> Self {
         let root = tempfile::tempdir().unwrap();
         let key = KeySettings::File(root.path().join("config/key"));
@@ -24,9 +25,9 @@ impl House {
 
     fn with_passphrase(passphrase: &str) -> Self {
         let root = tempfile::tempdir().unwrap();
-        let house = Self { key: KeySettings::Passphrase(root.path().join("passphrase")), root };
-        house.set_passphrase(passphrase);
-        house
+        let fixture = Self { key: KeySettings::Passphrase(root.path().join("passphrase")), root };
+        fixture.set_passphrase(passphrase);
+        fixture
     }
 
     fn set_passphrase(&self, text: &str) {
@@ -39,12 +40,22 @@ impl House {
 
     fn open(&self) -> Result<Vault, VaultError> {
         let settings = Settings { directory: self.path("vault"), key: self.key.clone(), state_dir: self.path("state") };
-        Vault::open_at_cost(&settings, CHEAP)
+        Records::open(&settings, CHEAP).map(|records| Vault(Arc::new(records)))
     }
 }
 
 fn name(text: &str) -> AccountName {
     AccountName::parse(text).unwrap()
+}
+
+#[test]
+fn a_write_opens_the_record_that_it_replaces_once() {
+    let fixture = Fixture::with_key_file();
+    let vault = fixture.open().unwrap();
+    put(&vault, "a", 1, b"x");
+    let before = OPENED.get();
+    put(&vault, "a", 2, b"y");
+    assert_eq!(OPENED.get() - before, 1);
 }
 
 fn put(vault: &Vault, account: &str, generation: u64, plaintext: &[u8]) {
@@ -67,8 +78,8 @@ fn key_lines(path: &Path) -> usize {
 fn attack_73_a_rotation_stopped_after_any_step_loses_nothing() {
     let steps = 5; // a key, three records, forgetting
     for stop in 0..=steps {
-        for house in [House::with_key_file(), House::with_passphrase("horse")] {
-            let vault = house.open().unwrap();
+        for fixture in [Fixture::with_key_file(), Fixture::with_passphrase("horse")] {
+            let vault = fixture.open().unwrap();
             for account in ["a", "b", "c"] {
                 put(&vault, account, 1, account.as_bytes());
             }
@@ -84,14 +95,14 @@ fn attack_73_a_rotation_stopped_after_any_step_loses_nothing() {
             assert_eq!(to_do.is_empty(), stop == steps);
             drop(vault);
 
-            let vault = house.open().unwrap();
+            let vault = fixture.open().unwrap();
             for account in ["a", "b", "c"] {
                 assert_eq!(get(&vault, account), account.as_bytes(), "stopped after {stop}");
             }
             let report = vault.0.rotate().unwrap();
             assert_eq!(report, RotationReport { new_key: true, resealed: 3, untouched: vec![], keys: 1 });
             drop(vault);
-            let vault = house.open().unwrap();
+            let vault = fixture.open().unwrap();
             assert_eq!(get(&vault, "c"), b"c");
         }
     }
@@ -99,24 +110,24 @@ fn attack_73_a_rotation_stopped_after_any_step_loses_nothing() {
 
 #[test]
 fn a_rotated_vault_does_not_open_with_the_old_key() {
-    let house = House::with_key_file();
-    let vault = house.open().unwrap();
+    let fixture = Fixture::with_key_file();
+    let vault = fixture.open().unwrap();
     put(&vault, "a", 1, b"x");
-    let old = fs::read_to_string(house.path("config/key")).unwrap();
+    let old = fs::read_to_string(fixture.path("config/key")).unwrap();
     vault.0.rotate().unwrap();
     drop(vault);
-    assert_eq!(key_lines(&house.path("config/key")), 1);
-    file::write_durably(&house.path("config"), "key", old.as_bytes()).unwrap();
-    assert!(matches!(house.open(), Err(VaultError::WrongKey { .. })));
+    assert_eq!(key_lines(&fixture.path("config/key")), 1);
+    file::write_durably(&fixture.path("config"), "key", old.as_bytes()).unwrap();
+    assert!(matches!(fixture.open(), Err(VaultError::WrongKey { .. })));
 }
 
 #[test]
 fn attack_78_a_rotation_leaves_a_record_that_does_not_open_and_its_key() {
-    let house = House::with_key_file();
-    let vault = house.open().unwrap();
+    let fixture = Fixture::with_key_file();
+    let vault = fixture.open().unwrap();
     put(&vault, "a", 1, b"x");
     put(&vault, "b", 1, b"y");
-    let record = house.path("vault/b.record");
+    let record = fixture.path("vault/b.record");
     let whole = fs::read(&record).unwrap();
     let mut damaged = whole.clone();
     *damaged.last_mut().unwrap() ^= 1;
@@ -127,87 +138,87 @@ fn attack_78_a_rotation_leaves_a_record_that_does_not_open_and_its_key() {
     drop(vault);
     // A person finds a whole copy: its key is still there.
     fs::write(&record, whole).unwrap();
-    assert_eq!(get(&house.open().unwrap(), "b"), b"y");
+    assert_eq!(get(&fixture.open().unwrap(), "b"), b"y");
 }
 
 #[test]
 fn a_key_put_first_by_hand_seals_and_the_old_one_opens() {
-    let house = House::with_key_file();
-    let vault = house.open().unwrap();
+    let fixture = Fixture::with_key_file();
+    let vault = fixture.open().unwrap();
     put(&vault, "a", 1, b"x");
     drop(vault);
-    let old = fs::read_to_string(house.path("config/key")).unwrap();
+    let old = fs::read_to_string(fixture.path("config/key")).unwrap();
     let both = format!("# new\n{}\n# old\n{old}", new_key().expose());
-    file::write_durably(&house.path("config"), "key", both.as_bytes()).unwrap();
-    let vault = house.open().unwrap();
+    file::write_durably(&fixture.path("config"), "key", both.as_bytes()).unwrap();
+    let vault = fixture.open().unwrap();
     assert_eq!(get(&vault, "a"), b"x");
 }
 
 #[test]
 fn a_key_file_that_cannot_be_written_rotates_to_its_first_key() {
-    let house = House::with_key_file();
-    let vault = house.open().unwrap();
+    let fixture = Fixture::with_key_file();
+    let vault = fixture.open().unwrap();
     put(&vault, "a", 1, b"x");
     drop(vault);
-    let config = house.path("config");
+    let config = fixture.path("config");
     let old = fs::read_to_string(config.join("key")).unwrap();
     file::write_durably(&config, "key", format!("{}\n{old}", new_key().expose()).as_bytes()).unwrap();
-    let vault = house.open().unwrap();
+    let vault = fixture.open().unwrap();
     // Gone while it runs: to write there fails for root too.
-    fs::rename(&config, house.path("elsewhere")).unwrap();
+    fs::rename(&config, fixture.path("elsewhere")).unwrap();
     let report = vault.0.rotate().unwrap();
     assert_eq!(report, RotationReport { new_key: false, resealed: 1, untouched: vec![], keys: 2 });
     drop(vault);
-    fs::rename(house.path("elsewhere"), &config).unwrap();
+    fs::rename(fixture.path("elsewhere"), &config).unwrap();
     let new = fs::read_to_string(config.join("key")).unwrap().replace(&old, "");
     file::write_durably(&config, "key", new.as_bytes()).unwrap();
-    let vault = house.open().unwrap();
+    let vault = fixture.open().unwrap();
     assert_eq!(get(&vault, "a"), b"x", "the old key is needed no more");
-    fs::rename(&config, house.path("elsewhere")).unwrap();
+    fs::rename(&config, fixture.path("elsewhere")).unwrap();
     assert!(matches!(vault.0.rotate(), Err(VaultError::Io { .. })), "one key and no way to add another");
     assert_eq!(get(&vault, "a"), b"x");
 }
 
 #[test]
 fn attack_78_a_wrong_passphrase_is_named_so_before_anything_is_sealed() {
-    let house = House::with_passphrase("horse");
-    drop(house.open().unwrap());
+    let fixture = Fixture::with_passphrase("horse");
+    drop(fixture.open().unwrap());
     for wrong in ["Horse", "horse ", "hors"] {
-        house.set_passphrase(wrong);
-        assert!(matches!(house.open(), Err(VaultError::WrongKey { .. })), "{wrong}");
+        fixture.set_passphrase(wrong);
+        assert!(matches!(fixture.open(), Err(VaultError::WrongKey { .. })), "{wrong}");
     }
-    house.set_passphrase("\n");
-    assert!(matches!(house.open(), Err(VaultError::InvalidFile { .. })));
+    fixture.set_passphrase("\n");
+    assert!(matches!(fixture.open(), Err(VaultError::InvalidFile { .. })));
 }
 
 #[test]
 fn a_passphrase_is_changed_by_listing_the_new_one_first_and_rotating() {
-    let house = House::with_passphrase("horse\n");
-    let vault = house.open().unwrap();
+    let fixture = Fixture::with_passphrase("horse\n");
+    let vault = fixture.open().unwrap();
     put(&vault, "a", 1, b"x");
     drop(vault);
-    house.set_passphrase("battery\nhorse\n");
-    let vault = house.open().unwrap();
+    fixture.set_passphrase("battery\nhorse\n");
+    let vault = fixture.open().unwrap();
     assert_eq!(vault.0.rotate().unwrap().keys, 1);
     drop(vault);
-    house.set_passphrase("battery\n");
-    assert_eq!(get(&house.open().unwrap(), "a"), b"x");
+    fixture.set_passphrase("battery\n");
+    assert_eq!(get(&fixture.open().unwrap(), "a"), b"x");
 }
 
 #[test]
 fn attack_78_damaged_key_parameters_are_refused_and_kept() {
-    let house = House::with_passphrase("horse");
-    drop(house.open().unwrap());
-    let kdf = house.path("vault/kdf");
+    let fixture = Fixture::with_passphrase("horse");
+    drop(fixture.open().unwrap());
+    let kdf = fixture.path("vault/kdf");
     let whole = fs::read_to_string(&kdf).unwrap();
     assert!(whole.starts_with("argon2id m=64 t=1 p=1 salt="));
     for damage in ["", "argon2id", "m=1", &whole.replace("m=64", "m=4194304"), &whole.replace("argon2id", "argon2i")] {
         fs::write(&kdf, damage).unwrap();
-        assert!(matches!(house.open(), Err(VaultError::InvalidFile { .. })), "{damage}");
+        assert!(matches!(fixture.open(), Err(VaultError::InvalidFile { .. })), "{damage}");
         assert_eq!(fs::read_to_string(&kdf).unwrap(), damage);
     }
     fs::write(&kdf, whole.replace("t=1", "t=2")).unwrap();
-    assert!(matches!(house.open(), Err(VaultError::WrongKey { .. })));
+    assert!(matches!(fixture.open(), Err(VaultError::WrongKey { .. })));
 }
 
 #[test]
@@ -216,8 +227,8 @@ fn the_cost_of_a_passphrase_is_at_least_64_mib_and_three_passes() {
 }
 
 #[test]
-fn an_export_moves_house_with_its_generations() {
-    let (old, new) = (House::with_key_file(), House::with_passphrase("horse"));
+fn an_export_keeps_generations() {
+    let (old, new) = (Fixture::with_key_file(), Fixture::with_passphrase("horse"));
     let passphrase = Secret::new("moving".to_owned());
     let vault = old.open().unwrap();
     put(&vault, "a", 4, b"canary-one");
@@ -233,8 +244,8 @@ fn an_export_moves_house_with_its_generations() {
 
 #[test]
 fn attack_78_an_export_opens_whole_with_its_passphrase_or_not_at_all() {
-    let house = House::with_key_file();
-    let vault = house.open().unwrap();
+    let fixture = Fixture::with_key_file();
+    let vault = fixture.open().unwrap();
     put(&vault, "a", 1, b"x");
     let passphrase = Secret::new("moving".to_owned());
     let bytes = vault.0.export(&passphrase).unwrap();
@@ -255,9 +266,9 @@ fn attack_78_an_export_opens_whole_with_its_passphrase_or_not_at_all() {
 }
 
 #[test]
-fn an_import_overwrites_only_when_told() {
-    let house = House::with_key_file();
-    let vault = house.open().unwrap();
+fn an_import_overwrites_only_with_replace() {
+    let fixture = Fixture::with_key_file();
+    let vault = fixture.open().unwrap();
     put(&vault, "a", 1, b"exported");
     let passphrase = Secret::new("moving".to_owned());
     let bytes = vault.0.export(&passphrase).unwrap();
@@ -271,8 +282,8 @@ fn an_import_overwrites_only_when_told() {
 
 #[test]
 fn attack_77_an_import_older_than_what_was_here_asks() {
-    let house = House::with_key_file();
-    let vault = house.open().unwrap();
+    let fixture = Fixture::with_key_file();
+    let vault = fixture.open().unwrap();
     put(&vault, "a", 1, b"before");
     let passphrase = Secret::new("moving".to_owned());
     let bytes = vault.0.export(&passphrase).unwrap();

@@ -42,7 +42,7 @@ async fn attack_75_a_disk_that_fails_is_noticed_before_the_token_is_spent() {
             Strace::attach(&program, &[Thread::Files(0), Thread::Files(1)], &[&format!("--inject={fault}")]).await;
         program.api(Method::POST, "/api/accounts/a/refresh").await;
         within(async {
-            while !program.shown().await["error"].to_string().contains("Nothing was renewed") {
+            while !program.shown().await["error"].to_string().contains("No refresh was tried") {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         })

@@ -12,6 +12,7 @@ use pixy::vault::{Existing, KeySettings, Settings, Vault, VaultError};
 use zeroize::Zeroizing;
 
 mod attacks;
+mod compatibility;
 mod disk;
 
 struct House(tempfile::TempDir);

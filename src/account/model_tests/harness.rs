@@ -1,21 +1,23 @@
-//! One account in a world that fails: the steps of `refresh.rs` in their order, on the real state machine, with a crash
-//! possible between any two.
+//! One account with failing dependencies: the steps of `Lifecycle::refresh` in their order, on the real state machine and the
+//! real schedule, with a possible crash between any two.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::made::{access_number, failure, login, not_before, refresh_number, tokens, wall};
+use super::fixtures::{access_number, failure, login, not_before, refresh_number, tokens, wall};
 use super::plan::{Crash, Disk, Plan, Point, Reply};
 use super::server::Server;
-use crate::account::state::{Login, Record, RefreshCredential, Standing, Timing, backoff};
+use crate::account::login::{Login, RefreshCredential};
+use crate::account::schedule::RefreshSchedule;
+use crate::account::state::{Record, RecordStatus};
 use crate::clock::{Clock, Tick, Timestamp};
 use crate::oauth::token_response::{TokenError, TokenErrorKind, Tokens};
 use crate::secret::Secret;
 
-/// All that is remembered across a crash, and what has been seen.
-pub struct World {
+/// What survives a crash, and what was observed.
+pub struct Harness {
     pub server: Server,
-    pub pixy: Pixy,
+    pub memory: Memory,
     disk: String,
     disk_login: String,
     /// True time, and the boot clock.
@@ -28,21 +30,21 @@ pub struct World {
     pending_step: Option<(Point, i64)>,
 }
 
-/// What dies with the process: `Inner`, the published token and the wish for a new one.
-pub struct Pixy {
+/// What a crash loses: the lifecycle, the published token and a request for a refresh.
+pub struct Memory {
     pub record: Record,
-    pub refresh_at: Option<Tick>,
-    live: Option<(usize, Option<Tick>)>,
-    timing: Option<(u64, Timing)>,
-    failed_in_a_row: u32,
-    forced_again_at: Option<Tick>,
-    held_until: Option<Tick>,
-    wanted: Option<u64>,
+    pub schedule: RefreshSchedule,
+    /// The number of the published access token, and until when it is usable.
+    published: Option<(usize, Option<Tick>)>,
+    /// The serial of the token whose timing was decided last.
+    timed: Option<u64>,
+    /// The serial of a token that the upstream rejected.
+    rejected: Option<u64>,
 }
 
-/// The ledger that the invariants are judged by; nothing in it comes from the state machine.
+/// What the invariants are checked against; nothing in it comes from the state machine.
 #[derive(Default)]
-#[allow(clippy::struct_excessive_bools)] // a ledger, not a state
+#[allow(clippy::struct_excessive_bools)] // observations, not a state
 pub struct Seen {
     /// Numbers of all pairs that were ever durable.
     pub durable: BTreeSet<usize>,
@@ -71,7 +73,7 @@ pub struct Seen {
     slack: Duration,
 }
 
-impl World {
+impl Harness {
     pub fn new(server: Server, jitter: f64) -> Self {
         let first = server.pair(0);
         let login = Login {
@@ -89,9 +91,9 @@ impl World {
             claim_headers: vec![("x-org".into(), "1".into())],
         };
         let record = Record::linked(login, wall(Duration::ZERO, 0));
-        let mut world = Self {
+        let mut harness = Self {
             server,
-            pixy: Pixy::new(record.clone()),
+            memory: Memory::new(record.clone()),
             disk: String::new(),
             disk_login: String::new(),
             now: Duration::ZERO,
@@ -100,9 +102,9 @@ impl World {
             boot: Clock::default().tick(),
             pending_step: None,
         };
-        world.write(&record);
-        world.publish(jitter);
-        world
+        harness.write(&record);
+        harness.publish(jitter);
+        harness
     }
 
     pub fn tick(&self) -> Tick {
@@ -114,7 +116,7 @@ impl World {
     }
 
     pub fn relink_required(&self) -> bool {
-        matches!(self.pixy.record.standing, Standing::RelinkRequired { .. })
+        matches!(self.memory.record.status, RecordStatus::RelinkRequired { .. })
     }
 
     fn stored(&self) -> Record {
@@ -132,9 +134,9 @@ impl World {
         self.seen.failed_calls.clear();
     }
 
-    /// A request comes; what it is given is checked.
+    /// Checks the token that a request would get, and returns whether there is one.
     pub fn request(&self) -> bool {
-        let Some((number, until)) = self.pixy.live else { return false };
+        let Some((number, until)) = self.memory.published else { return false };
         if until.is_some_and(|until| self.tick() >= until) {
             return false;
         }
@@ -148,12 +150,12 @@ impl World {
         true
     }
 
-    /// The upstream refuses the live token: `Account::successor`.
+    /// The upstream rejects the published token: `Account::successor`.
     pub fn rejected(&mut self) {
-        self.pixy.wanted = self.pixy.live.map(|_| self.pixy.record.login.serial);
+        self.memory.rejected = self.memory.published.map(|_| self.memory.record.login.serial);
     }
 
-    /// The process dies, and comes back after `down`.
+    /// The process ends and starts again after `down`.
     pub fn restart(&mut self, down: Duration, step: i64, jitter: f64) {
         // A store that reported a failure and kept the record has made the answer durable all the same.
         if self.seen.called_with.take().is_some_and(|number| refresh_number(&self.stored().login) != number) {
@@ -164,90 +166,79 @@ impl World {
         }
         self.seen.crashed_in_window |= std::mem::take(&mut self.seen.in_window);
         self.seen.restarts += 1;
-        self.seen.asked_to_wait = None; // what was only in memory; the breaker is not
+        self.seen.asked_to_wait = None; // kept in memory alone, unlike the breaker
         self.now += down;
         self.step(step);
-        self.pixy = Pixy::new(self.stored().after_restart(self.wall()));
+        self.memory = Memory::new(self.stored().after_restart(self.wall()));
         self.publish(jitter);
-        assert_eq!(login(&self.pixy.record), self.disk_login, "a restart changed the login");
+        assert_eq!(login(&self.memory.record), self.disk_login, "a restart changed the login");
         assert!(self.seen.crashes_with_intent < 2 || self.relink_required(), "a third try of an interrupted refresh");
     }
 
-    /// `Account::look`.
-    pub fn look(&mut self, plan: &Plan) -> Result<(), Crash> {
+    /// `Lifecycle::refresh_if_due`.
+    pub fn refresh_if_due(&mut self, plan: &Plan) -> Result<(), Crash> {
         let now = self.tick();
-        if !self.pixy.record.is_renewable() {
+        if !self.memory.record.is_refreshable() {
             return Ok(());
         }
-        if self.pixy.refresh_at.is_some_and(|at| at <= now) || self.may_force(now) {
+        if self.memory.schedule.is_due(now) || self.may_force(now) {
             return self.refresh(plan);
         }
         Ok(())
     }
 
-    /// `Account::may_force`.
     fn may_force(&mut self, now: Tick) -> bool {
-        let wanted = self.pixy.wanted.take();
-        let login = &self.pixy.record.login;
-        let not_before = self.pixy.timing.and_then(|(_, timing)| timing.not_before);
-        let held = [not_before, self.pixy.forced_again_at, self.pixy.held_until]
-            .into_iter()
-            .flatten()
-            .any(|until| now < until);
-        if wanted != Some(login.serial) || held {
-            return false;
-        }
-        self.pixy.forced_again_at = Some(now.after(Duration::from_secs(30)));
-        true
+        let rejected = self.memory.rejected.take();
+        rejected == Some(self.memory.record.login.serial) && self.memory.schedule.may_force(now)
     }
 
-    /// `Account::refresh`, `prepare` and `settle`.
+    /// `Lifecycle::refresh`.
     fn refresh(&mut self, plan: &Plan) -> Result<(), Crash> {
-        let wait = self.pixy.record.breaker_wait(self.wall());
+        let wait = self.memory.record.breaker_wait(self.wall());
         if !wait.is_zero() {
-            self.hold_back(wait);
+            self.postpone(wait);
             return Ok(());
         }
-        let intending = self.pixy.record.intending(self.wall());
+        let intending = self.memory.record.with_intent(self.wall());
         self.pending_step = plan.step;
         self.seen.next_most_ahead = self.ahead;
-        self.pass(Point::Begun, plan)?;
+        self.checkpoint(Point::Begun, plan)?;
         let prepared = plan.probe_works && {
-            self.pass(Point::Probed, plan)?;
+            self.checkpoint(Point::Probed, plan)?;
             self.store(&intending, plan.intent, false)
         };
         if !prepared {
             let pause = self.next_pause(None, plan.jitter);
-            self.hold_back(pause);
+            self.postpone(pause);
             return Ok(());
         }
-        self.pass(Point::Intended, plan)?;
+        self.checkpoint(Point::Intended, plan)?;
         let answer = self.call(&intending, plan)?;
-        let renewing = answer.is_ok();
+        let refreshed = answer.is_ok();
         let failure = answer.as_ref().err().cloned();
         let next = match answer {
-            Ok(tokens) => intending.renewed(tokens, self.wall()),
+            Ok(tokens) => intending.refreshed(tokens, self.wall()),
             Err(failure) => intending.failed(&failure, self.wall()),
         };
-        self.pass(Point::Heard, plan)?;
+        self.checkpoint(Point::Heard, plan)?;
         for _ in 0..plan.store_failures {
-            assert!(!self.store(&next, if plan.store == Disk::Works { Disk::Full } else { plan.store }, renewing));
+            assert!(!self.store(&next, if plan.store == Disk::Works { Disk::Full } else { plan.store }, refreshed));
             self.now += Duration::from_secs(1);
-            self.pass(Point::StoreFailed, plan)?;
+            self.checkpoint(Point::StoreFailed, plan)?;
         }
-        self.store(&next, Disk::Works, renewing);
+        self.store(&next, Disk::Works, refreshed);
         self.seen.called_with = None;
-        if renewing && next.login.lifetime.is_none_or(|lifetime| lifetime >= Duration::from_secs(1)) {
+        if refreshed && next.login.lifetime.is_none_or(|lifetime| lifetime >= Duration::from_secs(1)) {
             self.seen.failed_calls.pop();
         }
-        self.pass(Point::Durable, plan)?;
+        self.checkpoint(Point::Durable, plan)?;
         self.publish(plan.jitter);
-        self.pass(Point::Published, plan)?;
+        self.checkpoint(Point::Published, plan)?;
         match failure {
-            None => (self.pixy.failed_in_a_row, self.pixy.held_until) = (0, None),
-            Some(failure) if next.is_renewable() => {
+            None => self.memory.schedule.succeeded(),
+            Some(failure) if next.is_refreshable() => {
                 let pause = self.next_pause(failure.retry_after, plan.jitter).max(next.breaker_wait(self.wall()));
-                self.hold_back(pause);
+                self.postpone(pause);
             }
             Some(_) => {}
         }
@@ -289,7 +280,7 @@ impl World {
             answer = Err(failure(TokenErrorKind::NoResponse));
         }
         self.seen.in_window = answer.is_ok();
-        self.pass(Point::Committed, plan)?;
+        self.checkpoint(Point::Committed, plan)?;
         self.now += plan.back;
         Ok(answer)
     }
@@ -304,7 +295,7 @@ impl World {
         pair.map(|pair| tokens(pair, lifetime, self.now)).ok_or_else(|| failure(TokenErrorKind::Terminal))
     }
 
-    /// What must be true when a refresh token is presented.
+    /// Invariants at the moment a refresh token is sent.
     fn may_be_called(&self, number: usize) {
         let newest = self.seen.durable.last().copied();
         assert_eq!(newest, Some(number), "rt-{number} was presented after its successor was durable");
@@ -321,8 +312,8 @@ impl World {
         assert!(not_before.is_none_or(|moment| reckoned >= moment), "rt-{number} was presented before it may be");
     }
 
-    /// One step is done: the clock may be stepped, a request may come, the process may die.
-    fn pass(&mut self, point: Point, plan: &Plan) -> Result<(), Crash> {
+    /// After each step: the clock may be stepped, a request comes, the process may end.
+    fn checkpoint(&mut self, point: Point, plan: &Plan) -> Result<(), Crash> {
         if let Some((_, millis)) = self.pending_step.take_if(|(at, _)| *at == point) {
             self.step(millis);
         }
@@ -330,14 +321,14 @@ impl World {
         if plan.crash == Some(point) { Err(Crash) } else { Ok(()) }
     }
 
-    /// `Account::store`.
-    fn store(&mut self, record: &Record, disk: Disk, renewing: bool) -> bool {
+    /// `Lifecycle::store`.
+    fn store(&mut self, record: &Record, disk: Disk, refreshed: bool) -> bool {
         if disk != Disk::Full {
-            assert!(renewing || login(record) == self.disk_login, "a failure changed what is stored");
+            assert!(refreshed || login(record) == self.disk_login, "a failure changed what is stored");
             self.write(record);
         }
         if disk == Disk::Works {
-            self.pixy.record = record.clone();
+            self.memory.record = record.clone();
         }
         disk == Disk::Works
     }
@@ -356,49 +347,34 @@ impl World {
         }
     }
 
-    /// `Account::publish`.
+    /// `Lifecycle::publish`.
     fn publish(&mut self, jitter: f64) {
         let (wall, tick) = (self.wall(), self.tick());
-        let pixy = &mut self.pixy;
-        let login = &pixy.record.login;
-        let timing = match pixy.timing {
-            Some((serial, timing)) if serial == login.serial => timing,
-            _ => {
-                let behind = self.seen.most_ahead - self.ahead;
-                self.seen.slack = Duration::from_millis(u64::try_from(behind).unwrap_or(0));
-                pixy.record.timing(Duration::from_mins(10), jitter, wall, tick)
-            }
-        };
-        pixy.timing = Some((login.serial, timing));
-        pixy.refresh_at = timing.refresh_at.filter(|_| pixy.record.is_renewable());
-        pixy.live = Some((access_number(login), timing.usable_until));
+        let memory = &mut self.memory;
+        let login = &memory.record.login;
+        if memory.timed.replace(login.serial) != Some(login.serial) {
+            let behind = self.seen.most_ahead - self.ahead;
+            self.seen.slack = Duration::from_millis(u64::try_from(behind).unwrap_or(0));
+        }
+        let timing = memory.schedule.publish(&memory.record, Duration::from_mins(10), jitter, wall, tick);
+        memory.published = Some((access_number(login), timing.usable_until));
     }
 }
 
-impl World {
+impl Harness {
     fn next_pause(&mut self, retry_after: Option<Duration>, jitter: f64) -> Duration {
-        self.pixy.failed_in_a_row += 1;
-        backoff(self.pixy.failed_in_a_row, retry_after, jitter)
+        self.memory.schedule.failed(retry_after, jitter)
     }
 
-    fn hold_back(&mut self, pause: Duration) {
-        let until = Some(self.tick().after(pause));
-        (self.pixy.refresh_at, self.pixy.held_until) = (until, until);
+    fn postpone(&mut self, pause: Duration) {
+        let until = self.tick().after(pause);
+        self.memory.schedule.postpone(until);
         self.seen.asked_to_wait = Some(self.now + pause);
     }
 }
 
-impl Pixy {
+impl Memory {
     fn new(record: Record) -> Self {
-        Self {
-            record,
-            refresh_at: None,
-            live: None,
-            timing: None,
-            failed_in_a_row: 0,
-            forced_again_at: None,
-            held_until: None,
-            wanted: None,
-        }
+        Self { record, schedule: RefreshSchedule::default(), published: None, timed: None, rejected: None }
     }
 }

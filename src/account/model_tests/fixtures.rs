@@ -1,21 +1,22 @@
-//! Replies, failures and clocks of the model, and what tokens are called in it.
+//! Tokens, failures and clock readings of the model.
 
 use std::time::Duration;
 
 use super::server::Pair;
-use crate::account::state::{Login, Record, RefreshCredential};
+use crate::account::login::{Login, RefreshCredential};
+use crate::account::state::Record;
 use crate::clock::Timestamp;
 use crate::oauth::token_response::{NotBefore, TokenError, TokenErrorKind, Tokens};
 use crate::secret::Secret;
 
 pub fn wall(truth: Duration, ahead: i64) -> Timestamp {
-    // Far from 1970, so that sixty years back are still after it.
+    // Far enough from 1970 for a clock that is set back by sixty years.
     const START: i64 = 3_000_000_000_000;
     let millis = START + ahead + i64::try_from(truth.as_millis()).expect("a test lasts less than a lifetime");
     Timestamp::EPOCH.after(Duration::from_millis(u64::try_from(millis).unwrap_or(0)))
 }
 
-/// As answered `now`.
+/// The token response at the true time `now`.
 pub fn tokens(pair: Pair, lifetime: Duration, now: Duration) -> Tokens {
     Tokens {
         id_token: None,

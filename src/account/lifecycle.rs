@@ -1,0 +1,407 @@
+//! The life of one login: loaded, refreshed, replaced, unlinked. Owns what is known of it, and alone stores and publishes it.
+//!
+//! A [`Lifecycle`] is behind the account's mutex, which is held over every change, calls of the provider included.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+use super::configured::Configured;
+use super::login::Login;
+use super::pending_revocation::PendingRevocation;
+use super::published::{Bearer, Published};
+use super::redaction::Redactions;
+use super::revocation::{self, RevocationOutcome, RevocationSchedule};
+use super::schedule::RefreshSchedule;
+use super::services::AccountServices;
+use super::state::{Record, RecordStatus};
+use super::token_request;
+use super::view::{State, View};
+use crate::clock::{Tick, Timestamp};
+use crate::name::AccountName;
+use crate::oauth::profile::Profile;
+use crate::oauth::token_response::TokenError;
+use crate::vault::VaultError;
+
+/// The longest pause between two passes: tokio's timers stand still while a laptop sleeps.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Between two tries to make a refreshed login durable.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+
+pub(super) struct Lifecycle {
+    name: AccountName,
+    services: AccountServices,
+    published: Arc<Published>,
+    /// The configuration at the last change.
+    configured: Arc<Configured>,
+    /// The profile that the login is refreshed with: that of its link, so that a changed configuration does not send its
+    /// refresh token elsewhere.
+    refresh_profile: Arc<Profile>,
+    record: Option<Record>,
+    generation: u64,
+    schedule: RefreshSchedule,
+    redactions: Redactions,
+    revocations: RevocationSchedule,
+}
+
+impl Lifecycle {
+    /// Without a login, until [`Lifecycle::load`].
+    pub(super) fn new(
+        name: AccountName,
+        services: AccountServices,
+        published: Arc<Published>,
+        configured: Arc<Configured>,
+    ) -> Self {
+        Self {
+            name,
+            services,
+            published,
+            refresh_profile: Arc::clone(&configured.profile),
+            configured,
+            record: None,
+            generation: 0,
+            schedule: RefreshSchedule::default(),
+            redactions: Redactions::default(),
+            revocations: RevocationSchedule::default(),
+        }
+    }
+
+    /// Applies the configuration; called before every other change.
+    pub(super) async fn configure(&mut self, configured: Arc<Configured>) {
+        let before = std::mem::replace(&mut self.configured, configured);
+        match (before.served, self.configured.served) {
+            (true, false) => self.unload(),
+            (false, true) => self.load().await,
+            (true, true) if !Arc::ptr_eq(&before.profile, &self.configured.profile) => {
+                self.published.change_profile(&self.configured.profile);
+            }
+            (true, true) | (false, false) => {}
+        }
+    }
+
+    /// Reads the login from the vault and publishes it. Does nothing for an account that is not served.
+    pub(super) async fn load(&mut self) {
+        if !self.configured.served {
+            return;
+        }
+        self.record = None;
+        self.schedule.forget_timing();
+        let problem = match self.services.vault.read(&self.name, &self.configured.profile.provider).await {
+            Ok(None) => None,
+            Ok(Some(opened)) => match serde_json::from_slice::<Record>(&opened.plaintext) {
+                Ok(record) => {
+                    self.generation = opened.generation;
+                    self.record = Some(record.after_restart(self.wall()));
+                    self.revocations.retry_now();
+                    None
+                }
+                Err(error) => {
+                    Some(format!("This version of Pixy cannot read the format of the stored login ({error})."))
+                }
+            },
+            Err(error) => Some(error.to_string()),
+        };
+        self.publish();
+        if let Some(problem) = problem {
+            tracing::error!(account = %self.name, problem, "the stored login cannot be used");
+            let view = View { error: Some(problem), ..View::empty(State::RelinkRequired) };
+            self.published.update_view(|current| *current = view);
+        }
+    }
+
+    /// Drops the login from memory; the vault keeps it.
+    fn unload(&mut self) {
+        self.record = None;
+        self.schedule.forget_timing();
+        self.schedule.stop();
+        self.revocations.retry_now();
+        self.published.clear_bearer();
+        self.published.update_view(|view| *view = View::empty(State::Unlinked));
+    }
+
+    /// Accepts an older copy of the login that was restored into the vault, and loads it.
+    pub(super) async fn accept_older_copy(&mut self) -> Result<(), VaultError> {
+        self.services.vault.accept_rollback(&self.name).await?;
+        self.load().await;
+        Ok(())
+    }
+
+    /// Stores a login that a person has confirmed, then publishes it. On an error the old login stays.
+    pub(super) async fn adopt(&mut self, login: Login) -> Result<(), VaultError> {
+        self.require_served()?;
+        // Also higher than a record that did not open, and one that was removed: an older copy restored later is detected.
+        self.generation = self.services.vault.next_generation(&self.name).await?.saturating_sub(1);
+        let replaced = self.record.take();
+        // The same write that replaces a grant records that it must be revoked.
+        let revoked = |old: &Record| {
+            let own = self.pending_revocation(&old.login);
+            old.pending_revocations.iter().cloned().chain(own).collect::<Vec<_>>()
+        };
+        let pending_revocations = replaced.as_ref().map(revoked).unwrap_or_default();
+        // Higher than any serial before: a 401 for an old token never concerns the new one.
+        let login = Login { serial: self.generation + 1, ..login };
+        let record = Record { pending_revocations, ..Record::linked(login, self.wall()) };
+        if let Err(error) = self.store(record).await {
+            self.record = replaced;
+            return Err(error);
+        }
+        self.schedule.succeeded();
+        self.revocations.retry_now();
+        self.refresh_profile = Arc::clone(&self.configured.profile);
+        self.publish();
+        tracing::info!(account = %self.name, "linked");
+        Ok(())
+    }
+
+    /// Revokes the grant at the provider and removes the login. No request gets the token from the first step on, whatever
+    /// the provider and the disk do.
+    pub(super) async fn unlink(&mut self) -> Result<RevocationOutcome, VaultError> {
+        self.require_served()?;
+        let Some(record) = self.record.clone() else {
+            // There may be a record that does not open.
+            self.services.vault.remove(&self.name).await?;
+            self.publish();
+            return Ok(RevocationOutcome::Revoked);
+        };
+        self.published.clear_bearer();
+        let mut pending_revocations = record.pending_revocations.clone();
+        let outcome = if record.is_being_revoked() {
+            RevocationOutcome::Pending // unlinked before: its own revocation is in the list
+        } else {
+            self.revoke_own(&record.login, &mut pending_revocations).await
+        };
+        if pending_revocations.is_empty() {
+            self.services.vault.remove(&self.name).await.map_err(not_removed)?;
+            self.record = None;
+        } else {
+            let status = RecordStatus::RevocationPending { since: self.wall() };
+            self.store(Record { status, pending_revocations, ..record }).await.map_err(not_removed)?;
+        }
+        self.publish();
+        tracing::info!(account = %self.name, revocation = ?outcome, "unlinked");
+        Ok(outcome)
+    }
+
+    /// Revokes the grant of `login`; one that stays pending is added to `pending`.
+    async fn revoke_own(&mut self, login: &Login, pending: &mut Vec<PendingRevocation>) -> RevocationOutcome {
+        let Some(own) = self.pending_revocation(login) else { return RevocationOutcome::NotRevoked };
+        let (outcome, retry_after) = revocation::revoke(&self.services, &self.configured.profile, &own).await;
+        if outcome == RevocationOutcome::Pending {
+            pending.push(own);
+            self.revocations.failed_first(retry_after, jitter(), self.tick());
+        }
+        outcome
+    }
+
+    /// Does what is due, and returns the pause until the next pass. `rejected` are the serials of tokens for which a refresh
+    /// was requested.
+    pub(super) async fn run_due(&mut self, rejected: &[u64]) -> Duration {
+        self.refresh_if_due(rejected).await;
+        self.revoke_if_due().await;
+        let now = self.tick();
+        let until_refresh = self.schedule.refresh_at().map(|at| at.since(now));
+        [until_refresh, self.revocations.wait(now)].into_iter().flatten().fold(LONGEST_PAUSE, Duration::min)
+    }
+
+    async fn refresh_if_due(&mut self, rejected: &[u64]) {
+        let Some(record) = self.record.clone().filter(|record| !record.is_being_revoked()) else { return };
+        if record.is_refreshable() {
+            let now = self.tick();
+            if self.schedule.is_due(now) || (rejected.contains(&record.login.serial) && self.schedule.may_force(now)) {
+                self.refresh(&record).await;
+            }
+        } else if record.status == RecordStatus::Linked && !self.is_usable() {
+            self.expire(&record).await;
+        }
+    }
+
+    /// Refreshes the login. In this order; a crash (`kill -9`) means:
+    ///
+    /// 1. probe, that the vault is writable: nothing was sent, and the login is as it was;
+    /// 2. intent, stored: the same, or the intent is found open after the restart and the token is sent once more;
+    /// 3. call: the provider may have spent the token. The open intent says so, and the token is sent once more, which a
+    ///    provider with a grace period answers;
+    /// 4. durable: as 3 until the rename is durable, the new login after it. `pixy_rotation_window_seconds` measures 4 and 5;
+    /// 5. publish: after the restart the new login is read from the vault.
+    async fn refresh(&mut self, record: &Record) {
+        let breaker = record.breaker_wait(self.wall());
+        if !breaker.is_zero() {
+            return self.postpone(breaker, "Too many refreshes failed within the last hour.");
+        }
+        let record = record.with_intent(self.wall());
+        let prepared = match self.services.vault.probe().await {
+            Ok(()) => self.store(record.clone()).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = prepared {
+            self.services.metrics.record_refresh(&self.name, "vault_unwritable");
+            let pause = self.schedule.failed(None, jitter());
+            return self
+                .postpone(pause, &format!("No refresh was tried, because its result could not be stored: {error}"));
+        }
+        self.published.update_view(|view| view.state = State::Refreshing);
+        let response = token_request::send(&self.services, &self.refresh_profile, &record.login).await;
+        let responded = Instant::now();
+        let (next, failure) = match response {
+            Ok(tokens) => (record.refreshed(tokens, self.wall()), None),
+            Err(failure) => (record.failed(&failure, self.wall()), Some(failure)),
+        };
+        token_request::report(&self.services, &self.name, failure.as_ref());
+        if self.store_until_durable(&next).await {
+            self.publish();
+            self.schedule_next(&next, failure);
+        }
+        self.services.metrics.record_rotation_window(responded.elapsed());
+    }
+
+    /// Records that an access token without a refresh token has expired.
+    async fn expire(&mut self, record: &Record) {
+        if self.store_until_durable(&record.expired(self.wall())).await {
+            self.publish();
+            self.schedule.succeeded();
+        }
+    }
+
+    /// After the outcome of a refresh was published.
+    fn schedule_next(&mut self, next: &Record, failure: Option<TokenError>) {
+        match failure {
+            None => self.schedule.succeeded(),
+            Some(failure) if next.is_refreshable() => {
+                let pause = self.schedule.failed(failure.retry_after, jitter()).max(next.breaker_wait(self.wall()));
+                self.postpone(pause, &format!("The refresh failed, Pixy retries: {}.", failure.what));
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// No refresh before `pause` is over; the current token is used until it expires.
+    fn postpone(&mut self, pause: Duration, reason: &str) {
+        let retry_at = self.tick().after(pause);
+        self.schedule.postpone(retry_at);
+        let next_refresh_at = Some(self.wall().after(pause));
+        self.published.update_view(|view| {
+            if view.state == State::Refreshing {
+                view.state = State::Linked;
+            }
+            view.refresh_at = Some(retry_at);
+            view.next_refresh_at = next_refresh_at;
+            view.error = Some(reason.to_owned());
+        });
+    }
+
+    pub(super) async fn revoke_if_due(&mut self) {
+        if !self.revocations.is_due(self.tick()) {
+            return;
+        }
+        if let Err(error) = self.revoke_pending().await {
+            tracing::error!(account = %self.name, %error, "the result of a revocation cannot be stored");
+            self.revocations.store_failed(jitter(), self.tick());
+        }
+    }
+
+    /// Asks the provider to revoke every pending grant, and removes from the record those that it revoked or refused.
+    async fn revoke_pending(&mut self) -> Result<(), VaultError> {
+        let has_pending = |record: &Record| !record.pending_revocations.is_empty() || record.is_being_revoked();
+        let Some(record) = self.record.clone().filter(has_pending) else { return Ok(()) };
+        let wall = self.wall();
+        let (mut left, mut retry_after) = (record.pending_revocations.clone(), None);
+        for pending in &record.pending_revocations {
+            let (outcome, asked) = revocation::revoke(&self.services, &self.configured.profile, pending).await;
+            let _ = left.remove(0);
+            if outcome == RevocationOutcome::Pending && !pending.is_given_up(wall) {
+                // The provider is not asked about the others either; at the next try they come first.
+                retry_after = asked;
+                left.push(pending.clone());
+                break;
+            }
+        }
+        if left.is_empty() {
+            self.revocations.succeeded();
+        } else {
+            self.revocations.failed(retry_after, jitter(), self.tick());
+        }
+        if left.is_empty() && record.is_being_revoked() {
+            self.services.vault.remove(&self.name).await?;
+            self.record = None;
+        } else if left.len() < record.pending_revocations.len() {
+            self.store(Record { pending_revocations: left, ..record }).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes `record` durable under the next generation; then it is the current one. On an error nothing has changed.
+    async fn store(&mut self, record: Record) -> Result<(), VaultError> {
+        let plaintext = Zeroizing::new(serde_json::to_vec(&record).expect("a record has string keys only"));
+        let generation = self.generation + 1;
+        self.services.vault.write(&self.name, &self.configured.profile.provider, generation, plaintext).await?;
+        self.generation = generation;
+        self.record = Some(record);
+        Ok(())
+    }
+
+    /// Stores the outcome of a refresh, retrying until it is durable. `false` when an import replaced the login during the
+    /// call: the outcome is of the old login and is dropped, and the imported one is loaded.
+    async fn store_until_durable(&mut self, next: &Record) -> bool {
+        while let Err(error) = self.store(next.clone()).await {
+            if let VaultError::StaleWrite { .. } = error {
+                tracing::warn!(account = %self.name, "the login was replaced during its refresh");
+                self.load().await;
+                return false;
+            }
+            tracing::error!(account = %self.name, %error, "the refreshed login cannot be stored, retrying");
+            self.published.update_view(|view| view.error = Some(error.to_string()));
+            tokio::time::sleep(STORE_RETRY).await;
+        }
+        true
+    }
+
+    /// Publishes the current record, which is durable, to requests and the page.
+    fn publish(&mut self) {
+        let Some(record) = self.record.as_ref().filter(|record| !record.is_being_revoked()) else {
+            self.schedule.stop();
+            self.published.clear_bearer();
+            return self.published.update_view(|view| *view = View::empty(State::Unlinked));
+        };
+        let (wall, tick) = (self.services.clock.wall(), self.services.clock.tick());
+        let lead = *self.refresh_profile.token.refresh_lead;
+        let timing = self.schedule.publish(record, lead, jitter(), wall, tick);
+        let patterns = self.redactions.patterns(&record.login);
+        self.published.set_bearer(Bearer::new(Arc::clone(&self.configured.profile), &record.login, timing, patterns));
+        let refresh_at = self.schedule.refresh_at();
+        let next_refresh_at = refresh_at.map(|at| wall.after(at.since(tick)));
+        let view = View { refresh_at, next_refresh_at, ..View::of(record) };
+        self.published.update_view(|current| *current = view);
+    }
+
+    fn pending_revocation(&self, login: &Login) -> Option<PendingRevocation> {
+        PendingRevocation::at_provider(login, &self.configured.profile, self.wall())
+    }
+
+    fn is_usable(&self) -> bool {
+        self.published.usable(&self.configured.profile, &self.services.clock).is_some()
+    }
+
+    fn require_served(&self) -> Result<(), VaultError> {
+        if self.configured.served { Ok(()) } else { Err(VaultError::NotConfigured) }
+    }
+
+    fn wall(&self) -> Timestamp {
+        self.services.clock.wall()
+    }
+
+    fn tick(&self) -> Tick {
+        self.services.clock.tick()
+    }
+}
+
+fn not_removed(source: VaultError) -> VaultError {
+    VaultError::NotRemoved { source: Box::new(source) }
+}
+
+/// A number in 0..1; not a secret.
+fn jitter() -> f64 {
+    rand::random()
+}

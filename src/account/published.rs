@@ -1,0 +1,120 @@
+//! What requests and the page read without waiting for the lifecycle, which alone writes it.
+
+use std::sync::Arc;
+
+use arc_swap::{ArcSwapOption, Guard};
+use tokio::sync::watch;
+
+use super::login::{Login, Timing};
+use super::view::{State, View};
+use crate::clock::{Clock, Tick};
+use crate::oauth::profile::Profile;
+use crate::scrub::SecretPatterns;
+use crate::secret::Secret;
+
+/// The published token and view of one account.
+pub(super) struct Published {
+    /// Durable, and the only token that a request may get.
+    bearer: ArcSwapOption<Bearer>,
+    view: watch::Sender<View>,
+    changes: watch::Sender<u64>,
+}
+
+/// A token that may be sent now.
+#[derive(Clone)]
+pub struct Bearer {
+    profile: Arc<Profile>,
+    token: Secret,
+    serial: u64,
+    usable_until: Option<Tick>,
+    claim_headers: Vec<(String, String)>,
+    patterns: Arc<SecretPatterns>,
+}
+
+impl Published {
+    pub(super) fn new(changes: watch::Sender<u64>) -> Self {
+        Self { bearer: ArcSwapOption::empty(), view: watch::Sender::new(View::empty(State::Starting)), changes }
+    }
+
+    /// The token, if it has not expired and was published under `profile`.
+    pub(super) fn usable(&self, profile: &Arc<Profile>, clock: &Clock) -> Option<Arc<Bearer>> {
+        let published: Guard<_> = self.bearer.load();
+        let bearer = published.as_ref().filter(|bearer| Arc::ptr_eq(&bearer.profile, profile))?;
+        match bearer.usable_until {
+            Some(until) if clock.tick() >= until => None,
+            _ => Some(Arc::clone(bearer)),
+        }
+    }
+
+    /// The serial of the published token, expired or not.
+    pub(super) fn serial(&self) -> Option<u64> {
+        self.bearer.load().as_ref().map(|bearer| bearer.serial)
+    }
+
+    pub(super) fn view(&self) -> View {
+        self.view.borrow().clone()
+    }
+
+    pub(super) fn subscribe(&self) -> watch::Receiver<View> {
+        self.view.subscribe()
+    }
+
+    pub(super) fn set_bearer(&self, bearer: Bearer) {
+        self.bearer.store(Some(Arc::new(bearer)));
+    }
+
+    pub(super) fn clear_bearer(&self) {
+        self.bearer.store(None);
+    }
+
+    /// Publishes the same token for requests that were checked against `profile`.
+    pub(super) fn change_profile(&self, profile: &Arc<Profile>) {
+        if let Some(bearer) = self.bearer.load_full() {
+            self.set_bearer(Bearer { profile: Arc::clone(profile), ..Bearer::clone(&bearer) });
+        }
+        self.update_view(|_| {}); // wakes the requests that wait for a token
+    }
+
+    /// Changes the view and notifies its watchers.
+    pub(super) fn update_view(&self, change: impl FnOnce(&mut View)) {
+        self.view.send_modify(change);
+        self.changes.send_modify(|count| *count += 1);
+    }
+}
+
+impl Bearer {
+    pub(super) fn new(profile: Arc<Profile>, login: &Login, timing: Timing, patterns: Arc<SecretPatterns>) -> Self {
+        Self {
+            profile,
+            token: login.access_token.clone(),
+            serial: login.serial,
+            usable_until: timing.usable_until,
+            claim_headers: login.claim_headers.clone(),
+            patterns,
+        }
+    }
+
+    /// The token; for `proxy::attach` alone.
+    pub fn token(&self) -> &Secret {
+        &self.token
+    }
+
+    /// The profile that names where the token may be sent.
+    pub fn profile(&self) -> &Arc<Profile> {
+        &self.profile
+    }
+
+    /// Secrets that no response to a request with this token may contain: the account's current and previous ones.
+    pub fn patterns(&self) -> &Arc<SecretPatterns> {
+        &self.patterns
+    }
+
+    /// Headers that the profile copies from the login's claims.
+    pub fn claim_headers(&self) -> &[(String, String)] {
+        &self.claim_headers
+    }
+
+    pub(super) fn serial(&self) -> u64 {
+        self.serial
+    }
+}
