@@ -1,6 +1,6 @@
-//! OAuth 2.0 as providers speak it: pure pieces, and the calls to their endpoints.
+//! OAuth 2.0 as providers implement it: protocol functions without state, and the calls to the endpoints.
 //!
-//! Nothing here keeps state or knows the vault; `account` decides when a call is made and what becomes of its answer.
+//! This module has no access to the vault; `account` and `link` decide when a call is made and store its result.
 
 pub mod device;
 pub mod discovery;

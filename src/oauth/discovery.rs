@@ -13,24 +13,24 @@ use url::Url;
 use super::profile::{Flow, Profile};
 use crate::upstream::Upstream;
 
-/// With pinned endpoints discovery only adds to them, and a person is not kept waiting for it.
+/// The timeout when the profile has all endpoints that the flow needs: discovery only adds optional ones.
 const WAIT_WHEN_PINNED: Duration = Duration::from_secs(5);
 
-/// Nothing goes on without it.
+/// The timeout when the flow needs a discovered endpoint.
 const WAIT: Duration = Duration::from_secs(15);
 
 /// Endpoints of one authorization server, from the profile or discovered.
 #[derive(Debug, Clone, Default)]
 pub struct Endpoints {
-    /// Whose they are, where the profile says.
+    /// The issuer, if the profile names it.
     pub issuer: Option<Url>,
-    /// RFC 6749 §3.1.
+    /// The authorization endpoint (RFC 6749 §3.1).
     pub authorize: Option<Url>,
-    /// RFC 6749 §3.2.
+    /// The token endpoint (RFC 6749 §3.2).
     pub token: Option<Url>,
-    /// RFC 7009.
+    /// The revocation endpoint (RFC 7009).
     pub revoke: Option<Url>,
-    /// RFC 8628 §3.1.
+    /// The device authorization endpoint (RFC 8628 §3.1).
     pub device: Option<Url>,
     /// The keys of id_tokens (RFC 7517).
     pub jwks: Option<Url>,
@@ -69,8 +69,11 @@ struct Metadata {
     authorization_response_iss_parameter_supported: bool,
 }
 
-/// The endpoints that `flow` needs: the profile's own (they beat discovered ones, THREATS O9); what it leaves out is asked of
-/// its issuer.
+/// The endpoints that `flow` needs. Those of the profile take precedence over discovered ones; those that it leaves out are
+/// discovered at its issuer.
+///
+/// # Errors
+/// When an endpoint that the flow needs could not be discovered, or when the metadata is invalid.
 pub async fn endpoints(upstream: &Upstream, profile: &Profile, flow: Flow) -> Result<Endpoints, DiscoveryError> {
     let device = profile.link.device.as_ref();
     let pinned = Endpoints {
@@ -104,8 +107,8 @@ pub async fn endpoints(upstream: &Upstream, profile: &Profile, flow: Flow) -> Re
     }
 }
 
-/// Whether a server calls itself what the configuration calls it: the same text (RFC 8414 §3.3, RFC 9207 §2.4). `Url` writes an
-/// empty path as "/", and that slash alone is no difference.
+/// Whether an issuer is the configured one, compared as text (RFC 8414 §3.3, RFC 9207 §2.4). `Url` writes an empty path as "/":
+/// only that slash is ignored.
 pub fn is_issuer(given: &str, issuer: &Url) -> bool {
     let configured = issuer.as_str();
     given == configured || (issuer.path() == "/" && Some(given) == configured.strip_suffix('/'))
@@ -131,8 +134,7 @@ async fn discover(upstream: &Upstream, issuer: &Url, wait: Duration) -> Result<M
     Err(DiscoveryError::Unavailable(last))
 }
 
-/// The metadata's issuer must be the configured one, character for character (RFC 8414 §3.3), and its endpoints must be
-/// fit to be called.
+/// Checks that the metadata names the configured issuer (RFC 8414 §3.3) and that its endpoints use https, or http to this machine.
 fn checked(metadata: Metadata, issuer: &Url) -> Result<Metadata, DiscoveryError> {
     if !is_issuer(&metadata.issuer, issuer) {
         return Err(DiscoveryError::Invalid(format!("the metadata of {issuer} names another issuer")));
@@ -172,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_well_known_part_stands_where_each_standard_puts_it() {
+    fn well_known_urls_follow_both_standards() {
         let at = |issuer: &str| well_known(&Url::parse(issuer).unwrap()).map(|url| url.to_string());
         assert_eq!(
             at("https://login.example.com/tenant"),

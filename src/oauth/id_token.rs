@@ -1,6 +1,6 @@
 //! Verification of id_tokens (OpenID Connect Core §3.1.3.7): signed by a key of the issuer, for this client and this attempt.
 //!
-//! RS256 and ES256 and nothing else: `none` is no signature, and a key of HS256 would be one that a public client shares.
+//! Only RS256 and ES256: `none` is no signature, and HS256 needs a secret that a public client does not have.
 
 use std::fmt;
 use std::time::Duration;
@@ -23,66 +23,66 @@ use crate::clock::Timestamp;
 use crate::secret::Secret;
 use crate::upstream::Upstream;
 
-/// How far two clocks may be apart.
+/// The tolerated difference between two clocks.
 const CLOCK_TOLERANCE: Duration = Duration::from_mins(5);
 
-/// A key set is fetched within this.
+/// The timeout for fetching a key set.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Larger than any key set.
+/// The largest key set, in bytes.
 const LARGEST_KEY_SET: usize = 256 * 1024;
 
-/// More keys than any server has.
+/// Further keys of a set are ignored.
 const MOST_KEYS: usize = 100;
 
-/// What an id_token must say.
+/// The claims that an id_token must have.
 pub struct ExpectedClaims<'a> {
-    /// Who signs.
+    /// `iss`.
     pub issuer: &'a Url,
-    /// Whom it is for: the client id that the grant belongs to.
+    /// `aud`: the client id of the grant.
     pub client_id: &'a str,
-    /// What the authorization request named, if it did.
+    /// The nonce of the authorization request, if it had one.
     pub nonce: Option<&'a Secret>,
-    /// The time.
+    /// The current time.
     pub now: Timestamp,
 }
 
-/// Why an id_token is not believed.
+/// Why an id_token is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidIdToken {
-    /// No compact JWS with JSON in it, or one with members that must be understood and are not.
+    /// Not a compact JWS with JSON, or with critical header members that are not supported.
     Malformed,
-    /// Signed in a way that proves nothing here.
+    /// Signed with an algorithm that is not accepted.
     Algorithm,
-    /// The issuer has no such key, also not after its keys were asked for again.
+    /// The issuer has no such key, even after its keys were fetched again.
     UnknownKey,
-    /// Not signed by that key.
+    /// The signature is wrong.
     Signature,
-    /// Of another issuer.
+    /// Issued by another issuer.
     Issuer,
-    /// For another client.
+    /// Issued for another client.
     Audience,
-    /// Of another attempt.
+    /// Issued for another attempt.
     Nonce,
-    /// Over, or without an end.
+    /// Expired, or without an expiry.
     Expired,
-    /// From the future, or from no time.
+    /// Issued in the future, or without a time.
     IssuedAt,
-    /// It names nobody.
+    /// Without a subject.
     Subject,
 }
 
-/// Why it could not be verified.
+/// Why an id_token could not be verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IdTokenError {
-    /// It is not to be believed.
+    /// The id_token is invalid.
     Invalid(InvalidIdToken),
-    /// The issuer's keys could not be had; in words without a secret.
+    /// The issuer's keys could not be fetched; the text contains no secret.
     NoKeys(String),
 }
 
-/// Fetches the issuer's keys and verifies. A key that is not among them is looked for once more, for keys rotate (OpenID
-/// Connect Core §10.1.1).
+/// Fetches the issuer's keys and verifies. If the key is unknown, they are fetched once more, because keys rotate (OpenID Connect
+/// Core §10.1.1).
 pub async fn check(
     upstream: &Upstream,
     jwks_url: &Url,
@@ -123,7 +123,7 @@ struct Jwk {
 struct Header {
     alg: String,
     kid: Option<String>,
-    /// RFC 7515 §4.1.11: members that must be understood; none is.
+    /// Critical members (RFC 7515 §4.1.11); none is supported.
     crit: Option<Value>,
 }
 
@@ -134,13 +134,13 @@ enum Algorithm {
 }
 
 impl KeySet {
-    /// Reads a key set; keys of a kind that is not known are left out (RFC 7517 §5).
+    /// Parses a key set; keys of unknown types are ignored (RFC 7517 §5).
     pub fn parse(json: &[u8]) -> Option<Self> {
         let set: KeySetDocument = serde_json::from_slice(json).ok()?;
         Some(Self(set.keys.into_iter().take(MOST_KEYS).filter_map(|key| serde_json::from_value(key).ok()).collect()))
     }
 
-    /// The key that the header means. One without a `kid` means the only one that fits (OpenID Connect Core §10.1).
+    /// The key that the header names. Without a `kid`, exactly one key must fit (OpenID Connect Core §10.1).
     fn find(&self, header: &Header, algorithm: Algorithm) -> Result<&Jwk, InvalidIdToken> {
         let mut fitting = self
             .0
@@ -173,7 +173,7 @@ pub fn verify(token: &str, keys: &KeySet, expected: &ExpectedClaims<'_>) -> Resu
     claims(&json(payload)?, expected)
 }
 
-/// OpenID Connect Core §3.1.3.7, in its order.
+/// Checks the claims in the order of OpenID Connect Core §3.1.3.7.
 fn claims(claims: &Map<String, Value>, expected: &ExpectedClaims<'_>) -> Result<(), InvalidIdToken> {
     let text = |name: &str| claims.get(name).and_then(Value::as_str);
     if !text("iss").is_some_and(|issuer| is_issuer(issuer, expected.issuer)) {
@@ -186,7 +186,7 @@ fn claims(claims: &Map<String, Value>, expected: &ExpectedClaims<'_>) -> Result<
     };
     let authorized_party = claims.get("azp");
     let party_is_wrong = authorized_party.is_some_and(|party| party.as_str() != Some(expected.client_id));
-    // Others may be meant too, but then it must say that it was issued to this client.
+    // With several audiences, `azp` must name this client.
     if !audiences.contains(&expected.client_id) || party_is_wrong || (audiences.len() > 1 && authorized_party.is_none())
     {
         return Err(InvalidIdToken::Audience);
@@ -218,19 +218,19 @@ impl Jwk {
             && self.alg.as_deref().is_none_or(|alg| alg == name)
     }
 
-    /// `None` for a wrong signature, and for a key that is none. RSA keys under 2048 bits are none.
+    /// `None` for a wrong signature and for an invalid key. RSA keys under 2048 bits are invalid.
     fn verify(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> Option<()> {
         let part = |text: &Option<String>| decoded(text.as_deref()?);
         match algorithm {
             Algorithm::Rs256 => {
                 let (n, e) = (part(&self.n)?, part(&self.e)?);
-                // RFC 7518 §6.3.1.1 wants no leading zeros; some servers write one all the same.
+                // RFC 7518 §6.3.1.1 forbids leading zeros, but some servers write one.
                 let n: Vec<u8> = n.into_iter().skip_while(|&byte| byte == 0).collect();
                 RsaPublicKeyComponents { n, e }.verify(&RSA_PKCS1_2048_8192_SHA256, message, signature).ok()
             }
             Algorithm::Es256 => {
                 let (x, y) = (part(&self.x)?, part(&self.y)?);
-                // RFC 7518 §6.2.1.2: always whole coordinates.
+                // RFC 7518 §6.2.1.2: coordinates have their full length.
                 let point = (x.len() == 32 && y.len() == 32).then(|| [&[4], x.as_slice(), y.as_slice()].concat())?;
                 UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).verify(message, signature).ok()
             }
@@ -243,7 +243,7 @@ async fn fetch(upstream: &Upstream, jwks_url: &Url) -> Result<KeySet, IdTokenErr
     let request = Request::get(jwks_url.as_str())
         .header(ACCEPT, "application/json")
         .header(ACCEPT_ENCODING, "identity")
-        .header(CACHE_CONTROL, "no-cache") // between here and there something may keep the keys before the rotation
+        .header(CACHE_CONTROL, "no-cache") // a cache may still have the keys of before a rotation
         .body(Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync())
         .map_err(|error| failed(error.to_string()))?;
     match upstream.fetch(request, LARGEST_KEY_SET, TIMEOUT).await {
@@ -251,7 +251,7 @@ async fn fetch(upstream: &Upstream, jwks_url: &Url) -> Result<KeySet, IdTokenErr
             KeySet::parse(&answer.body).ok_or_else(|| failed("does not answer with a key set".to_owned()))
         }
         Ok(answer) => Err(failed(format!("answered {}", answer.status.as_u16()))),
-        Err(error) => Err(failed(format!("was not heard: {error}"))),
+        Err(error) => Err(failed(format!("did not answer: {error}"))),
     }
 }
 
@@ -272,16 +272,16 @@ fn timestamp(seconds: f64) -> Timestamp {
 impl fmt::Display for InvalidIdToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Malformed => "it cannot be read",
+            Self::Malformed => "it is malformed",
             Self::Algorithm => "it is not signed with RS256 or ES256",
             Self::UnknownKey => "the key that signed it is not among the issuer's",
             Self::Signature => "its signature is wrong",
-            Self::Issuer => "it is of another issuer",
-            Self::Audience => "it is for another client",
-            Self::Nonce => "it is of another attempt",
-            Self::Expired => "it has expired, or this machine's clock is wrong",
-            Self::IssuedAt => "it is from the future, or this machine's clock is wrong",
-            Self::Subject => "it names nobody",
+            Self::Issuer => "it was issued by another issuer",
+            Self::Audience => "it was issued for another client",
+            Self::Nonce => "it belongs to another attempt",
+            Self::Expired => "it has expired, or the clock of this machine is wrong",
+            Self::IssuedAt => "it was issued in the future, or the clock of this machine is wrong",
+            Self::Subject => "it has no subject",
         })
     }
 }

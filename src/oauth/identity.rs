@@ -1,4 +1,4 @@
-//! Who it is: what a token reply and its id_token tell about the account.
+//! The identity of an account, from a token response and its id_token.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -12,8 +12,8 @@ use super::profile::{Entries, FieldPath, FieldSource};
 pub struct Claims(Map<String, Value>);
 
 impl Claims {
-    /// Reads the claims without checking the signature. Good for a token that came straight from the token endpoint over
-    /// TLS (OpenID Connect Core §3.1.3.7, item 6), and for nothing that decides who may do what.
+    /// Reads the claims without verifying the signature. Sufficient for a token that was received from the token endpoint over
+    /// TLS (OpenID Connect Core §3.1.3.7, item 6), but never for an authorization decision.
     pub fn read_unverified(token: &str) -> Option<Self> {
         let payload = token.split('.').nth(1)?;
         let bytes = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
@@ -31,7 +31,7 @@ impl Claims {
     }
 }
 
-/// What to show a person, in the order of the profile, each text once.
+/// The texts to show a person, in the order of the profile, without duplicates.
 pub fn find(paths: &[FieldPath], reply: &Map<String, Value>, claims: Option<&Claims>) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     for text in paths.iter().filter_map(|path| look_up(path, reply, claims)) {
@@ -42,7 +42,7 @@ pub fn find(paths: &[FieldPath], reply: &Map<String, Value>, claims: Option<&Cla
     found
 }
 
-/// Headers whose values are claims; what is absent or cannot stand in a header is left out.
+/// Headers whose values are claims. Claims that are absent or not valid in a header are left out.
 pub fn claim_headers(
     wanted: &Entries<PlainHeader, FieldPath>,
     reply: &Map<String, Value>,
@@ -67,7 +67,7 @@ fn look_up(path: &FieldPath, reply: &Map<String, Value>, claims: Option<&Claims>
         Value::Number(number) => number.to_string(),
         _ => return None,
     };
-    // It is shown to a person: no control characters, and no more than fits a line.
+    // The text is shown to a person: no control characters, at most one line.
     let shown: String = text.chars().filter(|character| !character.is_control()).take(200).collect();
     (!shown.trim().is_empty()).then_some(shown)
 }

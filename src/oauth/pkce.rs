@@ -1,21 +1,20 @@
-//! Proof key for code exchange (RFC 7636), S256 alone: `plain` does not exist here, so nothing can fall back to it.
+//! Proof key for code exchange (RFC 7636), S256 only: `plain` is not implemented, so that no fallback to it is possible.
 
 use sha2::{Digest as _, Sha256};
 
 use crate::secret::{Secret, base64_url};
 
-/// A code verifier (RFC 7636 §4.1): 256 bits from the operating system, 43 unreserved characters. Not `Clone`: it is spent
-/// with its code.
+/// A code verifier (RFC 7636 §4.1): 256 random bits, 43 unreserved characters. Not `Clone`: it is used once, with its code.
 pub struct Verifier(Secret);
 
 impl Verifier {
-    /// A fresh one, for one attempt.
+    /// Generates a verifier for one attempt.
     pub fn new() -> Self {
         Self(Secret::random(32))
     }
 
-    /// One that the server made and handed out with its code (some device flows); `None` when it is none.
-    pub fn handed_out(text: &str) -> Option<Self> {
+    /// A verifier that the server generated (some device flows); `None` when it is not valid.
+    pub fn from_server(text: &str) -> Option<Self> {
         let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
         let fits = (1..=128).contains(&text.len()) && text.bytes().all(unreserved);
         fits.then(|| Self(Secret::new(text.to_owned())))
@@ -26,7 +25,7 @@ impl Verifier {
         base64_url(&Sha256::digest(self.0.expose()))
     }
 
-    /// For the token request that spends it.
+    /// The text, for the token request.
     pub fn expose(&self) -> &str {
         self.0.expose()
     }

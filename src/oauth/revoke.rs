@@ -11,31 +11,31 @@ use super::token_response;
 use crate::secret::Secret;
 use crate::upstream::Upstream;
 
-/// A person waits for it, and so may a refresh.
+/// Short, because a person or a refresh waits for the call.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What came of a revocation.
+/// The result of a revocation request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RevocationResponse {
-    /// The provider said yes (RFC 7009 §2.2: also for a token that it no longer knows).
+    /// The token is revoked, or was already invalid (RFC 7009 §2.2).
     Revoked,
-    /// The provider refused, and asking again would not help.
+    /// The provider refused; a retry would not help.
     Refused,
-    /// The provider could not be asked; it should be tried again, after as long as it says (RFC 7009 §2.2.1).
+    /// The provider could not be reached or failed; retry after the delay that it asks for, if any (RFC 7009 §2.2.1).
     Unavailable(Option<Duration>),
 }
 
-/// What kind of token it is (RFC 7009 §2.1).
+/// The type of the token (RFC 7009 §2.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TokenTypeHint {
-    /// With it goes all that came of it.
+    /// Its revocation also revokes its access tokens.
     RefreshToken,
-    /// Where there is nothing else.
+    /// For logins without a refresh token.
     AccessToken,
 }
 
-/// Ends a grant at the provider. Never fails for the caller: unlinking goes on whatever the provider says.
+/// Revokes a token at the provider. Never an error for the caller: unlinking continues whatever the provider answers.
 pub async fn revoke(
     upstream: &Upstream,
     url: &Url,

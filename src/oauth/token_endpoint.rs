@@ -16,36 +16,38 @@ use crate::clock::Timestamp;
 use crate::secret::Secret;
 use crate::upstream::{Body, FetchedResponse, SendError, Upstream};
 
-/// Longer than any token endpoint takes that will answer at all.
+/// The timeout of a token request.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Larger than any token reply.
+/// The largest response, in bytes.
 pub const LIMIT: usize = 256 * 1024;
 
-/// What a token request proves.
+/// The grant that a token request presents.
 #[derive(Clone, Copy)]
 pub enum OAuthGrant<'a> {
-    /// An authorization code, with the verifier that it was asked for with.
+    /// An authorization code and its verifier.
     Code {
         /// The code.
         code: &'a Secret,
-        /// Spent with the code.
+        /// The code verifier; used once, with the code.
         verifier: &'a Verifier,
-        /// The very string of the authorization request (RFC 6749 §4.1.3).
+        /// The same text as in the authorization request (RFC 6749 §4.1.3).
         redirect_uri: &'a str,
-        /// Repeated where the provider wants it.
+        /// Repeated if the profile says so.
         state: Option<&'a Secret>,
     },
     /// A device code (RFC 8628 §3.4).
     DeviceCode(&'a Secret),
     /// A refresh token.
     Refresh(&'a Secret),
-    /// The client's own secret.
+    /// The client secret (RFC 6749 §4.4).
     ClientSecret(&'a Secret),
 }
 
-/// Calls the token endpoint once and sorts its answer. Whatever happens, a code or a refresh token given here is to be
-/// taken as spent unless [`TokenError::certainly_unspent`] says otherwise.
+/// Calls the token endpoint once.
+///
+/// # Errors
+/// [`TokenError`]. The code or refresh token must be considered used, unless [`TokenError::certainly_unspent`].
 pub async fn request_tokens(
     upstream: &Upstream,
     profile: &Profile,
@@ -62,7 +64,7 @@ pub async fn request_tokens(
     }
 }
 
-/// Posts fields as a provider wants them written, and reads a bounded answer.
+/// Posts fields in the encoding of the provider and reads a response of at most [`LIMIT`] bytes.
 pub async fn post(
     upstream: &Upstream,
     url: &Url,
@@ -72,7 +74,7 @@ pub async fn post(
     post_within(TIMEOUT, upstream, url, kind, fields).await
 }
 
-/// The same with less patience.
+/// As [`post`], with a timeout.
 pub async fn post_within(
     timeout: Duration,
     upstream: &Upstream,
@@ -90,14 +92,14 @@ pub async fn post_within(
         .uri(url.as_str())
         .header(CONTENT_TYPE, content_type)
         .header(ACCEPT, "application/json")
-        // Nothing here decompresses: a bomb stays small and a token stays where it was looked for.
+        // Responses are not decompressed: this excludes decompression bombs.
         .header(ACCEPT_ENCODING, "identity")
         .body(body)
         .map_err(|error| SendError::Unreachable(error.into()))?;
     upstream.fetch(request, LIMIT, timeout).await
 }
 
-/// Fields of a request body, in order; each name once (RFC 6749 §3.2). Their memory is zeroed.
+/// Fields of a request body, in order; each name once (RFC 6749 §3.2). Their memory is zeroed on drop.
 #[derive(Default)]
 pub struct Fields(Vec<(String, Zeroizing<String>)>);
 
@@ -108,12 +110,12 @@ impl Fields {
         self.0.push((name.to_owned(), Zeroizing::new(value.to_owned())));
     }
 
-    /// Takes a field out.
+    /// Removes a field.
     pub fn remove(&mut self, name: &str) {
         self.0.retain(|(present, _)| present != name);
     }
 
-    /// Applies a profile's extras: a value sets, nothing removes.
+    /// Applies a profile's extra fields: `Some` sets a field, `None` removes it.
     pub fn apply<'a>(&mut self, extras: impl IntoIterator<Item = (&'a str, Option<&'a str>)>) {
         for (name, value) in extras {
             match value {
@@ -180,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_field_appears_once_and_extras_have_the_last_word() {
+    fn a_field_appears_once_and_extras_override_it() {
         let mut fields = Fields::default();
         fields.set("grant_type", "authorization_code");
         fields.set("code", "a b&c");

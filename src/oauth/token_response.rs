@@ -1,4 +1,4 @@
-//! What a token endpoint answered, sorted: tokens, or a failure that says what may be done next.
+//! Classifies responses of a token endpoint: tokens, or an error that says what may be done next.
 
 use std::time::Duration;
 
@@ -13,77 +13,76 @@ use crate::clock::Timestamp;
 use crate::secret::Secret;
 use crate::upstream::{FetchedResponse, SendError};
 
-/// When a reply says nothing of the life of its token.
+/// The lifetime of a token whose response states none.
 pub const DEFAULT_LIFETIME: Duration = Duration::from_mins(5);
 
-/// No token is believed to live longer.
+/// The longest lifetime; longer ones are reduced to it.
 pub const LONGEST_LIFETIME: Duration = Duration::from_hours(24 * 3650);
 
-/// A wait that a server asks for is honoured up to here.
+/// The longest delay that a server may ask for; longer ones are reduced to it.
 pub const LONGEST_RETRY_AFTER: Duration = Duration::from_mins(5);
 
-/// A successful reply (RFC 6749 §5.1).
+/// A successful response (RFC 6749 §5.1).
 #[derive(Debug)]
 pub struct Tokens {
-    /// What is attached to requests.
+    /// The token that is attached to requests.
     pub access_token: Secret,
     /// The next refresh token; `None` keeps the one that was sent (RFC 6749 §6).
     pub refresh_token: Option<Secret>,
-    /// How long the access token lives from now; `None` is for ever.
+    /// The remaining lifetime of the access token; `None`: it does not expire.
     pub lifetime: Option<Duration>,
-    /// A refresh must not be tried before.
+    /// The earliest time of a refresh.
     pub not_before: Option<NotBefore>,
-    /// Scopes, where the reply names them (else: those that were asked for).
+    /// The granted scopes; `None`: those that were requested (RFC 6749 §5.1).
     pub scopes: Option<Vec<String>>,
     /// The id_token (OpenID Connect Core §3.1.3.3), not verified here.
     pub id_token: Option<Secret>,
-    /// Whose account it is, as far as the reply tells.
+    /// The identity of the account, as far as the response contains it.
     pub identity: Vec<String>,
     /// Headers that the profile copies from claims.
     pub claim_headers: Vec<(String, String)>,
 }
 
-/// The earliest moment for a refresh, and how far off it was when the reply was made: the moment is of the server's clock,
-/// and ours may differ, or be set later.
+/// The earliest time of a refresh by the server's clock, and the wait until then. The local clock may differ, or be set later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotBefore {
     /// By the server's clock.
     pub moment: Timestamp,
-    /// From the reply on.
+    /// From the response on.
     pub wait: Duration,
 }
 
-/// Why there are no tokens.
+/// Why a token request failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenError {
     /// What may be done next.
     pub kind: TokenErrorKind,
-    /// The error code, if it is one that is known (RFC 6749 §5.2 or the profile's): anything else might be an echo of what
-    /// was sent, and is not kept.
+    /// The error code, if it is a known one (RFC 6749 §5.2 or the profile's): any other text might repeat what was sent, and is
+    /// discarded.
     pub code: Option<String>,
-    /// What happened, in words without a secret.
+    /// A description without a secret.
     pub what: String,
-    /// How long the server asks to wait, at most [`LONGEST_RETRY_AFTER`].
+    /// The delay that the server asks for, at most [`LONGEST_RETRY_AFTER`].
     pub retry_after: Option<Duration>,
-    /// What was sent is surely still good.
+    /// The code or refresh token was certainly not used.
     pub certainly_unspent: bool,
 }
 
 /// What may be done after a [`TokenError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenErrorKind {
-    /// The grant is dead: ask the person.
+    /// The grant is invalid: the person must link again.
     Terminal,
-    /// The server or the way to it is ill: try again later.
+    /// The server or the network failed: retry later.
     Transient,
-    /// The request went out and no answer came: the grant may be spent.
+    /// The request was sent and no response received: the grant may be used up.
     NoResponse,
-    /// An answer that means nothing to us: try again a few times.
+    /// The response is not understood: retry a few times.
     Unknown,
 }
 
-/// Codes that may be named in a log: RFC 6749 §4.1.2.1 and §5.2, RFC 8628 §3.5, and what providers add. A profile's own
-/// terminal codes are known too.
+/// Codes that may appear in a log: RFC 6749 §4.1.2.1 and §5.2, RFC 8628 §3.5, and those of providers. The terminal codes of a
+/// profile may too.
 const KNOWN_CODES: [&str; 16] = [
     "invalid_request",
     "invalid_client",
@@ -103,33 +102,33 @@ const KNOWN_CODES: [&str; 16] = [
     "invalid_dpop_proof",
 ];
 
-/// Codes that say "later".
+/// Codes of transient errors.
 const TRANSIENT_CODES: [&str; 5] =
     ["server_error", "temporarily_unavailable", "slow_down", "rate_limit_error", "overloaded_error"];
 
-/// Sorts an answer of the token endpoint.
+/// Classifies a response of the token endpoint.
 pub fn classify(profile: &Profile, fetched: &FetchedResponse, now: Timestamp) -> Result<Tokens, TokenError> {
     if fetched.headers.get(CONTENT_ENCODING).is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
     {
-        return Err(TokenError::unknown("the token endpoint compressed its answer although it was asked not to"));
+        return Err(TokenError::unknown("the token endpoint compressed its response although the request forbids it"));
     }
-    // serde_json refuses NaN, trailing text and deep nesting by itself; of a repeated member the last counts.
+    // serde_json refuses NaN, trailing text and deep nesting; of a repeated member the last one counts.
     let document = serde_json::from_slice::<Value>(&fetched.body).ok();
     let unusable = match document.as_ref().and_then(Value::as_object) {
-        // A usable token wins over whatever stands beside it: the server has rotated, and the old token is spent.
+        // A usable token takes precedence over an error beside it: the server has rotated, and the old token is used up.
         Some(members) if fetched.status == StatusCode::OK => {
             match tokens(profile, members, server_time(&fetched.headers), now) {
                 Ok(tokens) => return Ok(tokens),
                 Err(failure) => failure,
             }
         }
-        _ => TokenError::unknown("the token endpoint's answer is not a JSON object"),
+        _ => TokenError::unknown("the token endpoint's response is not a JSON object"),
     };
     Err(refusal(profile, fetched, document.as_ref()).unwrap_or(unusable))
 }
 
 impl TokenError {
-    /// The call itself failed.
+    /// The request could not be sent, or no response was received.
     pub fn from_send_error(error: &SendError) -> Self {
         let kind = match error {
             SendError::Unreachable(_) => TokenErrorKind::Transient,
@@ -139,13 +138,13 @@ impl TokenError {
         Self {
             kind,
             code: None,
-            what: format!("the token endpoint was not heard: {error}"),
+            what: format!("no response from the token endpoint: {error}"),
             retry_after: None,
             certainly_unspent: error.nothing_was_sent(),
         }
     }
 
-    /// The authorization server could not say where its token endpoint is.
+    /// The token endpoint could not be discovered.
     pub fn not_discovered() -> Self {
         let what = "the authorization server's metadata could not be read".to_owned();
         Self { kind: TokenErrorKind::Transient, code: None, what, retry_after: None, certainly_unspent: true }
@@ -153,7 +152,7 @@ impl TokenError {
 
     /// There is no refresh token.
     pub fn no_refresh_token() -> Self {
-        Self { certainly_unspent: true, ..Self::unknown("there is nothing to renew the login with") }
+        Self { certainly_unspent: true, ..Self::unknown("the login has no refresh token") }
     }
 
     pub(super) fn unknown(what: &str) -> Self {
@@ -167,7 +166,7 @@ impl TokenError {
     }
 }
 
-/// `Some` when the answer is anything but 200 without an error in it.
+/// The error of a response; `None` for 200 without an error member.
 pub(super) fn refusal(profile: &Profile, fetched: &FetchedResponse, document: Option<&Value>) -> Option<TokenError> {
     let codes = document.map(error_codes).unwrap_or_default();
     if fetched.status == StatusCode::OK && codes.is_empty() {
@@ -194,7 +193,7 @@ pub(super) fn refusal(profile: &Profile, fetched: &FetchedResponse, document: Op
     Some(TokenError { kind, code, what, retry_after: retry_after(&fetched.headers), certainly_unspent: false })
 }
 
-/// Every place where providers hide an error code: `error`, `error.code`, `error.type`, `error.error`, `code`,
+/// All members in which providers return an error code: `error`, `error.code`, `error.type`, `error.error`, `code`,
 /// `errors[0].code`.
 fn error_codes(document: &Value) -> Vec<&str> {
     let mut codes = Vec::new();
@@ -210,7 +209,7 @@ fn error_codes(document: &Value) -> Vec<&str> {
     ] {
         codes.extend(place.as_str().filter(|code| !code.is_empty()));
     }
-    // An `error` of another shape is one all the same.
+    // An `error` of another shape is an error too.
     if codes.is_empty() && !matches!(error, Value::Null | Value::Bool(false)) && error.as_str() != Some("") {
         codes.push("");
     }
@@ -227,12 +226,12 @@ fn tokens(
         .get(profile.token.access_token_field.as_ref().map_or("access_token", |field| field.as_str()))
         .and_then(Value::as_str)
         .filter(|token| is_token(token))
-        .ok_or_else(|| TokenError::unknown("the token endpoint's answer holds no usable access token"))?;
-    // RFC 6749 §5.1 requires token_type; providers leave it out, but none that names another type can be served.
+        .ok_or_else(|| TokenError::unknown("the token endpoint's response contains no usable access token"))?;
+    // RFC 6749 §5.1 requires token_type. Some providers omit it; any type but bearer is not supported.
     match reply.get("token_type") {
         None | Some(Value::Null) => {}
         Some(Value::String(kind)) if kind.eq_ignore_ascii_case("bearer") => {}
-        Some(_) => return Err(TokenError::unknown("the token endpoint gave a token that is not a bearer token")),
+        Some(_) => return Err(TokenError::unknown("the token endpoint issued a token that is not a bearer token")),
     }
     let id_token = reply.get("id_token").and_then(Value::as_str);
     let claims = id_token.and_then(Claims::read_unverified);
@@ -263,13 +262,13 @@ fn tokens(
     })
 }
 
-/// Printable ASCII without spaces: all that can stand in a header (RFC 6749 Appendix A.12 allows the space, no provider
+/// Printable ASCII without spaces: all that is valid in a header (RFC 6749 Appendix A.12 allows the space, no provider
 /// uses it).
 pub(super) fn is_token(text: &str) -> bool {
     !text.is_empty() && text.len() <= 64 * 1024 && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// Seconds as a number or a numeric string; ≤ 0 is expired, more than ten years is ten years, anything else is unsaid.
+/// Seconds as a number or a numeric string: 0 or less is expired, at most ten years, any other value counts as absent.
 fn expires_in(value: Option<&Value>) -> Duration {
     match seconds(value) {
         Some(seconds) if seconds.is_nan() => DEFAULT_LIFETIME,
@@ -287,8 +286,8 @@ pub(super) fn seconds(value: Option<&Value>) -> Option<f64> {
     }
 }
 
-/// `exp` of a JWT (RFC 7519 §4.1.4), counted from its own `iat` where it has one, so that a clock that differs from the
-/// provider's does no harm.
+/// The lifetime of a JWT: `exp` (RFC 7519 §4.1.4) minus its own `iat`, if it has one, so that a difference between the clocks
+/// does not matter.
 fn jwt_lifetime(token: &str, now: Timestamp) -> Option<Duration> {
     let claims = Claims::read_unverified(token)?;
     let expires = claims.seconds("exp")?;
@@ -297,7 +296,7 @@ fn jwt_lifetime(token: &str, now: Timestamp) -> Option<Duration> {
     Some(Duration::from_secs(seconds).min(LONGEST_LIFETIME))
 }
 
-/// A moment as seconds since the epoch or as RFC 3339.
+/// A time, in seconds since the epoch or as RFC 3339.
 fn moment(value: &Value) -> Option<Timestamp> {
     match value {
         Value::Number(number) => number.as_i64().map(Timestamp::from_seconds),
@@ -314,13 +313,13 @@ fn moment(value: &Value) -> Option<Timestamp> {
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() {
-        // More digits than fit is more than the cap.
+        // A number that overflows exceeds the limit.
         return Some(text.parse().map_or(LONGEST_RETRY_AFTER, Duration::from_secs).min(LONGEST_RETRY_AFTER));
     }
     Some(date(text)?.since(server_time(headers)?).min(LONGEST_RETRY_AFTER))
 }
 
-/// When the server says it answered (RFC 9110 §6.6.1).
+/// The `Date` of the response (RFC 9110 §6.6.1).
 fn server_time(headers: &HeaderMap) -> Option<Timestamp> {
     date(headers.get(DATE)?.to_str().ok()?)
 }
@@ -360,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn error_codes_are_found_where_providers_hide_them() {
+    fn error_codes_are_found_in_all_known_members() {
         for document in [
             json!({"error": "invalid_grant"}),
             json!({"error": {"code": "invalid_grant"}}),

@@ -10,9 +10,9 @@ pub struct PathPattern(Vec<Segment>);
 /// One segment of a [`PathPattern`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Segment {
-    /// This text.
+    /// Exactly this text.
     Literal(String),
-    /// Any text, at least one character, with this end (`*`, `*:generateContent`).
+    /// Any text of at least one character before this suffix (`*`, `*:generateContent`).
     AnyWithSuffix(String),
 }
 
@@ -24,7 +24,7 @@ impl PathPattern {
         Some(Self(segments))
     }
 
-    /// Whether `path` (starting with `/`, no query, already checked to be free of encoded separators) is meant.
+    /// Whether `path` matches. It must start with `/`, have no query and no encoded separators.
     pub fn matches(&self, path: &str) -> bool {
         let mut rest = path;
         let all_match = self.0.iter().all(|segment| {
