@@ -208,7 +208,7 @@ fn link_services(
     Arc::new(api::LinkServices {
         linker: Arc::new(linker),
         guard: Guard::new(clock.clone()),
-        door: Box::new(move |account| agent_endpoints.of_account(account)),
+        endpoint_of: Box::new(move |account| agent_endpoints.of_account(account)),
         facts: Arc::clone(&endpoints.facts),
         page,
         changes: change_receiver,

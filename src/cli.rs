@@ -258,7 +258,7 @@ fn runtime_with(io_threads: usize) -> Result<tokio::runtime::Runtime, CommandErr
     if io_threads > 1 {
         builder.worker_threads(io_threads);
     } else {
-        builder.on_thread_park(log_buffer::write_out);
+        builder.on_thread_park(log_buffer::flush);
     }
     builder
         .enable_all()

@@ -45,7 +45,7 @@ use attempts::{Attempts, Expiry};
 use authorization_request::AuthorizationRequest;
 use binding::AttemptBinding;
 use callback::CallbackReceiver;
-pub use client_snippets::{AgentEndpoint, Key};
+pub use client_snippets::{AgentCredential, AgentEndpoint};
 use code_exchange::{CodeExchange, revoke_unconfirmed};
 use loopback::CallbackListeners;
 pub use page::Facts;

@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn no_two_routes_answer_the_same_request() {
         for route in ROUTES {
-            let path = route.path.replace('{', "").replace('}', "");
+            let path = route.path.replace(['{', '}'], "");
             let (found, _) = find_route(&route.method, &path).unwrap();
             assert_eq!(found.operation, route.operation, "{}", route.path);
         }

@@ -8,7 +8,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use super::listeners::BoundListeners;
 use crate::account::Account;
 use crate::config::Config;
-use crate::link::{AgentEndpoint, Facts, Key};
+use crate::link::{AgentCredential, AgentEndpoint, Facts};
 use crate::name::AccountName;
 use crate::server::Address;
 
@@ -51,9 +51,9 @@ impl Endpoints {
         let default = || Address::Tcp(([127, 0, 0, 1], 8700).into());
         let address = bound.or_else(shared).map_or_else(default, |(_, address)| address.clone());
         let key = match keys.iter().find(|(accounts, _)| accounts.contains(account.name())) {
-            None => Key::Any,
-            Some((_, Some(file))) => Key::File(file.clone()),
-            Some((_, None)) => Key::Known,
+            None => AgentCredential::Any,
+            Some((_, Some(file))) => AgentCredential::File(file.clone()),
+            Some((_, None)) => AgentCredential::Known,
         };
         AgentEndpoint { address, bound: bound.is_some(), key }
     }

@@ -8,7 +8,10 @@ use crate::vault::KeySettings;
 
 /// The warnings and the summary of a configuration without faults.
 pub(super) fn summary(config: &Config) -> String {
-    let mut out: String = config.warnings.iter().map(|warning| format!("{warning}\n")).collect();
+    let mut out = String::new();
+    for warning in &config.warnings {
+        let _ = writeln!(out, "{warning}"); // a String accepts it, here and below
+    }
     let _ = write!(out, "configuration is fine: {}", count(config.accounts.len(), "account"));
     let _ = write!(out, ", {}", count(config.agent_listeners.len(), "agent listener"));
     match config.agent_keys.len() {

@@ -82,14 +82,12 @@ impl ControlClient {
     /// The status of one account.
     pub(super) async fn account(&self, name: &str) -> Result<AccountStatus, CommandError> {
         let mut accounts = self.call::<api::ListAccounts>("", &()).await?;
-        match accounts.iter().position(|account| account.name == name) {
-            Some(index) => Ok(accounts.swap_remove(index)),
-            None => {
-                let names: Vec<_> = accounts.iter().map(|account| account.name.as_str()).collect();
-                let names = names.join(", ");
-                Err(CommandError::Runtime(format!("there is no account \"{name}\"; the configuration has {names}")))
-            }
+        if let Some(index) = accounts.iter().position(|account| account.name == name) {
+            return Ok(accounts.swap_remove(index));
         }
+        let names: Vec<_> = accounts.iter().map(|account| account.name.as_str()).collect();
+        let names = names.join(", ");
+        Err(CommandError::Runtime(format!("there is no account \"{name}\"; the configuration has {names}")))
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), CallError> {

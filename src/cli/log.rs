@@ -16,11 +16,11 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use super::log_buffer::Turn;
+use super::log_buffer::BufferedStderr;
 use super::{LogFormat, LogLevel, LogOptions};
 
-/// The level is Pixy's own: what libraries say at `trace` may hold what they carry, so they are kept at `info` whatever is asked
-/// for.
+/// Installs the logger. The level applies to Pixy alone: libraries log the data that they carry at `debug` and `trace`, so they
+/// stay at `info`.
 pub(super) fn start(options: &LogOptions) {
     let level = match options.log {
         LogLevel::Error => LevelFilter::ERROR,
@@ -29,14 +29,14 @@ pub(super) fn start(options: &LogOptions) {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
-    let layer = tracing_subscriber::fmt::layer().with_writer(Turn).with_target(false);
+    let layer = tracing_subscriber::fmt::layer().with_writer(BufferedStderr).with_target(false);
     let registry = tracing_subscriber::registry().with(filter(level));
-    // A second logger in one process (tests) is not worth dying for.
+    // Fails when a logger is installed already, as in tests.
     let _ = match options.log_format {
         LogFormat::Text if std::io::stderr().is_terminal() => {
             registry.with(layer.with_writer(std::io::stderr).with_ansi(true)).try_init()
         }
-        LogFormat::Text => plain(level, Turn).try_init(),
+        LogFormat::Text => plain(level, BufferedStderr).try_init(),
         LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
     };
 }
@@ -54,20 +54,20 @@ fn filter(level: LevelFilter) -> Targets {
     Targets::new().with_default(level.min(LevelFilter::INFO)).with_target("pixy", level)
 }
 
-/// A line as tracing's own formatter writes it without colours, for fewer instructions: every request writes one.
+/// Formats a line as tracing's own formatter does without colours, in fewer instructions: every request logs one.
 #[derive(Default)]
 struct Line {
-    /// The second that is said last, in words, for most lines share it with the one before.
+    /// The last second with its text: most lines share it with the line before.
     second: Mutex<(u64, String)>,
 }
 
-/// Appends `message name=value…`; text that is no message stands in quotes.
+/// Writes `message name=value…`; text other than the message is quoted.
 struct Fields<'a, 'w> {
     writer: &'a mut Writer<'w>,
-    told: fmt::Result,
+    result: fmt::Result,
 }
 
-/// No line begins where nobody began it, and no terminal that shows the file later is told what to do.
+/// Escapes control characters: logged text can neither begin a new line nor control the terminal that shows the log.
 struct Escaped<'a, 'w>(&'a mut Writer<'w>);
 
 impl<S, N> FormatEvent<S, N> for Line
@@ -79,9 +79,9 @@ where
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.time(now, &mut writer)?;
         write!(writer, " {:>5}", event.metadata().level().as_str())?;
-        let mut fields = Fields { writer: &mut writer, told: Ok(()) };
+        let mut fields = Fields { writer: &mut writer, result: Ok(()) };
         event.record(&mut fields);
-        fields.told?;
+        fields.result?;
         writer.write_char('\n')
     }
 }
@@ -99,10 +99,10 @@ impl Line {
 }
 
 impl Fields<'_, '_> {
-    fn tell(&mut self, field: &Field, value: impl FnOnce(&mut Writer<'_>) -> fmt::Result) {
+    fn write_field(&mut self, field: &Field, value: impl FnOnce(&mut Writer<'_>) -> fmt::Result) {
         let name = field.name();
-        if self.told.is_ok() {
-            self.told = self.writer.write_char(' ').and_then(|()| {
+        if self.result.is_ok() {
+            self.result = self.writer.write_char(' ').and_then(|()| {
                 if name != "message" {
                     self.writer.write_str(name.strip_prefix("r#").unwrap_or(name))?;
                     self.writer.write_char('=')?;
@@ -116,7 +116,7 @@ impl Fields<'_, '_> {
 impl Visit for Fields<'_, '_> {
     fn record_str(&mut self, field: &Field, value: &str) {
         let plain = value.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\');
-        self.tell(field, |writer| match (field.name(), plain) {
+        self.write_field(field, |writer| match (field.name(), plain) {
             ("message", _) => Escaped(writer).write_str(value),
             (_, true) => {
                 writer.write_char('"')?;
@@ -128,7 +128,7 @@ impl Visit for Fields<'_, '_> {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.tell(field, |writer| write!(Escaped(writer), "{value:?}"));
+        self.write_field(field, |writer| write!(Escaped(writer), "{value:?}"));
     }
 }
 
@@ -167,24 +167,24 @@ mod tests {
     }
 
     /// Both formatters' lines for the same events, without their times.
-    fn both(tell: impl Fn()) -> [String; 2] {
-        let said = |own: bool| {
+    fn both(log: impl Fn()) -> [String; 2] {
+        let lines = |own: bool| {
             let sink = Sink::default();
             let to = sink.clone();
             let builder = tracing_subscriber::fmt().with_writer(move || to.clone()).with_target(false).with_ansi(false);
             if own {
-                tracing::subscriber::with_default(builder.event_format(Line::default()).finish(), &tell);
+                tracing::subscriber::with_default(builder.event_format(Line::default()).finish(), &log);
             } else {
-                tracing::subscriber::with_default(builder.finish(), &tell);
+                tracing::subscriber::with_default(builder.finish(), &log);
             }
             let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
             text.lines().map(|line| line.split_once(' ').unwrap().1.to_owned() + "\n").collect()
         };
-        [said(true), said(false)]
+        [lines(true), lines(false)]
     }
 
     #[test]
-    fn a_line_reads_as_tracings_own() {
+    fn a_line_is_formatted_as_by_tracing() {
         let [own, tracings] = both(|| {
             let path = "/claude/v1/messages";
             tracing::info!(method = "POST", %path, account = Some("claude"), none = None::<&str>, status = 200_u16, "request");
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_logged_begins_no_line_and_tells_no_terminal_what_to_do() {
+    fn control_characters_are_escaped() {
         let hostile = "a\n2026 INFO all is well\u{1b}[2J\u{9b}1m";
         let [own, _] = both(|| tracing::info!(%hostile, text = hostile, "{hostile}"));
         assert_eq!(own.lines().count(), 1, "{own}");
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_is_that_of_rfc_3339_in_microseconds() {
+    fn the_time_is_rfc_3339_in_microseconds() {
         let line = Line::default();
         for (time, expected) in [
             (Duration::from_micros(1_790_000_000_000_042), "2026-09-21T14:13:20.000042Z"),

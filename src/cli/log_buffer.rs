@@ -1,9 +1,8 @@
-//! Lines of the log that are written together: a request's line is one of its five system calls, and waits for none of them.
+//! Buffers log lines, so that several requests share one write: a line per request would be one of its five system calls.
 //!
-//! The thread that serves keeps its lines until it has nothing else to do (`write_out` as the runtime's `on_thread_park`), which
-//! is before it waits for anything: who looks at the log sees every line as soon as before. Where it does not come to rest, they
-//! leave [`ENOUGH`] at a time. Only a process that is killed in between takes them along. What other threads say is written at
-//! once, and so is a warning, with what came before it.
+//! The serving thread buffers its lines and flushes them before it parks (`flush` is the runtime's `on_thread_park`), so no line
+//! waits for an event. A thread that does not park flushes every [`FLUSH_BYTES`]. A process that is killed in between loses
+//! them. Other threads do not buffer; a warning flushes everything before it.
 
 use std::cell::RefCell;
 use std::io::{self, Write as _};
@@ -12,57 +11,57 @@ use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
 thread_local! {
-    /// Nothing on a thread that keeps none.
+    /// `None` on a thread that does not buffer.
     static LINES: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
 }
 
-/// So many bytes are worth a write of their own.
-const ENOUGH: usize = 8 * 1024;
+/// Flush the buffer at this size.
+const FLUSH_BYTES: usize = 8 * 1024;
 
-/// Writes to standard error, later where this thread keeps its lines.
-pub(super) struct Turn;
+/// Writes to standard error, through the buffer of a thread that has one.
+pub(super) struct BufferedStderr;
 
-/// What one event is written with.
+/// The writer of one event.
 pub(super) struct Writer {
-    at_once: bool,
+    unbuffered: bool,
 }
 
-/// This thread keeps its lines from now on: whoever says so sees to it that they are written out.
-pub(super) fn keep_lines() {
+/// Buffers the lines of this thread from now on. The caller must arrange for [`flush`] to be called.
+pub(super) fn buffer_this_thread() {
     LINES.with_borrow_mut(|lines| {
         lines.get_or_insert_with(Vec::new);
     });
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        write_out();
+        flush();
         before(panic);
     }));
 }
 
-/// Writes out what this thread has kept.
-pub(super) fn write_out() {
-    // Borrowed only by a panic within a line.
+/// Writes the buffered lines of this thread.
+pub(super) fn flush() {
+    // It is borrowed only when a line panics while it is written.
     LINES.with(|lines| {
         if let Ok(mut lines) = lines.try_borrow_mut()
             && let Some(lines) = lines.as_mut()
             && !lines.is_empty()
         {
-            // Nobody could be told.
+            // There is no other place to report an error to.
             let _ = io::stderr().write_all(lines);
             lines.clear();
         }
     });
 }
 
-impl<'a> MakeWriter<'a> for Turn {
+impl<'a> MakeWriter<'a> for BufferedStderr {
     type Writer = Writer;
 
     fn make_writer(&'a self) -> Writer {
-        Writer { at_once: true }
+        Writer { unbuffered: true }
     }
 
     fn make_writer_for(&'a self, event: &Metadata<'_>) -> Writer {
-        Writer { at_once: *event.level() <= Level::WARN }
+        Writer { unbuffered: *event.level() <= Level::WARN }
     }
 }
 
@@ -75,7 +74,7 @@ impl io::Write for Writer {
         });
         match length {
             None => return io::stderr().write(line),
-            Some(length) if self.at_once || length >= ENOUGH => write_out(),
+            Some(length) if self.unbuffered || length >= FLUSH_BYTES => flush(),
             Some(_) => {}
         }
         Ok(line.len())
@@ -90,31 +89,31 @@ impl io::Write for Writer {
 mod tests {
     use super::*;
 
-    fn say(level: Level, line: &[u8]) {
-        let mut writer = Writer { at_once: level <= Level::WARN };
+    fn log(level: Level, line: &[u8]) {
+        let mut writer = Writer { unbuffered: level <= Level::WARN };
         writer.write_all(line).unwrap();
     }
 
-    fn kept() -> Option<usize> {
+    fn buffered() -> Option<usize> {
         LINES.with_borrow(|lines| lines.as_ref().map(Vec::len))
     }
 
     #[test]
-    fn lines_are_kept_by_the_thread_that_serves_until_it_rests_or_a_warning_comes_or_there_are_enough() {
-        say(Level::INFO, b"");
-        assert_eq!(kept(), None, "this thread does not serve");
-        keep_lines();
-        say(Level::INFO, b"\n\n");
-        assert_eq!(kept(), Some(2));
-        write_out();
-        assert_eq!(kept(), Some(0));
-        say(Level::INFO, b"\n");
-        say(Level::WARN, b"\n");
-        assert_eq!(kept(), Some(0));
-        say(Level::INFO, &[b'\n'; ENOUGH - 1]);
-        assert_eq!(kept(), Some(ENOUGH - 1));
-        say(Level::INFO, b"\n");
-        assert_eq!(kept(), Some(0));
-        std::thread::spawn(|| assert_eq!(kept(), None)).join().unwrap();
+    fn lines_are_buffered_until_flush_a_warning_or_the_limit() {
+        log(Level::INFO, b"");
+        assert_eq!(buffered(), None, "this thread does not buffer");
+        buffer_this_thread();
+        log(Level::INFO, b"\n\n");
+        assert_eq!(buffered(), Some(2));
+        flush();
+        assert_eq!(buffered(), Some(0));
+        log(Level::INFO, b"\n");
+        log(Level::WARN, b"\n");
+        assert_eq!(buffered(), Some(0));
+        log(Level::INFO, &[b'\n'; FLUSH_BYTES - 1]);
+        assert_eq!(buffered(), Some(FLUSH_BYTES - 1));
+        log(Level::INFO, b"\n");
+        assert_eq!(buffered(), Some(0));
+        std::thread::spawn(|| assert_eq!(buffered(), None)).join().unwrap();
     }
 }

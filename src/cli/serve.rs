@@ -16,15 +16,15 @@ pub(super) fn serve(config: Config, options: &LogOptions, mut hardening: Hardeni
         tracing::warn!("{}{at}: {}", warning.file(), warning.message());
     }
     let peer_audit = PeerAudit::new();
-    hardening.confine(&app::allowed_paths(&config)); // the runtime, and so every thread, comes after it
-    // The allocator's own thread, too: it gives back what streams have let go of when no request comes that would.
+    hardening.confine(&app::allowed_paths(&config)); // before the runtime starts threads, which inherit it
+    // jemalloc's own thread returns freed memory to the system also while no request comes.
     if let Err(error) = tikv_jemalloc_ctl::background_thread::write(true) {
-        tracing::debug!(%error, "memory is given back by later requests alone");
+        tracing::debug!(%error, "freed memory is returned to the system only by later requests");
     }
     let (file, env) = (config.file.clone(), Env::read());
     let runtime = runtime_with(config.io_threads)?;
     if config.io_threads == 1 {
-        log_buffer::keep_lines();
+        log_buffer::buffer_this_thread();
     }
     let outcome = runtime.block_on(async {
         let failed = |error: &dyn std::fmt::Display| CommandError::Runtime(error.to_string());
@@ -47,17 +47,17 @@ pub(super) fn serve(config: Config, options: &LogOptions, mut hardening: Hardeni
             let _ = running.reload(&env).await;
             watched = running.watched_files().since(&before);
         }
-        tracing::info!("going down: open streams may finish");
+        tracing::info!("shutting down: open streams may finish");
         running.stop().await.map_err(|what| failed(&what))
     });
-    log_buffer::write_out();
+    log_buffer::flush();
     runtime.shutdown_background();
     outcome
 }
 
-/// What a newcomer reads first: where agents go, where the person goes, and what is next.
+/// Prints the addresses of agents and page, the state of the accounts, and the next step.
 async fn announce(running: &Running, origin: &str, hardening: &Hardening) {
-    // The vault is read in a moment; a sentence that says "not linked" too early would be a lie.
+    // The accounts are read from the vault in tasks: before that, their state is unknown.
     for account in running.accounts.iter() {
         for _ in 0..100 {
             if account.view().state != State::Starting {
@@ -73,7 +73,7 @@ async fn announce(running: &Running, origin: &str, hardening: &Hardening) {
     eprintln!("  agents   {}", agents.join(", ").replace("http://unix:", "unix:"));
     match &running.page {
         Some(page) => {
-            eprintln!("  you      http://{page}/  (`pixy url` prints the address with the code that opens it)");
+            eprintln!("  you      http://{page}/  (`pixy url` prints the address with a setup code)");
         }
         None => eprintln!("  you      the page is off; `pixy link NAME` links in the terminal"),
     }

@@ -1,4 +1,4 @@
-//! The link surface over HTTP: the page, the JSON API and the way back of loopback redirects.
+//! The link surface over HTTP: the page, the JSON API and the callbacks of loopback redirects.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +29,7 @@ use crate::upstream::BoxError;
 /// Several changes within this become one event.
 const EVENT_PAUSE: Duration = Duration::from_millis(150);
 
-/// A comment on quiet event streams, so that a dead connection is noticed.
+/// Idle event streams carry a comment this often, so that a dead connection is detected.
 const EVENT_HEARTBEAT: Duration = Duration::from_secs(20);
 
 /// The link surface; cheap to clone.
@@ -39,35 +39,35 @@ pub struct LinkApi {
     surface: Surface,
 }
 
-/// What both faces of the link surface share.
+/// What the page and the control socket share.
 pub struct LinkServices {
-    /// The journey.
+    /// Links accounts.
     pub linker: Arc<Linker>,
-    /// Who may.
+    /// Authenticates calls on the page.
     pub guard: Guard,
-    /// Where agents connect, for what is to be copied.
-    pub door: Box<dyn Fn(&Account) -> AgentEndpoint + Send + Sync>,
-    /// For the page's foot.
+    /// Where agents reach an account.
+    pub endpoint_of: Box<dyn Fn(&Account) -> AgentEndpoint + Send + Sync>,
+    /// The page's footer.
     pub facts: Arc<ArcSwap<Facts>>,
     /// The page's own address, while it is on.
     pub page: Arc<ArcSwapOption<Address>>,
-    /// Goes up with every change that a person could see.
+    /// Incremented with every change that the page shows.
     pub changes: watch::Receiver<u64>,
-    /// What was wrong with the configuration when it was read last, if it was not taken up.
+    /// Why the last change of the configuration was not applied.
     pub problem: watch::Receiver<Option<String>>,
 }
 
-/// The two faces.
+/// Where the API is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Surface {
     /// TCP: the page; every call needs a secret.
     Page,
-    /// The control socket: the kernel says who it is.
+    /// The control socket: the kernel reports the peer's user.
     Control,
 }
 
 impl LinkApi {
-    /// One face of the surface.
+    /// The API on this surface.
     pub fn new(parts: Arc<LinkServices>, surface: Surface) -> Self {
         Self { parts, surface }
     }
@@ -99,7 +99,7 @@ impl LinkApi {
         }
     }
 
-    /// What needs no session: it tells nothing.
+    /// What needs no session: it holds nothing of an account.
     async fn page(&self, method: &Method, path: &str, query: &str) -> Result<Response<LinkBody>, Problem> {
         if !matches!(*method, Method::GET | Method::HEAD) {
             return Err(Problem::no_call());
@@ -127,13 +127,16 @@ impl LinkApi {
     ) -> Result<Response<LinkBody>, Problem> {
         let linker = &self.parts.linker;
         match route.operation {
-            Operation::OpenSession => Err(Problem::no_call()), // by the page alone, before there is a session
+            Operation::OpenSession => Err(Problem::no_call()), // answered on the page before authentication
             Operation::ListAccounts => http::answer::<api::ListAccounts>(&self.accounts()),
             Operation::StreamAccounts => Ok(self.events()),
             Operation::DescribeApi => http::answer::<api::DescribeApi>(&OpenApiDocument(api::openapi::document())),
             Operation::ShowSnippets => {
                 let account = linker.account(parameter)?;
-                http::answer::<api::ShowSnippets>(&client_snippets::snippets(&account, &(self.parts.door)(&account)))
+                http::answer::<api::ShowSnippets>(&client_snippets::snippets(
+                    &account,
+                    &(self.parts.endpoint_of)(&account),
+                ))
             }
             Operation::BeginAttempt => {
                 let flow = http::read::<api::BeginAttempt>(request).await?.and_then(|options| options.flow);
@@ -210,30 +213,30 @@ impl LinkApi {
     }
 
     fn accounts(&self) -> Vec<AccountStatus> {
-        self.parts.linker.account_statuses(|account| (self.parts.door)(account))
+        self.parts.linker.account_statuses(|account| (self.parts.endpoint_of)(account))
     }
 
     /// Server-sent events: all accounts, at once and after every change.
     fn events(&self) -> Response<LinkBody> {
         let start = (self.clone(), self.parts.changes.clone(), true);
         let events = futures_util::stream::unfold(start, |(api, mut changes, first)| async move {
-            let heard = if first {
+            let changed = if first {
                 true
             } else {
                 match tokio::time::timeout(EVENT_HEARTBEAT, changes.changed()).await {
                     Ok(Ok(())) => true,
-                    Ok(Err(_)) => return None, // Pixy is going down
+                    Ok(Err(_)) => return None, // Pixy is shutting down
                     Err(_) => false,
                 }
             };
-            if heard && !first {
+            if changed && !first {
                 tokio::time::sleep(EVENT_PAUSE).await;
             }
-            let text = if heard {
+            let text = if changed {
                 changes.mark_unchanged();
                 format!("event: accounts\ndata: {}\n\n", serde_json::json!(api.accounts()))
             } else {
-                ": still here\n\n".to_owned()
+                ": keep-alive\n\n".to_owned()
             };
             Some((Ok::<_, BoxError>(Frame::data(Bytes::from(text))), (api, changes, false)))
         });

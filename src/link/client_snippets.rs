@@ -10,7 +10,7 @@ use crate::server::Address;
 
 /// What agents send as their API key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Key {
+pub enum AgentCredential {
     /// Agents need none; a placeholder serves clients that insist on one.
     Any,
     /// The agent's key is in this file.
@@ -27,7 +27,7 @@ pub struct AgentEndpoint {
     /// The listener serves one account alone: paths have no account prefix.
     pub bound: bool,
     /// The agent's key.
-    pub key: Key,
+    pub key: AgentCredential,
 }
 
 /// The snippets of an account: one for each client that speaks its provider's API.
@@ -86,16 +86,22 @@ fn prefix_of(profile: &Profile, end: &str) -> Option<String> {
     profile.api.allow.iter().find_map(|rule| rule.path.as_text().strip_suffix(end).map(str::to_owned))
 }
 
-fn anthropic(client: &str, title: &str, base: &str, key: &Key) -> ClientSnippet {
+fn anthropic(client: &str, title: &str, base: &str, key: &AgentCredential) -> ClientSnippet {
     variables(client, title, &[("ANTHROPIC_BASE_URL", base)], "ANTHROPIC_AUTH_TOKEN", key)
 }
 
-fn variables(client: &str, title: &str, pairs: &[(&str, &str)], key_name: &str, key: &Key) -> ClientSnippet {
+fn variables(
+    client: &str,
+    title: &str,
+    pairs: &[(&str, &str)],
+    key_name: &str,
+    key: &AgentCredential,
+) -> ClientSnippet {
     let plain =
         pairs.iter().map(|(name, value)| Variable { name: (*name).to_owned(), value: (*value).to_owned(), file: None });
     let file = match key {
-        Key::File(path) => Some(path.clone()),
-        Key::Any | Key::Known => None,
+        AgentCredential::File(path) => Some(path.clone()),
+        AgentCredential::Any | AgentCredential::Known => None,
     };
     let variables: Vec<Variable> =
         plain.chain([Variable { name: key_name.to_owned(), value: key.plain().to_owned(), file }]).collect();
@@ -105,7 +111,7 @@ fn variables(client: &str, title: &str, pairs: &[(&str, &str)], key_name: &str, 
 }
 
 /// A provider in Codex's own configuration: with its built-in provider, Codex requires its own login.
-fn codex(account: &Account, base: &str, key: &Key) -> ClientSnippet {
+fn codex(account: &Account, base: &str, key: &AgentCredential) -> ClientSnippet {
     let name = account.name();
     let mut lines = vec![
         "# in ~/.codex/config.toml".to_owned(),
@@ -116,13 +122,13 @@ fn codex(account: &Account, base: &str, key: &Key) -> ClientSnippet {
         format!("base_url = \"{base}\""),
         "wire_api = \"responses\"".to_owned(),
     ];
-    if *key != Key::Any {
+    if *key != AgentCredential::Any {
         lines.push(format!("env_key = \"PIXY_AGENT_KEY\" # export PIXY_AGENT_KEY={}", key.for_shell()));
     }
     without_variables("codex", "Codex", lines)
 }
 
-fn opencode(account: &Account, base: &str, key: &Key) -> ClientSnippet {
+fn opencode(account: &Account, base: &str, key: &AgentCredential) -> ClientSnippet {
     let name = account.name();
     let lines = vec![
         "// in opencode.json".to_owned(),
@@ -140,7 +146,7 @@ fn opencode(account: &Account, base: &str, key: &Key) -> ClientSnippet {
     without_variables("opencode", "opencode", lines)
 }
 
-fn curl(profile: &Profile, root: &str, key: &Key) -> ClientSnippet {
+fn curl(profile: &Profile, root: &str, key: &AgentCredential) -> ClientSnippet {
     let messages = prefix_of(profile, "/v1/messages").map(|prefix| format!("{prefix}/v1/messages"));
     let chat = prefix_of(profile, "/chat/completions").map(|prefix| format!("{prefix}/chat/completions"));
     let (path, body) = match (profile.api.errors, messages, chat) {
@@ -158,7 +164,7 @@ fn curl(profile: &Profile, root: &str, key: &Key) -> ClientSnippet {
         }
     };
     let mut line = format!("curl -N {root}{path} -H 'content-type: application/json' -d '{body}'");
-    if *key != Key::Any {
+    if *key != AgentCredential::Any {
         let _ = write!(line, " -H \"authorization: Bearer {}\"", key.for_shell().trim_matches('"')); // writing to a String cannot fail
     }
     without_variables("curl", "curl", vec![line])
@@ -168,7 +174,7 @@ fn without_variables(client: &str, title: &str, lines: Vec<String>) -> ClientSni
     ClientSnippet { client: client.to_owned(), title: title.to_owned(), lines, variables: Vec::new() }
 }
 
-impl Key {
+impl AgentCredential {
     /// As a shell's word; a file is read by the shell.
     fn for_shell(&self) -> String {
         match self {

@@ -1,4 +1,4 @@
-//! The examples for Compose, Kubernetes and systemd: every file is read, and none makes one of the doctor's mistakes.
+//! The examples for Compose, Kubernetes and systemd parse, and keep Pixy and the agent apart as `pixy doctor` demands.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,8 +17,8 @@ fn yaml(path: &Path) -> Value {
     serde_yaml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// A configuration of Pixy's, as Pixy reads it in the image.
-fn pixys(path: &Path) -> config::Config {
+/// Parses a configuration of Pixy, as in the image.
+fn pixy_config(path: &Path) -> config::Config {
     let env = Env { home: Some("/var/lib/pixy".into()), ..Env::default() };
     let text = fs::read_to_string(path).unwrap();
     config::parse(&text, Some(path.to_owned()), &env).unwrap_or_else(|faults| panic!("{faults}"))
@@ -44,7 +44,7 @@ fn the_compose_files_keep_pixy_and_the_agent_apart() {
         assert!(of_agent.iter().all(|volume| volume.ends_with("sockets:/run/pixy:ro")), "{name}: {of_agent:?}");
         let config = of_pixy.iter().find_map(|volume| volume.strip_suffix(":/etc/pixy/pixy.yaml:ro")).unwrap();
         assert_eq!(pixy["environment"]["PIXY_CONFIG"], "/etc/pixy/pixy.yaml", "for `exec pixy pixy link`");
-        let config = pixys(&directory.join(config));
+        let config = pixy_config(&directory.join(config));
         let url = agent["environment"]["ANTHROPIC_BASE_URL"].as_str().unwrap_or_default();
         let account = url.rsplit('/').next().unwrap_or_default();
         match name {
@@ -54,13 +54,13 @@ fn the_compose_files_keep_pixy_and_the_agent_apart() {
                 assert_eq!(list(&agent["group_add"]), ["65532"]);
             }
             "shared" => {
-                let network = "service:network"; // Pixy's own would end with Pixy
+                let network = "service:network"; // a network of Pixy's own would end with Pixy
                 assert_eq!((&agent["network_mode"], &pixy["network_mode"]), (&network.into(), &network.into()));
                 assert!(config.link_listen.is_none(), "no page on a loopback that the agent shares");
                 assert!(config.accounts.iter().any(|known| known.name.as_str() == account), "{url}");
             }
             _ => {
-                assert_eq!(config.agent_keys.len(), 1, "whoever is not on loopback needs a key");
+                assert_eq!(config.agent_keys.len(), 1, "clients that are not on loopback need a key");
                 assert_eq!(list(&pixy["ports"]), ["127.0.0.1:8701:8701"], "the page is for this machine alone");
                 assert!(config.accounts.iter().any(|known| known.name.as_str() == account), "{url}");
             }
@@ -69,7 +69,7 @@ fn the_compose_files_keep_pixy_and_the_agent_apart() {
 }
 
 #[test]
-fn the_pod_is_a_native_sidecar_whose_key_the_agent_never_sees() {
+fn the_pod_is_a_native_sidecar_with_a_hidden_key() {
     let base = examples("kubernetes/base");
     let kustomization = yaml(&base.join("kustomization.yaml"));
     let resources = list(&kustomization["resources"]);
@@ -77,9 +77,9 @@ fn the_pod_is_a_native_sidecar_whose_key_the_agent_never_sees() {
     for resource in resources {
         assert!(yaml(&base.join(resource))["kind"].is_string(), "{resource}");
     }
-    let config = pixys(&base.join(list(&kustomization["configMapGenerator"][0]["files"])[0]));
-    assert!(config.link_listen.is_none(), "loopback is the pod's, and so the agent's");
-    assert!(!config.ops_listen.is_local(), "the kubelet comes from outside");
+    let config = pixy_config(&base.join(list(&kustomization["configMapGenerator"][0]["files"])[0]));
+    assert!(config.link_listen.is_none(), "loopback is shared by the pod, and so by the agent");
+    assert!(!config.ops_listen.is_local(), "the kubelet connects from outside");
 
     let deployment = yaml(&base.join("deployment.yaml"));
     let pod = &deployment["spec"]["template"]["spec"];
@@ -87,9 +87,9 @@ fn the_pod_is_a_native_sidecar_whose_key_the_agent_never_sees() {
     let (pixy, agent) = (&pod["initContainers"][0], &pod["containers"][0]);
     assert_eq!((&pixy["name"], &pixy["restartPolicy"]), (&"pixy".into(), &"Always".into()));
     assert_ne!(pixy["securityContext"]["runAsUser"], agent["securityContext"]["runAsUser"]);
-    assert!(agent["volumeMounts"].is_null(), "nothing of Pixy's is mounted into the agent");
+    assert!(agent["volumeMounts"].is_null(), "nothing of Pixy is mounted into the agent");
     for probe in ["startupProbe", "livenessProbe"] {
-        assert_eq!(pixy[probe]["httpGet"]["path"], "/livez", "not linked is no reason to start again");
+        assert_eq!(pixy[probe]["httpGet"]["path"], "/livez", "an unlinked account is no reason to restart");
     }
     let volumes = pod["volumes"].as_array().unwrap();
     for mount in pixy["volumeMounts"].as_array().unwrap() {
@@ -99,7 +99,7 @@ fn the_pod_is_a_native_sidecar_whose_key_the_agent_never_sees() {
 }
 
 #[test]
-fn the_unit_of_systemd_is_closed_and_does_not_start_a_faulty_configuration_again() {
+fn the_systemd_unit_is_confined_and_stops_on_faults() {
     let unit = fs::read_to_string(examples("systemd/pixy.service")).unwrap();
     let mut section = "";
     let mut settings = Vec::new();
@@ -113,28 +113,28 @@ fn the_unit_of_systemd_is_closed_and_does_not_start_a_faulty_configuration_again
     assert!(is("DynamicUser", "yes") && is("LoadCredentialEncrypted", "pixy-key") && is("UMask", "0077"));
     assert!(is("NoNewPrivileges", "yes") && is("ProtectSystem", "strict") && is("CapabilityBoundingSet", ""));
     assert!(is("RestartPreventExitStatus", "64"));
-    let config = pixys(&examples("systemd/pixy.yaml"));
+    let config = pixy_config(&examples("systemd/pixy.yaml"));
     assert!(config.state_dir.starts_with("/var/lib/pixy"), "the StateDirectory");
 }
 
 #[test]
-fn alerts_and_dashboard_ask_for_metrics_that_there_are() {
-    // As they are registered: a metric without a sample is not told.
+fn alerts_and_dashboard_use_existing_metrics() {
+    // By their registration: a metric without a sample is not exposed.
     let source = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/metrics.rs")).unwrap();
     let calls = source.split("metric(").flat_map(|rest| rest.split("in_seconds(")).skip(1);
     let registered = calls.filter_map(|call| call.split('"').nth(1));
     let known: BTreeSet<&str> = registered.collect();
-    let mut looked_at = 0;
+    let mut checked = 0;
     for file in ["alerts.yaml", "dashboard.json"] {
         let text = fs::read_to_string(examples("monitoring").join(file)).unwrap();
         for (at, _) in text.match_indices("pixy_") {
             let name: String = text[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
             let name = name.trim_start_matches("pixy_").trim_end_matches("_total").trim_end_matches("_bucket");
             let family = name.trim_end_matches("_seconds");
-            assert!(known.contains(family), "{file}: {name} is none of {known:?}");
-            looked_at += 1;
+            assert!(known.contains(family), "{file}: {name} is not one of {known:?}");
+            checked += 1;
         }
     }
-    assert!(looked_at > 12, "{looked_at}");
+    assert!(checked > 12, "{checked}");
     assert!(yaml(&examples("monitoring/dashboard.json"))["panels"].is_array());
 }

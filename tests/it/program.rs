@@ -1,4 +1,4 @@
-//! The binary, as a person runs it.
+//! The binary on the command line.
 
 use std::time::Duration;
 
@@ -17,19 +17,19 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn a_configuration_with_faults_ends_with_64_and_all_of_them() {
+fn check_reports_all_faults_and_exits_with_64() {
     let scratch = Scratch::new();
     let file = scratch.write("pixy.yaml", "agent: { lissten: x }\nopps: {}\n");
     let output = pixy().args(["check", "--config"]).arg(&file).output().unwrap();
-    let told = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(64), "{told}");
-    assert!(told.contains(":1:10: unknown key `lissten`") && told.contains(":2:1: unknown key `opps`"), "{told}");
-    assert!(told.ends_with("2 faults; nothing was started\n"), "{told}");
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(64), "{errors}");
+    assert!(errors.contains(":1:10: unknown key `lissten`") && errors.contains(":2:1: unknown key `opps`"), "{errors}");
+    assert!(errors.ends_with("2 faults; nothing was started\n"), "{errors}");
     assert_eq!(text(&output.stdout), "");
 }
 
 #[test]
-fn usage_faults_end_with_64_and_help_with_0() {
+fn usage_errors_exit_with_64_and_help_with_0() {
     assert_eq!(pixy().arg("--no-such").output().unwrap().status.code(), Some(64));
     assert_eq!(pixy().args(["providers", "nobody"]).output().unwrap().status.code(), Some(64));
     let help = pixy().arg("--help").output().unwrap();
@@ -60,7 +60,7 @@ fn a_command_without_a_running_pixy_says_so() {
 }
 
 #[test]
-fn health_ends_by_itself_where_pixy_answers_no_more() {
+fn health_times_out_when_pixy_does_not_answer() {
     let scratch = Scratch::new();
     let config = scratch.config(&serde_json::json!({}));
     let state = scratch.path("state");
@@ -72,14 +72,14 @@ fn health_ends_by_itself_where_pixy_answers_no_more() {
 }
 
 #[test]
-fn a_vault_that_others_can_read_is_refused_with_what_mends_it() {
+fn a_vault_open_to_others_is_refused_with_the_fix() {
     let scratch = Scratch::new();
     let config = scratch.config(&serde_json::json!({}));
     let vault = scratch.path("vault");
     std::fs::create_dir(&vault).unwrap();
     std::fs::set_permissions(&vault, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let output = pixy().arg("--config").arg(&config).output().unwrap();
-    let told = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{told}");
-    assert!(told.contains("chmod"), "{told}");
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("chmod"), "{errors}");
 }

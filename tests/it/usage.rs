@@ -1,4 +1,4 @@
-//! What a person is told of an account's use: counted in passing, and the quota as the provider tells it.
+//! Usage and rate limits of an account in the API: counted while requests pass, and as the provider reports them.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ fn counts(shown: &Value) -> Option<(u64, u64, u64)> {
 }
 
 #[tokio::test]
-async fn requests_tokens_and_the_quota_are_told_to_the_person() {
+async fn requests_tokens_and_limits_are_reported() {
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
     let mut account = oauth_account(&endpoint, &upstream);
     account["profile"]["api"]["quota_headers"] = json!(["x-ratelimit-*"]);
@@ -23,17 +23,17 @@ async fn requests_tokens_and_the_quota_are_told_to_the_person() {
     let shown = pixy.shown("a").await;
     assert_eq!((&shown["quota"], &shown["usage"]), (&Value::Null, &Value::Null));
 
-    let told = Reply::json(200, &json!({ "usage": { "input_tokens": 60, "output_tokens": 7 } }))
+    let reply = Reply::json(200, &json!({ "usage": { "input_tokens": 60, "output_tokens": 7 } }))
         .header("X-RateLimit-Limit-Requests", "50")
         .header("X-RateLimit-Remaining-Requests", "20")
         .header("X-RateLimit-Reset-Requests", "2h");
-    upstream.answer(told);
+    upstream.answer(reply);
     assert_eq!(pixy.get("/a/v1/models").await.status, 200);
     upstream.answer(Reply::new(429).body("not now"));
     assert_eq!(pixy.get("/a/v1/models").await.status, 429);
     let both_are_counted = async {
         while counts(&pixy.shown("a").await) != Some((2, 60, 7)) {
-            tokio::time::sleep(Duration::from_millis(2)).await; // an answer is counted when its last byte has left
+            tokio::time::sleep(Duration::from_millis(2)).await; // an answer is counted when its last byte was sent
         }
     };
     within(both_are_counted).await;
@@ -43,12 +43,12 @@ async fn requests_tokens_and_the_quota_are_told_to_the_person() {
     assert!(quota["resets_at"].as_str().unwrap().ends_with('Z'));
 
     pixy.link(&endpoint).await;
-    assert_eq!(pixy.shown("a").await["quota"], Value::Null, "another login may be another plan");
+    assert_eq!(pixy.shown("a").await["quota"], Value::Null, "another login can have another plan");
     assert_eq!(counts(&pixy.shown("a").await), Some((2, 60, 7)));
 }
 
 #[tokio::test]
-async fn what_never_reached_the_provider_is_no_use_of_it() {
+async fn a_refused_request_is_not_counted() {
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
     let pixy = Pixy::linked(&endpoint, &upstream).await;
     assert_eq!(pixy.get("/a/v1/forbidden").await.status, 403);

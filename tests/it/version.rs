@@ -15,20 +15,20 @@ fn script(scratch: &Scratch) -> PathBuf {
     program
 }
 
-/// What it tells cargo there: the version, and what it is to be run again for.
-fn told(script: &Path, directory: &Path, profile: &str, commit: Option<&str>) -> (String, Vec<String>) {
+/// Runs the script: the version that it sets, and the paths for which cargo runs it again.
+fn run_script(script: &Path, directory: &Path, profile: &str, commit: Option<&str>) -> (String, Vec<String>) {
     let mut command = Command::new(script);
     command.current_dir(directory).env("PROFILE", profile).env("CARGO_PKG_VERSION", "1.2.3").env_remove("PIXY_COMMIT");
     command.envs(commit.map(|commit| ("PIXY_COMMIT", commit)));
     let output = command.output().unwrap();
-    assert!(output.status.success(), "it never breaks a build");
+    assert!(output.status.success(), "it never fails a build");
     let text = String::from_utf8(output.stdout).unwrap();
     let values = |key: &str| -> Vec<String> {
         text.lines().filter_map(|line| line.strip_prefix(key)).map(str::to_owned).collect()
     };
     let again = values("cargo:rerun-if-changed=");
     for path in &again {
-        assert!(directory.join(path).exists() || path == "build.rs", "{path}: cargo would build anew every time");
+        assert!(directory.join(path).exists() || path == "build.rs", "{path}: cargo would rebuild every time");
     }
     (values("cargo:rustc-env=PIXY_VERSION=").pop().unwrap(), again)
 }
@@ -42,13 +42,13 @@ fn git(directory: &Path, arguments: &[&str]) -> String {
 }
 
 #[test]
-fn a_release_names_its_commit_and_whether_its_sources_are_those() {
+fn a_release_names_its_commit_and_local_changes() {
     let scratch = Scratch::new();
     let script = script(&scratch);
     let tree = scratch.path("tree");
     std::fs::create_dir_all(tree.join("src")).unwrap();
     std::fs::write(tree.join("src/lib.rs"), "// one\n").unwrap();
-    let version = |directory: &Path, profile, commit| told(&script, directory, profile, commit).0;
+    let version = |directory: &Path, profile, commit| run_script(&script, directory, profile, commit).0;
     assert_eq!(version(&tree, "release", None), "1.2.3", "a tarball");
     git(&tree, &["init", "--quiet", "--initial-branch=main"]);
     assert_eq!(version(&tree, "release", None), "1.2.3", "no commit yet");
@@ -56,31 +56,31 @@ fn a_release_names_its_commit_and_whether_its_sources_are_those() {
     git(&tree, &["commit", "--quiet", "-m", "one"]);
     let commit = git(&tree, &["rev-parse", "HEAD"])[..12].to_owned();
     let clean = format!("1.2.3 ({commit})");
-    let (told_version, again) = told(&script, &tree, "release", None);
-    assert_eq!(told_version, clean);
+    let (version_text, again) = run_script(&script, &tree, "release", None);
+    assert_eq!(version_text, clean);
     for path in [".git/HEAD", ".git/refs/heads", "src"] {
         assert!(again.iter().any(|known| known == path), "{path} is not in {again:?}");
     }
-    assert_eq!(version(&tree, "debug", None), "1.2.3", "a build for development is not told");
+    assert_eq!(version(&tree, "debug", None), "1.2.3", "a development build has no commit");
     std::fs::write(tree.join("notes.txt"), "").unwrap();
-    assert_eq!(version(&tree, "release", None), clean, "no part of the program");
+    assert_eq!(version(&tree, "release", None), clean, "not a source of the program");
     std::fs::write(tree.join("src/lib.rs"), "// two\n").unwrap();
     assert_eq!(version(&tree, "release", None), format!("1.2.3 ({commit}-dirty)"));
     git(&tree, &["checkout", "--quiet", "src/lib.rs"]);
     git(&tree, &["pack-refs", "--all"]);
-    let (told_version, again) = told(&script, &tree, "release", None);
-    assert_eq!(told_version, clean);
+    let (version_text, again) = run_script(&script, &tree, "release", None);
+    assert_eq!(version_text, clean);
     assert!(again.iter().any(|known| known == ".git/packed-refs"), "{again:?}");
     let second = scratch.path("second");
     git(&tree, &["worktree", "add", "--quiet", "--detach", second.to_str().unwrap()]);
     assert_eq!(version(&second, "release", None), clean, "a work tree, whose .git is a file");
     let inner = tree.join("unpacked");
     std::fs::create_dir(&inner).unwrap();
-    assert_eq!(version(&inner, "release", None), "1.2.3", "within the repository of somebody else");
+    assert_eq!(version(&inner, "release", None), "1.2.3", "inside another repository");
 }
 
 #[test]
-fn what_the_builder_says_goes_before_the_repository() {
+fn pixy_commit_overrides_the_repository() {
     let scratch = Scratch::new();
     let script = script(&scratch);
     let directory = scratch.path("");
@@ -93,16 +93,16 @@ fn what_the_builder_says_goes_before_the_repository() {
         ("0123456789ab\ncargo:rustc-env=X=1", "1.2.3"),
     ] {
         for profile in ["debug", "release"] {
-            assert_eq!(told(&script, &directory, profile, Some(given)).0, version, "{given:?}");
+            assert_eq!(run_script(&script, &directory, profile, Some(given)).0, version, "{given:?}");
         }
     }
 }
 
 #[test]
-fn the_program_tells_the_version_of_the_manifest() {
+fn the_program_prints_the_version_of_the_manifest() {
     let output = Command::new(assert_cmd::cargo::cargo_bin!("pixy")).arg("--version").env_clear().output().unwrap();
-    let told = String::from_utf8(output.stdout).unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
     let rest =
-        told.trim_end().strip_prefix(concat!("pixy ", env!("CARGO_PKG_VERSION"))).unwrap_or_else(|| panic!("{told}"));
-    assert!(rest.is_empty() || (rest.starts_with(" (") && rest.ends_with(')')), "{told}");
+        text.trim_end().strip_prefix(concat!("pixy ", env!("CARGO_PKG_VERSION"))).unwrap_or_else(|| panic!("{text}"));
+    assert!(rest.is_empty() || (rest.starts_with(" (") && rest.ends_with(')')), "{text}");
 }

@@ -1,4 +1,4 @@
-// A person at a terminal: links by paste, by a redirect and by a code typed elsewhere, says no, presses Ctrl-C, and reads.
+// `pixy link` and `pixy status` in a terminal: paste, redirect, device code, refusal, Ctrl-C.
 
 import assert from 'node:assert/strict';
 import net from 'node:net';
@@ -42,7 +42,7 @@ describe('a terminal', { skip: !hasTmux && 'tmux is missing' }, () => {
   });
 
   afterEach(async () => {
-    await stage.terminal.press('C-c'); // a story that failed must not take the next one with it
+    await stage.terminal.press('C-c'); // a failed test must not affect the next one
     for (const { name, state } of await stage.pixy.status()) {
       if (state !== 'unlinked') await stage.pixy.call('DELETE', `/api/accounts/${name}`);
     }
@@ -53,7 +53,7 @@ describe('a terminal', { skip: !hasTmux && 'tmux is missing' }, () => {
     for (const name of ['pixy', 'api', 'server']) await stage[name]?.close();
   });
 
-  test('a code that the provider shows, pasted after a typo', async () => {
+  test('a pasted code links, also after a typo', async () => {
     const { terminal, pixy } = stage;
     await link('pasted');
     const [, url] = await terminal.shows(ADDRESS);
@@ -61,13 +61,13 @@ describe('a terminal', { skip: !hasTmux && 'tmux is missing' }, () => {
     await terminal.shows(/neither a code nor the address/);
     await terminal.type(await shownCode(await logIn(url)));
     await terminal.shows(/This is anna@example\.com · Anna\.\n.*Granted: openid .*\nLink it\? \[y\/N\]/s);
-    assert.equal((await pixy.account('pasted')).state, 'unlinked', 'it asks first');
+    assert.equal((await pixy.account('pasted')).state, 'unlinked', 'not linked before it is confirmed');
     await terminal.type('y');
     assert.match(await terminal.ends(0), /✓ Linked\..*pixy env pasted --for CLIENT/s);
     assert.equal((await pixy.ask('/pasted/v1/models')).status, 200);
   });
 
-  test('a redirect that comes back by itself, and replaces what was there', async () => {
+  test('a redirect links and replaces the old login', async () => {
     const { terminal, pixy } = stage;
     await pixy.link('comes');
     await link('comes');
@@ -79,7 +79,7 @@ describe('a terminal', { skip: !hasTmux && 'tmux is missing' }, () => {
     assert.equal((await pixy.ask('/comes/v1/models')).status, 200);
   });
 
-  test('the address that a browser elsewhere could not open, pasted over SSH', async () => {
+  test('a redirect address pasted over SSH links', async () => {
     const { pixy } = stage;
     await stage.terminal.close();
     stage.terminal = await openTerminal(pixy, { env: { SSH_CONNECTION: '192.0.2.1 40000 192.0.2.2 22' } });
@@ -92,7 +92,7 @@ describe('a terminal', { skip: !hasTmux && 'tmux is missing' }, () => {
     assert.equal((await pixy.ask('/fixed/v1/models')).status, 200);
   });
 
-  test('a port that another program holds is told, and a paste links', async () => {
+  test('a port in use is reported, and a paste links', async () => {
     const { terminal, pixy } = stage;
     const other = net.createServer();
     await until('the port is free', () => new Promise((done) => {
@@ -110,7 +110,7 @@ describe('a terminal', { skip: !hasTmux && 'tmux is missing' }, () => {
     }
   });
 
-  test('a code typed on a device', async () => {
+  test('a code entered on a device links', async () => {
     const { terminal, pixy, server } = stage;
     await link('device');
     const [, page] = await terminal.shows(ADDRESS);
@@ -122,13 +122,13 @@ describe('a terminal', { skip: !hasTmux && 'tmux is missing' }, () => {
     await terminal.shows(/nothing to type here/);
     await answerOnDevice(`${page}?user_code=${code}`);
     await terminal.shows(/This is anna@example\.com.*Link it\? \[y\/N\]/s);
-    assert.equal((await pixy.account('device')).state, 'unlinked', 'what was typed before answered no question');
+    assert.equal((await pixy.account('device')).state, 'unlinked', 'earlier input is no answer to the question');
     await terminal.type('y');
     await terminal.ends(0);
     assert.equal((await pixy.ask('/device/v1/models')).status, 200);
   });
 
-  test('a code that is refused where it is typed ends at once', async () => {
+  test('a device code that is refused ends the attempt', async () => {
     const { terminal } = stage;
     await link('device');
     const [, page] = await terminal.shows(ADDRESS);
@@ -137,7 +137,7 @@ describe('a terminal', { skip: !hasTmux && 'tmux is missing' }, () => {
     assert.match(await terminal.ends(1), /pixy: Access was denied at the provider\.\n +Start again if that was a mistake\./);
   });
 
-  test('a redirect that says no ends at once', async () => {
+  test('a redirect with an error ends the attempt', async () => {
     const { terminal } = stage;
     await link('comes');
     const [, url] = await terminal.shows(ADDRESS);
@@ -148,7 +148,7 @@ describe('a terminal', { skip: !hasTmux && 'tmux is missing' }, () => {
     assert.match(await terminal.ends(1), /pixy: .*(denied|refused|not allow)/i);
   });
 
-  test('a no, and the login is given back', async () => {
+  test('an unconfirmed login is revoked', async () => {
     const { terminal, pixy, server } = stage;
     await link('comes');
     const [, url] = await terminal.shows(ADDRESS);
@@ -158,7 +158,7 @@ describe('a terminal', { skip: !hasTmux && 'tmux is missing' }, () => {
     await terminal.type('');
     assert.match(await terminal.ends(1), /not confirmed, so nothing was linked/);
     assert.deepEqual([(await pixy.account('comes')).state, (await pixy.account('comes')).attempt], ['unlinked', null]);
-    await until('the login is given back', async () => !(await server.isActive(token)));
+    await until('the login is revoked', async () => !(await server.isActive(token)));
   });
 
   for (const name of ['pasted', 'comes', 'device']) {
@@ -173,7 +173,7 @@ describe('a terminal', { skip: !hasTmux && 'tmux is missing' }, () => {
     });
   }
 
-  test('a key is not shown while it is pasted, and typing is shown again after Ctrl-C', async () => {
+  test('a pasted key is not echoed, and Ctrl-C restores the echo', async () => {
     const { terminal, pixy } = stage;
     await link('key');
     await terminal.shows(/it is not shown/);
@@ -183,12 +183,12 @@ describe('a terminal', { skip: !hasTmux && 'tmux is missing' }, () => {
     await terminal.shows(/echo seen-"again"/);
     await link('key');
     await terminal.shows(/it is not shown/);
-    await terminal.type('key-that-nobody-sees');
-    assert.doesNotMatch(await terminal.ends(0), /nobody-sees/);
+    await terminal.type('key-that-is-not-echoed');
+    assert.doesNotMatch(await terminal.ends(0), /not-echoed/);
     assert.equal((await pixy.account('key')).state, 'linked');
   });
 
-  test('status is a table with colours, and without them where NO_COLOR says so', async () => {
+  test('status is a table, with colours unless NO_COLOR is set', async () => {
     const { terminal, pixy } = stage;
     await pixy.link('pasted');
     await terminal.start('status');
@@ -204,7 +204,7 @@ describe('a terminal', { skip: !hasTmux && 'tmux is missing' }, () => {
     await terminal.type('unset NO_COLOR');
   });
 
-  test('a pipe gets no drawing and no colours, and a program gets its steps as JSON', async () => {
+  test('a pipe gets no QR code and no colours, or JSON steps', async () => {
     const { pixy } = stage;
     const piped = pixy.command(['link', 'device', '--json'], { input: 'y\n' });
     const { attempt } = await until('it has begun', async () => {
@@ -221,7 +221,7 @@ describe('a terminal', { skip: !hasTmux && 'tmux is missing' }, () => {
     assert.match(JSON.parse((await pixy.command(['url', '--json'])).output).url, /^http:/);
     assert.deepEqual(JSON.parse((await pixy.command(['unlink', 'device', '--json'])).output), { revoked: true });
 
-    // The reader of its pipes goes away with the signal, as a closed terminal does.
+    // The signal also closes the reader of its pipes, as a closed terminal does.
     const { all: prose } = await pixy.command(['link', 'device'], { timeout: 2000, killSignal: 'SIGTERM' });
     assert.match(prose, /^ +[A-Z]{4}-[A-Z]{4}$/m);
     assert.doesNotMatch(prose, /[▀▄█\x1b]/);

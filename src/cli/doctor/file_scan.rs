@@ -44,7 +44,7 @@ pub(super) async fn check(home: Option<&Path>, more: &[PathBuf], agent_key: Opti
                 report.bad("vault", format!("the agent can read an export of all logins: {}", path.display()));
             }
             Some(SensitiveFile::Key) => {
-                report.bad("key", format!("the agent can read the vault's key: {}", path.display()))
+                report.bad("key", format!("the agent can read the vault's key: {}", path.display()));
             }
             Some(SensitiveFile::MaybeKey) => {
                 report.warn("key", format!("{} looks like a vault's key; check that it is not", path.display()));
