@@ -17,7 +17,7 @@ use crate::server::Peer;
 /// Checks whether an agent runs as the same user as Pixy, or as root, and warns once.
 ///
 /// A Unix socket reports the peer's user. For TCP over loopback the kernel's socket tables do (Linux); they are read for at most
-/// one request a minute, because a long table takes milliseconds, and before that request proceeds, because the agent may hang up.
+/// one connection a minute, because a long table takes milliseconds, and before its first request, because the agent may hang up.
 pub struct PeerAudit {
     own: u32,
     /// The tables of TCP over IPv4 and IPv6, held open because Landlock forbids opening them later.
@@ -37,7 +37,7 @@ impl PeerAudit {
         }
     }
 
-    /// Checks the peer of an agent's request.
+    /// Checks the peer of an agent's connection.
     pub async fn check(self: &Arc<Self>, peer: Peer, metrics: &Arc<Metrics>) {
         if self.reported.load(Ordering::Relaxed) {
             return;
