@@ -32,7 +32,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use tokio::sync::watch;
 
-use crate::account::{Account, Accounts, RevocationOutcome};
+use crate::account::{Account, Accounts, Login, RevocationOutcome};
 use crate::api::Identified;
 use crate::clock::Clock;
 use crate::name::AccountName;
@@ -117,22 +117,13 @@ impl Linker {
     }
 
     /// Stores the login that the person has confirmed.
+    ///
+    /// Runs in a task of its own: a page that is closed now must not lose a login that could not be stored.
     pub async fn confirm(self: &Arc<Self>, id: &str) -> Result<(), Problem> {
         let (attempt, login) = self.attempts.take_to_confirm(id)?;
-        let account = self.accounts.known(&attempt.binding.account).ok_or_else(Problem::no_attempt)?;
-        let Err(error) = account.adopt(login).await else { return Ok(()) };
-        // The login is good: the person may confirm again once the cause is fixed.
-        let progress = match self.attempts.put_back(attempt) {
-            Ok(()) => {
-                self.expire_later(id.to_owned());
-                Progress::KeptInAttempt
-            }
-            Err(attempt) => {
-                self.discard(*attempt);
-                Progress::LoginDiscarded
-            }
-        };
-        Err(Problem::vault(&error, progress))
+        let this = Arc::clone(self);
+        let task = tokio::spawn(async move { this.store(attempt, login).await });
+        task.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
     }
 
     /// Ends an attempt. A login that was to be confirmed is revoked.
@@ -185,6 +176,24 @@ impl Linker {
     fn linkable(&self, name: &str) -> Result<Arc<Account>, Problem> {
         let account = self.account(name)?;
         if account.terms_accepted() { Ok(account) } else { Err(Problem::terms(name, &account.profile().terms)) }
+    }
+
+    async fn store(self: &Arc<Self>, attempt: Attempt, login: Login) -> Result<(), Problem> {
+        let id = attempt.id().to_owned();
+        let account = self.accounts.known(&attempt.binding.account).ok_or_else(Problem::no_attempt)?;
+        let Err(error) = account.adopt(login).await else { return Ok(()) };
+        // The login is good: the person may confirm again once the cause is fixed.
+        let progress = match self.attempts.put_back(attempt) {
+            Ok(()) => {
+                self.expire_later(id);
+                Progress::KeptInAttempt
+            }
+            Err(attempt) => {
+                self.discard(*attempt);
+                Progress::LoginDiscarded
+            }
+        };
+        Err(Problem::vault(&error, progress))
     }
 
     /// Finds the provider's endpoints and binds an attempt to them.

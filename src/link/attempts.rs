@@ -164,7 +164,7 @@ impl Attempts {
         self.lock().values_mut().find(|attempt| attempt.id() == id).map(change)
     }
 
-    /// An expired attempt stays for [`Attempts::expire`]: whoever removes it there revokes its login.
+    /// An expired attempt stays for [`Attempts::expire`]: its caller revokes the login.
     fn remove_open(&self, id: &str, wanted: impl Fn(&Attempt) -> bool) -> Result<Attempt, Problem> {
         let mut attempts = self.lock();
         let is_it = |attempt: &Attempt| attempt.id() == id && !attempt.is_expired(&self.clock) && wanted(attempt);

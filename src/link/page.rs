@@ -18,22 +18,22 @@ pub struct Asset {
 /// Facts about this Pixy, for the foot of the page and `pixy status`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
-    /// The configuration's file; `None`: it is the one that is built in.
+    /// The configuration file; `None` for the built-in configuration.
     pub file: Option<String>,
     /// Pixy's version.
     pub version: &'static str,
     /// Where agents connect.
     pub agent_addresses: Vec<String>,
-    /// Where the sealed logins are.
+    /// The directory of the sealed logins.
     pub store: String,
-    /// The page's own port, to which providers send browsers back.
+    /// The page's own port, which also receives redirects.
     pub port: Option<u16>,
 }
 
 /// The outcome of a redirect, for the browser tab that it ends in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CallbackOutcome {
-    /// The code was exchanged; the person confirms on the page.
+    /// The code was exchanged; the person is to confirm on the page.
     Exchanged {
         /// Which account it is for.
         title: String,

@@ -1,9 +1,9 @@
 //! Where the provider sends the browser after the person has decided.
 
+use std::sync::Arc;
+
 use tokio::sync::watch;
 use url::Url;
-
-use std::sync::Arc;
 
 use crate::server::Shutdown;
 

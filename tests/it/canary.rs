@@ -1,4 +1,4 @@
-//! Every token of the fakes is marked: none is found anywhere that an agent or a log reader can look.
+//! Every token of the fakes is a canary: none is found where an agent or a log reader could read it.
 
 use http::Method;
 use serde_json::Value;
@@ -30,7 +30,7 @@ async fn attack_11_and_47_no_canary_is_found_outside_the_vault() {
         seen.push((file.display().to_string(), std::fs::read(&file).unwrap_or_default()));
     }
     let marked = |bytes: &[u8]| bytes.windows(7).any(|window| window == b"marked-");
-    assert!(marked(upstream.requests()[0].header("authorization")[0].as_bytes()), "the mark is in the tokens");
+    assert!(marked(upstream.requests()[0].header("authorization")[0].as_bytes()), "the tokens have the mark");
     for (place, bytes) in seen {
         assert!(!marked(&bytes), "{place} holds a token");
     }

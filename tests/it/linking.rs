@@ -54,6 +54,23 @@ async fn a_link_is_begun_pasted_shown_and_confirmed() {
 }
 
 #[tokio::test]
+async fn a_login_that_could_not_be_stored_is_confirmed_again() {
+    let (pixy, endpoint, _upstream) = unlinked().await;
+    let (id, consent) = begin(&pixy, &endpoint, "a").await;
+    paste(&pixy, &id, &format!("{}#{}", consent.code, consent.state)).await;
+    let (vault, moved) = (pixy.scratch.path("vault"), pixy.scratch.path("moved"));
+    std::fs::rename(&vault, &moved).unwrap();
+    let confirm = format!("/api/attempts/{id}/confirm");
+    let (status, answer) = pixy.api(Method::POST, &confirm, Value::Null).await;
+    assert_eq!((status, problem(&answer)), (500, "not_stored"), "{answer:#}");
+    assert!(answer["detail"].as_str().unwrap().contains("you can confirm again"), "{answer:#}");
+    std::fs::rename(&moved, &vault).unwrap();
+    pixy.post(&confirm, Value::Null).await;
+    assert_eq!(pixy.shown("a").await["state"], "linked");
+    assert!(endpoint.revoked().is_empty(), "the login was kept");
+}
+
+#[tokio::test]
 async fn attack_58_to_62_a_wrong_paste_is_harmless_a_code_works_once() {
     let (pixy, endpoint, _upstream) = unlinked().await;
     let (other, others) = begin(&pixy, &endpoint, "b").await;
@@ -267,7 +284,7 @@ async fn attack_01_to_03_the_link_port_needs_a_secret() {
         assert_eq!(response.status, 401, "{method} {path}");
         answers.insert(response.text());
     }
-    assert_eq!(answers.len(), 1, "what exists and what does not cannot be told apart");
+    assert_eq!(answers.len(), 1, "known and unknown paths get the same answer");
     assert_eq!(pixy.get("/api/accounts").await.status, 404, "the agent listener serves none of it");
 
     let url = pixy.post("/api/setup", Value::Null).await["url"].as_str().unwrap().to_owned();

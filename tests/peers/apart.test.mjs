@@ -1,4 +1,4 @@
-// Two sidecars of one person, each with a grant of its own: what one does to its login is nothing to the other.
+// Two sidecars of one person, each with its own grant: neither affects the login of the other.
 // schmitthub/clawker PR#378: host and container that share one login invalidate each other.
 
 import assert from 'node:assert/strict';
@@ -31,7 +31,7 @@ for (const [name, startServer] of [['oidc-provider', startAuthorizationServer], 
       await Promise.all([until('three rotations of the first', () => hasRotated(host, 4), { seconds: 30 }),
         until('three of the second', () => hasRotated(container, 3), { seconds: 30 })]);
       const [one, other] = [await tokenOf(host), await tokenOf(container)];
-      assert.notEqual(one, other, 'each has a token of its own');
+      assert.notEqual(one, other, 'each has its own token');
     });
 
     test('an unlinking of one ends its own grant alone', async () => {
@@ -62,5 +62,5 @@ async function rotations(pixy) {
   const metrics = await (await fetch(`http://127.0.0.1:${pixy.ports.ops}/metrics`)).text();
   const counted = [...metrics.matchAll(/^pixy_refreshes_total\{.*outcome="(\w+)".*\} (\d+)$/gm)];
   assert.deepEqual(counted.filter(([, outcome, times]) => outcome !== 'renewed' && times !== '0'), []);
-  return counted.reduce((sum, [, , times]) => sum + Number(times), 0); // of each account there are some that are 0
+  return counted.reduce((sum, [, , times]) => sum + Number(times), 0); // some counters of each account are 0
 }

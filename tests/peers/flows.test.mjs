@@ -1,5 +1,5 @@
-// The flows against a certified server: a code typed on a device, two issuers, and id_tokens that prove nothing. What that server
-// cannot do wrong is done to its answers on their way out.
+// The flows against a certified server: device codes, two issuers, and invalid id_tokens. Faults that the server itself cannot
+// make are made in its responses.
 
 import assert from 'node:assert/strict';
 import { generateKeyPairSync } from 'node:crypto';
@@ -89,7 +89,7 @@ test('a redirect to a fixed callback port', async () => {
 
 test('a response of one issuer is not taken for another\'s', async () => {
   const { pixy, server, other } = stage;
-  // The server that the person began at sends them on to the other one, with its own state (RFC 9700 §4.4).
+  // The first server redirects the person to the other one, with its own state (RFC 9700 §4.4).
   const begun = await pixy.begin('a');
   const back = await logIn(begun.authorize_url.replace(server.issuer, other.issuer));
   assert.equal(new URL(back).searchParams.get('iss'), other.issuer);
@@ -100,8 +100,8 @@ test('a response of one issuer is not taken for another\'s', async () => {
   const without = new URL(back);
   without.searchParams.delete('iss');
   const stripped = await pixy.paste(begun.attempt, without.href);
-  assert.equal(stripped.body.type, 'urn:pixy:problem:paste_other_issuer', 'this server promised to say who it is');
-  assert.deepEqual([server, other].map(({ calls }) => calls.authorization_code), asked, 'the code went nowhere');
+  assert.equal(stripped.body.type, 'urn:pixy:problem:paste_other_issuer', 'this server announced that it sends iss');
+  assert.deepEqual([server, other].map(({ calls }) => calls.authorization_code), asked, 'no code was sent');
 });
 
 const HOUR = 3600;
@@ -130,7 +130,7 @@ for (const [what, lie] of Object.entries(LIES)) {
     const { attempt, state } = await pixy.account('a');
     assert.deepEqual([attempt.stage, attempt.error.title, state], ['failed', pasted.body.title, 'unlinked']);
     const { access_token: token } = server.latest;
-    await until('the login is given back', async () => !(await server.isActive(token)));
+    await until('the login is revoked', async () => !(await server.isActive(token)));
   });
 }
 
@@ -151,11 +151,11 @@ test('keys that were rotated are found by asking once more', async () => {
     await pixy.link('a');
     assert.equal(server.keysAsked, 2);
     server.keysAsked = 0;
-    server.keys = (answer) => answer; // it was a mistake: nobody has that key
+    server.keys = (answer) => answer; // the key is unknown again
     const begun = await pixy.begin('a');
     const pasted = await pixy.paste(begun.attempt, await logIn(begun.authorize_url));
     assert.equal(pasted.body.type, 'urn:pixy:problem:id_token_refused', pasted.text);
-    assert.equal(server.keysAsked, 2, 'and no oftener');
+    assert.equal(server.keysAsked, 2, 'fetched twice');
   } finally {
     server.signer = before;
   }

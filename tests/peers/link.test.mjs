@@ -1,5 +1,5 @@
-// A person links an account: by a pasted code, by an address, by a redirect that comes back, in a terminal and by the JSON
-// API; and what does not link it.
+// Linking an account: by a pasted code, a pasted address or a redirect, in a terminal and by the JSON API; and what does not
+// link it.
 
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';

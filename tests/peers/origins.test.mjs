@@ -1,5 +1,5 @@
-// Requests with two readings against real upstreams: none of them ever sees a request that Pixy did not mean, or another path.
-// The corpus is made by tests/it/framing/corpus.rs.
+// Ambiguous requests against real upstreams: none receives a request or a path that Pixy did not send.
+// tests/it/framing/corpus.rs generates the corpus.
 
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
@@ -43,17 +43,17 @@ for (const { name, start } of ORIGINS) {
         assert.equal(origin.whole.length, expected.length, oddity);
       }
       assert.ok(cases.length >= 500 && expected.length >= 100);
-      // Of what was cut off, the head had passed: it must be the one that was meant.
+      // Of a truncated request the head was forwarded: it must be the intended one.
       for (const { method, target } of origin.cut) assert.deepEqual([method, target], ['POST', '/v1/messages']);
-      // A log may be written after its answer.
-      await until('the second witness has counted', async () => {
+      // A log line may be written after its response.
+      await until('the second counter is up to date', async () => {
         const counted = await origin.counted();
         return counted === undefined || (counted.length ?? counted) >= expected.length;
       });
       const counted = await origin.counted();
       if (Array.isArray(counted)) assert.deepEqual(counted, expected.map(({ method, target }) => `${method} ${target}`));
       else if (counted !== undefined) assert.equal(counted, expected.length);
-      assert.deepEqual(origin.whole, expected, 'nothing came late');
+      assert.deepEqual(origin.whole, expected, 'no late request');
     } finally {
       await pixy.close();
       await origin.close();
@@ -69,7 +69,7 @@ function say(port, text) {
     socket.setTimeout(20_000, () => socket.destroy(new Error(`no end after ${JSON.stringify(answer)} to ${JSON.stringify(text)}`)));
     socket.on('data', (bytes) => { answer += bytes.toString('latin1'); });
     socket.once('close', () => resolve(answer));
-    // A reset after the answer is an end as well.
+    // A reset after the response is an end, too.
     socket.once('error', (error) => { if (error.code !== 'ECONNRESET' && error.code !== 'EPIPE') reject(error); });
   });
 }

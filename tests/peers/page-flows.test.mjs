@@ -1,4 +1,4 @@
-// The page where a login does not come back to it: a code typed on a device, and a port that the provider insists on.
+// The page with flows that do not end at its own port: device codes and fixed callback ports.
 
 import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, test } from 'node:test';
@@ -10,7 +10,7 @@ import { openProvider, personAt, press, setupAddress } from './lib/person.mjs';
 import { startPixy } from './lib/pixy.mjs';
 import { installed, startChromium, startFirefox, violations } from './lib/real-browsers.mjs';
 
-const ASKED_EVERY = 20_000; // a device login is asked after every five seconds
+const POLL_TIMEOUT = 20_000; // a device code is polled every five seconds
 
 const stage = {};
 
@@ -56,7 +56,7 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
   const href = (page, name) => page.locator(`#of-${name}-open`).getAttribute('href');
 
   async function confirm({ card, says }, name) {
-    await card(name).getByText('anna@example.com · Anna').waitFor({ timeout: ASKED_EVERY });
+    await card(name).getByText('anna@example.com · Anna').waitFor({ timeout: POLL_TIMEOUT });
     assert.equal((await stage.pixy.account(name)).state, 'unlinked', 'nothing is stored before the person confirms');
     await press(card(name), 'Confirm');
     await says("Linked. In the agent's environment:");
@@ -80,7 +80,7 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     await tab.close();
 
     assert.match(await answerOnDevice(await href(page, 'device')), /Sign-in Success/);
-    await card('device').getByText('Is this you?').first().waitFor({ timeout: ASKED_EVERY });
+    await card('device').getByText('Is this you?').first().waitFor({ timeout: POLL_TIMEOUT });
     assert.equal(await page.locator('.filled').count(), 1, 'Confirm is the one filled button');
     await confirm(me, 'device');
   });
@@ -91,7 +91,7 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     await press(card('device'), 'Link');
     const refused = await href(page, 'device');
     await answerOnDevice(refused, 'abort');
-    await card('device').getByText('Access was denied at the provider.').waitFor({ timeout: ASKED_EVERY });
+    await card('device').getByText('Access was denied at the provider.').waitFor({ timeout: POLL_TIMEOUT });
     assert.equal(await page.locator('h1').innerText(), 'device was not linked this time');
     await press(card('device'), 'Start again');
     await page.waitForFunction((before) => ![undefined, before].includes(document.querySelector('#of-device-open')?.href), refused);
@@ -136,7 +136,7 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     await again();
     await me.card('held').getByText(/was rejected: it is of another attempt/).waitFor();
     assert.equal(await me.card('held').getByText(/was rejected/).count(), 1);
-    assert.equal(await me.page.evaluate(() => document.activeElement.id), 'of-held-check', 'the focus is where it is said');
+    assert.equal(await me.page.evaluate(() => document.activeElement.id), 'of-held-check', 'the focus is on the error');
     stage.server.lie = undefined;
     await press(me.card('held'), 'Start again');
     await again();
@@ -151,7 +151,7 @@ describe('Firefox', { skip: !installed('firefox-esr') && 'firefox-esr is not ins
 
   async function open(story, url) {
     const page = await stage.browser.newPage();
-    page.setDefaultTimeout(ASKED_EVERY);
+    page.setDefaultTimeout(POLL_TIMEOUT);
     story.after(() => page.close());
     await page.goto(url);
     return page;
@@ -174,7 +174,7 @@ describe('Firefox', { skip: !installed('firefox-esr') && 'firefox-esr is not ins
     await says(page, 'No account is linked yet');
     await pressOn(page, 'free', 'Link');
     const link = await page.waitForSelector('#of-free-open');
-    await open(story, await link.evaluate((link) => link.href)); // the provider allows, and sends the browser back
+    await open(story, await link.evaluate((link) => link.href)); // the provider allows it and redirects
     await confirmed(page, 'free');
   });
 

@@ -1,4 +1,4 @@
-// The page in real browsers: a person links, and others try to. `PIXY_SCREENSHOTS=DIRECTORY` also keeps a picture of every state.
+// The page in real browsers: linking, and attacks on it. `PIXY_SCREENSHOTS=DIRECTORY` also stores a screenshot of every state.
 
 import assert from 'node:assert/strict';
 import { mkdir } from 'node:fs/promises';
@@ -18,7 +18,7 @@ const CALLS = [
   ['GET', '/api/accounts/claude/env'], ['GET', '/callback'],
 ];
 
-const stage = peers({ accessTokenSeconds: 3600 }); // what renews a login here is an attack
+const stage = peers({ accessTokenSeconds: 3600 }); // a refresh during these tests would be an attack
 const address = () => `http://127.0.0.1:${stage.pixy.ports.link}`;
 
 afterEach(async () => {
@@ -41,7 +41,7 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     const me = await person(story);
     const { page, card, says } = me;
     await says('No account is linked yet');
-    assert.equal(page.url(), `${address()}/`, 'the setup code has left the address bar');
+    assert.equal(page.url(), `${address()}/`, 'the setup code is removed from the address bar');
     await press(card('claude'), 'Link');
     await says('Pixy may know who you are');
     const tab = await openProvider(me, 'claude');
@@ -404,7 +404,7 @@ describe('Firefox', { skip: !installed('firefox-esr') && 'firefox-esr is not ins
   test('attack_07_a_rebound_host_name_is_served_nothing', async (story) => {
     const { page } = await open(story, 'about:blank');
     const status = await page.goto(`http://${EVIL}:${stage.pixy.ports.link}/`).then((response) => response.status(), (error) => error.message);
-    assert.match(String(status), /^421$|NS_ERROR_NET_ERROR_RESPONSE/); // Firefox makes a page of its own of that status
+    assert.match(String(status), /^421$|NS_ERROR_NET_ERROR_RESPONSE/); // Firefox shows its own page for that status
     assert.equal(await page.evaluate(() => document.querySelectorAll('#cards').length), 0);
   });
 

@@ -1,4 +1,4 @@
-// Every code and token that the server gives out is looked for wherever an agent, a log reader or a thief of the disk can look.
+// Searches for every code and token of the server where an agent, a log reader or a thief of the disk could read it.
 
 import assert from 'node:assert/strict';
 import { readdir, readFile } from 'node:fs/promises';
@@ -16,7 +16,7 @@ test('no code or token in logs, metrics, page, files or memory maps', async () =
   const places = new Map();
   const keep = async (place, response) => places.set(place, await written(response));
 
-  // A life with everything in it: both ways to link, a login given up, traffic, a renewal, refusals, a dead API, a restart.
+  // Every event of a login: both flows, a cancelled attempt, traffic, a refresh, refusals, an unreachable API, a restart.
   const { attempt, authorize_url: url } = await pixy.begin('claude');
   places.set('a pasted code', (await pixy.paste(attempt, await logIn(url))).text);
   places.set('an open attempt', (await pixy.call('GET', '/api/accounts')).text);
@@ -51,7 +51,7 @@ test('no code or token in logs, metrics, page, files or memory maps', async () =
   assert.match(pixy.logged, /"message":"request"/, 'the log holds the requests');
   const secrets = [...server.secrets];
   assert.ok(secrets.length >= 10, `${secrets.length} secrets are too few to look for`);
-  assert.notDeepEqual(hits('where it belongs', JSON.stringify(api.seen), secrets), [], 'the search finds what is there');
+  assert.notDeepEqual(hits('where it belongs', JSON.stringify(api.seen), secrets), [], 'the search finds a secret where there is one');
   const found = [...places].flatMap(([place, text]) => hits(place, text, [...secrets, 'of-the-agent']));
   assert.deepEqual(found, []);
 });

@@ -1,4 +1,4 @@
-//! The device flow (RFC 8628) and its relative that hands out an authorization code.
+//! The device flow (RFC 8628), and the variant that issues an authorization code.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::problem;
 use crate::support::{Pixy, Reply, Seen, Upstream};
 
-/// What a device endpoint and its token endpoint answer, in turn; the last answer stays.
+/// A device endpoint and its token endpoint, which gives these answers in order and repeats the last.
 async fn provider(begun: Value, answers: Vec<(u16, Value)>) -> Upstream {
     let answers = Mutex::new(std::collections::VecDeque::from(answers));
     Upstream::answering(move |seen| match seen.path() {
@@ -78,7 +78,7 @@ async fn a_device_code_links_without_pasting() {
     assert_eq!(answer["verification_url"], "http://127.0.0.1:9/activate");
     assert_eq!(answer["verification_url_complete"], "http://127.0.0.1:9/activate?user_code=WDJB-MJHT");
     assert_eq!(answer["scopes"], json!(["llm.invoke"]));
-    assert!(!answer.to_string().contains("marked-device-code"), "the device code is Pixy's alone");
+    assert!(!answer.to_string().contains("marked-device-code"), "the device code is not shown");
     let asked: BTreeMap<_, _> = url::form_urlencoded::parse(&provider.requests()[0].body).into_owned().collect();
     let expected = [("client_id", "pixy"), ("scope", "llm.invoke"), ("audience", "llm")];
     assert_eq!(asked, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
@@ -130,7 +130,7 @@ async fn a_failed_device_attempt_stays_to_be_read() {
         let pixy = Pixy::start(&json!({ "a": account(&provider, "device_code") })).await;
         let id = pixy.post("/api/accounts/a/attempts", Value::Null).await["attempt"].as_str().unwrap().to_owned();
         let shown = until_stage(&pixy, "failed").await;
-        assert_eq!(shown["attempt"], id, "it stays visible");
+        assert_eq!(shown["attempt"], id, "the attempt stays visible");
         assert_eq!(problem(&shown["error"]), kind, "{answer}");
         assert!(
             shown["error"]["title"].as_str().unwrap().len() > 10 && shown["error"]["detail"].is_string(),
@@ -140,12 +140,12 @@ async fn a_failed_device_attempt_stays_to_be_read() {
         assert_eq!(shown["missing_scopes"], lacking);
         let (status, over) = pixy.api(Method::POST, &format!("/api/attempts/{id}/confirm"), Value::Null).await;
         assert_eq!((status, problem(&over)), (410, "attempt_over"));
-        assert_eq!(polls(&provider).len(), 1, "nobody asks again");
+        assert_eq!(polls(&provider).len(), 1, "polling has stopped");
         pixy.api(Method::DELETE, &format!("/api/attempts/{id}"), Value::Null).await;
         assert_eq!(pixy.shown("a").await["attempt"], Value::Null);
         if kind == "scope_missing" {
             provider.until_requests(3).await;
-            assert_eq!(provider.requests()[2].path(), "/revoke", "a login that is of no use is given back");
+            assert_eq!(provider.requests()[2].path(), "/revoke", "a login without the required scope is revoked");
         }
     }
 }
@@ -162,12 +162,12 @@ async fn polling_ends_with_the_code_or_the_attempt() {
     let asked = polls(&provider).len();
     assert!((1..=3).contains(&asked), "{asked}");
     tokio::time::sleep(Duration::from_millis(1500)).await;
-    assert_eq!(polls(&provider).len(), asked, "no poll after the codes are over");
+    assert_eq!(polls(&provider).len(), asked, "no poll after the codes expired");
 
     let id = pixy.post("/api/accounts/a/attempts", Value::Null).await["attempt"].as_str().unwrap().to_owned();
     pixy.api(Method::DELETE, &format!("/api/attempts/{id}"), Value::Null).await;
     tokio::time::sleep(Duration::from_millis(1500)).await;
-    assert_eq!(polls(&provider).len(), asked, "no poll for an attempt that was cancelled");
+    assert_eq!(polls(&provider).len(), asked, "no poll for a cancelled attempt");
 }
 
 #[tokio::test]
@@ -192,7 +192,7 @@ async fn attack_63_a_replaced_attempt_stops_polling() {
     let (status, _) = pixy.api(Method::POST, &format!("/api/attempts/{first}/confirm"), Value::Null).await;
     assert_eq!(status, 410);
     tokio::time::sleep(Duration::from_millis(1500)).await;
-    assert_eq!(polls(&provider).len(), 1, "the first attempt's polls have ended");
+    assert_eq!(polls(&provider).len(), 1, "the first attempt is not polled");
 }
 
 #[tokio::test]
@@ -212,7 +212,7 @@ async fn a_known_flow_may_be_requested() {
     }
     let (status, answer) = pixy.api(Method::POST, "/api/accounts/a/attempts", json!({ "flow": "api_key" })).await;
     assert_eq!((status, problem(&answer)), (409, "other_flow"));
-    assert_eq!(pixy.shown("a").await["attempt"]["attempt"], code["attempt"], "what was refused has ended nothing");
+    assert_eq!(pixy.shown("a").await["attempt"]["attempt"], code["attempt"], "a rejected request ends no attempt");
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
 // A certified authorization server on loopback: PKCE required, refresh tokens rotate and a reuse ends the grant,
-// access tokens live for seconds. It counts what it is asked and remembers every secret that it gave out.
+// access tokens expire within seconds. It counts its requests and records every secret that it issued.
 
 import { createSign, generateKeyPairSync, randomUUID } from 'node:crypto';
 import { listen } from './net.mjs';
@@ -109,7 +109,7 @@ async function makeProvider(server, accessTokenSeconds, privateKey) {
   }));
 }
 
-/** Counts a call and keeps what it gave out. */
+/** Counts a request and records the secrets that it issued. */
 async function watch(server, context, next) {
   await next();
   const { route, params, body } = { route: context.oidc?.route, params: context.oidc?.params, body: context.body };
@@ -126,7 +126,7 @@ async function watch(server, context, next) {
   }
 }
 
-/** The id_token, with what the lie made of it. */
+/** The id_token, as the forgery changed it. */
 function lied(idToken, { lie, signer }) {
   const [header, claims] = idToken.split('.').slice(0, 2).map((part) => JSON.parse(Buffer.from(part, 'base64url')));
   lie(claims, header);
@@ -135,7 +135,7 @@ function lied(idToken, { lie, signer }) {
   return `${message}.${signature}`;
 }
 
-/** The person logs in and allows everything that is asked. */
+/** Logs in and allows every requested scope. */
 async function consent(provider, request, response) {
   const interaction = await provider.interactionDetails(request, response);
   const { prompt, params, session } = interaction;
@@ -156,7 +156,7 @@ async function introspect(issuer, token) {
   return response.ok && (await response.json()).active === true;
 }
 
-/** Those who ask the same at the same time get the same answer. */
+/** Identical concurrent requests get the same answer. */
 function shared(ask) {
   const asked = new Map();
   return (about) => {
@@ -165,7 +165,7 @@ function shared(ask) {
   };
 }
 
-/** The server's advice for production is not about a test. */
+/** Silences the server's advice for production. */
 async function quietly(action) {
   const { info, warn } = console;
   Object.assign(console, { info() {}, warn() {} });

@@ -1,6 +1,6 @@
-// Secrets that a run gave out, looked for wherever an agent or a log reader can look. `lib/pixy.mjs` does that for every Pixy.
+// Searches for the secrets of a run where an agent or a log reader could read them. `lib/pixy.mjs` does that for every Pixy.
 
-/** Where one of the secrets stands, as it is or in an encoding that gives it away; the secret itself is not repeated. */
+/** Finds each secret, plain or encoded; the result does not contain the secret. */
 export function hits(place, text, secrets) {
   const byHead = new Map();
   for (const secret of secrets) {
@@ -15,7 +15,7 @@ export function hits(place, text, secrets) {
   return [...found];
 }
 
-/** The secrets of every Pixy that runs. */
+/** The secrets of every running Pixy. */
 export function everySecret() {
   return [...new Set([...watched.values()].flatMap(({ secrets }) => secrets()))];
 }
@@ -76,5 +76,5 @@ async function watchedFetch(input, options) {
   return same;
 }
 
-/** A secret may be cut; ours are shorter than so much in every encoding. */
+/** A secret may be split over two chunks; every encoding of ours is shorter than this. */
 const LONGEST = 8192;

@@ -1,4 +1,4 @@
-// Real HTTP servers as upstreams: each says which requests it saw. nginx and haproxy hand on to a recorder, which sees bodies.
+// Real HTTP servers as upstreams: each reports the requests that it received. nginx and haproxy forward to a recorder, which gets the bodies.
 
 import { spawn, spawnSync } from 'node:child_process';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
@@ -14,7 +14,7 @@ export function isInstalled(command) {
   return spawnSync(command, ['-v'], { env: ENV }).error === undefined;
 }
 
-/** Node's own server, which records what arrives as a whole, and what was cut off. */
+/** Node's own server, which records complete and truncated requests. */
 export async function startRecorder() {
   const recorder = { whole: [], cut: [] };
   const { url, close } = await listen(async (request, response) => {
@@ -27,11 +27,11 @@ export async function startRecorder() {
     (request.complete ? recorder.whole : recorder.cut).push({ method, target, body });
     response.end('recorded');
   });
-  // `counted` is by a second witness; here there is none.
+  // `counted` comes from a second counter; here there is none.
   return Object.assign(recorder, { url, close, counted: async () => undefined });
 }
 
-/** nginx before a recorder. It reads a body to its end before it hands a request on, and logs every request. */
+/** nginx before a recorder. It reads a body to its end before it forwards a request, and logs every request. */
 export function startNginx() {
   return startBefore(async (directory, port, target) => {
     const log = join(directory, 'access.log');
@@ -57,7 +57,7 @@ export function startNginx() {
   });
 }
 
-/** haproxy before a recorder. It logs nothing to files, but keeps count. */
+/** haproxy before a recorder. It logs nothing to files, but counts requests. */
 export function startHaproxy() {
   return startBefore(async (directory, port, target) => {
     const socket = join(directory, 'stats.sock');
@@ -114,7 +114,7 @@ async function startBefore(configure) {
   return { whole: recorder.whole, cut: recorder.cut, counted, url: `http://127.0.0.1:${port}`, close };
 }
 
-/** One command of haproxy's. */
+/** Sends one command to haproxy. */
 function ask(path, command) {
   return new Promise((resolve, reject) => {
     let text = '';

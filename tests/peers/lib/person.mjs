@@ -4,14 +4,14 @@ import assert from 'node:assert/strict';
 
 export const SIZES = { phone: { width: 360, height: 740 }, wide: { width: 1280, height: 800 } };
 
-/** The address that `pixy url` prints. */
+/** The link that `pixy url` prints. */
 export async function setupAddress(pixy) {
   const { code, output, all } = await pixy.command(['url']);
   assert.equal(code, 0, all);
   return /http:\S+/.exec(output)[0];
 }
 
-/** A new person's window; what goes wrong in it fails the story at its end. */
+/** A new browser window with a session; an error in it fails the test at its end. */
 export async function personAt(pixy, browser, story, options = {}) {
   const context = await browser.newContext({ viewport: SIZES.wide, reducedMotion: 'reduce', ...options });
   context.setDefaultTimeout(10_000);
@@ -26,7 +26,7 @@ export async function personAt(pixy, browser, story, options = {}) {
 
 export const press = (where, name) => where.getByRole('button', { name, exact: true }).click();
 
-/** Follows the link of step 1 into its new tab; answers the tab once it has arrived. */
+/** Follows the link of step 1 into a new tab; returns the tab once it has loaded. */
 export async function openProvider({ card, context }, name) {
   const [tab] = await Promise.all([context.waitForEvent('page'), card(name).getByRole('link', { name: /^Open / }).click()]);
   await tab.waitForLoadState();

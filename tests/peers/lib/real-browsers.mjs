@@ -1,4 +1,4 @@
-// Real browsers, as they are installed: Chromium by Playwright, Firefox by WebDriver BiDi. Neither is downloaded.
+// The installed browsers: Chromium by Playwright, Firefox by WebDriver BiDi. Neither is downloaded.
 
 import { accessSync, constants } from 'node:fs';
 import { readFile } from 'node:fs/promises';
@@ -8,12 +8,12 @@ import { chromium } from 'playwright-core';
 import puppeteer from 'puppeteer-core';
 import { listen } from './net.mjs';
 
-/** A name that leads to this machine, in these browsers alone: what DNS rebinding makes of an attacker's site. */
+/** A host name that resolves to this machine in these browsers alone, as after DNS rebinding. */
 export const EVIL = 'evil.example';
 
 const QUIET = ['--disable-gpu', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'];
 
-/** Where a browser is installed, if it is. */
+/** The path of an installed browser, or nothing. */
 export function installed(command) {
   const places = (process.env.PATH ?? '').split(delimiter).map((directory) => join(directory, command));
   return places.find((place) => {
@@ -40,7 +40,7 @@ export function startFirefox() {
   });
 }
 
-/** What the rules for accessible pages have against a page, as it is now. */
+/** The violations of the accessibility rules by a page. */
 export async function violations(page) {
   await page.evaluate(await AXE);
   const { violations, passes } = await page.evaluate((values) => globalThis.axe.run(document, {

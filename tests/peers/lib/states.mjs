@@ -1,4 +1,4 @@
-// Every state that the page can show, as the JSON API would tell it: for pictures and for the accessibility rules. The stories
+// Every state that the page can show, as the JSON API would report it: for screenshots and accessibility rules. The tests
 // of linking run on a real Pixy; states that take hours or a provider's fault are faked here.
 
 const from = (seconds) => new Date(Date.now() + seconds * 1000).toISOString().replace(/\.\d+Z$/, 'Z');
@@ -61,7 +61,7 @@ const HELD = 'Port 1455 of this machine, where the provider sends the browser ba
 const ENDED = { title: 'The provider ended the login: invalid_grant.', detail: 'Link it again; until then agents get an error that says so.' };
 const LATE = { title: 'The provider does not answer: connection refused.', detail: 'Nothing to do: Pixy retries, and the current token is used until it expires.' };
 
-/** Whatever a provider, a configuration or a person could put into a text. */
+/** Hostile texts of a provider, a configuration or a person. */
 export const HOSTILE = [
   '<script>window.pwned=1</script>',
   '"><img src=x onerror="window.pwned=1">',
@@ -85,7 +85,7 @@ const hostile = (text) => linked('claude', {
   attempt: null,
 });
 
-/** Each state by its name: what Pixy tells, and what the person has pressed. `accounts` is made when it is asked for: times pass. */
+/** Each state by its name: the answer of the API, and the button that was pressed. `accounts` is a function, because it has times. */
 export const STATES = {
   'no-accounts': { accounts: () => [] },
   'first-start': { accounts: () => [account('claude'), openrouter(), key()] },
@@ -162,7 +162,7 @@ export const STATES = {
   hostile: { accounts: () => HOSTILE.map((text, n) => ({ ...hostile(text), name: `hostile-${n}` })) },
 };
 
-/** What `GET /api/accounts/{name}/env` answers. */
+/** The answer of `GET /api/accounts/{name}/env`. */
 export const ENV = [
   { client: 'claude-code', title: 'Claude Code', variables: [], lines: ['export ANTHROPIC_BASE_URL=http://127.0.0.1:8700/claude', 'export ANTHROPIC_AUTH_TOKEN=pixy'] },
   { client: 'anthropic', title: 'Anthropic SDKs', variables: [], lines: ['export ANTHROPIC_BASE_URL=http://127.0.0.1:8700/claude', 'export ANTHROPIC_AUTH_TOKEN=pixy'] },
