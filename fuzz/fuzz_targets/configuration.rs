@@ -19,7 +19,7 @@ fn configuration(data: &[u8]) {
             for account in &config.accounts {
                 let base = &account.profile.api.base_url;
                 let plain = base.scheme() == "http" && upstream::is_loopback_host(base.host_str().unwrap_or_default());
-                assert!(base.scheme() == "https" || plain, "{base}");
+                assert!(base.scheme() == "https" || plain, "{}", base.as_str());
             }
         }
         Err(faults) => assert!(!faults.to_string().trim().is_empty()),
