@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use pixy::internals::encodings;
-use pixy::scrub::{SecretPatterns, MIN_SECRET, Scrubber};
+use pixy::scrub::{MIN_SECRET, Scrubber, SecretPatterns};
 use pixy::secret::Secret;
 use zeroize::Zeroizing;
 

@@ -7,7 +7,7 @@ use http::header::{CONTENT_ENCODING, DATE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use linked_account::LINKED;
 use pixy::clock::Timestamp;
-use pixy::oauth::token_response::{self, TokenErrorKind, LONGEST_LIFETIME, LONGEST_RETRY_AFTER};
+use pixy::oauth::token_response::{self, LONGEST_LIFETIME, LONGEST_RETRY_AFTER, TokenErrorKind};
 use pixy::upstream::FetchedResponse;
 use zeroize::Zeroizing;
 

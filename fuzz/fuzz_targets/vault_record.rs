@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use pixy::internals::{OpenError, Header, RecordId, RecordKey, StoreId, open, seal};
+use pixy::internals::{Header, OpenError, RecordId, RecordKey, StoreId, open, seal};
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| vault_record(data));
 
