@@ -174,11 +174,11 @@ impl Lifecycle {
             self.revoke_own(&record.login, &mut pending_revocations).await
         };
         if pending_revocations.is_empty() {
-            self.services.vault.remove(&self.name).await.map_err(not_removed)?;
+            self.services.vault.remove(&self.name).await.map_err(VaultError::during_unlink)?;
             self.record = None;
         } else {
             let status = RecordStatus::RevocationPending { since: self.wall() };
-            self.store(Record { status, pending_revocations, ..record }).await.map_err(not_removed)?;
+            self.store(Record { status, pending_revocations, ..record }).await.map_err(VaultError::during_unlink)?;
         }
         self.publish();
         tracing::info!(account = %self.name, revocation = ?outcome, "unlinked");
@@ -213,7 +213,9 @@ impl Lifecycle {
             if self.schedule.is_due(now) || (rejected.contains(&record.login.serial) && self.schedule.may_force(now)) {
                 self.refresh(&record).await;
             }
-        } else if record.status == RecordStatus::Linked && !self.is_usable() {
+        } else if record.status == RecordStatus::Linked
+            && self.published.usable(&self.configured.profile, &self.services.clock).is_none()
+        {
             self.expire(&record).await;
         }
     }
@@ -372,16 +374,11 @@ impl Lifecycle {
         self.published.set_bearer(Bearer::new(Arc::clone(&self.configured.profile), &record.login, timing, patterns));
         let refresh_at = self.schedule.refresh_at();
         let next_refresh_at = refresh_at.map(|at| wall.after(at.since(tick)));
-        let view = View { refresh_at, next_refresh_at, ..View::of(record) };
-        self.published.update_view(|current| *current = view);
+        self.published.update_view(|view| *view = View { refresh_at, next_refresh_at, ..View::of(record) });
     }
 
     fn pending_revocation(&self, login: &Login) -> Option<PendingRevocation> {
         PendingRevocation::at_provider(login, &self.configured.profile, self.wall())
-    }
-
-    fn is_usable(&self) -> bool {
-        self.published.usable(&self.configured.profile, &self.services.clock).is_some()
     }
 
     fn require_served(&self) -> Result<(), VaultError> {
@@ -395,10 +392,6 @@ impl Lifecycle {
     fn tick(&self) -> Tick {
         self.services.clock.tick()
     }
-}
-
-fn not_removed(source: VaultError) -> VaultError {
-    VaultError::NotRemoved { source: Box::new(source) }
 }
 
 /// A number in 0..1; not a secret.

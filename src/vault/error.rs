@@ -147,6 +147,11 @@ impl VaultError {
         }
     }
 
+    /// For an unlinked login that stayed in the vault.
+    pub(crate) fn during_unlink(self) -> Self {
+        Self::NotRemoved { source: Box::new(self) }
+    }
+
     /// For an import that failed after `imported` were stored.
     pub(super) fn during_import(self, imported: Vec<AccountName>) -> Self {
         if imported.is_empty() { self } else { Self::PartialImport { imported, source: Box::new(self) } }
