@@ -374,7 +374,7 @@ impl Lifecycle {
         self.published.set_bearer(Bearer::new(Arc::clone(&self.configured.profile), &record.login, timing, patterns));
         let refresh_at = self.schedule.refresh_at();
         let next_refresh_at = refresh_at.map(|at| wall.after(at.since(tick)));
-        self.published.update_view(|view| *view = View { refresh_at, next_refresh_at, ..View::of(record) });
+        self.published.update_view(|view| *view = View { next_refresh_at, refresh_at, ..View::of(record) });
     }
 
     fn pending_revocation(&self, login: &Login) -> Option<PendingRevocation> {

@@ -51,7 +51,7 @@ pub(super) fn agent_key(
         if accounts.is_empty() && !accounts_here.has_fault_near() {
             accounts_here.wrong("is empty, so this agent may use no account; name its accounts");
         }
-        granted(accounts, &accounts_here, known)
+        granted(&accounts, &accounts_here, known)
     });
     let limits = raw.limits.unwrap_or_default();
     let (sha256, key_file) = key?;
@@ -70,7 +70,7 @@ pub(super) fn agent_key(
 
 /// Parses the names of the accounts that an agent may use.
 fn granted(
-    raw: Vec<String>,
+    raw: &[String],
     here: &Scope,
     known: &impl Fn(&str, &Scope) -> Option<AccountName>,
 ) -> Option<Vec<AccountName>> {

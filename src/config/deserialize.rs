@@ -42,8 +42,8 @@ pub(super) struct Error {
 }
 
 impl Error {
-    fn below(mut self, step: impl ToString) -> Self {
-        self.path.push(step.to_string());
+    fn below(mut self, step: String) -> Self {
+        self.path.push(step);
         self
     }
 }
@@ -133,7 +133,7 @@ impl<'de> SeqAccess<'de> for Items<'de> {
 
     fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Error> {
         let item = self.0.find(|(_, item)| !matches!(item.content, Content::Faulty));
-        item.map(|(index, item)| seed.deserialize(item).map_err(|error| error.below(index))).transpose()
+        item.map(|(index, item)| seed.deserialize(item).map_err(|error| error.below(index.to_string()))).transpose()
     }
 }
 
@@ -160,13 +160,13 @@ impl<'de> MapAccess<'de> for Entries<'de> {
             _ => true,
         });
         let key = self.value.map(|entry| {
-            seed.deserialize(StrDeserializer::new(&entry.key)).map_err(|error: Error| error.below(&entry.key))
+            seed.deserialize(StrDeserializer::new(&entry.key)).map_err(|error: Error| error.below(entry.key.clone()))
         });
         key.transpose()
     }
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Error> {
         let entry = self.value.take().ok_or_else(|| de::Error::custom("has no value"))?;
-        seed.deserialize(&entry.node).map_err(|error| error.below(&entry.key))
+        seed.deserialize(&entry.node).map_err(|error| error.below(entry.key.clone()))
     }
 }

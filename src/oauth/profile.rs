@@ -158,7 +158,7 @@ pub struct Token {
     pub refresh_lead: Lead,
     /// A field of the response before whose time a refresh must not be tried.
     pub not_before_field: Option<Word>,
-    /// Error codes that mean that the grant is dead; "401" means any such status. Default: [invalid_grant]
+    /// Error codes that mean that the grant is dead; "401" means any such status. Default: `[invalid_grant]`
     pub terminal_errors: Option<Vec<Word>>,
 }
 

@@ -127,10 +127,10 @@ async fn attack_53_an_agents_request_id_is_dropped() {
     let (log, _guard) = capture_log();
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
     let pixy = Pixy::linked(&endpoint, &upstream).await;
-    let long = "forged".repeat(1000);
+    let forged_id = "forged".repeat(1000);
     for fields in [
         "X-Pixy-Request-Id: forged\r\nx_pixy_request_id: forged\r\n".to_owned(),
-        format!("X-Pixy-Request-Id: {long}\r\nX-Request-Id: {long}\r\nRequest-Id: forged\"}}\r\n"),
+        format!("X-Pixy-Request-Id: {forged_id}\r\nX-Request-Id: {forged_id}\r\nRequest-Id: forged\"}}\r\n"),
     ] {
         upstream.answer(Reply::new(200).header("x-pixy-request-id", "forged").header("request-id", "the provider's"));
         let response = within(pixy.send(&get("/a/v1/models", &fields))).await;

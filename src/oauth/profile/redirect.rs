@@ -33,7 +33,7 @@ struct RedirectKeys {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Loopback {
-    /// 127.0.0.1, localhost or [::1]. Default: 127.0.0.1
+    /// 127.0.0.1, localhost or `[::1]`. Default: 127.0.0.1
     pub host: LoopbackHost,
     /// The ports that the provider accepts: any, or a list. Default: any
     pub ports: Ports,
