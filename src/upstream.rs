@@ -182,12 +182,12 @@ impl Upstream {
             let lease = timeout_at(deadline, origin.lease()).await.map_err(timed_out)??;
             let (reused, sent) = match lease {
                 Lease::Http1(lease) => {
-                    let reused = lease.is_reused();
+                    let reused = lease.reused;
                     let sent = timeout_at(deadline, lease.send(request, ambiguous)).await;
                     (reused, sent.map(|sent| sent.map(|(head, connection)| (head, BodyConnection::Http1(connection)))))
                 }
                 Lease::Http2(lease) => {
-                    let reused = lease.is_reused();
+                    let reused = lease.reused;
                     let sent = timeout_at(deadline, lease.send(request, ambiguous)).await;
                     (reused, sent.map(|sent| sent.map(|(head, permit)| (head, BodyConnection::Http2(permit)))))
                 }

@@ -101,21 +101,12 @@ impl Default for PeerAudit {
 /// Finds a socket by its local address in a table of the kernel: `sl local remote state queues timer retransmits uid timeout
 /// inode …` (proc(5)). A socket without an inode has no owner any more, and its uid means nothing.
 fn owner_in(table: impl BufRead, address: SocketAddr) -> Option<u32> {
-    let IpAddr::V4(v4) = address.ip().to_canonical() else {
-        let IpAddr::V6(v6) = address.ip() else { return None };
-        return find(table, &[kernel_notation(&v6.octets(), address.port())]);
+    let kernel_notation = |octets: &[u8]| kernel_notation(octets, address.port());
+    let local = match address.ip().to_canonical() {
+        // A program that speaks both versions has an IPv6 socket for an IPv4 peer.
+        IpAddr::V4(v4) => vec![kernel_notation(&v4.octets()), kernel_notation(&v4.to_ipv6_mapped().octets())],
+        IpAddr::V6(v6) => vec![kernel_notation(&v6.octets())],
     };
-    // A program that speaks both versions has an IPv6 socket for an IPv4 peer.
-    find(
-        table,
-        &[
-            kernel_notation(&v4.octets(), address.port()),
-            kernel_notation(&v4.to_ipv6_mapped().octets(), address.port()),
-        ],
-    )
-}
-
-fn find(table: impl BufRead, local: &[String]) -> Option<u32> {
     table.lines().map_while(Result::ok).skip(1).find_map(|line| {
         let fields: Vec<&str> = line.split_ascii_whitespace().take(10).collect();
         let &[_, here, _, _, _, _, _, uid, _, inode] = fields.as_slice() else { return None };

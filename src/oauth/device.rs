@@ -100,7 +100,7 @@ pub async fn authorize(
         fields.apply(parameters.iter().map(|(name, value)| (name.as_str(), value.as_deref())));
     }
     let kind = if issues_code { BodyKind::Json } else { BodyKind::Form };
-    let fetched = token_endpoint::post(upstream, url, kind, &fields)
+    let fetched = token_endpoint::post(upstream, url, kind, &fields, token_endpoint::TIMEOUT)
         .await
         .map_err(|error| TokenError::from_send_error(&error))?;
     let document = serde_json::from_slice::<Value>(&fetched.body).ok();
@@ -187,7 +187,8 @@ async fn poll_for_code(
     let mut fields = Fields::default();
     fields.set("device_auth_id", authorization.device_code.expose());
     fields.set("user_code", &authorization.user_code);
-    let fetched = match token_endpoint::post(upstream, code_url, BodyKind::Json, &fields).await {
+    let fetched = match token_endpoint::post(upstream, code_url, BodyKind::Json, &fields, token_endpoint::TIMEOUT).await
+    {
         Ok(fetched) => fetched,
         Err(error) => return outcome_of(TokenError::from_send_error(&error)),
     };

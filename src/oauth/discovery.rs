@@ -3,14 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::Request;
-use http::header::{ACCEPT, ACCEPT_ENCODING};
-use http_body_util::{BodyExt as _, Empty};
 use serde::Deserialize;
 use url::Url;
 
 use super::profile::{Flow, Profile};
+use super::token_endpoint;
 use crate::upstream::Upstream;
 
 /// The timeout when the profile has all endpoints that the flow needs: discovery only adds optional ones.
@@ -117,12 +114,7 @@ pub fn is_issuer(given: &str, issuer: &Url) -> bool {
 async fn discover(upstream: &Upstream, issuer: &Url, wait: Duration) -> Result<Metadata, DiscoveryError> {
     let mut last = String::new();
     for place in well_known(issuer) {
-        let request = Request::get(place.as_str())
-            .header(ACCEPT, "application/json")
-            .header(ACCEPT_ENCODING, "identity")
-            .body(Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync())
-            .map_err(|error| DiscoveryError::Unavailable(error.to_string()))?;
-        match upstream.fetch(request, 1 << 20, wait).await {
+        match token_endpoint::get(upstream, &place, 1 << 20, wait).await {
             Ok(answer) if answer.status.is_success() => match serde_json::from_slice::<Metadata>(&answer.body) {
                 Ok(metadata) => return checked(metadata, issuer),
                 Err(_) => last = format!("{place} does not answer with authorization server metadata"),

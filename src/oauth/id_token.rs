@@ -10,15 +10,12 @@ use aws_lc_rs::signature::{
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bytes::Bytes;
-use http::Request;
-use http::header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL};
-use http_body_util::{BodyExt as _, Empty};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use url::Url;
 
 use super::discovery::is_issuer;
+use super::token_endpoint;
 use crate::clock::Timestamp;
 use crate::secret::Secret;
 use crate::upstream::Upstream;
@@ -240,13 +237,7 @@ impl Jwk {
 
 async fn fetch(upstream: &Upstream, jwks_url: &Url) -> Result<KeySet, IdTokenError> {
     let failed = |what: String| IdTokenError::NoKeys(format!("{jwks_url} {what}"));
-    let request = Request::get(jwks_url.as_str())
-        .header(ACCEPT, "application/json")
-        .header(ACCEPT_ENCODING, "identity")
-        .header(CACHE_CONTROL, "no-cache") // a cache may still have the keys of before a rotation
-        .body(Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync())
-        .map_err(|error| failed(error.to_string()))?;
-    match upstream.fetch(request, LARGEST_KEY_SET, TIMEOUT).await {
+    match token_endpoint::get(upstream, jwks_url, LARGEST_KEY_SET, TIMEOUT).await {
         Ok(answer) if answer.status.is_success() => {
             KeySet::parse(&answer.body).ok_or_else(|| failed("does not answer with a key set".to_owned()))
         }

@@ -54,7 +54,7 @@ pub async fn revoke(
     if let Some(client_id) = client_id {
         fields.set("client_id", client_id);
     }
-    match token_endpoint::post_within(TIMEOUT, upstream, url, body, &fields).await {
+    match token_endpoint::post(upstream, url, body, &fields, TIMEOUT).await {
         Ok(answer) if answer.status.is_success() => RevocationResponse::Revoked,
         Ok(answer) if answer.status.is_server_error() || matches!(answer.status.as_u16(), 408 | 429) => {
             RevocationResponse::Unavailable(token_response::retry_after(&answer.headers))

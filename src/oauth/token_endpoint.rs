@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE};
-use http::{Method, Request};
+use http::Request;
+use http::header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_TYPE};
 use http_body_util::{BodyExt as _, Full};
 use url::Url;
 use zeroize::Zeroizing;
@@ -14,7 +14,7 @@ use super::profile::{BodyKind, Profile};
 use super::token_response::{self, TokenError, Tokens};
 use crate::clock::Timestamp;
 use crate::secret::Secret;
-use crate::upstream::{Body, FetchedResponse, SendError, Upstream};
+use crate::upstream::{FetchedResponse, SendError, Upstream};
 
 /// The timeout of a token request.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
@@ -57,8 +57,7 @@ pub async fn request_tokens(
     now: Timestamp,
 ) -> Result<Tokens, TokenError> {
     let fields = fields(profile, client_id, grant);
-    let answer = post(upstream, token_url, profile.token.body, &fields).await;
-    match answer {
+    match post(upstream, token_url, profile.token.body, &fields, TIMEOUT).await {
         Ok(fetched) => token_response::classify(profile, &fetched, now),
         Err(error) => Err(TokenError::from_send_error(&error)),
     }
@@ -70,33 +69,42 @@ pub async fn post(
     url: &Url,
     kind: BodyKind,
     fields: &Fields,
-) -> Result<FetchedResponse, SendError> {
-    post_within(TIMEOUT, upstream, url, kind, fields).await
-}
-
-/// As [`post`], with a timeout.
-pub async fn post_within(
     timeout: Duration,
-    upstream: &Upstream,
-    url: &Url,
-    kind: BodyKind,
-    fields: &Fields,
 ) -> Result<FetchedResponse, SendError> {
     let (content_type, body) = match kind {
         BodyKind::Form => ("application/x-www-form-urlencoded", fields.as_form()),
         BodyKind::Json => ("application/json", fields.as_json()),
     };
-    let body: Body = Full::new(Bytes::copy_from_slice(body.as_bytes())).map_err(|never| match never {}).boxed_unsync();
-    let request = Request::builder()
-        .method(Method::POST)
-        .uri(url.as_str())
-        .header(CONTENT_TYPE, content_type)
+    let request = Request::post(url.as_str()).header(CONTENT_TYPE, content_type);
+    fetch(upstream, request, Bytes::copy_from_slice(body.as_bytes()), LIMIT, timeout).await
+}
+
+/// Fetches a JSON document of at most `limit` bytes.
+pub async fn get(
+    upstream: &Upstream,
+    url: &Url,
+    limit: usize,
+    timeout: Duration,
+) -> Result<FetchedResponse, SendError> {
+    // A cache may still have the document of before a rotation.
+    let request = Request::get(url.as_str()).header(CACHE_CONTROL, "no-cache");
+    fetch(upstream, request, Bytes::new(), limit, timeout).await
+}
+
+async fn fetch(
+    upstream: &Upstream,
+    request: http::request::Builder,
+    body: Bytes,
+    limit: usize,
+    timeout: Duration,
+) -> Result<FetchedResponse, SendError> {
+    let request = request
         .header(ACCEPT, "application/json")
         // Responses are not decompressed: this excludes decompression bombs.
         .header(ACCEPT_ENCODING, "identity")
-        .body(body)
+        .body(Full::new(body).map_err(|never| match never {}).boxed_unsync())
         .map_err(|error| SendError::Unreachable(error.into()))?;
-    upstream.fetch(request, LIMIT, timeout).await
+    upstream.fetch(request, limit, timeout).await
 }
 
 /// Fields of a request body, in order; each name once (RFC 6749 §3.2). Their memory is zeroed on drop.

@@ -135,19 +135,14 @@ impl TokenError {
             SendError::Timeout | SendError::Broken(_) => TokenErrorKind::NoResponse,
             SendError::TooLarge => TokenErrorKind::Unknown,
         };
-        Self {
-            kind,
-            code: None,
-            what: format!("no response from the token endpoint: {error}"),
-            retry_after: None,
-            certainly_unspent: error.nothing_was_sent(),
-        }
+        let unknown = Self::unknown(&format!("no response from the token endpoint: {error}"));
+        Self { kind, certainly_unspent: error.nothing_was_sent(), ..unknown }
     }
 
     /// The token endpoint could not be discovered.
     pub fn not_discovered() -> Self {
-        let what = "the authorization server's metadata could not be read".to_owned();
-        Self { kind: TokenErrorKind::Transient, code: None, what, retry_after: None, certainly_unspent: true }
+        let unknown = Self::unknown("the authorization server's metadata could not be read");
+        Self { kind: TokenErrorKind::Transient, certainly_unspent: true, ..unknown }
     }
 
     /// There is no refresh token.

@@ -48,7 +48,8 @@ pub fn encodings(secret: &str) -> Vec<Encoded> {
         all.push(inside_base64(&STANDARD_NO_PAD, secret, ahead));
         all.push(inside_base64(&URL_SAFE_NO_PAD, secret, ahead));
     }
-    for hex in [hex_lower, hex_upper] {
+    let hex: [fn(u8) -> String; 2] = [|byte| format!("{byte:02x}"), |byte| format!("{byte:02X}")];
+    for hex in hex {
         all.push(escaped(secret, |byte| Some(hex(byte))));
         for unescaped in UNESCAPED {
             let kept = |byte: u8| byte.is_ascii_alphanumeric() || unescaped.contains(&byte);
@@ -93,12 +94,4 @@ fn escaped(secret: &[u8], escape: impl Fn(u8) -> Option<String>) -> Encoded {
 
 fn json_escape(byte: u8) -> Option<String> {
     matches!(byte, b'"' | b'\\').then(|| format!("\\{}", char::from(byte)))
-}
-
-fn hex_lower(byte: u8) -> String {
-    format!("{byte:02x}")
-}
-
-fn hex_upper(byte: u8) -> String {
-    format!("{byte:02X}")
 }

@@ -62,13 +62,8 @@ impl Dialer {
 
 /// Fails unless [`may_be_dialed`] allows the URI.
 pub(super) fn check(uri: &Uri) -> Result<(), SendError> {
-    if may_be_dialed(uri) {
-        Ok(())
-    } else {
-        Err(SendError::Unreachable(
-            "plain http is allowed to loopback hosts alone, and some addresses are never allowed".into(),
-        ))
-    }
+    let refused = "plain http is allowed to loopback hosts alone, and some addresses are never allowed";
+    may_be_dialed(uri).then_some(()).ok_or_else(|| SendError::Unreachable(refused.into()))
 }
 
 /// Plain HTTP is allowed to loopback hosts alone, and an address in a URL must be one that a provider can have; the addresses of

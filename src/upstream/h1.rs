@@ -30,11 +30,12 @@ pub(super) struct Http1 {
     wakeup: Arc<ConnectionWaker>,
     /// Wakes `wakeup`.
     waker: Waker,
-    reused: bool,
+    /// It carried a request before: the server may have closed it since.
+    pub(super) reused: bool,
     /// It must not carry another request.
     is_last: bool,
     /// The longest time that it may be idle.
-    max_idle: Duration,
+    pub(super) max_idle: Duration,
     pool: Weak<dyn Http1Pool>,
 }
 
@@ -129,16 +130,6 @@ impl Wake for ConnectionWaker {
 }
 
 impl Http1 {
-    /// Whether it carried a request before: then the server may have closed it since.
-    pub(super) fn is_reused(&self) -> bool {
-        self.reused
-    }
-
-    /// The longest time that it may be idle.
-    pub(super) fn max_idle(&self) -> Duration {
-        self.max_idle
-    }
-
     /// Drives the connection until `outcome` is ready. `outcome` must depend on nothing but the connection; it is ready when the
     /// connection has ended.
     pub(super) fn poll<T>(

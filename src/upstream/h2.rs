@@ -11,21 +11,22 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::dial::Stream;
-use super::h2_settings::{ObservedStream, PeerSettings};
+use super::h2_settings::{self, PeerSettings};
 use super::request_body::RequestBody;
 use super::{AmbiguousFraming, AttemptError, Body, BoxError, Tuning, framing};
 
 /// The right to open one stream.
 pub(super) struct Http2 {
-    sender: Sender,
-    permit: Arc<StreamPermit>,
-    reused: bool,
+    pub(super) sender: Sender,
+    pub(super) permit: Arc<StreamPermit>,
+    /// The connection carried a stream before: the server may have closed it since.
+    pub(super) reused: bool,
 }
 
 /// Counts one stream of a connection until it is dropped.
 pub(super) struct StreamPermit {
-    pool: Arc<dyn Http2Pool>,
-    connection: u64,
+    pub(super) pool: Arc<dyn Http2Pool>,
+    pub(super) connection: u64,
 }
 
 /// The sender of requests on one connection.
@@ -49,8 +50,6 @@ pub(super) trait Http2Pool: Send + Sync {
     fn retire_if_idle(&self, id: u64) -> Result<(), Instant>;
 }
 
-type Connection = http2::Connection<TokioIo<ObservedStream<TokioIo<Stream>>>, RequestBody, TokioExecutor>;
-
 /// Opens an HTTP/2 connection on a stream, for a pool. Waits for the server's first limit of concurrent streams, at most `timeout`:
 /// h2 would queue streams over the limit behind streams that last for minutes.
 pub(super) async fn open(
@@ -60,7 +59,7 @@ pub(super) async fn open(
     timeout: Duration,
 ) -> Result<(), BoxError> {
     let (observed, mut settings) = watch::channel(PeerSettings::default());
-    let stream = TokioIo::new(ObservedStream::new(TokioIo::new(stream), observed));
+    let stream = TokioIo::new(h2_settings::observe(TokioIo::new(stream), observed));
     let (sender, connection) = builder(tuning).handshake(stream).await?;
     let id = pool.next_id();
     tokio::spawn(drive(connection, settings.clone(), Arc::downgrade(&pool), id, tuning.idle));
@@ -79,15 +78,6 @@ pub(super) async fn open(
 }
 
 impl Http2 {
-    pub(super) fn new(sender: Sender, permit: StreamPermit, reused: bool) -> Self {
-        Self { sender, permit: Arc::new(permit), reused }
-    }
-
-    /// Whether the connection carried a stream before: then the server may have closed it since.
-    pub(super) fn is_reused(&self) -> bool {
-        self.reused
-    }
-
     /// Sends a request and waits for the head of its response, which is returned with the permit of its stream.
     pub(super) async fn send(
         self,
@@ -121,12 +111,6 @@ impl Http2 {
     }
 }
 
-impl StreamPermit {
-    pub(super) fn new(pool: Arc<dyn Http2Pool>, connection: u64) -> Self {
-        Self { pool, connection }
-    }
-}
-
 impl Drop for StreamPermit {
     fn drop(&mut self) {
         self.pool.release(self.connection);
@@ -136,7 +120,7 @@ impl Drop for StreamPermit {
 /// Drives a connection and reports the server's settings to the pool, until it takes no new streams; tasks of hyper drive its open
 /// streams.
 async fn drive(
-    connection: Connection,
+    connection: impl Future,
     mut settings: watch::Receiver<PeerSettings>,
     pool: Weak<dyn Http2Pool>,
     id: u64,

@@ -7,7 +7,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Join, ReadBuf, ReadHalf, WriteHalf};
 use tokio::sync::watch;
 
 /// The server's settings so far.
@@ -19,20 +19,23 @@ pub(super) struct PeerSettings {
     pub(super) going_away: bool,
 }
 
-/// A stream whose incoming frames are observed.
-pub(super) struct ObservedStream<T> {
+/// Reports the settings in what is read from `stream`.
+pub(super) fn observe<T: AsyncRead + AsyncWrite>(
+    stream: T,
+    settings: watch::Sender<PeerSettings>,
+) -> Join<ObservedReader<ReadHalf<T>>, WriteHalf<T>> {
+    let (inner, writer) = tokio::io::split(stream);
+    tokio::io::join(ObservedReader { inner, parser: SettingsParser::default(), settings }, writer)
+}
+
+/// A reader whose frames are observed.
+pub(super) struct ObservedReader<T> {
     inner: T,
     parser: SettingsParser,
     settings: watch::Sender<PeerSettings>,
 }
 
-impl<T> ObservedStream<T> {
-    pub(super) fn new(inner: T, settings: watch::Sender<PeerSettings>) -> Self {
-        Self { inner, parser: SettingsParser::default(), settings }
-    }
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for ObservedStream<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for ObservedReader<T> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = into.filled().len();
         let this = &mut *self;
@@ -41,32 +44,6 @@ impl<T: AsyncRead + Unpin> AsyncRead for ObservedStream<T> {
             this.settings.send_replace(this.parser.settings);
         }
         Poll::Ready(Ok(()))
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for ObservedStream<T> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(context, bytes)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(context)
     }
 }
 

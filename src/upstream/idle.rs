@@ -18,7 +18,7 @@ pub(super) struct IdleConnections {
 impl IdleConnections {
     /// Adds a connection. `true`: the caller must start a task that calls [`Self::poll`].
     pub(super) fn put(&mut self, connection: Http1) -> bool {
-        let expires = Instant::now() + connection.max_idle();
+        let expires = Instant::now() + connection.max_idle;
         self.connections.push((connection, expires));
         !std::mem::replace(&mut self.is_polled, true)
     }

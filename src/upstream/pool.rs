@@ -5,14 +5,13 @@
 //! for each. So 300 concurrent requests open three connections that carry 100 streams each, or 300 that carry one each.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
 use http::Uri;
-use http::uri::{PathAndQuery, Scheme};
+use http::uri::Scheme;
 use hyper_util::client::legacy::connect::Connection as _;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -21,7 +20,7 @@ use super::dial::{self, Dialer};
 use super::h1::{self, Http1, Http1Pool};
 use super::h2::{self, Http2, Http2Pool, StreamPermit};
 use super::idle::IdleConnections;
-use super::{BoxError, SendError, Tuning};
+use super::{BoxError, SendError, Tuning, innermost};
 use crate::lock::lock;
 
 /// All origins.
@@ -89,11 +88,8 @@ impl Pool {
             return Ok(Arc::clone(known));
         }
         dial::check(uri)?;
-        let mut parts = http::uri::Parts::default();
-        parts.scheme = Some(scheme.clone());
-        parts.authority = Some(authority.clone());
-        parts.path_and_query = Some(PathAndQuery::from_static("/"));
-        let uri = Uri::from_parts(parts).expect("scheme, authority and path are there");
+        let parts = Uri::builder().scheme(scheme.clone()).authority(authority.clone()).path_and_query("/");
+        let uri = parts.build().expect("scheme, authority and path are there");
         let new = Origin::new(uri, Arc::clone(&self.dialer), self.tuning.clone());
         origins.push(Arc::clone(&new));
         Ok(new)
@@ -156,7 +152,7 @@ impl Origin {
             let Some(origin) = self.me.upgrade() else { return };
             tokio::spawn(async move {
                 if let Err(error) = origin.connect().await {
-                    origin.fail_waiters(error);
+                    origin.fail_waiters(&error);
                 }
             });
         }
@@ -179,8 +175,8 @@ impl Origin {
     }
 
     /// Fails the waiters of this dial.
-    fn fail_waiters(&self, error: BoxError) {
-        let error = Arc::new(error);
+    fn fail_waiters(&self, error: &BoxError) {
+        let reason = innermost(error.as_ref()).to_string();
         let failed: Vec<_> = {
             let mut state = self.state();
             state.dialing -= 1;
@@ -188,7 +184,7 @@ impl Origin {
             state.waiting.drain(..count).collect()
         };
         for waiting in failed {
-            let _ = waiting.send(Err(SendError::Unreachable(Box::new(SharedError(Arc::clone(&error))))));
+            let _ = waiting.send(Err(SendError::Unreachable(reason.as_str().into())));
         }
         self.serve();
     }
@@ -262,16 +258,15 @@ impl Http2Pool for Origin {
     fn retire_if_idle(&self, id: u64) -> Result<(), Instant> {
         let now = Instant::now();
         let mut state = self.state();
-        match state.http2.iter().position(|connection| connection.id == id) {
-            Some(index) if state.http2[index].open > 0 => Err(now + self.tuning.idle),
-            Some(index) if state.http2[index].idle_since + self.tuning.idle > now => {
-                Err(state.http2[index].idle_since + self.tuning.idle)
-            }
-            Some(index) => {
+        let index = state.http2.iter().position(|connection| connection.id == id);
+        let idle_since = index.map(|index| &state.http2[index]).filter(|connection| connection.open == 0);
+        let expires = idle_since.map_or(now, |connection| connection.idle_since) + self.tuning.idle;
+        match index {
+            Some(index) if expires <= now => {
                 state.http2.swap_remove(index);
                 Ok(())
             }
-            None => Err(now + self.tuning.idle),
+            _ => Err(expires),
         }
     }
 }
@@ -297,8 +292,8 @@ impl OriginState {
         if let Some(connection) = self.http2.iter_mut().find(is_free) {
             connection.open += 1;
             let reused = std::mem::replace(&mut connection.used, true);
-            let permit = StreamPermit::new(origin.me.upgrade()?, connection.id);
-            return Some(Lease::Http2(Http2::new(connection.sender.clone(), permit, reused)));
+            let permit = Arc::new(StreamPermit { pool: origin.me.upgrade()?, connection: connection.id });
+            return Some(Lease::Http2(Http2 { sender: connection.sender.clone(), permit, reused }));
         }
         self.idle.take().map(Lease::Http1)
     }
@@ -316,22 +311,6 @@ impl OriginState {
 
 fn limit(streams: u32) -> usize {
     usize::try_from(streams).map_or(MAX_STREAMS, |streams| streams.min(MAX_STREAMS))
-}
-
-/// Why a connection could not be opened, for each request that waited for it.
-#[derive(Debug)]
-struct SharedError(Arc<BoxError>);
-
-impl fmt::Display for SharedError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl std::error::Error for SharedError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.source()
-    }
 }
 
 /// The most streams on one connection, whatever its server allows: real servers allow as many, and a broken connection must not
