@@ -22,17 +22,19 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::Deserialize;
 use serde_json::Value;
 
 pub use env::{Env, variable, variables};
 pub use fault::{Fault, Faults};
+pub use shipped::profile_text as shipped_profile_text;
 
 use diagnostics::{FaultSink, Scope};
 use fault::SourceText;
 use spanned_yaml::Node;
 
 use crate::name::AccountName;
-use crate::oauth::profile::{Flow, Profile, TermsStatus};
+use crate::oauth::profile::{Flow, Profile, Terms};
 use crate::proxy::agent::AgentKey;
 use crate::server::{Access, Address, ServerLimits};
 use crate::{upstream, vault};
@@ -87,9 +89,9 @@ pub fn parse(text: &str, file: Option<PathBuf>, env: &Env) -> Result<Config, Fau
         build::config(raw, file, &scope, &node, env)
     });
     match built {
-        Some(config) if sink.is_empty() => Ok(Config { warnings: sink.take_warnings(), ..config }),
+        Some(config) if sink.faults.borrow().is_empty() => Ok(Config { warnings: sink.warnings.take(), ..config }),
         _ => {
-            let mut faults = sink.into_faults();
+            let mut faults = sink.faults.take();
             if faults.is_empty() {
                 faults.push(Fault::of_file(
                     name,
@@ -113,33 +115,35 @@ pub fn provider_names() -> Vec<&'static str> {
     shipped::PROFILES.iter().map(|(name, _)| *name).collect()
 }
 
-/// A shipped provider profile as it is written.
-pub fn shipped_profile_text(name: &str) -> Option<&'static str> {
-    shipped::profile_text(name)
-}
-
 /// A shipped provider profile; `None` when there is none of this name, or when the operator must first add the keys of
 /// [`shipped_profile_needs`].
 pub fn shipped_profile(name: &str) -> Option<Profile> {
     let sink = FaultSink::default();
     let node = profile::shipped_node(name, &sink)?;
-    profile::build(&node, name, &Scope::new(&sink, &node)).filter(|_| sink.is_empty())
+    profile::build(&node, name, &Scope::new(&sink, &node)).filter(|_| sink.faults.borrow().is_empty())
 }
 
 /// The head of a shipped provider profile, which is known before an operator has completed it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize)]
 pub struct Outline {
     /// What a person calls it.
     pub title: String,
-    /// How it is linked, unless an operator chooses another flow.
-    pub flow: Flow,
     /// Whether the provider allows this use.
-    pub terms: TermsStatus,
+    pub terms: Terms,
+    /// How it is linked.
+    pub link: OutlineLink,
+}
+
+/// How a provider is linked.
+#[derive(Debug, Clone, Deserialize)]
+pub struct OutlineLink {
+    /// Unless an operator chooses another flow.
+    pub flow: Flow,
 }
 
 /// The head of a shipped provider profile; `None` when there is none of this name.
 pub fn shipped_profile_outline(name: &str) -> Option<Outline> {
-    profile::outline(&profile::shipped_node(name, &FaultSink::default())?)
+    Outline::deserialize(&profile::shipped_node(name, &FaultSink::default())?).ok()
 }
 
 /// The keys that an operator must add to a shipped profile, like `link.client_id`.
@@ -147,7 +151,7 @@ pub fn shipped_profile_needs(name: &str) -> Vec<String> {
     let sink = FaultSink::default();
     let Some(node) = profile::shipped_node(name, &sink) else { return Vec::new() };
     let _ = profile::build(&node, name, &Scope::new(&sink, &node));
-    sink.into_missing()
+    sink.missing.take()
 }
 
 fn read(file: &Path) -> Result<String, Faults> {

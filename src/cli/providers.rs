@@ -19,8 +19,8 @@ pub(super) fn table() -> String {
         rows.push([
             name.to_owned(),
             outline.title,
-            outline.flow.as_str().to_owned(),
-            outline.terms.as_str().to_owned(),
+            outline.link.flow.as_str().to_owned(),
+            outline.terms.status.as_str().to_owned(),
             needs,
         ]);
     }
@@ -52,7 +52,7 @@ pub(super) fn describe(name: &str) -> Result<String, UnknownProvider> {
     let mut out = format!("{}\n", text.trim_end());
     out.push_str("\n# How to use it, in pixy.yaml:\n#   accounts:\n");
     let _ = writeln!(out, "#     {name}:\n#       provider: {name}");
-    if outline.terms != TermsStatus::Open {
+    if outline.terms.status != TermsStatus::Open {
         out.push_str("#       accept_terms: true    # only after you have read the terms above\n");
     }
     if !needs.is_empty() {
@@ -67,7 +67,7 @@ pub(super) fn describe(name: &str) -> Result<String, UnknownProvider> {
             let _ = writeln!(out, "#           {inner}: …    # yours");
         }
     }
-    let then = match outline.flow {
+    let then = match outline.link.flow {
         Flow::ApiKey => "paste the key on the page or into the terminal",
         Flow::ClientCredentials => "paste the client secret on the page or into the terminal",
         Flow::DeviceCode | Flow::AuthorizationCode => "sign in with your browser",

@@ -12,7 +12,7 @@ use super::env::Env;
 use super::{raw, value};
 use crate::name::{AccountName, AgentName, GRAMMAR};
 use crate::oauth::profile::values::InvalidValue;
-use crate::proxy::agent::{AgentKey, AgentLimits};
+use crate::proxy::agent::AgentKey;
 
 /// `None` only after a fault was reported.
 pub(super) fn agent_key(
@@ -41,7 +41,7 @@ pub(super) fn agent_key(
             let here = here.at("key_file");
             let file: Option<PathBuf> = here.read(&file, |text| value::path(text, env.home()));
             file.and_then(|file| {
-                let digest = digest_of(&file).map_err(|said| here.wrong(said)).ok()?;
+                let digest = digest_of(&file).map_err(|invalid| here.wrong(invalid)).ok()?;
                 Some((digest, Some(file)))
             })
         }
@@ -51,31 +51,12 @@ pub(super) fn agent_key(
         if accounts.is_empty() && !accounts_here.has_fault_near() {
             accounts_here.wrong("is empty, so this agent may use no account; name its accounts");
         }
-        granted(&accounts, &accounts_here, known)
+        let parsed: Vec<_> =
+            accounts.iter().enumerate().map(|(index, name)| known(name, &accounts_here.at(index))).collect();
+        parsed.into_iter().collect::<Option<Vec<_>>>()
     });
-    let limits = raw.limits.unwrap_or_default();
     let (sha256, key_file) = key?;
-    Some(AgentKey {
-        name: name?,
-        sha256,
-        key_file,
-        accounts: accounts?,
-        limits: AgentLimits {
-            requests_per_minute: limits.requests_per_minute,
-            concurrent: limits.concurrent,
-            tokens_per_day: limits.tokens_per_day,
-        },
-    })
-}
-
-/// Parses the names of the accounts that an agent may use.
-fn granted(
-    raw: &[String],
-    here: &Scope,
-    known: &impl Fn(&str, &Scope) -> Option<AccountName>,
-) -> Option<Vec<AccountName>> {
-    let parsed: Vec<_> = raw.iter().enumerate().map(|(index, name)| known(name, &here.at(index))).collect();
-    parsed.into_iter().collect()
+    Some(AgentKey { name: name?, sha256, key_file, accounts: accounts?, limits: raw.limits.unwrap_or_default() })
 }
 
 /// The digest of a key file's trimmed content. An error never contains any part of the content.

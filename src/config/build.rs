@@ -11,7 +11,6 @@ use super::env::Env;
 use super::spanned_yaml::Node;
 use super::{AccountConfig, AgentListener, Config, agent_key, profile, raw, shipped, value};
 use crate::name::{AccountName, GRAMMAR};
-use crate::oauth::profile::Entries;
 use crate::proxy::agent::AgentKey;
 use crate::server::{Access, Address, ServerLimits};
 use crate::vault::KeySettings;
@@ -26,7 +25,8 @@ pub(super) fn config(raw: raw::File, file: Option<PathBuf>, here: &Scope, root: 
     let raw_accounts = raw.accounts.unwrap_or_default();
     // An account with faulty keys may still be referred to.
     let names: Vec<String> = raw_accounts.given().map(|(name, _)| name.clone()).collect();
-    let accounts = accounts(&raw_accounts, &accounts_here, root);
+    let accounts: Vec<_> =
+        raw_accounts.given().map(|(name, raw)| account(name, raw, &accounts_here.at(name), root)).collect();
     let known = |name: &str, here: &Scope| account_name(name, &names, here);
 
     let agent_raw = raw.agent.unwrap_or_default();
@@ -62,7 +62,7 @@ pub(super) fn config(raw: raw::File, file: Option<PathBuf>, here: &Scope, root: 
         ops_listen: ops_listen?,
         state_dir: state_dir?,
         vault: vault?,
-        accounts: accounts?,
+        accounts: accounts.into_iter().collect::<Option<_>>()?,
         upstream: upstream?,
         body_bytes: limits.body_bytes.unwrap_or(body.body_bytes),
         replay_bytes: size(limits.replay_bytes, body.replay_bytes),
@@ -70,12 +70,6 @@ pub(super) fn config(raw: raw::File, file: Option<PathBuf>, here: &Scope, root: 
         limits: server_limits(limits),
         warnings: Vec::new(),
     })
-}
-
-fn accounts(raw: &Entries<String, raw::Account>, here: &Scope, root: &Node) -> Option<Vec<AccountConfig>> {
-    let read: Vec<Option<AccountConfig>> =
-        raw.given().map(|(name, account)| self::account(name, account, &here.at(name), root)).collect();
-    read.into_iter().collect()
 }
 
 fn account(name: &str, raw: &raw::Account, here: &Scope, root: &Node) -> Option<AccountConfig> {
@@ -172,10 +166,7 @@ fn agent_listeners(
             ));
         }
         let access = access(raw.mode.as_deref(), address.as_ref(), &here.at("mode"), no_keys);
-        let account = match raw.account {
-            None => Some(None),
-            Some(name) => known(&name, &here.at("account")).map(Some),
-        };
+        let account = raw.account.map_or(Some(None), |name| known(&name, &here.at("account")).map(Some));
         Some(AgentListener { address: address?, account: account?, access: access? })
     };
     let open = |address: String| raw::BoundListener { address: Some(address), account: None, mode: None };
@@ -254,28 +245,22 @@ fn vault(raw: raw::Vault, state_dir: Option<PathBuf>, here: &Scope, env: &Env) -
         here.wrong("contains both key_file and passphrase_file; keep one of them");
     }
     let directory = path_or(raw.dir, "~/.local/state/pixy/vault", &here.at("dir"), env);
-    let key_file = here.at("key_file");
-    let key = match (raw.key_file, raw.passphrase_file) {
-        (None, Some(file)) => {
-            here.at("passphrase_file").read(&file, |text| value::path(text, env.home())).map(KeySettings::Passphrase)
+    let mounted = env.mounted_key().filter(|_| raw.key_file.is_none());
+    let key = match (raw.passphrase_file, mounted) {
+        (Some(file), _) if raw.key_file.is_none() => {
+            path_or(Some(file), "", &here.at("passphrase_file"), env).map(KeySettings::Passphrase)
         }
-        (Some(file), _) => path_or(Some(file), "", &key_file, env).map(KeySettings::File),
-        (None, None) => match env.mounted_key() {
-            Some(mounted) => Some(KeySettings::File(mounted)),
-            None => path_or(None, "~/.config/pixy/key", &key_file, env).map(KeySettings::File),
-        },
+        (_, Some(mounted)) => Some(KeySettings::File(mounted)),
+        _ => path_or(raw.key_file, "~/.config/pixy/key", &here.at("key_file"), env).map(KeySettings::File),
     };
     Some(vault::Settings { directory: directory?, key: key?, state_dir: state_dir? })
 }
 
 fn upstream(raw: raw::Upstream, here: &Scope, env: &Env) -> Option<upstream::Settings> {
     let default = upstream::Settings::default();
-    let extra_ca_file = raw.extra_ca_file.map(|file| path_or(Some(file), "", &here.at("extra_ca_file"), env));
+    let extra_ca_file = |file| path_or(Some(file), "", &here.at("extra_ca_file"), env).map(Some);
     Some(upstream::Settings {
-        extra_ca_file: match extra_ca_file {
-            Some(file) => Some(file?),
-            None => None,
-        },
+        extra_ca_file: raw.extra_ca_file.map_or(Some(None), extra_ca_file)?,
         connect_timeout: raw.connect_timeout.map_or(default.connect_timeout, Duration::from),
         head_timeout: raw.head_timeout.map_or(default.head_timeout, Duration::from),
         idle_timeout: raw.idle_timeout.map_or(default.idle_timeout, Duration::from),

@@ -89,14 +89,13 @@ impl<'a> Walk<'a> {
                 self.value(&mut entry.node, property, path);
             } else if let Some((_, reason)) = keyed(&REMOVED, path) {
                 let message = format!("`{}` was removed and is ignored: {reason}. Delete the key.", name(path));
-                self.sink.warn(Fault::at(&entry.span, name(path), message));
+                self.sink.warnings.borrow_mut().push(Fault::at(&entry.span, name(path), message));
                 entry.node.content = Content::Faulty;
             } else if let Some((_, reason)) = keyed(&RESERVED, path) {
                 self.sink.push(Fault::at(&entry.span, name(path), format!("`{}` is reserved: {reason}.", name(path))));
                 entry.node.content = Content::Faulty;
             } else {
-                let allowed: Vec<&str> = known.into_iter().flat_map(|known| known.keys().map(String::as_str)).collect();
-                self.unknown_key(entry, &allowed, path);
+                self.unknown_key(entry, &keys(schema), path);
                 entry.node.content = Content::Faulty;
             }
             path.pop();
@@ -188,7 +187,7 @@ fn distance(a: &str, b: &str) -> usize {
 }
 
 fn wrong_type(content: &Content, branches: &[&Value], path: &[String]) -> String {
-    let mut message = format!("`{}` must be {}, but is {}.", name(path), expected(branches), kind(content));
+    let mut message = format!("`{}` must be {}, but is {}.", name(path), expected(branches), kind(content).1);
     let text = branches.iter().find(|branch| has_type(branch, "string"));
     let is_duration = text.and_then(|text| text.get("pattern")).is_some_and(|pattern| pattern == DURATION_PATTERN);
     match content {
@@ -203,14 +202,10 @@ fn fits(content: &Content, branch: &Value) -> bool {
     match content {
         Content::Faulty => true,
         _ if branch.is_boolean() => true,
-        Content::Null => has_type(branch, "null"),
-        Content::Bool(_) => has_type(branch, "boolean"),
-        Content::Number(number) => {
-            has_type(branch, "number") || (has_type(branch, "integer") && (number.is_u64() || number.is_i64()))
+        Content::Number(number) if number.is_u64() || number.is_i64() => {
+            has_type(branch, "integer") || has_type(branch, "number")
         }
-        Content::Text(_) => has_type(branch, "string"),
-        Content::List(_) => has_type(branch, "array"),
-        Content::Map(_) => has_type(branch, "object"),
+        _ => has_type(branch, kind(content).0),
     }
 }
 
@@ -244,6 +239,12 @@ fn out_of_range(number: &serde_json::Number, schema: &Value) -> Option<String> {
     }
 }
 
+/// The keys of a map that are known.
+fn keys(schema: &Value) -> Vec<&str> {
+    let known = schema.get("properties").and_then(Value::as_object);
+    known.into_iter().flat_map(|known| known.keys().map(String::as_str)).collect()
+}
+
 /// The allowed values, for a message.
 fn expected(branches: &[&Value]) -> String {
     let mut kinds: Vec<String> = Vec::new();
@@ -253,21 +254,15 @@ fn expected(branches: &[&Value]) -> String {
             kinds.extend(words.iter().map(|word| (*word).to_owned()));
             continue;
         }
-        for (of_type, said) in
+        for (of_type, shown) in
             [("string", "text"), ("boolean", "true or false"), ("integer", "a whole number"), ("array", "a list")]
         {
             if has_type(branch, of_type) {
-                kinds.push(said.to_owned());
+                kinds.push(shown.to_owned());
             }
         }
         if has_type(branch, "object") {
-            let keys: Vec<&str> = branch
-                .get("properties")
-                .and_then(Value::as_object)
-                .into_iter()
-                .flatten()
-                .map(|(key, _)| key.as_str())
-                .collect();
+            let keys = keys(branch);
             kinds.push(if keys.is_empty() { "a map".to_owned() } else { format!("a map ({})", keys.join(", ")) });
         }
     }
@@ -278,14 +273,15 @@ fn expected(branches: &[&Value]) -> String {
     }
 }
 
-fn kind(content: &Content) -> &'static str {
+/// The JSON type of a value, and its name in a message.
+fn kind(content: &Content) -> (&'static str, &'static str) {
     match content {
-        Content::Null | Content::Faulty => "empty",
-        Content::Bool(_) => "true or false",
-        Content::Number(_) => "a number",
-        Content::Text(_) => "text",
-        Content::List(_) => "a list",
-        Content::Map(_) => "a map",
+        Content::Null | Content::Faulty => ("null", "empty"),
+        Content::Bool(_) => ("boolean", "true or false"),
+        Content::Number(_) => ("number", "a number"),
+        Content::Text(_) => ("string", "text"),
+        Content::List(_) => ("array", "a list"),
+        Content::Map(_) => ("object", "a map"),
     }
 }
 

@@ -10,26 +10,18 @@ use crate::oauth::profile::values::InvalidValue;
 /// Collects faults, so that one run reports all of them.
 #[derive(Default)]
 pub(super) struct FaultSink {
-    faults: RefCell<Vec<Fault>>,
+    pub(super) faults: RefCell<Vec<Fault>>,
     /// Reports that do not prevent a start.
-    warnings: RefCell<Vec<Fault>>,
+    pub(super) warnings: RefCell<Vec<Fault>>,
     /// Paths whose fault was reported: their absence is no further fault.
     faulty: RefCell<Vec<Vec<String>>>,
     /// Paths of missing values: what a shipped profile needs from the operator.
-    missing: RefCell<Vec<String>>,
+    pub(super) missing: RefCell<Vec<String>>,
 }
 
 impl FaultSink {
     pub(super) fn push(&self, fault: Fault) {
         self.faults.borrow_mut().push(fault);
-    }
-
-    pub(super) fn warn(&self, warning: Fault) {
-        self.warnings.borrow_mut().push(warning);
-    }
-
-    pub(super) fn take_warnings(&self) -> Vec<Fault> {
-        self.warnings.take()
     }
 
     /// Records that the fault of the value at a path was reported.
@@ -40,18 +32,6 @@ impl FaultSink {
     /// Whether a fault at, above or below this path was reported.
     pub(super) fn has_fault_near(&self, path: &[String]) -> bool {
         self.faulty.borrow().iter().any(|taken| path.starts_with(taken) || taken.starts_with(path))
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.faults.borrow().is_empty()
-    }
-
-    pub(super) fn into_faults(self) -> Vec<Fault> {
-        self.faults.into_inner()
-    }
-
-    pub(super) fn into_missing(self) -> Vec<String> {
-        self.missing.into_inner()
     }
 }
 

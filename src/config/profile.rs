@@ -1,19 +1,21 @@
 //! Provider profiles: a shipped one, with an account's changes merged into it.
 
 use std::fmt::Display;
+use std::sync::Arc;
 
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::deserialize::deserialize;
 use super::diagnostics::{FaultSink, Scope};
+use super::fault::SourceText;
 use super::shipped;
 use super::spanned_yaml::{Content, Node};
-use crate::oauth::profile::{Expiry, Flow, Profile, Terms};
+use crate::oauth::profile::{Expiry, Flow, Profile};
 
 /// A shipped profile as a tree.
 pub(super) fn shipped_node(provider: &str, sink: &FaultSink) -> Option<Node> {
-    let source = shipped::profile_source(provider)?;
+    let text = shipped::profile_text(provider)?.to_owned();
+    let source = Arc::new(SourceText { name: format!("config/providers/{provider}.yaml"), text });
     Node::parse(&source).map_err(|fault| sink.push(*fault)).ok()
 }
 
@@ -45,22 +47,6 @@ pub(super) fn build(node: &Node, provider: &str, here: &Scope) -> Option<Profile
         profile.token.expiry = Expiry::Never;
     }
     Some(profile)
-}
-
-/// The head of a shipped profile, which an operator may have to complete.
-pub(super) fn outline(node: &Node) -> Option<super::Outline> {
-    #[derive(Deserialize)]
-    struct Head {
-        title: String,
-        terms: Terms,
-        link: LinkHead,
-    }
-    #[derive(Deserialize)]
-    struct LinkHead {
-        flow: Flow,
-    }
-    let head = Head::deserialize(node).ok()?;
-    Some(super::Outline { title: head.title, flow: head.link.flow, terms: head.terms.status })
 }
 
 /// Reports the keys that are absent but needed by every profile or by another key.

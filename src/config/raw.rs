@@ -12,6 +12,7 @@ use serde::de::IgnoredAny;
 use super::value::{Time, Timeout};
 use crate::oauth::profile::values::DURATION_PATTERN;
 use crate::oauth::profile::{Entries, Profile};
+use crate::proxy::agent::AgentLimits;
 
 /// The configuration of Pixy, a sidecar that holds LLM logins so that the agent beside it never does.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -99,22 +100,7 @@ pub(super) struct AgentKey {
     #[schemars(required)]
     pub(super) accounts: Option<Vec<String>>,
     /// Its limits; a limit that is absent does not apply.
-    pub(super) limits: Option<Limits>,
-}
-
-/// Limits of one agent.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Limits {
-    /// Requests started in any minute.
-    #[schemars(range(min = 1))]
-    pub(super) requests_per_minute: Option<u32>,
-    /// Concurrent requests and streams.
-    #[schemars(range(min = 1))]
-    pub(super) concurrent: Option<u32>,
-    /// Model tokens, input and output, in a calendar day (UTC).
-    #[schemars(range(min = 1))]
-    pub(super) tokens_per_day: Option<u64>,
+    pub(super) limits: Option<AgentLimits>,
 }
 
 /// The page on which a person links accounts.

@@ -1,9 +1,5 @@
 //! The files in the binary: the reference configuration and the provider profiles.
 
-use std::sync::Arc;
-
-use super::fault::SourceText;
-
 /// The commented reference, used when no other file is found.
 pub(super) const CONFIGURATION: &str = include_str!("../../config/pixy.yaml");
 
@@ -24,13 +20,7 @@ pub(super) const PROFILES: [(&str, &str); 10] = [
     ("oauth", include_str!("../../config/providers/oauth.yaml")),
 ];
 
-/// The text of a profile.
-pub(super) fn profile_text(name: &str) -> Option<&'static str> {
+/// A shipped provider profile as it is written.
+pub fn profile_text(name: &str) -> Option<&'static str> {
     PROFILES.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
-}
-
-/// The text of a profile with its name in messages.
-pub(super) fn profile_source(name: &str) -> Option<Arc<SourceText>> {
-    let text = profile_text(name)?.to_owned();
-    Some(Arc::new(SourceText { name: format!("config/providers/{name}.yaml"), text }))
 }

@@ -67,13 +67,18 @@ impl Node {
         entries.iter().find(|entry| entry.key == key)
     }
 
-    /// The node at a path, if there is one. List items are numbered from 0.
-    pub(super) fn get_path(&self, path: &[String]) -> Option<&Node> {
-        path.iter().try_fold(self, |node, step| match &node.content {
-            Content::Map(_) => node.get(step).map(|entry| &entry.node),
-            Content::List(items) => items.get(step.parse::<usize>().ok()?),
+    /// The node one step down, and the position of its key or item. List items are numbered from 0.
+    fn child(&self, step: &str) -> Option<(&Span, &Self)> {
+        match &self.content {
+            Content::Map(_) => self.get(step).map(|entry| (&entry.span, &entry.node)),
+            Content::List(items) => items.get(step.parse::<usize>().ok()?).map(|item| (&item.span, item)),
             _ => None,
-        })
+        }
+    }
+
+    /// The node at a path, if there is one.
+    pub(super) fn get_path(&self, path: &[String]) -> Option<&Self> {
+        path.iter().try_fold(self, |node, step| Some(node.child(step)?.1))
     }
 
     /// As [`Node::get_path`].
@@ -87,24 +92,10 @@ impl Node {
 
     /// The positions of the node at a path, or of the deepest key on the path that exists.
     pub(super) fn find(&self, path: &[String]) -> Found<'_> {
-        let mut node = self;
-        let mut deepest = &self.span;
+        let (mut node, mut deepest) = (self, &self.span);
         for step in path {
-            match &node.content {
-                Content::Map(_) => {
-                    let Some(entry) = node.get(step) else { return Found::Nearest(deepest) };
-                    deepest = &entry.span;
-                    node = &entry.node;
-                }
-                Content::List(items) => {
-                    let Some(item) = step.parse().ok().and_then(|index: usize| items.get(index)) else {
-                        return Found::Nearest(deepest);
-                    };
-                    deepest = &item.span;
-                    node = item;
-                }
-                _ => return Found::Nearest(deepest),
-            }
+            let Some((key, child)) = node.child(step) else { return Found::Nearest(deepest) };
+            (node, deepest) = (child, key);
         }
         Found::Value { value: &node.span, key: deepest }
     }
@@ -173,14 +164,14 @@ fn span(location: Location, source: &Arc<SourceText>) -> Span {
 
 fn not_yaml(error: &serde_yaml::Error, source: &Arc<SourceText>) -> Fault {
     let place = error.location().map_or_else(|| start(source), |location| span(location, source));
-    let said = error.without_snippet().to_string();
-    let said = said.lines().next().unwrap_or_default();
+    let reason = error.without_snippet().to_string();
+    let reason = reason.lines().next().unwrap_or_default();
     // The fault prints the position itself.
-    let said = said.split(" at line ").next().unwrap_or_default().trim_end_matches(['.', ',', ' ']);
-    let message = if said.starts_with("budget breached") || said.contains("limit") {
-        format!("a configuration is one YAML document of modest size; this exceeds it: {said}.")
+    let reason = reason.split(" at line ").next().unwrap_or_default().trim_end_matches(['.', ',', ' ']);
+    let message = if reason.starts_with("budget breached") || reason.contains("limit") {
+        format!("a configuration is one YAML document of modest size; this exceeds it: {reason}.")
     } else {
-        format!("this is not YAML that Pixy can read: {said}.")
+        format!("this is not YAML that Pixy can read: {reason}.")
     };
     Fault::at(&Span { length: 1, ..place }, String::new(), message)
 }

@@ -17,7 +17,7 @@ pub(super) fn fault(name: String, text: String, path: &[String], predicate: &str
             path[..length].iter().fold(Scope::new(&sink, &node), |scope, step| scope.at(step)).wrong(predicate);
         }
     }
-    let mut faults = sink.into_faults();
+    let mut faults = sink.faults.take();
     if faults.is_empty() {
         faults.push(Fault::of_file(name, format!("`{}` {predicate}.", path.join("."))));
     }

@@ -59,20 +59,13 @@ pub(super) fn path(text: &str, home: Option<&Path>) -> Result<PathBuf, InvalidVa
 /// 64 hexadecimal digits.
 pub(super) fn sha256(text: &str) -> Result<[u8; 32], InvalidValue> {
     // The text is not quoted: it may be a key that was pasted by mistake.
-    let wrong =
-        || "is not a SHA-256 digest; write the 64 hexadecimal digits that `sha256sum` prints for the key".into();
-    let bytes = text.as_bytes();
-    if bytes.len() != 64 {
-        return Err(wrong());
-    }
+    let invalid = "is not a SHA-256 digest; write the 64 hexadecimal digits that `sha256sum` prints for the key";
+    let is_digest = text.len() == 64 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let (high, low) = text.split_at_checked(32).filter(|_| is_digest).ok_or(invalid)?;
+    let half = |digits: &str| u128::from_str_radix(digits, 16).map(u128::to_be_bytes).map_err(|_| invalid);
     let mut digest = [0; 32];
-    for (byte, pair) in digest.iter_mut().zip(bytes.chunks_exact(2)) {
-        let digit = |c: u8| char::from(c).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-        match (digit(pair[0]), digit(pair[1])) {
-            (Some(high), Some(low)) => *byte = high << 4 | low,
-            _ => return Err(wrong()),
-        }
-    }
+    digest[..16].copy_from_slice(&half(high)?);
+    digest[16..].copy_from_slice(&half(low)?);
     Ok(digest)
 }
 

@@ -8,6 +8,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::header::ORIGIN;
 use http::{HeaderMap, HeaderName};
+use schemars::JsonSchema;
+use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
@@ -32,14 +34,20 @@ pub struct AgentKey {
     pub limits: AgentLimits,
 }
 
-/// Limits of one agent; `None` is unlimited.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// Limits of one agent.
+// As in the configuration; `None` is unlimited.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Limits")]
 pub struct AgentLimits {
-    /// Requests started within any minute.
+    /// Requests started in any minute.
+    #[schemars(range(min = 1))]
     pub requests_per_minute: Option<u32>,
     /// Concurrent requests and streams.
+    #[schemars(range(min = 1))]
     pub concurrent: Option<u32>,
-    /// Tokens of the model (input and output) per calendar day, UTC.
+    /// Model tokens, input and output, in a calendar day (UTC).
+    #[schemars(range(min = 1))]
     pub tokens_per_day: Option<u64>,
 }
 

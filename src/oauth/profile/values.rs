@@ -1,7 +1,6 @@
 //! Values of a profile: each type validates its text when it is deserialized.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method};
@@ -12,8 +11,7 @@ use super::{FieldPath, FieldSource, PathPattern, Rule};
 
 /// Why a value is not valid: the predicate of a sentence without a period, "is not …; write …". `config` adds the key and its
 /// position.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InvalidValue(Cow<'static, str>);
+pub type InvalidValue = Cow<'static, str>;
 
 /// Declares a type that is deserialized from a text by a parser, which returns the inner value.
 macro_rules! parsed {
@@ -92,26 +90,6 @@ impl Default for CredentialHeader {
         Self(http::header::AUTHORIZATION)
     }
 }
-
-impl From<&'static str> for InvalidValue {
-    fn from(predicate: &'static str) -> Self {
-        Self(predicate.into())
-    }
-}
-
-impl From<String> for InvalidValue {
-    fn from(predicate: String) -> Self {
-        Self(predicate.into())
-    }
-}
-
-impl fmt::Display for InvalidValue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for InvalidValue {}
 
 impl<'de> Deserialize<'de> for Rule {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
