@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn times_read_as_rfc3339() {
+    fn timestamps_format_as_rfc3339() {
         assert_eq!(Timestamp::from_seconds(0).to_rfc3339(), "1970-01-01T00:00:00Z");
         assert!(Timestamp::from_seconds(i64::MAX).to_rfc3339().starts_with("9999-"));
     }

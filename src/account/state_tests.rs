@@ -54,7 +54,7 @@ fn is_relink(record: &Record) -> bool {
 }
 
 #[test]
-fn attack_69_a_response_without_a_refresh_token_keeps_the_old_one() {
+fn attack_69_without_a_new_refresh_token_the_old_one_is_kept() {
     // google-gemini/gemini-cli#21691
     let record = Record::linked(login(), NOW).with_intent(NOW);
     let kept = record.refreshed(tokens(None, 60), at(1));
@@ -105,7 +105,7 @@ fn a_crash_with_an_open_intent_is_retried_once() {
 }
 
 #[test]
-fn an_unheard_call_stays_unheard_until_a_refresh_succeeds() {
+fn a_lost_response_is_remembered_until_a_refresh_succeeds() {
     let unheard = Record::linked(login(), NOW).with_intent(NOW).failed(&failure(TokenErrorKind::NoResponse), at(1));
     for kind in [TokenErrorKind::Transient, TokenErrorKind::Unknown] {
         let still = unheard.with_intent(at(2)).failed(&failure(kind), at(3));

@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn attack_78_what_is_set_aside_is_never_overwritten() {
+    fn attack_78_damaged_copies_are_never_overwritten() {
         let (directory, store, account) = store();
         for bytes in [b"one", b"two"] {
             store.write(&account, bytes).unwrap();
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn attack_76_a_link_in_the_place_of_a_record_is_not_followed() {
+    fn attack_76_a_symlink_as_a_record_is_not_followed() {
         let (directory, store, account) = store();
         std::os::unix::fs::symlink("/etc/passwd", directory.path().join("claude.record")).unwrap();
         assert!(matches!(store.read(&account), Err(VaultError::Io { .. })));
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn attack_73_only_our_own_leftovers_are_cleaned() {
+    fn attack_73_only_pixys_temporary_files_are_removed() {
         let (directory, _, _) = store();
         for name in [".pixy-vault-Ab3.tmp", "claude.record", "notes.tmp"] {
             fs::write(directory.path().join(name), "x").unwrap();

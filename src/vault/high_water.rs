@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_only_rise_and_last() {
+    fn marks_only_rise_and_persist() {
         let directory = tempfile::tempdir().unwrap();
         let account = AccountName::parse("claude").unwrap();
         let mut marks = load(directory.path(), 1);
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_marks_are_kept_aside_and_begun_anew() {
+    fn damaged_marks_are_set_aside_and_reset() {
         let directory = tempfile::tempdir().unwrap();
         for damage in ["{", "", r#"{"version":2,"stores":{}}"#] {
             fs::write(directory.path().join(NAME), damage).unwrap();

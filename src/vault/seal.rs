@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sealed_opens_and_shows_nothing() {
+    fn a_sealed_record_opens_and_shows_no_plaintext() {
         let record = seal(&key(), &ID, 3, PLAINTEXT);
         let (generation, plaintext) = open([&key()], &ID, &record).unwrap();
         assert_eq!((generation, plaintext.as_slice()), (3, PLAINTEXT));
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn attack_76_a_record_opens_only_in_its_place() {
+    fn attack_76_a_moved_record_does_not_open() {
         let record = seal(&key(), &ID, 3, PLAINTEXT);
         for id in [
             RecordId { account: "work", ..ID },
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn attack_76_a_header_rewritten_for_another_place_or_generation_does_not_open() {
+    fn attack_76_a_rewritten_header_does_not_open() {
         let record = seal(&key(), &ID, 3, PLAINTEXT);
         for (id, generation) in
             [(RecordId { account: "zlaude", ..ID }, 3), (RecordId { provider: "zauth", ..ID }, 3), (ID, 4)]
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn attack_78_another_key_is_named_so() {
+    fn attack_78_another_key_is_reported() {
         let record = seal(&key(), &ID, 3, PLAINTEXT);
         let other = RecordKey::derive(&[2; 32], STORE);
         assert_eq!(open([&other], &ID, &record).unwrap_err(), OpenError::UnknownKey);
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn attack_80_a_newer_version_is_named_so() {
+    fn attack_80_a_newer_version_is_reported() {
         let mut record = seal(&key(), &ID, 3, PLAINTEXT);
         record[7] = 2;
         assert_eq!(open([&key()], &ID, &record).unwrap_err(), OpenError::NewerVersion(2));

@@ -49,7 +49,7 @@ fn name(text: &str) -> AccountName {
 }
 
 #[test]
-fn a_write_opens_the_record_that_it_replaces_once() {
+fn a_write_decrypts_the_replaced_record_once() {
     let fixture = Fixture::with_key_file();
     let vault = fixture.open().unwrap();
     put(&vault, "a", 1, b"x");
@@ -122,7 +122,7 @@ fn a_rotated_vault_does_not_open_with_the_old_key() {
 }
 
 #[test]
-fn attack_78_a_rotation_leaves_a_record_that_does_not_open_and_its_key() {
+fn attack_78_a_rotation_keeps_unopenable_records_and_their_key() {
     let fixture = Fixture::with_key_file();
     let vault = fixture.open().unwrap();
     put(&vault, "a", 1, b"x");
@@ -142,7 +142,7 @@ fn attack_78_a_rotation_leaves_a_record_that_does_not_open_and_its_key() {
 }
 
 #[test]
-fn a_key_put_first_by_hand_seals_and_the_old_one_opens() {
+fn the_first_listed_key_seals_and_older_ones_open() {
     let fixture = Fixture::with_key_file();
     let vault = fixture.open().unwrap();
     put(&vault, "a", 1, b"x");
@@ -155,7 +155,7 @@ fn a_key_put_first_by_hand_seals_and_the_old_one_opens() {
 }
 
 #[test]
-fn a_key_file_that_cannot_be_written_rotates_to_its_first_key() {
+fn a_read_only_key_file_rotates_to_its_first_key() {
     let fixture = Fixture::with_key_file();
     let vault = fixture.open().unwrap();
     put(&vault, "a", 1, b"x");
@@ -180,7 +180,7 @@ fn a_key_file_that_cannot_be_written_rotates_to_its_first_key() {
 }
 
 #[test]
-fn attack_78_a_wrong_passphrase_is_named_so_before_anything_is_sealed() {
+fn attack_78_a_wrong_passphrase_is_refused_before_sealing() {
     let fixture = Fixture::with_passphrase("horse");
     drop(fixture.open().unwrap());
     for wrong in ["Horse", "horse ", "hors"] {
@@ -192,7 +192,7 @@ fn attack_78_a_wrong_passphrase_is_named_so_before_anything_is_sealed() {
 }
 
 #[test]
-fn a_passphrase_is_changed_by_listing_the_new_one_first_and_rotating() {
+fn a_passphrase_is_changed_by_listing_and_rotating() {
     let fixture = Fixture::with_passphrase("horse\n");
     let vault = fixture.open().unwrap();
     put(&vault, "a", 1, b"x");
@@ -243,7 +243,7 @@ fn an_export_keeps_generations() {
 }
 
 #[test]
-fn attack_78_an_export_opens_whole_with_its_passphrase_or_not_at_all() {
+fn attack_78_a_damaged_export_does_not_open() {
     let fixture = Fixture::with_key_file();
     let vault = fixture.open().unwrap();
     put(&vault, "a", 1, b"x");
@@ -281,7 +281,7 @@ fn an_import_overwrites_only_with_replace() {
 }
 
 #[test]
-fn attack_77_an_import_older_than_what_was_here_asks() {
+fn attack_77_an_older_import_needs_confirmation() {
     let fixture = Fixture::with_key_file();
     let vault = fixture.open().unwrap();
     put(&vault, "a", 1, b"before");

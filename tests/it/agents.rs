@@ -9,7 +9,7 @@ fn get(path: &str, fields: &str) -> String {
 }
 
 #[tokio::test]
-async fn agent_keys_open_their_accounts_alone() {
+async fn agent_keys_grant_only_their_accounts() {
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
     let scratch = crate::support::Scratch::new();
     let key = scratch.write("coder", "0123456789abcdef-coder\n");
@@ -35,7 +35,7 @@ async fn agent_keys_open_their_accounts_alone() {
 }
 
 #[tokio::test]
-async fn an_agent_may_use_so_many_tokens_of_the_model_a_day() {
+async fn tokens_per_day_limits_an_agent() {
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
     let accounts = json!({ "a": oauth_account(&endpoint, &upstream) });
     let digest = "85dbe15d75ef9308c7ae0f33c7a324cc6f4bf519a2ed2f3027bd33c140a4f9aa"; // of `secret-key`

@@ -30,7 +30,7 @@ async fn attack_73_killed_at_any_syscall_a_login_is_old_or_new() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes minutes and needs strace and the right to trace: tests/run --long"]
-async fn attack_75_a_disk_that_fails_is_noticed_before_the_token_is_spent() {
+async fn attack_75_a_failing_disk_is_detected_before_the_call() {
     if strace_is_missing() {
         return;
     }

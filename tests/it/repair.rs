@@ -29,7 +29,7 @@ fn post(body: &str) -> String {
 }
 
 #[tokio::test]
-async fn attack_72_an_access_token_revoked_early_costs_one_refresh_and_no_request() {
+async fn attack_72_a_revoked_access_token_costs_one_refresh() {
     // anthropics/claude-code#54443
     let endpoint = TokenEndpoint::with(Rotation::new(hour(), Duration::ZERO)).await;
     let upstream = asking(&endpoint).await;
@@ -53,7 +53,7 @@ async fn attack_72_an_access_token_revoked_early_costs_one_refresh_and_no_reques
 }
 
 #[tokio::test]
-async fn an_upstream_that_refuses_every_token_is_heard_and_nothing_is_hammered() {
+async fn a_permanent_401_is_forwarded_after_one_refresh() {
     let endpoint = TokenEndpoint::with(Rotation::new(hour(), Duration::ZERO)).await;
     let upstream = Upstream::answering(|_| Reply::new(401).body("the upstream's own words")).await;
     let pixy = Pixy::linked(&endpoint, &upstream).await;
@@ -68,7 +68,7 @@ async fn an_upstream_that_refuses_every_token_is_heard_and_nothing_is_hammered()
 }
 
 #[tokio::test]
-async fn a_refusal_while_the_body_is_still_coming_is_repaired_with_the_whole_body() {
+async fn a_401_during_an_upload_is_repaired_with_the_whole_body() {
     let endpoint = TokenEndpoint::with(Rotation::new(hour(), Duration::ZERO)).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut account = oauth_account(&endpoint, &Upstream::start().await);
@@ -107,7 +107,7 @@ async fn read_until(stream: &mut TcpStream, end: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_body_too_large_to_keep_gets_a_retryable_error_and_the_retry_works() {
+async fn a_body_too_large_to_replay_gets_a_retryable_503() {
     let endpoint = TokenEndpoint::with(Rotation::new(hour(), Duration::ZERO)).await;
     let upstream = asking(&endpoint).await;
     let pixy = Pixy::linked(&endpoint, &upstream).await;
@@ -121,7 +121,7 @@ async fn a_body_too_large_to_keep_gets_a_retryable_error_and_the_retry_works() {
 }
 
 #[tokio::test]
-async fn the_configuration_says_how_much_of_a_body_is_kept_for_the_second_try() {
+async fn replay_bytes_limits_the_kept_body() {
     for (kept, length, status) in
         [(100, 100, 200), (100, 101, 503), (1 << 21, (1 << 20) + 1, 200), (0, 1, 503), (0, 0, 503)]
     {
@@ -147,7 +147,7 @@ async fn the_configuration_says_how_much_of_a_body_is_kept_for_the_second_try() 
 }
 
 #[tokio::test]
-async fn attack_41_a_body_that_is_too_large_is_refused_at_once_and_a_chunked_one_in_passing() {
+async fn attack_41_too_large_bodies_get_413() {
     let endpoint = TokenEndpoint::start().await;
     let upstream = Upstream::start().await;
     let pixy = Pixy::linked(&endpoint, &upstream).await;
@@ -172,7 +172,7 @@ async fn attack_41_a_body_that_is_too_large_is_refused_at_once_and_a_chunked_one
 }
 
 #[tokio::test]
-async fn a_server_whose_rotation_ends_the_old_token_at_once_fails_no_request() {
+async fn a_rotation_that_ends_the_old_token_fails_no_request() {
     let mut rotation = Rotation::new(Duration::from_secs(3), Duration::ZERO);
     rotation.kills_old_access = true;
     let endpoint = TokenEndpoint::with(rotation).await;
@@ -197,7 +197,7 @@ async fn a_server_whose_rotation_ends_the_old_token_at_once_fails_no_request() {
 }
 
 #[tokio::test]
-async fn after_a_failure_no_refusal_forces_a_refresh_before_the_pause_is_over() {
+async fn no_401_forces_a_refresh_during_the_backoff() {
     let endpoint = TokenEndpoint::with(Rotation::new(hour(), Duration::ZERO)).await;
     let upstream = Upstream::answering(|_| Reply::new(401)).await;
     let pixy = Pixy::linked(&endpoint, &upstream).await;
@@ -210,7 +210,7 @@ async fn after_a_failure_no_refusal_forces_a_refresh_before_the_pause_is_over() 
 }
 
 #[tokio::test]
-async fn a_static_key_that_is_refused_is_the_upstreams_answer() {
+async fn a_401_for_a_static_key_is_forwarded() {
     let upstream = Upstream::answering(|_| Reply::new(401).body("no such key")).await;
     let account = json!({
         "provider": "openai-compatible",

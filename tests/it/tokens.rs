@@ -27,7 +27,7 @@ async fn until_state(pixy: &Pixy, state: &str) -> Value {
 }
 
 #[tokio::test]
-async fn tokens_are_renewed_ahead_of_time_and_no_request_fails() {
+async fn tokens_are_refreshed_ahead_of_expiry() {
     let (endpoint, upstream) = provider(2 * SECOND).await;
     let pixy = Pixy::linked(&endpoint, &upstream).await;
     while endpoint.refreshes() < 3 {
@@ -42,7 +42,7 @@ async fn tokens_are_renewed_ahead_of_time_and_no_request_fails() {
 }
 
 #[tokio::test]
-async fn many_requests_at_the_moment_of_expiry_make_one_token_call() {
+async fn concurrent_requests_at_expiry_make_one_token_call() {
     // openai/codex#10332, anthropics/claude-code#24317, anomalyco/opencode#49439
     let (endpoint, upstream) = provider(3 * SECOND).await;
     let pixy = Pixy::linked(&endpoint, &upstream).await;
@@ -62,7 +62,7 @@ async fn many_requests_at_the_moment_of_expiry_make_one_token_call() {
 }
 
 #[tokio::test]
-async fn a_client_that_hangs_up_cancels_no_refresh() {
+async fn a_client_disconnect_cancels_no_refresh() {
     // openai/codex PR#26516
     let (endpoint, upstream) = provider(3 * SECOND).await;
     let pixy = Pixy::linked(&endpoint, &upstream).await;
@@ -108,7 +108,7 @@ async fn attack_12_a_storm_of_401s_makes_one_refresh_and_no_more() {
 }
 
 #[tokio::test]
-async fn relink_required_outlives_a_restart_and_keeps_the_credential() {
+async fn relink_required_survives_a_restart() {
     // raine/claude-code-proxy PR#42, anthropics/claude-code#91571
     let (endpoint, upstream) = provider(SECOND).await;
     let pixy = Pixy::linked(&endpoint, &upstream).await;
@@ -137,7 +137,7 @@ async fn relink_required_outlives_a_restart_and_keeps_the_credential() {
 }
 
 #[tokio::test]
-async fn the_old_token_serves_until_it_ends_and_never_after() {
+async fn a_token_is_used_until_it_expires_and_never_after() {
     // envoyproxy/envoy#44674
     let (endpoint, upstream) = provider(8 * SECOND).await;
     let pixy = Pixy::linked(&endpoint, &upstream).await;
@@ -152,7 +152,7 @@ async fn the_old_token_serves_until_it_ends_and_never_after() {
 }
 
 #[tokio::test]
-async fn a_record_with_one_byte_changed_is_said_to_be_damaged_and_kept() {
+async fn a_damaged_record_is_reported_and_kept() {
     let (endpoint, upstream) = provider(Duration::from_hours(1)).await;
     let pixy = Pixy::linked(&endpoint, &upstream).await;
     let record = pixy.scratch.files().into_iter().find(|file| file.ends_with("a.record")).unwrap();
@@ -170,7 +170,7 @@ async fn a_record_with_one_byte_changed_is_said_to_be_damaged_and_kept() {
 }
 
 #[tokio::test]
-async fn attack_66_every_fault_of_a_token_endpoint_is_sorted_and_costs_nothing() {
+async fn attack_66_every_token_endpoint_fault_is_classified() {
     assert!(Fault::ALL.len() >= 60, "attack 66 asks for 60 variants");
     // Side by side, because some of them are slow to show.
     let wrong: Vec<String> =
@@ -230,7 +230,7 @@ async fn metrics(pixy: &Pixy) -> String {
 }
 
 #[tokio::test]
-async fn accounts_do_not_touch_each_other() {
+async fn accounts_are_independent() {
     let (endpoint, upstream) = provider(SECOND).await;
     let accounts = json!({ "a": oauth_account(&endpoint, &upstream), "b": oauth_account(&endpoint, &upstream) });
     let pixy = Pixy::start(&accounts).await;

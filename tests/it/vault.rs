@@ -76,7 +76,7 @@ fn chmod(path: &Path, mode: u32) {
 }
 
 #[tokio::test]
-async fn a_login_is_there_after_a_restart() {
+async fn a_login_survives_a_restart() {
     let house = House::new();
     let vault = house.open();
     assert!(vault.read(&claude(), "oauth").await.unwrap().is_none());
@@ -91,7 +91,7 @@ async fn a_login_is_there_after_a_restart() {
 }
 
 #[tokio::test]
-async fn attack_54_a_marked_login_is_nowhere_in_the_files() {
+async fn attack_54_no_file_holds_plaintext() {
     let house = House::new();
     let vault = house.open();
     for generation in 1..4 {
@@ -138,7 +138,7 @@ async fn a_vault_without_its_id_is_refused() {
 }
 
 #[tokio::test]
-async fn attack_44_a_write_goes_on_when_nobody_waits_for_it() {
+async fn attack_44_a_write_completes_after_its_caller_is_dropped() {
     let house = House::new();
     let vault = house.open();
     let account = claude();
@@ -154,7 +154,7 @@ async fn attack_44_a_write_goes_on_when_nobody_waits_for_it() {
 }
 
 #[tokio::test]
-async fn writes_and_reads_go_on_during_a_rotation() {
+async fn reads_and_writes_continue_during_a_rotation() {
     let house = House::new();
     let vault = house.open();
     vault.write(&work(), "oauth", 1, bytes("steady")).await.unwrap();
@@ -173,7 +173,7 @@ async fn writes_and_reads_go_on_during_a_rotation() {
 }
 
 #[tokio::test]
-async fn logins_move_house_at_the_full_cost_of_a_passphrase() {
+async fn an_export_is_imported_at_the_full_cost() {
     let (old, new) = (House::new(), House::new());
     let passphrase = Secret::new("correct horse".to_owned());
     let vault = old.open();

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::{Fault, Pixy, TokenEndpoint, Upstream, oauth_account, within};
 
 #[tokio::test]
-async fn the_key_is_changed_while_running_and_the_login_serves_on() {
+async fn a_key_rotation_keeps_logins_usable() {
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
     let pixy = Pixy::linked(&endpoint, &upstream).await;
     let before = std::fs::read(pixy.scratch.path("key")).unwrap();
@@ -21,7 +21,7 @@ async fn the_key_is_changed_while_running_and_the_login_serves_on() {
 }
 
 #[tokio::test]
-async fn a_login_moves_house_sealed_to_a_passphrase() {
+async fn a_login_is_exported_and_imported() {
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
     let old = Pixy::linked(&endpoint, &upstream).await;
     let passphrase = "correct horse battery";
@@ -51,7 +51,7 @@ async fn a_second_pixy_on_the_same_files_refuses_to_start() {
 }
 
 #[tokio::test]
-async fn a_login_that_comes_in_during_a_refresh_of_the_old_one_is_the_one_that_serves() {
+async fn a_login_imported_during_a_refresh_is_used() {
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
     let passphrase = "correct horse battery";
     let other = Pixy::linked(&endpoint, &upstream).await;
@@ -93,7 +93,7 @@ async fn a_login_that_comes_in_during_a_refresh_of_the_old_one_is_the_one_that_s
 }
 
 #[tokio::test]
-async fn attack_77_an_older_copy_put_back_is_spent_only_when_a_person_says_so() {
+async fn attack_77_an_older_copy_is_used_only_after_confirmation() {
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
     let pixy = Pixy::linked(&endpoint, &upstream).await;
     let record = pixy.scratch.path("vault").join("a.record");

@@ -19,9 +19,9 @@ const STORIES = [
   { agent: 'codex', account: 'gpt', client: 'codex', tries: 6 }, // whatever it is told
 ];
 
-describe('while nobody has linked the account', () => {
+describe('without a linked account', () => {
   for (const { agent, account, client, tries } of STORIES) {
-    test(`${agent} says so, soon`, async () => {
+    test(`${agent} reports it within 30 s`, async () => {
       const { pixy, api } = stage;
       const before = await refusals(account);
       const { code, all, seconds } = await runAgent(agent, await pixy.lines(account, client));
@@ -47,7 +47,7 @@ describe('with a linked account', () => {
   after(() => direct?.close());
 
   for (const { agent, account, client } of STORIES) {
-    test(`${agent} gets a streamed answer, and the API sees one credential: ours`, async () => {
+    test(`${agent} streams, and the API sees one credential`, async () => {
       const { pixy, api, server } = stage;
       const lines = await pixy.lines(account, client);
 

@@ -26,7 +26,7 @@ const stage = peers({ accessTokenSeconds: LIFETIME, linked: ['claude'], env });
 
 for (const [name, seconds] of [['forward', YEAR], ['back', -YEAR]]) {
   describe(`a step ${name} by a year`, () => {
-    test('while agents work, and the step back', () => unharmed(async ({ rotations }) => {
+    test('under traffic, and the step back', () => unharmed(async ({ rotations }) => {
       for (const to of [seconds, 0]) {
         step(to);
         await rotations(2);
@@ -34,7 +34,7 @@ for (const [name, seconds] of [['forward', YEAR], ['back', -YEAR]]) {
       }
     }));
 
-    test('in the middle of a renewal, and the step back', () => unharmed(async ({ rotations }) => {
+    test('during a refresh, and the step back', () => unharmed(async ({ rotations }) => {
       const { server } = stage;
       for (const to of [seconds, 0]) {
         server.holding = true;
@@ -49,7 +49,7 @@ for (const [name, seconds] of [['forward', YEAR], ['back', -YEAR]]) {
       }
     }));
 
-    test('while it is stopped, and the step back', async () => {
+    test('while Pixy is stopped, and the step back', async () => {
       const { pixy, api, server } = stage;
       for (const to of [seconds, 0]) {
         const [calls, started] = [server.calls.refresh_token, Date.now()];

@@ -17,7 +17,7 @@ const PATIENCE = { timeout: REPETITIONS * 20_000 };
 
 const stage = peers({ accessTokenSeconds: LIFETIME, linked: ['claude'] });
 
-test(`${REPETITIONS} times, the token ends while its renewal is held up: ${REQUESTS} requests wait for one token call`, PATIENCE, async () => {
+test(`${REQUESTS} requests during a slow refresh make one token call`, PATIENCE, async () => {
   const { pixy, api, server } = stage;
   try {
     for (let repetition = 1; repetition <= REPETITIONS; repetition += 1) {
@@ -45,7 +45,7 @@ test(`${REPETITIONS} times, the token ends while its renewal is held up: ${REQUE
   assertNothingLost();
 });
 
-test(`${REPETITIONS} times, the machine sleeps past the end of the token and wakes to ${REQUESTS} requests: one token call`, PATIENCE, async () => {
+test(`${REQUESTS} requests after a suspend make one token call`, PATIENCE, async () => {
   const { pixy, api, server } = stage;
   // On connections that were open before: a sleeping machine takes no more new ones than its queue of 128 holds.
   const agent = new http.Agent({ keepAlive: true, maxFreeSockets: REQUESTS });
@@ -75,7 +75,7 @@ test(`${REPETITIONS} times, the machine sleeps past the end of the token and wak
   assertNothingLost();
 });
 
-test(`${REPETITIONS} times, ${REQUESTS} requests from before the renewal until after the end of the old token`, PATIENCE, async () => {
+test(`${REQUESTS} requests around a refresh make one token call`, PATIENCE, async () => {
   const { api, server } = stage;
   for (let repetition = 1; repetition <= REPETITIONS; repetition += 1) {
     const first = server.latest.access_token;

@@ -11,7 +11,7 @@ const ROTATIONS = process.env.PIXY_LONG === '1' ? 60 : 10;
 
 const stage = peers();
 
-test('the first word arrives before the last is said', async () => {
+test('a response is streamed as it is produced', async () => {
   const { pixy, api } = stage;
   await pixy.link('claude');
   let goOn;
@@ -32,7 +32,7 @@ test('the first word arrives before the last is said', async () => {
   }
 });
 
-test('an agent that hangs up ends the stream at the API', async () => {
+test('an agent disconnect ends the upstream stream', async () => {
   const { pixy, api } = stage;
   const stream = {}; // as the API sees it
   api.whenHalfway = ({ response }) => new Promise((resolve) => {
@@ -51,7 +51,7 @@ test('an agent that hangs up ends the stream at the API', async () => {
   }
 });
 
-test(`${ROTATIONS} rotations under traffic, and no request fails`, async () => {
+test(`no request fails during ${ROTATIONS} rotations`, async () => {
   const { pixy, api, server } = stage;
   await pixy.link('claude');
   const before = server.calls.refresh_token;
@@ -77,7 +77,7 @@ test(`${ROTATIONS} rotations under traffic, and no request fails`, async () => {
   assert.ok(tokens.size >= ROTATIONS, `${tokens.size} access tokens were used`);
 });
 
-test('a kill -9 loses nothing: linked before, linked after, and the newest refresh token is the one that is kept', async () => {
+test('a login survives kill -9 with its newest refresh token', async () => {
   const { pixy, server } = stage;
   await pixy.link('claude');
   const before = server.calls.refresh_token;
@@ -96,7 +96,7 @@ test('a kill -9 loses nothing: linked before, linked after, and the newest refre
   assert.equal(server.reuses, 0);
 });
 
-test('down longer than an access token lives: the first request after it works', async () => {
+test('a request works after the access token expired in a stop', async () => {
   const { pixy, server } = stage;
   await pixy.stop();
   const token = server.latest.access_token;
@@ -106,7 +106,7 @@ test('down longer than an access token lives: the first request after it works',
   assert.equal(response.status, 200, await response.text());
 });
 
-test('a token endpoint that is down for a while: no expired token is sent, and the login is not lost', async () => {
+test('a token endpoint outage sends no expired token', async () => {
   const { pixy, api, server } = stage;
   assert.equal((await pixy.message()).status, 200);
   const token = server.latest.access_token;

@@ -22,7 +22,7 @@ const UPLOAD = 3 << 20; // more than is kept for a repair
 
 const stage = peers({ linked: ['claude', 'gpt'], accessTokenSeconds: 6, log: 'warn' });
 
-test(`${SECONDS} s of everything`, { timeout: (SECONDS * 1.2 + 120) * 1000 }, async (context) => {
+test(`${SECONDS} s of mixed traffic`, { timeout: (SECONDS * 1.2 + 120) * 1000 }, async (context) => {
   const { pixy, api, server } = stage;
   const warm = await traffic(SECONDS / 5);
   const before = await state();

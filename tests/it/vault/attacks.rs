@@ -9,7 +9,7 @@ use pixy::vault::{Settings, Vault, VaultError};
 use super::{House, bytes, chmod, claude, names, text, work};
 
 #[tokio::test]
-async fn attack_6_directories_and_files_are_private() {
+async fn attack_06_directories_and_files_are_private() {
     let house = House::new();
     let vault = house.open();
     vault.write(&claude(), "oauth", 1, bytes("x")).await.unwrap();
@@ -23,7 +23,7 @@ async fn attack_6_directories_and_files_are_private() {
 }
 
 #[test]
-fn attack_6_a_directory_or_key_that_others_may_read_is_refused_with_the_mend() {
+fn attack_06_paths_open_to_others_are_refused_with_the_fix() {
     for (name, mode, mend) in
         [("vault", 0o755, "chmod 700"), ("vault", 0o750, "chmod 700"), ("config/key", 0o644, "chmod 600")]
     {
@@ -39,7 +39,7 @@ fn attack_6_a_directory_or_key_that_others_may_read_is_refused_with_the_mend() {
 }
 
 #[test]
-fn attack_6_a_directory_of_somebody_else_is_refused() {
+fn attack_06_a_directory_of_another_user_is_refused() {
     let house = House::new();
     drop(house.open());
     if std::os::unix::fs::chown(house.path("vault"), Some(4321), None).is_err() {
@@ -108,7 +108,7 @@ async fn attack_76_a_record_from_another_machine() {
 }
 
 #[tokio::test]
-async fn attack_77_an_older_copy_put_back_asks_before_it_is_used() {
+async fn attack_77_an_older_copy_needs_confirmation() {
     let house = House::new();
     let record = house.path("vault/claude.record");
     let vault = house.open();
@@ -132,7 +132,7 @@ async fn attack_77_an_older_copy_put_back_asks_before_it_is_used() {
 }
 
 #[tokio::test]
-async fn attack_77_a_forgotten_login_put_back_asks_and_linking_anew_works() {
+async fn attack_77_a_restored_unlinked_login_needs_confirmation() {
     let house = House::new();
     let record = house.path("vault/claude.record");
     let vault = house.open();
@@ -173,7 +173,7 @@ async fn attack_78_every_byte_of_the_file_flipped_is_refused() {
 }
 
 #[tokio::test]
-async fn attack_78_a_damaged_record_is_kept_when_the_account_is_linked_anew() {
+async fn attack_78_relinking_keeps_the_damaged_record() {
     let house = House::new();
     let record = house.path("vault/claude.record");
     let vault = house.open();
@@ -199,7 +199,7 @@ async fn attack_78_a_damaged_record_is_kept_when_the_account_is_linked_anew() {
 }
 
 #[tokio::test]
-async fn attack_78_another_key_touches_nothing() {
+async fn attack_78_a_wrong_key_changes_nothing() {
     let house = House::new();
     let vault = house.open();
     vault.write(&claude(), "oauth", 1, bytes("x")).await.unwrap();
@@ -229,7 +229,7 @@ async fn attack_78_another_key_touches_nothing() {
 }
 
 #[tokio::test]
-async fn attack_78_a_record_of_another_key_among_others_is_kept_when_linked_anew() {
+async fn attack_78_relinking_keeps_a_record_of_another_key() {
     let house = House::new();
     let vault = house.open();
     vault.write(&claude(), "oauth", 1, bytes("x")).await.unwrap();
@@ -248,7 +248,7 @@ async fn attack_78_a_record_of_another_key_among_others_is_kept_when_linked_anew
 }
 
 #[tokio::test]
-async fn attack_73_leftovers_of_a_crash_are_cleaned_at_start() {
+async fn attack_73_temporary_files_are_removed_at_start() {
     let house = House::new();
     let vault = house.open();
     vault.write(&claude(), "oauth", 1, bytes("x")).await.unwrap();

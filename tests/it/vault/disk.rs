@@ -12,7 +12,7 @@ use super::{House, bytes, claude, names, settings, text};
 
 /// Runs itself again as the only process of a mount namespace, for a disk of its own that is small, full and read-only.
 #[tokio::test]
-async fn attack_75_a_full_or_read_only_disk_is_found_by_the_probe() {
+async fn attack_75_the_probe_detects_a_full_or_read_only_disk() {
     const DISK: &str = "PIXY_TEST_SMALL_DISK";
     const NOT_PERMITTED: i32 = 77;
     if let Some(disk) = std::env::var_os(DISK) {
@@ -24,7 +24,7 @@ async fn attack_75_a_full_or_read_only_disk_is_found_by_the_probe() {
     let status = Command::new("unshare")
         .args(["-m", "sh", "-c", &script])
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "vault::disk::attack_75_a_full_or_read_only_disk_is_found_by_the_probe", "--nocapture"])
+        .args(["--exact", "vault::disk::attack_75_the_probe_detects_a_full_or_read_only_disk", "--nocapture"])
         .env(DISK, house.0.path())
         .status();
     match status {
