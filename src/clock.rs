@@ -1,8 +1,7 @@
-//! Time comes through a door, so that a test can move it.
+//! The clocks, as a value that tests can advance and step.
 //!
-//! Two clocks, because they answer two questions. The wall clock says what time it is and may step; it is only stored and
-//! shown, and read when a record comes back from disk. The boot clock never steps and goes on through suspend; every decision
-//! "is this token still good" is taken on it.
+//! The wall clock has the time of day and may step; it is only stored, shown, and read when a record is loaded. The boot
+//! clock never steps and continues during suspend; it decides whether a token is still valid.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -15,11 +14,11 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct Timestamp(i64);
 
-/// A moment on the boot clock, only good for differences within this process.
+/// A moment on the boot clock; only comparable within one process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tick(Duration);
 
-/// Where time comes from: cheap to clone, shared by everything below `app`.
+/// The source of time. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Clock(Source);
 
@@ -27,7 +26,7 @@ pub struct Clock(Source);
 enum Source {
     #[default]
     System,
-    /// Follows tokio's clock (which a test pauses and advances); the wall can be stepped apart from it.
+    /// Follows tokio's clock, which a test can pause and advance; the wall clock can be stepped separately.
     Tokio { start: tokio::time::Instant, wall: Arc<AtomicI64> },
 }
 
@@ -61,7 +60,7 @@ impl Timestamp {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
-    /// RFC 3339 in UTC, to the second; what does not fit a calendar is shown as the nearest that does.
+    /// RFC 3339 in UTC, to the second. A time out of the calendar's range becomes the maximum.
     pub fn to_rfc3339(self) -> String {
         jiff::Timestamp::from_second(self.as_seconds()).unwrap_or(jiff::Timestamp::MAX).to_string()
     }
@@ -81,7 +80,7 @@ impl Tick {
 }
 
 impl Clock {
-    /// A clock that follows tokio's, so that `tokio::time::advance` moves it; the wall starts at `wall`.
+    /// A clock that follows tokio's, so that `tokio::time::advance` moves it; the wall clock starts at `wall`.
     pub fn tokio(wall: Timestamp) -> Self {
         Self(Source::Tokio { start: tokio::time::Instant::now(), wall: Arc::new(AtomicI64::new(wall.0)) })
     }
@@ -93,7 +92,7 @@ impl Clock {
         }
     }
 
-    /// What time it is.
+    /// The time of day.
     pub fn wall(&self) -> Timestamp {
         match &self.0 {
             Source::System => {
@@ -104,7 +103,7 @@ impl Clock {
         }
     }
 
-    /// The boot clock: never steps, and counts the time a laptop was asleep.
+    /// The boot clock: never steps, and includes time in suspend.
     pub fn tick(&self) -> Tick {
         match &self.0 {
             Source::System => {

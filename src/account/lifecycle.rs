@@ -247,14 +247,14 @@ impl Lifecycle {
         self.published.update_view(|view| view.state = State::Refreshing);
         let response = token_request::send(&self.services, &self.refresh_profile, &record.login).await;
         let responded = Instant::now();
-        let (next, failure) = match response {
+        let (next, error) = match response {
             Ok(tokens) => (record.refreshed(tokens, self.wall()), None),
-            Err(failure) => (record.failed(&failure, self.wall()), Some(failure)),
+            Err(error) => (record.failed(&error, self.wall()), Some(error)),
         };
-        token_request::report(&self.services, &self.name, failure.as_ref());
+        token_request::report(&self.services, &self.name, error.as_ref());
         if self.store_until_durable(&next).await {
             self.publish();
-            self.schedule_next(&next, failure);
+            self.schedule_next(&next, error);
         }
         self.services.metrics.record_rotation_window(responded.elapsed());
     }
@@ -268,12 +268,12 @@ impl Lifecycle {
     }
 
     /// After the outcome of a refresh was published.
-    fn schedule_next(&mut self, next: &Record, failure: Option<TokenError>) {
-        match failure {
+    fn schedule_next(&mut self, next: &Record, error: Option<TokenError>) {
+        match error {
             None => self.schedule.succeeded(),
-            Some(failure) if next.is_refreshable() => {
-                let pause = self.schedule.failed(failure.retry_after, jitter()).max(next.breaker_wait(self.wall()));
-                self.postpone(pause, &format!("The refresh failed, Pixy retries: {}.", failure.what));
+            Some(error) if next.is_refreshable() => {
+                let pause = self.schedule.failed(error.retry_after, jitter()).max(next.breaker_wait(self.wall()));
+                self.postpone(pause, &format!("The refresh failed, Pixy retries: {}.", error.what));
             }
             Some(_) => {}
         }

@@ -27,7 +27,7 @@ pub struct Login {
     pub lifetime: Option<Duration>,
     /// No refresh before this.
     pub not_before: Option<NotBefore>,
-    /// Incremented with every new access token: tells a rejected token from its successor.
+    /// Incremented with every new access token: distinguishes a rejected token from its successor.
     pub serial: u64,
     /// The client id that the grant belongs to.
     pub client_id: Option<String>,

@@ -1,5 +1,5 @@
-//! Property tests of the lifecycle: one account against a server that rotates with reuse detection and a vault that fails,
-//! killed between any two steps.
+//! Property tests of the lifecycle: one account, a server that rotates with reuse detection, a failing vault, and crashes
+//! between any two steps.
 //!
 //! [`harness`] takes the steps of `Lifecycle::refresh` in their order on the real state machine, and checks each against its
 //! own observations: no refresh token is presented after its successor was durable, no access token is given out before it
@@ -19,7 +19,7 @@ use harness::Harness;
 use plan::{Disk, Plan, Point, Reply};
 use server::Server;
 
-/// What happens next.
+/// One event of a scenario.
 #[derive(Debug, Clone)]
 enum Event {
     /// Time passes, and the account runs whenever something is due.
@@ -92,10 +92,10 @@ fn refresh_if_due(harness: &mut Harness, plans: &[Plan; 2]) {
 fn check_login(harness: &Harness) {
     let seen = &harness.seen;
     if harness.relink_required() {
-        let uncertain = seen.unheard || seen.crashed_in_window;
+        let uncertain = seen.lost_response || seen.crashed_in_window;
         assert!(
             seen.refused || seen.unknown >= 3 || seen.crashes_with_intent >= 2 || (uncertain && harness.server.ended),
-            "a login was lost without need"
+            "a login was lost without a reason"
         );
     }
 }
@@ -122,7 +122,7 @@ fn points() -> impl Strategy<Value = Point> {
         Point::Probed,
         Point::Intended,
         Point::Committed,
-        Point::Heard,
+        Point::Received,
         Point::StoreFailed,
         Point::Durable,
         Point::Published,
@@ -131,11 +131,11 @@ fn points() -> impl Strategy<Value = Point> {
 
 fn replies() -> impl Strategy<Value = Reply> {
     prop_oneof![
-        12 => Just(Reply::Honest),
-        1 => Just(Reply::DeadOnArrival),
+        12 => Just(Reply::Success),
+        1 => Just(Reply::ExpiredOnArrival),
         2 => Just(Reply::NeverSent),
-        1 => Just(Reply::SpentUnheard),
-        2 => Just(Reply::UnspentUnheard),
+        1 => Just(Reply::SpentWithoutResponse),
+        2 => Just(Reply::UnspentWithoutResponse),
         3 => Just(Reply::Transient),
         2 => (0..400_u16).prop_map(Reply::TooMany),
         1 => Just(Reply::Unknown),
@@ -154,14 +154,15 @@ prop_compose! {
         probe_works in prop::bool::weighted(0.9),
         intent in disks(),
         reply in prop_oneof![40 => replies(), 1 => Just(Reply::Refused)],
-        (there, back) in (0..29_000_u64, 0..29_000_u64),
+        (request_time, response_time) in (0..29_000_u64, 0..29_000_u64),
         store_failures in prop_oneof![4 => Just(0_u16), 1 => 1..400_u16],
         store in disks(),
         jitter in 0.0..=1.0,
     ) -> Plan {
         let step = step.filter(|_| steps_too);
-        let (there, back) = (Duration::from_millis(there), Duration::from_millis(back));
-        Plan { crash, down, step, probe_works, intent, reply, there, back, store_failures, store, jitter }
+        let request_time = Duration::from_millis(request_time);
+        let response_time = Duration::from_millis(response_time);
+        Plan { crash, down, step, probe_works, intent, reply, request_time, response_time, store_failures, store, jitter }
     }
 }
 
@@ -192,7 +193,7 @@ fn scenarios(steps_too: bool) -> impl Strategy<Value = Scenario> {
     prop_oneof![7 => scenario(10), 1 => scenario(60)]
 }
 
-/// Each event has a plan for the refresh that it causes; a refresh after a crash follows the plan of the next event.
+/// Each event has a plan for the refresh that it causes; a refresh after a crash uses the plan of the next event.
 fn run((grace, lifetime, not_before): (Duration, Duration, Option<u32>), scenario: &Scenario) -> Harness {
     let mut harness = Harness::new(Server::new(grace, lifetime, not_before), 0.5);
     for (index, (event, plan)) in scenario.iter().enumerate() {
@@ -233,9 +234,9 @@ proptest! {
         (_, lifetime, not_before) in servers(),
         grace in prop::sample::select(vec![0, 5]),
         forced in any::<bool>(),
-        unheard in any::<bool>(),
+        lost in any::<bool>(),
         (point, store) in (points(), disks()),
-        (down, back) in (0..3_000_u64, 0..500_u64),
+        (down, response_time) in (0..3_000_u64, 0..500_u64),
         jitters in [0.0..=1.0, 0.0..=1.0_f64],
     ) {
         let grace = Duration::from_secs(grace);
@@ -243,11 +244,11 @@ proptest! {
         let plan = Plan {
             crash: Some(point),
             down: Duration::from_millis(down),
-            back: Duration::from_millis(back),
+            response_time: Duration::from_millis(response_time),
             store_failures: u16::from(point == Point::StoreFailed),
             store,
-            // Without a grace period a response that the network lost is a loss of its own.
-            reply: if unheard && !grace.is_zero() { Reply::SpentUnheard } else { Reply::Honest },
+            // Without a grace period a lost response loses the login even without a crash.
+            reply: if lost && !grace.is_zero() { Reply::SpentWithoutResponse } else { Reply::Success },
             ..Plan::healthy(jitters[0])
         };
         let again = Plan::healthy(jitters[1]);
@@ -260,7 +261,7 @@ proptest! {
         }
         apply(&mut harness, &Event::Wait(lifetime * 2), &[again.clone(), again]);
         let in_window = match point {
-            Point::Committed | Point::Heard => true,
+            Point::Committed | Point::Received => true,
             Point::StoreFailed => store != Disk::FailsButKeeps,
             Point::Begun | Point::Probed | Point::Intended | Point::Durable | Point::Published => false,
         };

@@ -167,21 +167,21 @@ impl Record {
 
     /// After a failed call. No failure changes the login.
     #[must_use]
-    pub fn failed(&self, failure: &TokenError, now: Timestamp) -> Self {
+    pub fn failed(&self, error: &TokenError, now: Timestamp) -> Self {
         let mut failures = self.recent_failures(now);
         failures.push(now);
         let crashed_before = self.intent.as_ref().is_some_and(|intent| intent.tries >= 2);
-        let unheard_since = match failure.kind {
+        let unheard_since = match error.kind {
             TokenErrorKind::NoResponse => self.unheard_since.or(Some(now)),
             // Says nothing about an earlier call without a response.
             TokenErrorKind::Transient | TokenErrorKind::Unknown => self.unheard_since,
             TokenErrorKind::Terminal => None,
         };
         let unknown_answers =
-            if failure.kind == TokenErrorKind::Unknown { self.unknown_answers + 1 } else { self.unknown_answers };
+            if error.kind == TokenErrorKind::Unknown { self.unknown_answers + 1 } else { self.unknown_answers };
         let next = Self { intent: None, unheard_since, unknown_answers, failures, ..self.clone() };
-        let what = &failure.what;
-        match failure.kind {
+        let what = &error.what;
+        match error.kind {
             TokenErrorKind::Terminal if crashed_before || self.unheard_since.is_some() => next.relink_required(
                 &format!("An earlier refresh was interrupted before its result was stored, and now {what}."),
                 now,

@@ -38,7 +38,7 @@ fn tokens(refresh_token: Option<&str>, lifetime: u64) -> Tokens {
     }
 }
 
-fn failure(kind: TokenErrorKind) -> TokenError {
+fn error(kind: TokenErrorKind) -> TokenError {
     TokenError { kind, code: None, what: "it failed".into(), retry_after: None, certainly_unspent: false }
 }
 
@@ -69,7 +69,7 @@ fn no_failure_changes_the_login() {
     for kind in
         [TokenErrorKind::Terminal, TokenErrorKind::Transient, TokenErrorKind::NoResponse, TokenErrorKind::Unknown]
     {
-        let record = Record::linked(login(), NOW).with_intent(NOW).failed(&failure(kind), at(1));
+        let record = Record::linked(login(), NOW).with_intent(NOW).failed(&error(kind), at(1));
         assert_eq!((refresh_token(&record), record.login.access_token.expose()), ("rt-0", "at-0"), "{kind:?}");
         assert_eq!(is_relink(&record), kind == TokenErrorKind::Terminal, "{kind:?}");
         assert_eq!(record.intent, None, "{kind:?}");
@@ -80,14 +80,14 @@ fn no_failure_changes_the_login() {
 fn the_third_unknown_response_ends_the_login() {
     let mut record = Record::linked(login(), NOW);
     for nth in 1..=3 {
-        record = record.with_intent(NOW).failed(&failure(TokenErrorKind::Unknown), at(nth));
+        record = record.with_intent(NOW).failed(&error(TokenErrorKind::Unknown), at(nth));
         assert_eq!(is_relink(&record), nth == 3);
     }
     let between = Record::linked(login(), NOW)
-        .failed(&failure(TokenErrorKind::Unknown), at(1))
-        .failed(&failure(TokenErrorKind::Unknown), at(2))
+        .failed(&error(TokenErrorKind::Unknown), at(1))
+        .failed(&error(TokenErrorKind::Unknown), at(2))
         .refreshed(tokens(None, 60), at(3))
-        .failed(&failure(TokenErrorKind::Unknown), at(4));
+        .failed(&error(TokenErrorKind::Unknown), at(4));
     assert!(!is_relink(&between), "a successful refresh resets the count");
 }
 
@@ -97,7 +97,7 @@ fn a_crash_with_an_open_intent_is_retried_once() {
     assert!(!is_relink(&once));
     let twice = once.with_intent(at(5)).after_restart(at(6));
     assert!(is_relink(&twice));
-    let refused = once.with_intent(at(5)).failed(&failure(TokenErrorKind::Terminal), at(6));
+    let refused = once.with_intent(at(5)).failed(&error(TokenErrorKind::Terminal), at(6));
     let RecordStatus::RelinkRequired { reason, .. } = refused.status else { panic!("not refused") };
     assert!(reason.starts_with("An earlier refresh was interrupted"), "{reason}");
     let closed = once.with_intent(at(5)).refreshed(tokens(Some("rt-1"), 60), at(6)).with_intent(at(9));
@@ -106,11 +106,11 @@ fn a_crash_with_an_open_intent_is_retried_once() {
 
 #[test]
 fn a_lost_response_is_remembered_until_a_refresh_succeeds() {
-    let unheard = Record::linked(login(), NOW).with_intent(NOW).failed(&failure(TokenErrorKind::NoResponse), at(1));
+    let unheard = Record::linked(login(), NOW).with_intent(NOW).failed(&error(TokenErrorKind::NoResponse), at(1));
     for kind in [TokenErrorKind::Transient, TokenErrorKind::Unknown] {
-        let still = unheard.with_intent(at(2)).failed(&failure(kind), at(3));
+        let still = unheard.with_intent(at(2)).failed(&error(kind), at(3));
         assert_eq!(still.unheard_since, Some(at(1)), "{kind:?}");
-        let refused = still.with_intent(at(4)).failed(&failure(TokenErrorKind::Terminal), at(5));
+        let refused = still.with_intent(at(4)).failed(&error(TokenErrorKind::Terminal), at(5));
         let RecordStatus::RelinkRequired { reason, .. } = refused.status else { panic!("not refused") };
         assert!(reason.starts_with("An earlier refresh was interrupted"), "{kind:?}: {reason}");
     }
@@ -123,7 +123,7 @@ fn the_breaker_opens_at_twenty_failures_in_an_hour() {
     let mut record = Record::linked(login(), NOW);
     for second in 0..20 {
         assert_eq!(record.breaker_wait(at(second)), Duration::ZERO, "{second}");
-        record = record.failed(&failure(TokenErrorKind::Transient), at(second));
+        record = record.failed(&error(TokenErrorKind::Transient), at(second));
     }
     assert_eq!(record.breaker_wait(at(20)), Duration::from_secs(3_580));
     assert_eq!(record.breaker_wait(at(3_600)), Duration::ZERO);
@@ -189,12 +189,12 @@ fn an_interrupted_refresh_is_due_at_once_and_counted() {
     let due = |record: &Record| record.timing(Duration::from_mins(10), 0.0, at(9), tick).refresh_at;
     let begun = Record::linked(login(), NOW).with_intent(at(5));
     assert_eq!(due(&begun.after_restart(at(9))), Some(tick), "the grace period is some seconds");
-    assert_eq!(due(&begun.failed(&failure(TokenErrorKind::NoResponse), at(6)).after_restart(at(9))), Some(tick));
-    assert!(due(&begun.failed(&failure(TokenErrorKind::Transient), at(6)).after_restart(at(9))) > Some(tick));
+    assert_eq!(due(&begun.failed(&error(TokenErrorKind::NoResponse), at(6)).after_restart(at(9))), Some(tick));
+    assert!(due(&begun.failed(&error(TokenErrorKind::Transient), at(6)).after_restart(at(9))) > Some(tick));
 
     let nineteen = (0..19).fold(begun, |record, second| Record {
         intent: record.intent.clone(),
-        ..record.failed(&failure(TokenErrorKind::Transient), at(second))
+        ..record.failed(&error(TokenErrorKind::Transient), at(second))
     });
     assert_eq!(nineteen.breaker_wait(at(20)), Duration::ZERO);
     assert!(nineteen.after_restart(at(20)).breaker_wait(at(20)) > Duration::ZERO, "it was the twentieth");

@@ -29,9 +29,9 @@ async fn discover(services: &AccountServices, profile: &Profile) -> Result<url::
     endpoints.ok().and_then(|endpoints| endpoints.token).ok_or_else(TokenError::not_discovered)
 }
 
-/// Counts and logs the outcome of a request; `failure` is `None` for a success.
-pub(super) fn report(services: &AccountServices, account: &AccountName, failure: Option<&TokenError>) {
-    let outcome = match failure.map(|failure| failure.kind) {
+/// Counts and logs the outcome of a request; `error` is `None` for a success.
+pub(super) fn report(services: &AccountServices, account: &AccountName, error: Option<&TokenError>) {
+    let outcome = match error.map(|error| error.kind) {
         None => "renewed",
         Some(TokenErrorKind::Terminal) => "terminal",
         Some(TokenErrorKind::Transient) => "transient",
@@ -39,8 +39,8 @@ pub(super) fn report(services: &AccountServices, account: &AccountName, failure:
         Some(TokenErrorKind::Unknown) => "unknown",
     };
     services.metrics.record_refresh(account, outcome);
-    match failure {
+    match error {
         None => tracing::info!(%account, "refreshed"),
-        Some(failure) => tracing::warn!(%account, outcome, what = failure.what, "refresh failed"),
+        Some(error) => tracing::warn!(%account, outcome, what = error.what, "refresh failed"),
     }
 }

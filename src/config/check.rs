@@ -20,9 +20,9 @@ pub(super) fn check(node: &mut Node, schema: &Value, sink: &FaultSink) {
 /// Keys of earlier releases, with the reason: for one release they are ignored with a warning.
 const REMOVED: [(&str, &str); 1] = [("limits.streams", "agents connect by HTTP/1.1 only")];
 
-/// Keys without a meaning in this release, with what to write instead: they are refused.
+/// Keys reserved for a later version, with what to write instead: they are refused.
 const RESERVED: [(&str, &str); 1] =
-    [("vault.postgres", "this Pixy stores logins in files only; set vault.dir to a directory instead")];
+    [("vault.postgres", "this version stores logins in files only; set vault.dir to a directory")];
 
 fn keyed<'t>(table: &'t [(&str, &str)], path: &[String]) -> Option<&'t (&'t str, &'t str)> {
     let path = path.join(".");
@@ -92,7 +92,11 @@ impl<'a> Walk<'a> {
                 self.sink.warnings.borrow_mut().push(Fault::at(&entry.span, name(path), message));
                 entry.node.content = Content::Faulty;
             } else if let Some((_, reason)) = keyed(&RESERVED, path) {
-                self.sink.push(Fault::at(&entry.span, name(path), format!("`{}` is reserved: {reason}.", name(path))));
+                self.sink.push(Fault::at(
+                    &entry.span,
+                    name(path),
+                    format!("`{}` is reserved for a later version: {reason}.", name(path)),
+                ));
                 entry.node.content = Content::Faulty;
             } else {
                 self.unknown_key(entry, &keys(schema), path);

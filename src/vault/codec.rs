@@ -1,4 +1,4 @@
-//! Length-prefixed fields, read and written: nothing that one field holds can pass for the next.
+//! Length-prefixed fields: the content of one field cannot be read as part of the next.
 
 /// Appends `field` after its length (eight bytes, big endian).
 pub(super) fn put(out: &mut Vec<u8>, field: &[u8]) {
@@ -6,7 +6,7 @@ pub(super) fn put(out: &mut Vec<u8>, field: &[u8]) {
     out.extend_from_slice(field);
 }
 
-/// Reads fields from the front; `None` once the bytes run out, never a panic.
+/// Reads fields from the front; returns `None`, never panics, when too few bytes are left.
 pub(super) struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -34,7 +34,7 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(self.field()?).ok()
     }
 
-    /// What has not been read.
+    /// The unread bytes.
     pub(super) fn rest(&self) -> &'a [u8] {
         self.0
     }

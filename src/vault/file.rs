@@ -1,6 +1,6 @@
-//! The file store: `<account>.record` in one private directory, every change durable before it counts.
+//! The file store: `<account>.record` in one private directory. Every change is durable when its call returns.
 //!
-//! It sees sealed bytes only. Another store has the same six verbs: read, write, set aside, delete, list, probe.
+//! It handles sealed bytes only. Another store needs the same six operations: read, write, set aside, delete, list, probe.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
@@ -26,7 +26,7 @@ impl FileStore {
         Self { directory }
     }
 
-    /// Where the account's record is.
+    /// The path of the account's record.
     pub(super) fn path(&self, account: &AccountName) -> PathBuf {
         self.directory.join(record_name(account))
     }
@@ -34,7 +34,7 @@ impl FileStore {
     pub(super) fn read(&self, account: &AccountName) -> Result<Option<Vec<u8>>, VaultError> {
         let path = self.path(account);
         let fail = |source| VaultError::Io { what: "read the record", path: path.clone(), source };
-        // NOFOLLOW: a link put in its place must not make Pixy read elsewhere. NONBLOCK: nor may a pipe make it wait.
+        // NOFOLLOW: a symbolic link must not redirect the read. NONBLOCK: a FIFO must not block it.
         let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
         let file = match OpenOptions::new().read(true).custom_flags(flags).open(&path) {
             Ok(file) => file,
@@ -58,22 +58,22 @@ impl FileStore {
         write_durably(&self.directory, &record_name(account), record)
     }
 
-    /// Keeps what is there now under another name as well, `<account>.record.damaged-<seconds>`.
+    /// Keeps the current record under a second name as well, `<account>.record.damaged-<seconds>`.
     pub(super) fn set_aside(&self, account: &AccountName, now_seconds: i64) -> Result<(), VaultError> {
         let path = self.path(account);
         for seconds in now_seconds..now_seconds.saturating_add(60) {
-            let aside = self.directory.join(format!("{}{ASIDE}{seconds}", record_name(account)));
-            // A second name rather than a rename: at no moment is the account without its record.
+            let aside = self.directory.join(format!("{}{SET_ASIDE}{seconds}", record_name(account)));
+            // A hard link rather than a rename: the account always has its record.
             match fs::hard_link(&path, &aside) {
                 Ok(()) => return sync_directory(&self.directory),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-                // Some file systems (FAT, some network ones) have no second names: copy.
+                // Some file systems (FAT, some network ones) have no hard links: copy.
                 Err(_) => {
                     let bytes = fs::read(&path).map_err(VaultError::io("read the damaged record", &path))?;
                     return write_durably(
                         &self.directory,
-                        &format!("{}{ASIDE}{seconds}", record_name(account)),
+                        &format!("{}{SET_ASIDE}{seconds}", record_name(account)),
                         &bytes,
                     );
                 }
@@ -82,9 +82,9 @@ impl FileStore {
         Err(VaultError::Io { what: "set the damaged record aside", path, source: io::ErrorKind::AlreadyExists.into() })
     }
 
-    /// Forgets the record and every copy of it that was set aside.
+    /// Removes the record and every copy of it that was set aside.
     pub(super) fn delete(&self, account: &AccountName) -> Result<(), VaultError> {
-        let copies = format!("{}{ASIDE}", record_name(account));
+        let copies = format!("{}{SET_ASIDE}", record_name(account));
         for name in names(&self.directory)?.into_iter().filter(|name| name.starts_with(&copies)) {
             remove(&self.directory.join(name))?;
         }
@@ -102,17 +102,17 @@ impl FileStore {
         Ok(accounts)
     }
 
-    /// Does what a write does, but for the rename.
+    /// Writes and syncs a temporary file as [`FileStore::write`] does, without the rename.
     pub(super) fn probe(&self) -> Result<(), VaultError> {
-        // Random: a compressing file system would find room for zeros.
+        // Random: a compressing file system could store zeros even when it is full.
         let mut bytes = vec![0; PROBE];
         fill_random(&mut bytes);
-        drop(written_and_synced(&self.directory, &bytes, File::sync_all)?);
+        drop(write_temporary(&self.directory, &bytes, File::sync_all)?);
         Ok(())
     }
 }
 
-/// Holds the directory against other processes while it lives (flock: gone with the process, however it ends).
+/// An exclusive `flock` on a directory, until it is dropped or the process ends.
 #[derive(Debug)]
 pub(super) struct Lock {
     _held: File,
@@ -136,12 +136,12 @@ impl Lock {
     }
 }
 
-/// Makes the directory and its parents (0700) where they are missing; durable, for a record is only as durable as its way.
+/// Creates the directory and its missing parents (0700), durably: a record is only as durable as its path.
 pub(super) fn make_directory(directory: &Path) -> Result<(), VaultError> {
     if directory.is_dir() {
         return Ok(());
     }
-    let fail = VaultError::io("make the directory", directory);
+    let fail = VaultError::io("create the directory", directory);
     let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) else {
         return DirBuilder::new().mode(0o700).create(directory).map_err(fail);
     };
@@ -152,9 +152,9 @@ pub(super) fn make_directory(directory: &Path) -> Result<(), VaultError> {
     }
 }
 
-/// Refuses a directory that others may enter.
+/// Refuses a directory that other users can access.
 pub(super) fn private_directory(directory: &Path) -> Result<(), VaultError> {
-    let metadata = fs::metadata(directory).map_err(VaultError::io("look at the directory", directory))?;
+    let metadata = fs::metadata(directory).map_err(VaultError::io("read the directory's metadata", directory))?;
     owned_by_us(directory, metadata.uid())?;
     let mode = metadata.mode() & 0o7777;
     if mode & 0o077 != 0 {
@@ -163,7 +163,7 @@ pub(super) fn private_directory(directory: &Path) -> Result<(), VaultError> {
     Ok(())
 }
 
-/// Reads a key or a passphrase; refuses one that others may read. `None` when there is no such file.
+/// Reads a key or a passphrase; refuses one that other users can read. `None` when there is no such file.
 pub(super) fn read_private(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, VaultError> {
     let fail = |source| VaultError::Io { what: "read the key", path: path.to_owned(), source };
     let file = match File::open(path) {
@@ -173,19 +173,19 @@ pub(super) fn read_private(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, Va
     };
     let metadata = file.metadata().map_err(fail)?;
     let us = rustix::process::geteuid().as_raw();
-    // systemd credentials and Kubernetes secrets belong to root and reach Pixy through the group (or an ACL, which shows
-    // as group bits): the one way for a user that is not root, and nobody can mend it with chmod.
-    let lent_by_root = metadata.uid() == 0 && us != 0;
-    if !lent_by_root {
+    // systemd credentials and Kubernetes secrets belong to root and are readable through the group (or an ACL, which appears
+    // as group bits). For a user other than root this is the only way, and chmod cannot change it.
+    let is_roots = metadata.uid() == 0 && us != 0;
+    if !is_roots {
         owned_by_us(path, metadata.uid())?;
     }
     let mode = metadata.mode() & 0o7777;
-    let forbidden = if lent_by_root { 0o037 } else { 0o077 };
+    let forbidden = if is_roots { 0o037 } else { 0o077 };
     if mode & forbidden != 0 {
         return Err(VaultError::NotPrivate {
             path: path.to_owned(),
             mode,
-            wanted: if lent_by_root { 0o440 } else { 0o600 },
+            wanted: if is_roots { 0o440 } else { 0o600 },
         });
     }
     let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(MAX_KEY_FILE).unwrap_or_default()));
@@ -193,22 +193,22 @@ pub(super) fn read_private(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, Va
     Ok(Some(bytes))
 }
 
-/// A new file (0600) under its name only once its bytes are on the disk, and the name too before this returns.
+/// Replaces the file (0600) atomically: its bytes are synced before the rename, and the rename before this returns.
 pub(super) fn write_durably(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), VaultError> {
     write_durably_with(directory, name, bytes, File::sync_all)
 }
 
-/// The same, but `false` when somebody else made the file first; theirs stays.
+/// As [`write_durably`], but an existing file stays unchanged, and the result is `false`.
 pub(super) fn create_durably(directory: &Path, name: &str, bytes: &[u8]) -> Result<bool, VaultError> {
     let path = directory.join(name);
-    match written_and_synced(directory, bytes, File::sync_all)?.persist_noclobber(&path) {
+    match write_temporary(directory, bytes, File::sync_all)?.persist_noclobber(&path) {
         Ok(_) => sync_directory(directory).map(|()| true),
         Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(VaultError::Io { what: "put the file in place", path, source: error.error }),
     }
 }
 
-/// The same as [`write_durably`], with an `fsync` that a test can make fail.
+/// As [`write_durably`], with an `fsync` that a test can make fail.
 fn write_durably_with(
     directory: &Path,
     name: &str,
@@ -216,14 +216,14 @@ fn write_durably_with(
     sync: fn(&File) -> io::Result<()>,
 ) -> Result<(), VaultError> {
     let path = directory.join(name);
-    let file = written_and_synced(directory, bytes, sync)?;
+    let file = write_temporary(directory, bytes, sync)?;
     file.persist(&path).map_err(|error| VaultError::Io { what: "put the file in place", path, source: error.error })?;
     sync_directory(directory)
 }
 
-/// On any error the file is gone: after a failed fsync the kernel may say "clean" of pages it dropped, so that file is never
-/// synced again nor trusted.
-fn written_and_synced(
+/// Writes and syncs a temporary file, which is removed on any error: after a failed fsync the kernel may mark pages clean
+/// that it dropped, so a second fsync of that file proves nothing.
+fn write_temporary(
     directory: &Path,
     bytes: &[u8],
     sync: fn(&File) -> io::Result<()>,
@@ -234,17 +234,17 @@ fn written_and_synced(
         .suffix(".tmp")
         .permissions(Permissions::from_mode(0o600))
         .tempfile_in(directory)
-        // tempfile puts the path of the temporary file into its error, ours says the directory already.
-        .map_err(|error| fail(plain(&error)))?;
+        // tempfile's error contains the path of the temporary file; ours has the directory.
+        .map_err(|error| fail(without_path(&error)))?;
     file.as_file_mut().write_all(bytes).map_err(fail)?;
     sync(file.as_file()).map_err(fail)?;
     Ok(file)
 }
 
-/// Removes what a crash left behind in `directory`: files of our own naming, nothing else.
-pub(super) fn clean(directory: &Path) -> Result<(), VaultError> {
-    let ours = |name: &String| name.strip_suffix(".tmp").is_some_and(|name| name.starts_with(TEMPORARY));
-    for name in names(directory)?.into_iter().filter(ours) {
+/// Removes the temporary files that a crash left in `directory`, nothing else.
+pub(super) fn remove_temporary(directory: &Path) -> Result<(), VaultError> {
+    let is_temporary = |name: &String| name.strip_suffix(".tmp").is_some_and(|name| name.starts_with(TEMPORARY));
+    for name in names(directory)?.into_iter().filter(is_temporary) {
         remove(&directory.join(name))?;
     }
     Ok(())
@@ -275,8 +275,8 @@ fn owned_by_us(path: &Path, owner: u32) -> Result<(), VaultError> {
     if owner == us { Ok(()) } else { Err(VaultError::WrongOwner { path: path.to_owned(), owner, us }) }
 }
 
-fn plain(error: &io::Error) -> io::Error {
-    // The wrapped error keeps its number in its own source.
+fn without_path(error: &io::Error) -> io::Error {
+    // The source of the wrapped error has the error number.
     let inner =
         error.get_ref().and_then(|wrapped| wrapped.source()).and_then(|source| source.downcast_ref::<io::Error>());
     inner.and_then(io::Error::raw_os_error).map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
@@ -287,11 +287,11 @@ fn record_name(account: &AccountName) -> String {
 }
 
 const TEMPORARY: &str = ".pixy-vault-";
-const ASIDE: &str = ".damaged-";
-/// A login is a few KiB; a file beyond this is none of ours.
+const SET_ASIDE: &str = ".damaged-";
+/// A login has a few KiB; no record of Pixy is larger than this.
 const MAX_RECORD: u64 = 1024 * 1024;
 const MAX_KEY_FILE: u64 = 64 * 1024;
-/// More than any login seen (tokens that are signed documents reach 10 KiB).
+/// Larger than any known login (tokens that are JWTs reach 10 KiB).
 const PROBE: usize = 64 * 1024;
 
 #[cfg(test)]
@@ -325,7 +325,7 @@ mod tests {
         store.write(&account, b"now").unwrap();
         assert_eq!(fs::read(directory.path().join("claude.record.damaged-1000")).unwrap(), b"one");
         assert_eq!(fs::read(directory.path().join("claude.record.damaged-1001")).unwrap(), b"two");
-        assert_eq!(store.list().unwrap(), [account], "a copy is not an account");
+        assert_eq!(store.list().unwrap(), [account], "a copy counts as an account");
     }
 
     #[test]
@@ -350,7 +350,7 @@ mod tests {
         for name in [".pixy-vault-Ab3.tmp", "claude.record", "notes.tmp"] {
             fs::write(directory.path().join(name), "x").unwrap();
         }
-        clean(directory.path()).unwrap();
+        remove_temporary(directory.path()).unwrap();
         let mut left = names(directory.path()).unwrap();
         left.sort();
         assert_eq!(left, ["claude.record", "notes.tmp"]);

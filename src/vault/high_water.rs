@@ -1,7 +1,7 @@
-//! The high-water marks: the highest generation of each account's record that was ever there.
+//! The high-water marks: the highest generation of each account's record that was ever stored.
 //!
-//! They live apart from the vault, so that an older copy of the vault put back does not bring its own marks. Within a
-//! generation a copy is as good as the record itself, so equal is fine.
+//! They are kept outside the vault, so that restoring an older copy of the vault does not restore its marks. A copy of the same
+//! generation equals the record, so a record whose generation is the mark is accepted.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::name::AccountName;
 use crate::secret::base64_url;
 
-/// The marks of one store; a directory may keep those of others, for a person may switch between vaults.
+/// The marks of one store. The file may also hold those of other stores, because a person may switch between vaults.
 #[derive(Debug)]
 pub(super) struct HighWaterMarks {
     directory: PathBuf,
@@ -35,9 +35,9 @@ struct Document {
 impl HighWaterMarks {
     /// Reads the marks.
     ///
-    /// No file: the marks start from what is stored. To refuse would turn each lost state directory (a new container with
-    /// the old volume) into a lost login, and who can delete marks can as well lower them. A file that is not ours to
-    /// understand is kept aside and likewise begun anew.
+    /// Without a file the marks start at the stored generations. Refusing would turn every lost state directory (a new container
+    /// with the old volume) into a lost login, and an attacker who can delete marks can lower them as well. A damaged file, or
+    /// one of another version, is set aside, and the marks start as without one.
     pub(super) fn load(directory: &Path, store: StoreId, clock: &Clock) -> Result<Self, VaultError> {
         let path = directory.join(NAME);
         let file = match fs::read(&path) {
@@ -50,18 +50,18 @@ impl HighWaterMarks {
         } else {
             let aside = directory.join(format!("{NAME}.damaged-{}", clock.wall().as_seconds()));
             fs::rename(&path, &aside).map_err(VaultError::io("set the high-water marks aside", &path))?;
-            tracing::warn!(kept = %aside.display(), "the high-water marks were damaged: an older login put back before now is not noticed");
+            tracing::warn!(kept = %aside.display(), "the high-water marks were damaged and start anew: an older login that was restored before now is not detected");
             Document::empty()
         };
         Ok(Self { directory: directory.to_owned(), store: base64_url(&store.0), file })
     }
 
-    /// The highest generation seen; 0 when none was.
+    /// The highest generation that was stored; 0 when none was.
     pub(super) fn seen(&self, account: &AccountName) -> u64 {
         self.file.stores.get(&self.store).and_then(|marks| marks.get(account.as_str())).copied().unwrap_or(0)
     }
 
-    /// Sets a mark in memory; [`HighWaterMarks::save`] makes it last.
+    /// Sets a mark in memory; [`HighWaterMarks::save`] makes it durable.
     pub(super) fn set(&mut self, account: &AccountName, generation: u64) {
         self.file.stores.entry(self.store.clone()).or_default().insert(account.as_str().to_owned(), generation);
     }
@@ -81,8 +81,8 @@ impl HighWaterMarks {
         file::write_durably(&self.directory, NAME, &text)
     }
 
-    /// The same when the record itself is safe already: failing now would make the caller believe that it is not. The mark
-    /// counts in memory, and the next save writes it.
+    /// As [`HighWaterMarks::save`] once the record is durable: an error would make the caller treat the record as not stored.
+    /// The mark is kept in memory, and the next save writes it.
     pub(super) fn save_or_warn(&self) {
         if let Err(error) = self.save() {
             tracing::warn!(%error, "the high-water mark was not written; the login itself is stored");
@@ -117,7 +117,7 @@ mod tests {
         assert!(!marks.raise(&account, 6));
         marks.save().unwrap();
         assert_eq!(load(directory.path(), 1).seen(&account), 7);
-        assert_eq!(load(directory.path(), 2).seen(&account), 0, "another store has its own");
+        assert_eq!(load(directory.path(), 2).seen(&account), 0, "stores share marks");
     }
 
     #[test]
@@ -127,7 +127,7 @@ mod tests {
             fs::write(directory.path().join(NAME), damage).unwrap();
             assert_eq!(load(directory.path(), 1).seen(&AccountName::parse("claude").unwrap()), 0);
         }
-        let kept = fs::read_dir(directory.path()).unwrap().count();
-        assert!(kept >= 1);
+        let mut names = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert!(names.all(|name| name.to_str().unwrap().starts_with("high-water.json.damaged-")));
     }
 }

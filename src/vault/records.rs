@@ -64,13 +64,13 @@ impl Records {
         file::private_directory(directory)?;
         file::make_directory(&settings.state_dir)?;
         let locks = [Lock::take(directory, "lock")?, Lock::take(&settings.state_dir, "high-water.lock")?];
-        file::clean(directory)?;
-        file::clean(&settings.state_dir)?;
+        file::remove_temporary(directory)?;
+        file::remove_temporary(&settings.state_dir)?;
         if let KeySettings::File(path) = &settings.key
             && let Some(parent) = path.parent().filter(|parent| parent.is_dir())
         {
             // Errors are ignored: a read-only mount with a key has no temporary files of ours.
-            drop(file::clean(parent));
+            drop(file::remove_temporary(parent));
         }
 
         let store = FileStore::new(directory.clone());

@@ -22,7 +22,7 @@ use crate::secret::fill_random;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoreId(pub [u8; 16]);
 
-/// Where a record belongs.
+/// The place of a record, which is authenticated with it.
 pub struct RecordId<'a> {
     /// The vault that holds it.
     pub store: StoreId,
@@ -39,12 +39,12 @@ pub struct RecordKey {
     key: Zeroizing<[u8; 32]>,
 }
 
-/// What a record says of itself before it is opened: true only once it was.
+/// The header of a record; not authenticated until the record was opened.
 pub struct Header<'a> {
     key_id: [u8; 16],
     commitment: [u8; 32],
     store: StoreId,
-    /// How many records the account had before.
+    /// Increases with every write of the account's record.
     pub generation: u64,
     account: &'a str,
     /// The profile that the account was linked with.
@@ -68,7 +68,7 @@ pub enum OpenError {
     NewerVersion(u8),
 }
 
-/// Seals `plaintext` for `place`.
+/// Seals `plaintext` for `id`.
 pub fn seal(key: &RecordKey, id: &RecordId<'_>, generation: u64, plaintext: &[u8]) -> Vec<u8> {
     let mut record = Vec::with_capacity(plaintext.len() + 512);
     record.extend_from_slice(MAGIC);
@@ -94,7 +94,7 @@ pub fn seal(key: &RecordKey, id: &RecordId<'_>, generation: u64, plaintext: &[u8
     record
 }
 
-/// Opens a record that is in `place`, with whichever of `keys` sealed it; gives its generation and plaintext.
+/// Opens the record of `id` with the one of `keys` that sealed it; returns its generation and plaintext.
 pub fn open<'k>(
     keys: impl IntoIterator<Item = &'k RecordKey>,
     id: &RecordId<'_>,
@@ -131,7 +131,7 @@ impl RecordKey {
         derived
     }
 
-    /// Tells keys apart; says nothing about them.
+    /// Identifies the key and reveals nothing of it.
     pub fn id(&self) -> [u8; 16] {
         self.id
     }

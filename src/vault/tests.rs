@@ -1,4 +1,4 @@
-//! Tests that need private parts: rotation interrupted between its steps, and passphrases at a low cost.
+//! Tests that need private items: rotation interrupted between its steps, and passphrases at a low cost.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -8,7 +8,7 @@ use super::rotate::Step;
 use super::seal::OPENED;
 use super::*;
 
-const CHEAP: Cost = Cost { memory_kib: 64, passes: 1, lanes: 1 };
+const LOW_COST: Cost = Cost { memory_kib: 64, passes: 1, lanes: 1 };
 
 /// A vault in a temporary directory.
 struct Fixture {
@@ -40,7 +40,7 @@ impl Fixture {
 
     fn open(&self) -> Result<Vault, VaultError> {
         let settings = Settings { directory: self.path("vault"), key: self.key.clone(), state_dir: self.path("state") };
-        Records::open(&settings, CHEAP).map(|records| Vault(Arc::new(records)))
+        Records::open(&settings, LOW_COST).map(|records| Vault(Arc::new(records)))
     }
 }
 
@@ -66,7 +66,7 @@ fn get(vault: &Vault, account: &str) -> Vec<u8> {
     vault.0.read(&name(account), "oauth").unwrap().unwrap().plaintext.to_vec()
 }
 
-fn nothing_done() -> RotationReport {
+fn empty_report() -> RotationReport {
     RotationReport { new_key: false, resealed: 0, untouched: Vec::new(), keys: 0 }
 }
 
@@ -76,20 +76,20 @@ fn key_lines(path: &Path) -> usize {
 
 #[test]
 fn attack_73_a_rotation_stopped_after_any_step_loses_nothing() {
-    let steps = 5; // a key, three records, forgetting
+    let steps = 5; // the new key, three records, the removal of the old key
     for stop in 0..=steps {
         for fixture in [Fixture::with_key_file(), Fixture::with_passphrase("horse")] {
             let vault = fixture.open().unwrap();
             for account in ["a", "b", "c"] {
                 put(&vault, account, 1, account.as_bytes());
             }
-            let mut report = nothing_done();
+            let mut report = empty_report();
             let mut to_do = VecDeque::from([Step::NewKey]);
             for _ in 0..stop {
                 let step = to_do.pop_front().unwrap();
                 to_do.extend(vault.0.rotate_by(step, &mut report).unwrap());
                 for account in ["a", "b", "c"] {
-                    assert_eq!(get(&vault, account), account.as_bytes(), "while it goes on");
+                    assert_eq!(get(&vault, account), account.as_bytes(), "during the rotation");
                 }
             }
             assert_eq!(to_do.is_empty(), stop == steps);
@@ -136,7 +136,7 @@ fn attack_78_a_rotation_keeps_unopenable_records_and_their_key() {
     assert_eq!(report, RotationReport { new_key: true, resealed: 1, untouched: vec![name("b")], keys: 2 });
     assert_eq!(fs::read(&record).unwrap(), damaged);
     drop(vault);
-    // A person finds a whole copy: its key is still there.
+    // A person restores an undamaged copy: its key was kept.
     fs::write(&record, whole).unwrap();
     assert_eq!(get(&fixture.open().unwrap(), "b"), b"y");
 }
@@ -164,7 +164,7 @@ fn a_read_only_key_file_rotates_to_its_first_key() {
     let old = fs::read_to_string(config.join("key")).unwrap();
     file::write_durably(&config, "key", format!("{}\n{old}", new_key().expose()).as_bytes()).unwrap();
     let vault = fixture.open().unwrap();
-    // Gone while it runs: to write there fails for root too.
+    // Renamed while the vault is open: writing fails for root too.
     fs::rename(&config, fixture.path("elsewhere")).unwrap();
     let report = vault.0.rotate().unwrap();
     assert_eq!(report, RotationReport { new_key: false, resealed: 1, untouched: vec![], keys: 2 });
@@ -173,9 +173,9 @@ fn a_read_only_key_file_rotates_to_its_first_key() {
     let new = fs::read_to_string(config.join("key")).unwrap().replace(&old, "");
     file::write_durably(&config, "key", new.as_bytes()).unwrap();
     let vault = fixture.open().unwrap();
-    assert_eq!(get(&vault, "a"), b"x", "the old key is needed no more");
+    assert_eq!(get(&vault, "a"), b"x", "the old key is still needed");
     fs::rename(&config, fixture.path("elsewhere")).unwrap();
-    assert!(matches!(vault.0.rotate(), Err(VaultError::Io { .. })), "one key and no way to add another");
+    assert!(matches!(vault.0.rotate(), Err(VaultError::Io { .. })), "the only key cannot be replaced");
     assert_eq!(get(&vault, "a"), b"x");
 }
 
@@ -278,6 +278,32 @@ fn an_import_overwrites_only_with_replace() {
     assert_eq!(get(&vault, "a"), b"present");
     vault.0.import(&bytes, &passphrase, Existing::Replace).unwrap();
     assert_eq!(get(&vault, "a"), b"exported");
+}
+
+#[test]
+fn an_import_that_fails_reports_the_accounts_it_stored() {
+    let (old, new) = (Fixture::with_key_file(), Fixture::with_key_file());
+    let passphrase = Secret::new("moving".to_owned());
+    let vault = old.open().unwrap();
+    put(&vault, "a", 4, b"first");
+    put(&vault, "b", 7, b"second");
+    let bytes = vault.0.export(&passphrase).unwrap();
+
+    let vault = new.open().unwrap();
+    // A directory as a record: no write can replace it, not even root's.
+    fs::create_dir(new.path("vault/b.record")).unwrap();
+    let error = vault.0.import(&bytes, &passphrase, Existing::Replace).unwrap_err();
+    let VaultError::PartialImport { imported, source } = &error else { panic!("{error}") };
+    assert_eq!(*imported, [name("a")]);
+    assert!(matches!(**source, VaultError::Io { .. }), "{source}");
+    assert_eq!(get(&vault, "a"), b"first");
+
+    fs::remove_dir(new.path("vault/b.record")).unwrap();
+    drop(vault);
+    let vault = new.open().unwrap();
+    assert!(vault.0.read(&name("b"), "oauth").unwrap().is_none(), "b was not stored");
+    assert_eq!(vault.0.highest(&name("a")).unwrap(), 4);
+    assert_eq!(vault.0.import(&bytes, &passphrase, Existing::Replace).unwrap(), [name("a"), name("b")]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Agents with keys: what each may use, and how much.
+//! Agent keys: the accounts they grant, and their limits.
 
 use serde_json::json;
 
@@ -22,16 +22,19 @@ async fn agent_keys_grant_only_their_accounts() {
         let response = pixy.send(&get(path, fields)).await;
         (response.status, response.header("x-pixy-error").first().copied().unwrap_or("").to_owned())
     };
-    let right = "X-Api-Key: 0123456789abcdef-coder\r\n";
+    let valid = "X-Api-Key: 0123456789abcdef-coder\r\n";
     assert_eq!(ask("/a/v1/models", "").await, (401, "agent_key_missing".into()));
     assert_eq!(ask("/a/v1/models", "Authorization: Bearer wrong\r\n").await, (401, "agent_key_wrong".into()));
-    assert_eq!(ask("/b/v1/models", right).await, (403, "account_not_granted".into()));
-    assert_eq!(ask("/a/v1/models", right).await, (200, String::new()));
+    assert_eq!(ask("/b/v1/models", valid).await, (403, "account_not_granted".into()));
+    assert_eq!(ask("/a/v1/models", valid).await, (200, String::new()));
     assert_eq!(ask("/a/v1/models", "Authorization: Bearer 0123456789abcdef-coder\r\n").await.0, 200);
     assert_eq!(ask("/a/v1/models?key=0123456789abcdef-coder", "").await.0, 200);
-    assert_eq!(ask("/a/v1/models", right).await, (429, "limit_reached".into()));
+    assert_eq!(ask("/a/v1/models", valid).await, (429, "limit_reached".into()));
     let requests = upstream.requests();
-    assert!(requests.iter().all(|seen| !format!("{seen:?}").contains("0123456789abcdef")), "the key went out");
+    assert!(
+        requests.iter().all(|seen| !format!("{seen:?}").contains("0123456789abcdef")),
+        "the agent's key was forwarded"
+    );
 }
 
 #[tokio::test]
@@ -47,5 +50,9 @@ async fn tokens_per_day_limits_an_agent() {
         let response = pixy.send(&get("/a/v1/models", "X-Api-Key: secret-key\r\nAccept-Encoding: gzip\r\n")).await;
         assert_eq!(response.status, status);
     }
-    assert_eq!(upstream.requests()[0].header("accept-encoding"), ["identity"], "what is compressed cannot be counted");
+    assert_eq!(
+        upstream.requests()[0].header("accept-encoding"),
+        ["identity"],
+        "tokens in compressed responses cannot be counted"
+    );
 }

@@ -149,8 +149,8 @@ fn a_removed_key_is_ignored_with_a_warning() {
 #[test]
 fn a_reserved_key_is_refused_with_its_place() {
     let said = said("vault:\n  postgres: { url_file: /run/secrets/database_url }\n");
-    let expected = "pixy.yaml:2:3: `vault.postgres` is reserved: this Pixy stores logins in files only; set vault.dir to a \
-                    directory instead.\n";
+    let expected = "pixy.yaml:2:3: `vault.postgres` is reserved for a later version: this version stores logins in files only; \
+                    set vault.dir to a directory.\n";
     assert!(said.starts_with(expected) && said.ends_with("\n1 fault; nothing was started"), "{said}");
 }
 

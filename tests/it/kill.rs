@@ -1,9 +1,9 @@
-//! `kill -9` at every syscall of a refresh, and a disk that fails at the worst moment: `strace` does both to the real binary.
+//! `kill -9` at every syscall of a refresh, and disk errors during one: `strace` injects both into the real binary.
 //!
-//! strace counts the calls of each thread by their names, so a point of death is a thread (the main one, which has the network,
-//! or the one that has the files), a name and a number. One refresh without a death is written down first; its calls are the
-//! points. strace is attached once Pixy runs, so that its start uses up no numbers.
-#![allow(clippy::print_stdout, reason = "what was skipped, and how the deaths ended, is for the reader of the log")]
+//! strace counts the syscalls of each thread by name, so a kill point is a thread (the main one, which does the network I/O, or
+//! a blocking one, which does the file I/O), a syscall name and a number. One refresh is traced without a kill first; its
+//! syscalls are the kill points. strace is attached once Pixy runs, so that the syscalls of its start are not counted.
+#![allow(clippy::print_stdout, reason = "the log reports what was skipped")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,9 +23,9 @@ async fn attack_73_killed_at_any_syscall_a_login_is_old_or_new() {
     if strace_is_missing() {
         return;
     }
-    let with_grace = House::new(Duration::from_secs(5)).await.killed_everywhere().await;
-    assert_eq!(with_grace.lost, Vec::<String>::new(), "a server with grace forgives");
-    House::new(Duration::ZERO).await.killed_everywhere().await; // it judges each loss by where the kill fell
+    let with_grace = LinkedAccount::new(Duration::from_secs(5)).await.kill_at_all_points().await;
+    assert_eq!(with_grace.lost, Vec::<String>::new(), "a login was lost although the server has a grace period");
+    LinkedAccount::new(Duration::ZERO).await.kill_at_all_points().await; // each loss is checked against its kill point
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -34,10 +34,10 @@ async fn attack_75_a_failing_disk_is_detected_before_the_call() {
     if strace_is_missing() {
         return;
     }
-    let house = House::new(Duration::ZERO).await;
+    let account = LinkedAccount::new(Duration::ZERO).await;
     for fault in DISK_FAULTS {
-        house.restore();
-        let program = house.start_with_both().await;
+        account.restore();
+        let program = account.start_with_two_threads().await;
         let strace =
             Strace::attach(&program, &[Thread::Files(0), Thread::Files(1)], &[&format!("--inject={fault}")]).await;
         program.api(Method::POST, "/api/accounts/a/refresh").await;
@@ -47,15 +47,19 @@ async fn attack_75_a_failing_disk_is_detected_before_the_call() {
             }
         })
         .await;
-        assert_eq!(house.endpoint.refreshes(), 0, "{fault}: the token was sent");
-        assert_eq!(program.get("/a/v1/models").await.status, 200, "{fault}: the old token serves on");
+        assert_eq!(account.endpoint.refreshes(), 0, "{fault}: the token was sent");
+        assert_eq!(program.get("/a/v1/models").await.status, 200, "{fault}: the old token is no longer used");
         program.kill().await;
         strace.ended().await;
-        assert_eq!(fs::read(house.record()).unwrap(), house.files[&house.record()], "{fault}: the record was touched");
+        assert_eq!(
+            fs::read(account.record()).unwrap(),
+            account.files[&account.record()],
+            "{fault}: the record was changed"
+        );
     }
 }
 
-/// The first thing that a refresh asks of the disk is the probe: to open a file, to write it, to sync it.
+/// A refresh first probes the disk: it opens a file, writes it and syncs it.
 const DISK_FAULTS: &[&str] = &[
     "openat:error=ENOSPC",
     "openat:error=EDQUOT",
@@ -64,8 +68,8 @@ const DISK_FAULTS: &[&str] = &[
     "fsync:error=EIO",
 ];
 
-/// A login as it was linked: its files, and what its provider thinks of it.
-struct House {
+/// The state right after linking: Pixy's files, and the provider's grant.
+struct LinkedAccount {
     endpoint: TokenEndpoint,
     upstream: Upstream,
     scratch: Scratch,
@@ -75,7 +79,7 @@ struct House {
     refresh_token: String,
 }
 
-/// How the deaths of one kind of server ended.
+/// The outcomes of all kill points with one kind of server.
 #[derive(Debug, Default)]
 struct Tally {
     points: usize,
@@ -85,12 +89,12 @@ struct Tally {
     lost: Vec<String>,
 }
 
-impl House {
+impl LinkedAccount {
     async fn new(grace: Duration) -> Self {
         let endpoint = TokenEndpoint::with(Rotation::new(Duration::from_hours(1), grace)).await;
         let upstream = Upstream::start().await;
-        // Both are read at the start, at the same time: that makes two threads for files, and one of them is always idle when
-        // the next work comes, so that none is made after strace has looked.
+        // Both accounts are read concurrently at the start, which starts two blocking threads. One of them is always idle when
+        // the next file operation comes, so that no thread is started after strace is attached.
         let account = oauth_account(&endpoint, &upstream);
         let pixy = Pixy::start(&json!({ "a": account, "b": account })).await;
         pixy.link(&endpoint).await;
@@ -98,7 +102,7 @@ impl House {
         let read = |path: PathBuf| path.is_file().then(|| fs::read(&path).map(|bytes| (path, bytes)).unwrap());
         let files = scratch.files().into_iter().filter_map(read).collect();
         let rotation = endpoint.rotation(|rotation| rotation.clone());
-        // The model names its tokens in order: access, then refresh.
+        // The token endpoint numbers its tokens in order: access, then refresh.
         let refresh_token = "marked-refresh-0-1".to_owned();
         Self { endpoint, upstream, scratch, config, files, rotation, refresh_token }
     }
@@ -107,9 +111,9 @@ impl House {
         Program::start(&self.scratch, &self.config).await
     }
 
-    /// With both threads for files: on a busy machine the first read may be over before the second begins, and then there is
-    /// one. Only with nothing interrupted, for a start takes that up.
-    async fn start_with_both(&self) -> Program {
+    /// Starts Pixy with two blocking threads: on a busy machine the first read may end before the second begins, and then there
+    /// is one thread. Not after an interrupted refresh, because a start retries it.
+    async fn start_with_two_threads(&self) -> Program {
         for _ in 0..20 {
             let program = self.start().await;
             if program.workers().len() == 2 {
@@ -124,7 +128,7 @@ impl House {
         self.scratch.path("vault").join("a.record")
     }
 
-    /// Everything is as it was right after linking.
+    /// Restores the files and the grant to the state right after linking.
     fn restore(&self) {
         for path in self.scratch.files().iter().filter(|path| !self.files.contains_key(*path)) {
             fs::remove_file(path).unwrap();
@@ -135,25 +139,25 @@ impl House {
         self.endpoint.rotation(|rotation| rotation.clone_from(&self.rotation));
     }
 
-    async fn killed_everywhere(self) -> Tally {
+    async fn kill_at_all_points(self) -> Tally {
         let mut tally = Tally::default();
         let every = if std::env::var("PIXY_LONG").is_ok_and(|long| long == "1") { 1 } else { SAMPLE };
         for point in self.points().await.into_iter().step_by(every) {
             tally.points += 1;
-            self.killed_at(&point, &mut tally).await;
+            self.kill_at(&point, &mut tally).await;
         }
         tally
     }
 
-    /// Every syscall of one refresh that nothing disturbs.
+    /// Every syscall of one uninterrupted refresh.
     async fn points(&self) -> Vec<Point> {
         let mut points = Vec::new();
         for thread in [Thread::Main, Thread::Files(0), Thread::Files(1)] {
             self.restore();
             let log = self.scratch.path("strace.log");
-            let mut program = self.start_with_both().await;
+            let mut program = self.start_with_two_threads().await;
             let strace = Strace::attach(&program, &[thread], &["-o", log.to_str().unwrap()]).await;
-            assert!(!self.refresh(&mut program).await, "nothing kills it here");
+            assert!(!self.refresh(&mut program).await, "it was killed without an injection");
             program.kill().await;
             strace.ended().await;
             let mut counts = BTreeMap::<String, usize>::new();
@@ -163,17 +167,14 @@ impl House {
                 points.push(Point { thread, name: name.to_owned(), nth: *nth });
             }
         }
-        assert!(
-            points.iter().any(|point| point.name == "fsync"),
-            "the thread with the files is the one traced: {points:?}"
-        );
+        assert!(points.iter().any(|point| point.name == "fsync"), "the traced threads do no file I/O: {points:?}");
         points
     }
 
-    async fn killed_at(&self, point: &Point, tally: &mut Tally) {
+    async fn kill_at(&self, point: &Point, tally: &mut Tally) {
         self.restore();
         let before = self.endpoint.refreshes();
-        let mut program = self.start_with_both().await;
+        let mut program = self.start_with_two_threads().await;
         let injection = format!("--inject={}:signal=KILL:when={}", point.name, point.nth);
         let strace = Strace::attach(&program, &[point.thread], &[&injection]).await;
         let died = self.refresh(&mut program).await;
@@ -184,11 +185,11 @@ impl House {
         strace.ended().await;
         let spent_before = self.endpoint.refreshes() - before;
 
-        // What was interrupted is taken up at once; otherwise it is asked for below. One call either way.
+        // An interrupted refresh is retried at once; otherwise one is requested below. One call either way.
         let program = self.start().await;
-        assert_eq!(program.get("/a/v1/models").await.status, 200, "{point:?}: the access token still lives");
-        let strange = |path: &PathBuf| path.to_string_lossy().contains("damaged");
-        assert!(!self.scratch.files().iter().any(strange), "{point:?}: {:?}", self.scratch.files());
+        assert_eq!(program.get("/a/v1/models").await.status, 200, "{point:?}: the access token is no longer used");
+        let is_set_aside = |path: &PathBuf| path.to_string_lossy().contains("damaged");
+        assert!(!self.scratch.files().iter().any(is_set_aside), "{point:?}: {:?}", self.scratch.files());
         assert!(spent_before <= 1, "{point:?}: one refresh is one call");
 
         program.api(Method::POST, "/api/accounts/a/refresh").await;
@@ -196,19 +197,19 @@ impl House {
         let calls = self.endpoint.calls();
         let calls: Vec<_> =
             calls.iter().filter(|call| call.field("grant_type") == "refresh_token").skip(before).collect();
-        // On a slow machine what was interrupted is over before the asking, which then means the next one.
+        // On a slow machine the retry ends before the request below, which then causes another refresh.
         let since = &calls[spent_before..];
         assert!(matches!(since.len(), 1 | 2), "{point:?}: {} calls", since.len());
         let again = since.get(1).is_some_and(|call| call.field("refresh_token") == since[0].field("refresh_token"));
-        assert!(!again, "{point:?}: one token, spent twice");
+        assert!(!again, "{point:?}: one token was spent twice");
         let (committed, is_old) = (spent_before == 1, calls[spent_before].field("refresh_token") == self.refresh_token);
-        assert!(is_old || committed, "{point:?}: the token came from nowhere");
+        assert!(is_old || committed, "{point:?}: the token was never issued");
         if is_old {
             tally.old += 1;
         } else {
             tally.new += 1;
         }
-        // The server has rotated and the outcome was not durable: without grace, nobody can save that login.
+        // The server rotated and the outcome was not durable: without a grace period the login is lost.
         if committed && is_old && self.rotation.grace.is_zero() {
             tally.lost.push(format!("{point:?}"));
             assert_eq!(shown["state"], "relink_required", "{point:?}: {shown:#}");
@@ -223,7 +224,7 @@ impl House {
         program.kill().await;
     }
 
-    /// Asks for a refresh and waits until it is over; `true` when Pixy died of it.
+    /// Requests a refresh and waits until it has ended; `true` if Pixy was killed.
     async fn refresh(&self, program: &mut Program) -> bool {
         program.api(Method::POST, "/api/accounts/a/refresh").await;
         let marks = self.scratch.path("state").join("high-water.json");
@@ -257,7 +258,7 @@ impl House {
     }
 }
 
-/// Where Pixy dies: at the `nth` call of that name by that thread.
+/// Where Pixy is killed: at the `nth` syscall `name` of that thread.
 #[derive(Debug)]
 struct Point {
     thread: Thread,
@@ -268,11 +269,11 @@ struct Point {
 #[derive(Debug, Clone, Copy)]
 enum Thread {
     Main,
-    /// The first or the second of those that tokio keeps for blocking work.
+    /// The first or the second blocking thread of tokio.
     Files(usize),
 }
 
-/// A strace that is attached; it ends with the thread that it watches.
+/// An attached strace; it ends with the threads that it traces.
 struct Strace(Child);
 
 impl Strace {
@@ -300,13 +301,13 @@ impl Strace {
     }
 }
 
-/// Also when it is no more: the call that it was waiting in may be the one that it dies at.
+/// Also `true` for a thread that has ended: the syscall it was waiting in may be the kill point.
 fn is_traced(process: u32, thread: u32) -> bool {
     let status = fs::read_to_string(format!("/proc/{process}/task/{thread}/status")).unwrap_or_default();
     status.contains("\nState:\tZ") || !status.contains("\nTracerPid:\t0\n")
 }
 
-/// `fsync` of `1234 fsync(16) = 0`; nothing of a line that only goes on with an earlier one.
+/// `fsync` of `1234 fsync(16) = 0`; `None` for a line that resumes an earlier one.
 fn name_of_call(line: &str) -> Option<&str> {
     let (head, _) = line.split_once('(')?;
     let name = head.rsplit(' ').next()?;
@@ -314,7 +315,7 @@ fn name_of_call(line: &str) -> Option<&str> {
     (is_name && !line.contains("resumed>")).then_some(name)
 }
 
-/// Says so; where nothing may be skipped, fails. Pixy closes its memory to programs of its own user, strace among them.
+/// Reports a missing strace, and fails in CI. Root is needed because Pixy is not dumpable: its own user cannot trace it.
 fn strace_is_missing() -> bool {
     let missing = std::process::Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_err()
         || !rustix::process::geteuid().is_root();
@@ -325,5 +326,5 @@ fn strace_is_missing() -> bool {
     missing
 }
 
-/// Without `PIXY_LONG=1`, one point in so many.
+/// Without `PIXY_LONG=1`, every nth kill point is tested.
 const SAMPLE: usize = 4;

@@ -1,4 +1,4 @@
-//! An upstream's 401 before the token's time: one refresh for all, and the same request once more.
+//! A 401 from the upstream before the token expires: one refresh for all requests, and one replay of each.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::{Fault, Pixy, RawClient, Reply, Rotation, Seen, TokenEndpoint, Upstream, oauth_account, within};
 
-/// An upstream that asks the authorization server about every token, as a real one does.
-async fn asking(endpoint: &TokenEndpoint) -> Upstream {
+/// An upstream that introspects every token at the authorization server.
+async fn introspecting_upstream(endpoint: &TokenEndpoint) -> Upstream {
     let judge = endpoint.judge();
     Upstream::answering(move |seen: &Seen| {
         let token = seen.header("authorization").first().and_then(|value| value.strip_prefix("Bearer "));
@@ -32,7 +32,7 @@ fn post(body: &str) -> String {
 async fn attack_72_a_revoked_access_token_costs_one_refresh() {
     // anthropics/claude-code#54443
     let endpoint = TokenEndpoint::with(Rotation::new(hour(), Duration::ZERO)).await;
-    let upstream = asking(&endpoint).await;
+    let upstream = introspecting_upstream(&endpoint).await;
     let pixy = Pixy::linked(&endpoint, &upstream).await;
     endpoint.rotation(Rotation::end_access_tokens);
     let bodies: Vec<String> = (0..20).map(|nth| format!("body {nth}").repeat(1000)).collect();
@@ -55,16 +55,16 @@ async fn attack_72_a_revoked_access_token_costs_one_refresh() {
 #[tokio::test]
 async fn a_permanent_401_is_forwarded_after_one_refresh() {
     let endpoint = TokenEndpoint::with(Rotation::new(hour(), Duration::ZERO)).await;
-    let upstream = Upstream::answering(|_| Reply::new(401).body("the upstream's own words")).await;
+    let upstream = Upstream::answering(|_| Reply::new(401).body("the upstream's body")).await;
     let pixy = Pixy::linked(&endpoint, &upstream).await;
     for _ in 0..5 {
         let answer = within(pixy.send(&post("{}"))).await;
-        assert_eq!((answer.status, answer.text().as_str()), (401, "the upstream's own words"));
+        assert_eq!((answer.status, answer.text().as_str()), (401, "the upstream's body"));
     }
     assert_eq!(endpoint.refreshes(), 1);
-    assert_eq!(upstream.requests().len(), 6, "one request was sent twice");
+    assert_eq!(upstream.requests().len(), 6, "one request was replayed");
     let last = within(pixy.send(&post("{}"))).await;
-    assert_eq!(last.header("x-should-retry"), ["false"], "Claude Code would try for three minutes");
+    assert_eq!(last.header("x-should-retry"), ["false"], "Claude Code would retry for three minutes");
 }
 
 #[tokio::test]
@@ -75,7 +75,7 @@ async fn a_401_during_an_upload_is_repaired_with_the_whole_body() {
     account["profile"]["api"]["base_url"] = json!(format!("http://{}", listener.local_addr().unwrap()));
     let pixy = Pixy::start(&json!({ "a": account })).await;
     pixy.link(&endpoint).await;
-    // Refuses as soon as it has the beginning, reads no more, and lets the request come whole on a second connection.
+    // Responds 401 to the first part of the body and closes; accepts the whole request on a second connection.
     let upstream = tokio::spawn(async move {
         let (mut first, _) = listener.accept().await.unwrap();
         read_until(&mut first, "first").await;
@@ -88,7 +88,7 @@ async fn a_401_during_an_upload_is_repaired_with_the_whole_body() {
     });
     let mut client = RawClient::connect(pixy.agents()).await;
     client.send("POST /a/v1/messages HTTP/1.1\r\nHost: pixy\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n").await;
-    within(endpoint.until_requests(2)).await; // the refusal was heard, and the refresh that it leads to
+    within(endpoint.until_requests(2)).await; // the code exchange, and the refresh that the 401 caused
     client.send("6\r\n, then\r\n0\r\n\r\n").await;
     assert_eq!(within(client.response()).await.unwrap().status, 200);
     let text = upstream.await.unwrap();
@@ -99,7 +99,11 @@ async fn read_until(stream: &mut TcpStream, end: &str) -> String {
     let mut text = Vec::new();
     within(async {
         while !text.windows(end.len()).any(|window| window == end.as_bytes()) {
-            assert!(stream.read_buf(&mut text).await.unwrap() > 0, "it hung up: {}", String::from_utf8_lossy(&text));
+            assert!(
+                stream.read_buf(&mut text).await.unwrap() > 0,
+                "the connection was closed: {}",
+                String::from_utf8_lossy(&text)
+            );
         }
     })
     .await;
@@ -109,7 +113,7 @@ async fn read_until(stream: &mut TcpStream, end: &str) -> String {
 #[tokio::test]
 async fn a_body_too_large_to_replay_gets_a_retryable_503() {
     let endpoint = TokenEndpoint::with(Rotation::new(hour(), Duration::ZERO)).await;
-    let upstream = asking(&endpoint).await;
+    let upstream = introspecting_upstream(&endpoint).await;
     let pixy = Pixy::linked(&endpoint, &upstream).await;
     endpoint.rotation(Rotation::end_access_tokens);
     let large = "x".repeat((1 << 20) + 1);
@@ -126,7 +130,7 @@ async fn replay_bytes_limits_the_kept_body() {
         [(100, 100, 200), (100, 101, 503), (1 << 21, (1 << 20) + 1, 200), (0, 1, 503), (0, 0, 503)]
     {
         let endpoint = TokenEndpoint::with(Rotation::new(hour(), Duration::ZERO)).await;
-        let upstream = asking(&endpoint).await;
+        let upstream = introspecting_upstream(&endpoint).await;
         let accounts = json!({ "a": oauth_account(&endpoint, &upstream) });
         let pixy = Pixy::with(&accounts, &json!({ "limits": { "replay_bytes": kept } })).await;
         pixy.link(&endpoint).await;
@@ -141,7 +145,7 @@ async fn replay_bytes_limits_the_kept_body() {
             if status == 200 { 2 } else { 1 },
             "{length} bytes where {kept} are kept"
         );
-        assert_eq!(within(pixy.send(&post(&body))).await.status, 200, "the agent's own second try");
+        assert_eq!(within(pixy.send(&post(&body))).await.status, 200, "the agent's own retry");
         assert_eq!(endpoint.refreshes(), 1);
     }
 }
@@ -168,7 +172,7 @@ async fn attack_41_too_large_bodies_get_413() {
     };
     let answer = tokio::time::timeout(Duration::from_secs(30), send).await.unwrap().unwrap();
     assert_eq!((answer.status, answer.header("x-pixy-error")), (413, vec!["request_too_large"]));
-    assert!(upstream.requests().iter().all(|seen| !seen.complete), "the upstream saw a whole request");
+    assert!(upstream.requests().iter().all(|seen| !seen.complete), "the upstream received a whole request");
 }
 
 #[tokio::test]
@@ -176,7 +180,7 @@ async fn a_rotation_that_ends_the_old_token_fails_no_request() {
     let mut rotation = Rotation::new(Duration::from_secs(3), Duration::ZERO);
     rotation.kills_old_access = true;
     let endpoint = TokenEndpoint::with(rotation).await;
-    let upstream = asking(&endpoint).await;
+    let upstream = introspecting_upstream(&endpoint).await;
     let pixy = Pixy::linked(&endpoint, &upstream).await;
     let traffic = |agent: usize| {
         let (pixy, endpoint) = (&pixy, &endpoint);

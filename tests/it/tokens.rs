@@ -1,4 +1,4 @@
-//! The life of a login: refreshed ahead of time, once for all, in order, and never lost.
+//! Refreshes: ahead of expiry, one call for all requests, durable, and without losing the login.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::support::{Fault, Pixy, Reply, Rotation, Sorting, TokenEndpoint, Upstr
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A provider whose access tokens live this long, without grace, and an upstream.
+/// A provider with this access token lifetime and no grace period, and an upstream.
 async fn provider(lifetime: Duration) -> (TokenEndpoint, Upstream) {
     (TokenEndpoint::with(Rotation::new(lifetime, Duration::ZERO)).await, Upstream::start().await)
 }
@@ -23,7 +23,7 @@ async fn until_state(pixy: &Pixy, state: &str) -> Value {
         }
         tokio::time::sleep(Duration::from_millis(25)).await;
     }
-    panic!("it never became {state}: {:#}", pixy.shown("a").await);
+    panic!("the account never became {state}: {:#}", pixy.shown("a").await);
 }
 
 #[tokio::test]
@@ -47,8 +47,8 @@ async fn concurrent_requests_at_expiry_make_one_token_call() {
     let (endpoint, upstream) = provider(3 * SECOND).await;
     let pixy = Pixy::linked(&endpoint, &upstream).await;
     let gate = endpoint.hold_next();
-    endpoint.until_requests(2).await; // the code, and the refresh that is held back
-    tokio::time::sleep(SECOND / 2).await; // the old token is over, and the held one is not
+    endpoint.until_requests(2).await; // the code exchange, and the held refresh
+    tokio::time::sleep(SECOND / 2).await; // the old token has expired, the refresh is still held
     let asks = (0..50).map(|_| pixy.get("/a/v1/models"));
     let answers = futures_util::future::join_all(asks);
     let open = async {
@@ -69,7 +69,10 @@ async fn a_client_disconnect_cancels_no_refresh() {
     let gate = endpoint.hold_next();
     endpoint.until_requests(2).await;
     tokio::time::sleep(SECOND / 2).await;
-    assert!(tokio::time::timeout(Duration::from_millis(100), pixy.get("/a/v1/models")).await.is_err(), "it waits");
+    assert!(
+        tokio::time::timeout(Duration::from_millis(100), pixy.get("/a/v1/models")).await.is_err(),
+        "the request did not wait"
+    );
     gate.open();
     assert_eq!(within(pixy.get("/a/v1/models")).await.status, 200);
     assert_eq!(endpoint.refreshes(), 1);
@@ -86,7 +89,7 @@ async fn starting_with_an_expired_access_token_is_normal() {
     let pixy = pixy.restart().await;
     assert_eq!(within(pixy.get("/a/v1/models")).await.status, 200);
     let pixy = pixy.crash().await;
-    assert_eq!(within(pixy.get("/a/v1/models")).await.status, 200, "what was rotated is durable");
+    assert_eq!(within(pixy.get("/a/v1/models")).await.status, 200, "the rotated token is durable");
 }
 
 #[tokio::test]
@@ -97,10 +100,10 @@ async fn attack_12_a_storm_of_401s_makes_one_refresh_and_no_more() {
         upstream.answer(Reply::new(401));
         within(pixy.get("/a/v1/models")).await;
     }
-    assert_eq!(endpoint.refreshes(), 1, "at most one in 30 s, whatever the agent provokes");
+    assert_eq!(endpoint.refreshes(), 1, "at most one forced refresh in 30 s");
     for _ in 0..220 {
         if pixy.get("/a/v1/models").await.status == 200 {
-            break; // that was the rest of what was told to the upstream
+            break; // the queued 401 responses are used up
         }
     }
     let seen = upstream.requests().last().unwrap().header("authorization")[0].to_owned();
@@ -122,11 +125,11 @@ async fn relink_required_survives_a_restart() {
     let pixy = pixy.restart().await;
     assert_eq!(pixy.shown("a").await["state"], "relink_required");
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert_eq!(endpoint.calls().len(), calls, "nobody asks a provider that has said no");
+    assert_eq!(endpoint.calls().len(), calls, "no call after a terminal refusal");
     let ready =
         crate::support::RawClient::once(pixy.ops(), "GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             .await;
-    assert_eq!(ready.unwrap().status, 503, "health is not green while the login is dead (shogo-labs/shogo-ai#607)");
+    assert_eq!(ready.unwrap().status, 503, "not ready while the account needs a person (shogo-labs/shogo-ai#607)");
     assert!(
         pixy.scratch.files().iter().any(|file| file.to_string_lossy().contains("a.record")),
         "the credential is kept"
@@ -143,11 +146,11 @@ async fn a_token_is_used_until_it_expires_and_never_after() {
     let pixy = Pixy::linked(&endpoint, &upstream).await;
     endpoint.fail_always(Some(Fault::Unavailable));
     endpoint.until_requests(2).await; // the first refresh, ahead of time, fails
-    assert_eq!(pixy.get("/a/v1/models").await.status, 200, "the old token still serves");
+    assert_eq!(pixy.get("/a/v1/models").await.status, 200, "the old token is still used");
     tokio::time::sleep(SECOND * 3 / 2).await;
     let before = upstream.requests().len();
     let asked = tokio::time::timeout(Duration::from_millis(500), pixy.get("/a/v1/models")).await;
-    assert!(asked.map_or(true, |answer| answer.status == 503), "an expired token served");
+    assert!(asked.map_or(true, |answer| answer.status == 503), "an expired token was used");
     assert_eq!(upstream.requests().len(), before);
 }
 
@@ -164,7 +167,7 @@ async fn a_damaged_record_is_reported_and_kept() {
     let shown = pixy.shown("a").await;
     assert_eq!(shown["state"], "relink_required");
     assert_eq!(pixy.get("/a/v1/models").await.status, 401);
-    assert_eq!(std::fs::read(&record).unwrap(), bytes, "what does not open is left alone");
+    assert_eq!(std::fs::read(&record).unwrap(), bytes, "a damaged record is not changed");
     pixy.link(&endpoint).await;
     assert_eq!(pixy.get("/a/v1/models").await.status, 200);
 }
@@ -172,14 +175,18 @@ async fn a_damaged_record_is_reported_and_kept() {
 #[tokio::test]
 async fn attack_66_every_token_endpoint_fault_is_classified() {
     assert!(Fault::ALL.len() >= 60, "attack 66 asks for 60 variants");
-    // Side by side, because some of them are slow to show.
-    let wrong: Vec<String> =
-        stream::iter(Fault::ALL).map(|&fault| meet(fault)).buffer_unordered(24).flat_map(stream::iter).collect().await;
+    // Concurrently, because some of them are slow.
+    let wrong: Vec<String> = stream::iter(Fault::ALL)
+        .map(|&fault| refresh_with(fault))
+        .buffer_unordered(24)
+        .flat_map(stream::iter)
+        .collect()
+        .await;
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), Fault::ALL.len(), wrong.join("\n"));
 }
 
-/// What is wrong after a refresh has met the fault.
-async fn meet(fault: Fault) -> Vec<String> {
+/// Refreshes with the fault, and returns what is wrong afterwards.
+async fn refresh_with(fault: Fault) -> Vec<String> {
     let (endpoint, upstream) = provider(Duration::from_hours(1)).await;
     let pixy = Pixy::linked(&endpoint, &upstream).await;
     endpoint.fail_next(fault);
@@ -197,20 +204,17 @@ async fn meet(fault: Fault) -> Vec<String> {
             wrong.push(format!("{}: {what}", fault.name()));
         }
     };
-    expect(as_expected, format!("{:?} was sorted as {outcome}", fault.expected()));
+    expect(as_expected, format!("{:?} was classified as {outcome}", fault.expected()));
     expect(endpoint.strays().is_empty(), "a redirect was followed".to_owned());
-    // The access token of an hour still serves, unless a new one came that is dead on arrival.
+    // The access token of one hour is still used, unless a refreshed one was already expired.
     let dead_on_arrival = fault.lifetime() < 2 * SECOND && matches!(fault.expected(), Sorting::Ok(_));
-    expect(
-        dead_on_arrival || pixy.get("/a/v1/models").await.status == 200,
-        "the login does not serve any more".to_owned(),
-    );
+    expect(dead_on_arrival || pixy.get("/a/v1/models").await.status == 200, "the login is no longer usable".to_owned());
     let pixy = pixy.crash().await;
-    expect(pixy.shown("a").await["state"] != "unlinked", "the login is gone".to_owned());
+    expect(pixy.shown("a").await["state"] != "unlinked", "the login was removed".to_owned());
     wrong
 }
 
-/// How Pixy has counted the one refresh.
+/// The outcome under which the refresh was counted.
 async fn outcome_of_refresh(pixy: &Pixy) -> String {
     for _ in 0..900 {
         let metrics = metrics(pixy).await;

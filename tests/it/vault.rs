@@ -1,5 +1,4 @@
-//! The vault as its caller sees it; here the plain way, in `attacks` what people and disks do to the files.
-//! The number in a test's name is its row in the catalogue of attacks.
+//! The public interface of the vault; `attacks` changes its files. The number in a test's name is its row in SECURITY.md.
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
 use std::fs;
@@ -15,9 +14,10 @@ mod attacks;
 mod compatibility;
 mod disk;
 
-struct House(tempfile::TempDir);
+/// A vault in a temporary directory.
+struct Fixture(tempfile::TempDir);
 
-impl House {
+impl Fixture {
     fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
@@ -34,7 +34,7 @@ impl House {
         Vault::open(&self.settings()).unwrap()
     }
 
-    fn refused(&self) -> VaultError {
+    fn open_error(&self) -> VaultError {
         Vault::open(&self.settings()).unwrap_err()
     }
 }
@@ -77,13 +77,13 @@ fn chmod(path: &Path, mode: u32) {
 
 #[tokio::test]
 async fn a_login_survives_a_restart() {
-    let house = House::new();
-    let vault = house.open();
+    let fixture = Fixture::new();
+    let vault = fixture.open();
     assert!(vault.read(&claude(), "oauth").await.unwrap().is_none());
     vault.write(&claude(), "oauth", 1, bytes("first")).await.unwrap();
     vault.write(&claude(), "oauth", 2, bytes("second")).await.unwrap();
     drop(vault);
-    let vault = house.open();
+    let vault = fixture.open();
     let opened = vault.read(&claude(), "oauth").await.unwrap().unwrap();
     assert_eq!((opened.generation, opened.plaintext.as_slice()), (2, b"second".as_slice()));
     assert_eq!(vault.accounts().await.unwrap(), [claude()]);
@@ -92,15 +92,15 @@ async fn a_login_survives_a_restart() {
 
 #[tokio::test]
 async fn attack_54_no_file_holds_plaintext() {
-    let house = House::new();
-    let vault = house.open();
+    let fixture = Fixture::new();
+    let vault = fixture.open();
     for generation in 1..4 {
         vault.write(&claude(), "oauth", generation, bytes("canary-7f3a")).await.unwrap();
     }
     vault.rotate_key().await.unwrap();
     for directory in ["vault", "state", "config"] {
-        for name in names(&house.path(directory)) {
-            let content = fs::read(house.path(directory).join(&name)).unwrap();
+        for name in names(&fixture.path(directory)) {
+            let content = fs::read(fixture.path(directory).join(&name)).unwrap();
             assert!(!content.windows(6).any(|window| window == b"canary"), "{directory}/{name}");
         }
     }
@@ -108,44 +108,44 @@ async fn attack_54_no_file_holds_plaintext() {
 
 #[tokio::test]
 async fn lost_marks_start_from_what_is_stored() {
-    let house = House::new();
-    let vault = house.open();
+    let fixture = Fixture::new();
+    let vault = fixture.open();
     vault.write(&claude(), "oauth", 6, bytes("x")).await.unwrap();
     drop(vault);
-    fs::remove_dir_all(house.path("state")).unwrap();
-    let vault = house.open();
+    fs::remove_dir_all(fixture.path("state")).unwrap();
+    let vault = fixture.open();
     assert_eq!(text(&vault, &claude()).await, "x");
     assert_eq!(vault.next_generation(&claude()).await.unwrap(), 7);
-    let marks = fs::read_to_string(house.path("state/high-water.json")).unwrap();
+    let marks = fs::read_to_string(fixture.path("state/high-water.json")).unwrap();
     assert!(marks.contains("\"claude\": 6"), "{marks}");
 }
 
 #[tokio::test]
 async fn a_vault_without_its_id_is_refused() {
-    let house = House::new();
-    let vault = house.open();
+    let fixture = Fixture::new();
+    let vault = fixture.open();
     vault.write(&claude(), "oauth", 1, bytes("x")).await.unwrap();
     drop(vault);
-    let id = house.path("vault/store");
+    let id = fixture.path("vault/store");
     let whole = fs::read(&id).unwrap();
     fs::write(&id, "?").unwrap();
-    assert!(matches!(house.refused(), VaultError::InvalidFile { .. }));
+    assert!(matches!(fixture.open_error(), VaultError::InvalidFile { .. }));
     fs::remove_file(&id).unwrap();
-    assert!(matches!(house.refused(), VaultError::KeyMissing { .. }));
+    assert!(matches!(fixture.open_error(), VaultError::KeyMissing { .. }));
     fs::write(&id, whole).unwrap();
     chmod(&id, 0o600);
-    assert_eq!(text(&house.open(), &claude()).await, "x");
+    assert_eq!(text(&fixture.open(), &claude()).await, "x");
 }
 
 #[tokio::test]
 async fn attack_44_a_write_completes_after_its_caller_is_dropped() {
-    let house = House::new();
-    let vault = house.open();
+    let fixture = Fixture::new();
+    let vault = fixture.open();
     let account = claude();
-    // Polled once, so that it has begun; then the caller goes away.
+    // Polled once, so that the write has begun; then its future is dropped.
     tokio::select! {
         biased;
-        _ = vault.write(&account, "oauth", 1, bytes("x")) => panic!("a disk is not that fast"),
+        _ = vault.write(&account, "oauth", 1, bytes("x")) => panic!("the write ended at the first poll"),
         () = std::future::ready(()) => {}
     }
     while vault.read(&account, "oauth").await.unwrap().is_none() {
@@ -155,8 +155,8 @@ async fn attack_44_a_write_completes_after_its_caller_is_dropped() {
 
 #[tokio::test]
 async fn reads_and_writes_continue_during_a_rotation() {
-    let house = House::new();
-    let vault = house.open();
+    let fixture = Fixture::new();
+    let vault = fixture.open();
     vault.write(&work(), "oauth", 1, bytes("steady")).await.unwrap();
     let rotating = tokio::spawn({
         let vault = vault.clone();
@@ -169,12 +169,12 @@ async fn reads_and_writes_continue_during_a_rotation() {
     let report = rotating.await.unwrap().unwrap();
     assert!(report.new_key && report.keys == 1, "{report:?}");
     drop(vault);
-    assert_eq!(text(&house.open(), &claude()).await, "moving");
+    assert_eq!(text(&fixture.open(), &claude()).await, "moving");
 }
 
 #[tokio::test]
 async fn an_export_is_imported_at_the_full_cost() {
-    let (old, new) = (House::new(), House::new());
+    let (old, new) = (Fixture::new(), Fixture::new());
     let passphrase = Secret::new("correct horse".to_owned());
     let vault = old.open();
     vault.write(&claude(), "oauth", 4, bytes("x")).await.unwrap();

@@ -1,4 +1,4 @@
-//! The vault as a whole, while Pixy runs.
+//! Key rotation, export, import and rollback while Pixy runs.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ async fn a_login_is_exported_and_imported() {
     assert_eq!((status, problem["type"].as_str()), (422, Some("urn:pixy:problem:wrong_passphrase")));
     assert_eq!(new.get("/a/v1/models").await.status, 401);
     assert_eq!(new.post("/api/vault/import", import(passphrase, false)).await, json!(["a"]));
-    assert_eq!(new.get("/a/v1/models").await.status, 200, "it serves at once");
+    assert_eq!(new.get("/a/v1/models").await.status, 200, "it is used at once");
     let (status, problem) = new.api(Method::POST, "/api/vault/import", import(passphrase, false)).await;
     assert_eq!((status, problem["type"].as_str()), (409, Some("urn:pixy:problem:already_linked")), "{problem:#}");
     assert_eq!(new.restart().await.get("/a/v1/models").await.status, 200);
@@ -46,7 +46,7 @@ async fn a_second_pixy_on_the_same_files_refuses_to_start() {
     let config = pixy.scratch.path("pixy.yaml");
     let text = std::fs::read_to_string(&config).unwrap();
     let config = pixy::config::parse(&text, Some(config), &pixy::config::Env::default()).unwrap();
-    let Err(error) = pixy::app::start(config).await else { panic!("two of them run") };
+    let Err(error) = pixy::app::start(config).await else { panic!("both run") };
     assert!(error.to_string().contains("another Pixy is using"), "{error}");
 }
 
@@ -55,7 +55,7 @@ async fn a_login_imported_during_a_refresh_is_used() {
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
     let passphrase = "correct horse battery";
     let other = Pixy::linked(&endpoint, &upstream).await;
-    endpoint.fail_next(Fault::UnavailableSeconds); // a failure is a write more than the other Pixy's login has seen
+    endpoint.fail_next(Fault::UnavailableSeconds); // a failed refresh raises the generation above the other Pixy's
     other.post("/api/accounts/a/refresh", Value::Null).await;
     within(endpoint.until_requests(2)).await;
     within(async {
@@ -64,7 +64,7 @@ async fn a_login_imported_during_a_refresh_is_used() {
         }
     })
     .await;
-    let other = other.restart().await; // the 30 s between two forced refreshes begin anew
+    let other = other.restart().await; // resets the 30 s between two forced refreshes
     other.post("/api/accounts/a/refresh", Value::Null).await;
     within(endpoint.until_requests(3)).await;
     within(async {
@@ -82,14 +82,14 @@ async fn a_login_imported_during_a_refresh_is_used() {
     endpoint.until_requests(requests + 1).await;
     let import = pixy.post("/api/vault/import", json!({ "sealed": sealed, "passphrase": passphrase, "replace": true }));
     let open = async {
-        tokio::time::sleep(Duration::from_millis(200)).await; // until it is stored; it then waits for the refresh
+        tokio::time::sleep(Duration::from_millis(200)).await; // until the import is stored; it then waits for the refresh
         gate.open();
     };
     within(async { tokio::join!(import, open) }).await;
     assert_eq!(pixy.shown("a").await["state"], "linked");
     assert_eq!(within(pixy.get("/a/v1/models")).await.status, 200);
     let seen = upstream.requests().last().unwrap().header("authorization")[0].to_owned();
-    assert!(seen.starts_with("Bearer marked-access-0-"), "the login that came in is of the first grant: {seen}");
+    assert!(seen.starts_with("Bearer marked-access-0-"), "the imported login is of the first grant: {seen}");
 }
 
 #[tokio::test]
@@ -106,7 +106,7 @@ async fn attack_77_an_older_copy_is_used_only_after_confirmation() {
     assert_eq!(shown["state"], "relink_required");
     assert!(shown["error"].to_string().contains("pixy link NAME --older-copy"), "{shown:#}");
     assert_eq!(pixy.get("/a/v1/models").await.status, 401);
-    assert_eq!(endpoint.calls().len(), calls, "nothing is spent before a person has decided");
+    assert_eq!(endpoint.calls().len(), calls, "no token is sent before a person confirms");
     assert_eq!(pixy.post("/api/accounts/a/older-copy", Value::Null).await["state"], "linked");
     assert_eq!(within(pixy.get("/a/v1/models")).await.status, 200);
     assert_eq!(pixy.restart().await.shown("a").await["state"], "linked");

@@ -1,4 +1,4 @@
-//! Tokens, failures and clock readings of the model.
+//! Tokens, errors and clock readings of the model.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use crate::clock::Timestamp;
 use crate::oauth::token_response::{NotBefore, TokenError, TokenErrorKind, Tokens};
 use crate::secret::Secret;
 
-pub fn wall(truth: Duration, ahead: i64) -> Timestamp {
-    // Far enough from 1970 for a clock that is set back by sixty years.
+pub fn wall(now: Duration, ahead: i64) -> Timestamp {
+    // Far enough after 1970 for a clock that is set back by sixty years.
     const START: i64 = 3_000_000_000_000;
-    let millis = START + ahead + i64::try_from(truth.as_millis()).expect("a test lasts less than a lifetime");
+    let millis = START + ahead + i64::try_from(now.as_millis()).expect("a test lasts less than a lifetime");
     Timestamp::EPOCH.after(Duration::from_millis(u64::try_from(millis).unwrap_or(0)))
 }
 
@@ -34,7 +34,7 @@ pub fn not_before(pair: Pair, now: Duration) -> Option<NotBefore> {
     pair.not_before.map(|at| NotBefore { moment: wall(at, 0), wait: at.saturating_sub(now) })
 }
 
-pub fn failure(kind: TokenErrorKind) -> TokenError {
+pub fn token_error(kind: TokenErrorKind) -> TokenError {
     TokenError { kind, code: None, what: "it failed".into(), retry_after: None, certainly_unspent: false }
 }
 

@@ -1,10 +1,10 @@
-//! One account with failing dependencies: the steps of `Lifecycle::refresh` in their order, on the real state machine and the
-//! real schedule, with a possible crash between any two.
+//! One account with failing dependencies: the steps of `Lifecycle::refresh` in order, on the real state machine and schedule,
+//! with a possible crash between any two.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::fixtures::{access_number, failure, login, not_before, refresh_number, tokens, wall};
+use super::fixtures::{access_number, login, not_before, refresh_number, token_error, tokens, wall};
 use super::plan::{Crash, Disk, Plan, Point, Reply};
 use super::server::Server;
 use crate::account::login::{Login, RefreshCredential};
@@ -14,7 +14,7 @@ use crate::clock::{Clock, Tick, Timestamp};
 use crate::oauth::token_response::{TokenError, TokenErrorKind, Tokens};
 use crate::secret::Secret;
 
-/// What survives a crash, and what was observed.
+/// The account, its server and its vault, and the observations.
 pub struct Harness {
     pub server: Server,
     pub memory: Memory,
@@ -23,14 +23,14 @@ pub struct Harness {
     /// True time, and the boot clock.
     pub now: Duration,
     pub seen: Seen,
-    /// The wall clock is ahead of the truth by this many milliseconds.
+    /// The wall clock is ahead of the true time by this many milliseconds.
     ahead: i64,
     boot: Tick,
-    /// The step of the wall clock that the current refresh has yet to see.
+    /// The step of the wall clock that the current refresh has not reached yet.
     pending_step: Option<(Point, i64)>,
 }
 
-/// What a crash loses: the lifecycle, the published token and a request for a refresh.
+/// The state that a crash loses: the lifecycle, the published token and a request for a refresh.
 pub struct Memory {
     pub record: Record,
     pub schedule: RefreshSchedule,
@@ -42,34 +42,37 @@ pub struct Memory {
     rejected: Option<u64>,
 }
 
-/// What the invariants are checked against; nothing in it comes from the state machine.
+/// The observations that the invariants are checked against; independent of the state machine.
 #[derive(Default)]
 #[allow(clippy::struct_excessive_bools)] // observations, not a state
 pub struct Seen {
-    /// Numbers of all pairs that were ever durable.
+    /// The numbers of all pairs that were ever durable.
     pub durable: BTreeSet<usize>,
-    /// When calls went out that brought nothing (in the end), since the wall clock was last stepped.
+    /// When calls were sent whose result was not stored, since the last step of the wall clock.
     pub failed_calls: Vec<Duration>,
-    /// The refresh token of a call whose outcome is not settled.
+    /// The refresh token of a call whose outcome is not stored.
     called_with: Option<usize>,
     pub restarts: u32,
-    /// The provider refused, or answered something unknown, because it was told to.
+    /// The plan made the provider refuse.
     pub refused: bool,
+    /// The number of unknown responses that the plan caused.
     pub unknown: u32,
-    /// An answer was lost for good: by the network, or by a crash between the server's commit and the durable record.
-    pub unheard: bool,
+    /// The network lost a response.
+    pub lost_response: bool,
+    /// A crash between the server's commit and the durable record.
     pub crashed_in_window: bool,
-    /// Crashes, each after another beginning of the same refresh.
+    /// Crashes during tries of the same refresh.
     pub crashes_with_intent: u32,
     begun: bool,
-    /// Since a failure no call may go out before this.
-    asked_to_wait: Option<Duration>,
+    /// After a failure, no call before this.
+    retry_at: Option<Duration>,
     intent_is_durable: bool,
     in_window: bool,
-    /// The furthest that the wall clock was ahead since the live token's refresh began, and by how much it was behind that
-    /// when the token's timing was decided.
+    /// The maximum of `ahead` since the refresh of the current token began.
     most_ahead: i64,
+    /// The same for the refresh in progress.
     next_most_ahead: i64,
+    /// How far the wall clock was behind `most_ahead` when the token's timing was decided.
     slack: Duration,
 }
 
@@ -120,10 +123,10 @@ impl Harness {
     }
 
     fn stored(&self) -> Record {
-        serde_json::from_str(&self.disk).expect("what is stored is a record")
+        serde_json::from_str(&self.disk).expect("the stored bytes are a record")
     }
 
-    /// The wall clock is stepped; the boot clock is not.
+    /// Steps the wall clock, not the boot clock.
     pub fn step(&mut self, millis: i64) {
         if millis == 0 {
             return;
@@ -155,9 +158,9 @@ impl Harness {
         self.memory.rejected = self.memory.published.map(|_| self.memory.record.login.serial);
     }
 
-    /// The process ends and starts again after `down`.
+    /// Kills the process and starts it again after `down`.
     pub fn restart(&mut self, down: Duration, step: i64, jitter: f64) {
-        // A store that reported a failure and kept the record has made the answer durable all the same.
+        // A write that failed but stored the record has made the response durable.
         if self.seen.called_with.take().is_some_and(|number| refresh_number(&self.stored().login) != number) {
             self.seen.failed_calls.pop();
         }
@@ -166,7 +169,7 @@ impl Harness {
         }
         self.seen.crashed_in_window |= std::mem::take(&mut self.seen.in_window);
         self.seen.restarts += 1;
-        self.seen.asked_to_wait = None; // kept in memory alone, unlike the breaker
+        self.seen.retry_at = None; // in memory only, unlike the breaker
         self.now += down;
         self.step(step);
         self.memory = Memory::new(self.stored().after_restart(self.wall()));
@@ -213,14 +216,14 @@ impl Harness {
             return Ok(());
         }
         self.checkpoint(Point::Intended, plan)?;
-        let answer = self.call(&intending, plan)?;
-        let refreshed = answer.is_ok();
-        let failure = answer.as_ref().err().cloned();
-        let next = match answer {
+        let response = self.call(&intending, plan)?;
+        let refreshed = response.is_ok();
+        let error = response.as_ref().err().cloned();
+        let next = match response {
             Ok(tokens) => intending.refreshed(tokens, self.wall()),
-            Err(failure) => intending.failed(&failure, self.wall()),
+            Err(error) => intending.failed(&error, self.wall()),
         };
-        self.checkpoint(Point::Heard, plan)?;
+        self.checkpoint(Point::Received, plan)?;
         for _ in 0..plan.store_failures {
             assert!(!self.store(&next, if plan.store == Disk::Works { Disk::Full } else { plan.store }, refreshed));
             self.now += Duration::from_secs(1);
@@ -234,10 +237,10 @@ impl Harness {
         self.checkpoint(Point::Durable, plan)?;
         self.publish(plan.jitter);
         self.checkpoint(Point::Published, plan)?;
-        match failure {
+        match error {
             None => self.memory.schedule.succeeded(),
-            Some(failure) if next.is_refreshable() => {
-                let pause = self.next_pause(failure.retry_after, plan.jitter).max(next.breaker_wait(self.wall()));
+            Some(error) if next.is_refreshable() => {
+                let pause = self.next_pause(error.retry_after, plan.jitter).max(next.breaker_wait(self.wall()));
                 self.postpone(pause);
             }
             Some(_) => {}
@@ -247,72 +250,69 @@ impl Harness {
 
     fn call(&mut self, record: &Record, plan: &Plan) -> Result<Result<Tokens, TokenError>, Crash> {
         let number = refresh_number(&record.login);
-        self.may_be_called(number);
+        self.check_call(number);
         self.seen.failed_calls.push(self.now);
         self.seen.called_with = Some(number);
         let hour_ago = self.now.checked_sub(Duration::from_hours(1));
         let recent = self.seen.failed_calls.iter().filter(|&&at| hour_ago.is_none_or(|hour_ago| at > hour_ago));
         assert!(recent.count() <= 20, "more than 20 failed calls within an hour");
 
-        self.now += plan.there;
-        let lifetime = if plan.reply == Reply::DeadOnArrival { Duration::ZERO } else { self.server.lifetime };
-        let mut answer = match plan.reply {
-            Reply::NeverSent => Err(TokenError { certainly_unspent: true, ..failure(TokenErrorKind::Transient) }),
-            Reply::UnspentUnheard => Err(failure(TokenErrorKind::NoResponse)),
-            Reply::Transient => Err(failure(TokenErrorKind::Transient)),
+        self.now += plan.request_time;
+        let lifetime = if plan.reply == Reply::ExpiredOnArrival { Duration::ZERO } else { self.server.lifetime };
+        let mut response = match plan.reply {
+            Reply::NeverSent => Err(TokenError { certainly_unspent: true, ..token_error(TokenErrorKind::Transient) }),
+            Reply::UnspentWithoutResponse => Err(token_error(TokenErrorKind::NoResponse)),
+            Reply::Transient => Err(token_error(TokenErrorKind::Transient)),
             Reply::TooMany(seconds) => {
                 let retry_after = Some(Duration::from_secs(seconds.into()));
-                Err(TokenError { retry_after, ..failure(TokenErrorKind::Transient) })
+                Err(TokenError { retry_after, ..token_error(TokenErrorKind::Transient) })
             }
             Reply::Unknown => {
                 self.seen.unknown += 1;
-                Err(failure(TokenErrorKind::Unknown))
+                Err(token_error(TokenErrorKind::Unknown))
             }
             Reply::Refused => {
                 self.seen.refused = true;
                 self.server.ended = true;
-                Err(failure(TokenErrorKind::Terminal))
+                Err(token_error(TokenErrorKind::Terminal))
             }
-            Reply::Honest | Reply::DeadOnArrival | Reply::SpentUnheard => self.spend(number, lifetime),
+            Reply::Success | Reply::ExpiredOnArrival | Reply::SpentWithoutResponse => self.spend(number, lifetime),
         };
-        if plan.reply == Reply::SpentUnheard {
-            self.seen.unheard |= answer.is_ok();
-            answer = Err(failure(TokenErrorKind::NoResponse));
+        if plan.reply == Reply::SpentWithoutResponse {
+            self.seen.lost_response |= response.is_ok();
+            response = Err(token_error(TokenErrorKind::NoResponse));
         }
-        self.seen.in_window = answer.is_ok();
+        self.seen.in_window = response.is_ok();
         self.checkpoint(Point::Committed, plan)?;
-        self.now += plan.back;
-        Ok(answer)
+        self.now += plan.response_time;
+        Ok(response)
     }
 
     fn spend(&mut self, number: usize, lifetime: Duration) -> Result<Tokens, TokenError> {
         let reused = self.server.is_spent(number) && !self.server.ended;
         assert!(
-            !reused || self.seen.unheard || self.seen.crashed_in_window,
-            "rt-{number} was spent twice without need"
+            !reused || self.seen.lost_response || self.seen.crashed_in_window,
+            "rt-{number} was spent twice without a reason"
         );
         let pair = self.server.refresh(number, lifetime, self.now);
-        pair.map(|pair| tokens(pair, lifetime, self.now)).ok_or_else(|| failure(TokenErrorKind::Terminal))
+        pair.map(|pair| tokens(pair, lifetime, self.now)).ok_or_else(|| token_error(TokenErrorKind::Terminal))
     }
 
-    /// Invariants at the moment a refresh token is sent.
-    fn may_be_called(&self, number: usize) {
+    /// Checks the invariants of sending a refresh token.
+    fn check_call(&self, number: usize) {
         let newest = self.seen.durable.last().copied();
         assert_eq!(newest, Some(number), "rt-{number} was presented after its successor was durable");
-        assert!(
-            self.seen.asked_to_wait.is_none_or(|until| self.now >= until),
-            "a call during the pause after a failure"
-        );
+        assert!(self.seen.retry_at.is_none_or(|until| self.now >= until), "a call during the pause after a failure");
         assert!(self.seen.intent_is_durable, "a call without a durable intent");
         assert!(self.seen.crashes_with_intent < 2, "a call after two crashes with the same intent open");
         assert!(!self.relink_required(), "a call although a person must link again");
-        // A clock that is ahead may shorten the wait; one that is behind need not lengthen it.
-        let reckoned = wall(self.now, self.seen.most_ahead.max(0));
+        // A clock that is ahead may shorten the wait; one that is behind must not lengthen it.
+        let latest = wall(self.now, self.seen.most_ahead.max(0));
         let not_before = self.server.pair(number).not_before.map(|moment| wall(moment, 0));
-        assert!(not_before.is_none_or(|moment| reckoned >= moment), "rt-{number} was presented before it may be");
+        assert!(not_before.is_none_or(|moment| latest >= moment), "rt-{number} was presented before its time");
     }
 
-    /// After each step: the clock may be stepped, a request comes, the process may end.
+    /// After each step: may step the clock, makes a request, may crash.
     fn checkpoint(&mut self, point: Point, plan: &Plan) -> Result<(), Crash> {
         if let Some((_, millis)) = self.pending_step.take_if(|(at, _)| *at == point) {
             self.step(millis);
@@ -324,7 +324,7 @@ impl Harness {
     /// `Lifecycle::store`.
     fn store(&mut self, record: &Record, disk: Disk, refreshed: bool) -> bool {
         if disk != Disk::Full {
-            assert!(refreshed || login(record) == self.disk_login, "a failure changed what is stored");
+            assert!(refreshed || login(record) == self.disk_login, "a failure changed the stored login");
             self.write(record);
         }
         if disk == Disk::Works {
@@ -369,7 +369,7 @@ impl Harness {
     fn postpone(&mut self, pause: Duration) {
         let until = self.tick().after(pause);
         self.memory.schedule.postpone(until);
-        self.seen.asked_to_wait = Some(self.now + pause);
+        self.seen.retry_at = Some(self.now + pause);
     }
 }
 

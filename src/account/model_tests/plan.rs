@@ -1,47 +1,47 @@
-//! What happens to one refresh in a story.
+//! The faults of one refresh.
 
 use std::time::Duration;
 
-/// The process died: what was in memory is lost.
+/// The process was killed: its memory is lost.
 pub struct Crash;
 
-/// Between which steps of a refresh something happens.
+/// A point between two steps of a refresh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Point {
     Begun,
     Probed,
     Intended,
     Committed,
-    Heard,
+    Received,
     StoreFailed,
     Durable,
     Published,
 }
 
-/// How the vault behaves.
+/// The result of a write to the vault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disk {
     Works,
     Full,
-    /// It says no, and the bytes are there (an fsync of the directory that failed).
+    /// The write fails, but the record is stored (a failed fsync of the directory).
     FailsButKeeps,
 }
 
-/// How a call of the token endpoint goes.
+/// The outcome of a call of the token endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reply {
-    Honest,
-    DeadOnArrival,
+    Success,
+    ExpiredOnArrival,
     NeverSent,
-    SpentUnheard,
-    UnspentUnheard,
+    SpentWithoutResponse,
+    UnspentWithoutResponse,
     Refused,
     Transient,
     TooMany(u16),
     Unknown,
 }
 
-/// How the next refresh goes.
+/// The faults of the next refresh.
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub crash: Option<Point>,
@@ -51,16 +51,16 @@ pub struct Plan {
     pub probe_works: bool,
     pub intent: Disk,
     pub reply: Reply,
-    pub there: Duration,
-    pub back: Duration,
-    /// So many tries to store the outcome fail.
+    pub request_time: Duration,
+    pub response_time: Duration,
+    /// The number of failed tries to store the outcome.
     pub store_failures: u16,
     pub store: Disk,
     pub jitter: f64,
 }
 
 impl Plan {
-    /// Nothing goes wrong.
+    /// A refresh without faults.
     pub fn healthy(jitter: f64) -> Self {
         Self {
             crash: None,
@@ -68,9 +68,9 @@ impl Plan {
             step: None,
             probe_works: true,
             intent: Disk::Works,
-            reply: Reply::Honest,
-            there: Duration::from_millis(20),
-            back: Duration::from_millis(20),
+            reply: Reply::Success,
+            request_time: Duration::from_millis(20),
+            response_time: Duration::from_millis(20),
             store_failures: 0,
             store: Disk::Works,
             jitter,

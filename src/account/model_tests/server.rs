@@ -2,25 +2,24 @@
 
 use std::time::Duration;
 
-/// The server; its time is the true one. The `n`th pair is the access token `at-n` and the refresh token `rt-n`.
+/// The server; its clock is correct. The `n`th pair is the access token `at-n` and the refresh token `rt-n`.
 pub struct Server {
-    /// For this long after its first use a refresh token may be used again; a later second use ends the grant.
+    /// A refresh token may be used again for this long after its first use; a later use ends the grant.
     pub grace: Duration,
-    /// How long access tokens live.
+    /// The lifetime of access tokens.
     pub lifetime: Duration,
-    /// A new pair may be refreshed after this share of its life, in percent.
+    /// A new pair may be refreshed after this share of its lifetime, in percent.
     pub not_before: Option<u32>,
     /// The grant is over.
     pub ended: bool,
     pairs: Vec<Pair>,
 }
 
-/// What a token request gets.
+/// The tokens of one token response.
 #[derive(Clone, Copy)]
 pub struct Pair {
-    /// Which one.
     pub number: usize,
-    /// When the access token ends.
+    /// When the access token expires.
     pub until: Duration,
     /// The refresh token must not be used before.
     pub not_before: Option<Duration>,
@@ -46,7 +45,7 @@ impl Server {
         (!self.ended).then(|| self.issue(lifetime, now))
     }
 
-    /// What was issued as number `number`.
+    /// The pair of that number.
     pub fn pair(&self, number: usize) -> Pair {
         self.pairs[number]
     }

@@ -1,22 +1,22 @@
-//! What others do to the files: swap, restore, damage, open them to the world.
-#![allow(clippy::print_stdout)] // says why a test was skipped
+//! Files of the vault that were swapped, restored, damaged or made readable to others.
+#![allow(clippy::print_stdout)] // reports why a test was skipped
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
 use pixy::vault::{Settings, Vault, VaultError};
 
-use super::{House, bytes, chmod, claude, names, text, work};
+use super::{Fixture, bytes, chmod, claude, names, text, work};
 
 #[tokio::test]
 async fn attack_06_directories_and_files_are_private() {
-    let house = House::new();
-    let vault = house.open();
+    let fixture = Fixture::new();
+    let vault = fixture.open();
     vault.write(&claude(), "oauth", 1, bytes("x")).await.unwrap();
-    let mode = |name: &str| fs::metadata(house.path(name)).unwrap().mode() & 0o7777;
+    let mode = |name: &str| fs::metadata(fixture.path(name)).unwrap().mode() & 0o7777;
     for directory in ["vault", "state", "config"] {
         assert_eq!(mode(directory), 0o700, "{directory}");
-        for name in names(&house.path(directory)) {
+        for name in names(&fixture.path(directory)) {
             assert_eq!(mode(&format!("{directory}/{name}")), 0o600, "{directory}/{name}");
         }
     }
@@ -24,83 +24,83 @@ async fn attack_06_directories_and_files_are_private() {
 
 #[test]
 fn attack_06_paths_open_to_others_are_refused_with_the_fix() {
-    for (name, mode, mend) in
+    for (name, mode, fix) in
         [("vault", 0o755, "chmod 700"), ("vault", 0o750, "chmod 700"), ("config/key", 0o644, "chmod 600")]
     {
-        let house = House::new();
-        drop(house.open());
-        let path = house.path(name);
+        let fixture = Fixture::new();
+        drop(fixture.open());
+        let path = fixture.path(name);
         chmod(&path, mode);
-        let sentence = house.refused().to_string();
-        assert!(sentence.contains(&format!("run `{mend} {}`", path.display())), "{sentence}");
-        chmod(&path, if mend.ends_with("700") { 0o700 } else { 0o600 });
-        house.open();
+        let message = fixture.open_error().to_string();
+        assert!(message.contains(&format!("run `{fix} {}`", path.display())), "{message}");
+        chmod(&path, if fix.ends_with("700") { 0o700 } else { 0o600 });
+        fixture.open();
     }
 }
 
 #[test]
 fn attack_06_a_directory_of_another_user_is_refused() {
-    let house = House::new();
-    drop(house.open());
-    if std::os::unix::fs::chown(house.path("vault"), Some(4321), None).is_err() {
-        println!("skipped: only root may give a directory away");
+    let fixture = Fixture::new();
+    drop(fixture.open());
+    if std::os::unix::fs::chown(fixture.path("vault"), Some(4321), None).is_err() {
+        println!("skipped: only root may change the owner of a directory");
         return;
     }
-    let sentence = house.refused().to_string();
-    assert!(sentence.contains("belongs to user id 4321"), "{sentence}");
+    let message = fixture.open_error().to_string();
+    assert!(message.contains("belongs to user id 4321"), "{message}");
 }
 
 #[test]
 fn attack_79_a_second_pixy_on_one_directory_is_refused() {
-    let house = House::new();
-    let first = house.open();
-    let refused = house.refused();
+    let fixture = Fixture::new();
+    let first = fixture.open();
+    let refused = fixture.open_error();
     assert!(matches!(refused, VaultError::InUse { .. }));
-    let sentence = refused.to_string();
+    let message = refused.to_string();
     assert!(
-        sentence.contains("another Pixy is using") && sentence.contains(&house.path("vault").display().to_string())
+        message.contains("another Pixy is using") && message.contains(&fixture.path("vault").display().to_string())
     );
 
-    // Another vault with the same state directory would mix up the marks.
-    let elsewhere = Settings { directory: house.path("other"), ..house.settings() };
+    // Two vaults with one state directory would overwrite each other's marks.
+    let elsewhere = Settings { directory: fixture.path("other"), ..fixture.settings() };
     assert!(matches!(Vault::open(&elsewhere), Err(VaultError::InUse { .. })));
 
     let clone = first.clone();
     drop(first);
-    assert!(matches!(house.refused(), VaultError::InUse { .. }), "a clone still holds it");
+    assert!(matches!(fixture.open_error(), VaultError::InUse { .. }), "a clone keeps the lock");
     drop(clone);
-    house.open();
+    fixture.open();
 }
 
 #[tokio::test]
 async fn attack_76_a_record_swapped_between_accounts() {
-    let house = House::new();
-    let vault = house.open();
+    let fixture = Fixture::new();
+    let vault = fixture.open();
     vault.write(&claude(), "oauth", 1, bytes("of claude")).await.unwrap();
     vault.write(&work(), "oauth", 1, bytes("of work")).await.unwrap();
-    fs::copy(house.path("vault/work.record"), house.path("vault/claude.record")).unwrap();
+    fs::copy(fixture.path("vault/work.record"), fixture.path("vault/claude.record")).unwrap();
     assert!(matches!(vault.read(&claude(), "oauth").await, Err(VaultError::ForeignRecord { .. })));
     assert_eq!(text(&vault, &work()).await, "of work");
 }
 
 #[tokio::test]
 async fn attack_76_a_record_read_for_another_provider() {
-    let house = House::new();
-    let vault = house.open();
+    let fixture = Fixture::new();
+    let vault = fixture.open();
     vault.write(&claude(), "oauth", 1, bytes("x")).await.unwrap();
     assert!(matches!(vault.read(&claude(), "openai").await, Err(VaultError::ForeignRecord { .. })));
 }
 
 #[tokio::test]
 async fn attack_76_a_record_from_another_machine() {
-    let (here, there) = (House::new(), House::new());
+    let (here, there) = (Fixture::new(), Fixture::new());
     let (vault, other) = (here.open(), there.open());
     vault.write(&claude(), "oauth", 1, bytes("here")).await.unwrap();
     other.write(&claude(), "oauth", 1, bytes("there")).await.unwrap();
     fs::copy(there.path("vault/claude.record"), here.path("vault/claude.record")).unwrap();
     assert!(matches!(vault.read(&claude(), "oauth").await, Err(VaultError::ForeignRecord { .. })));
 
-    // Also when both machines were given one key.
+    // Also when both machines have the same key.
     drop((vault, other));
     fs::copy(there.path("config/key"), here.path("config/key")).unwrap();
     let vault = here.open();
@@ -109,16 +109,16 @@ async fn attack_76_a_record_from_another_machine() {
 
 #[tokio::test]
 async fn attack_77_an_older_copy_needs_confirmation() {
-    let house = House::new();
-    let record = house.path("vault/claude.record");
-    let vault = house.open();
+    let fixture = Fixture::new();
+    let record = fixture.path("vault/claude.record");
+    let vault = fixture.open();
     vault.write(&claude(), "oauth", 1, bytes("old")).await.unwrap();
     let old = fs::read(&record).unwrap();
     vault.write(&claude(), "oauth", 2, bytes("new")).await.unwrap();
     drop(vault);
 
     fs::write(&record, &old).unwrap();
-    let vault = house.open();
+    let vault = fixture.open();
     let refused = vault.read(&claude(), "oauth").await.unwrap_err();
     assert!(matches!(refused, VaultError::RolledBack { stored: 1, seen: 2 }), "{refused}");
     let stale = vault.write(&claude(), "oauth", 1, bytes("spent")).await.unwrap_err();
@@ -128,14 +128,14 @@ async fn attack_77_an_older_copy_needs_confirmation() {
     vault.accept_rollback(&claude()).await.unwrap();
     assert_eq!(text(&vault, &claude()).await, "old");
     drop(vault);
-    assert_eq!(text(&house.open(), &claude()).await, "old", "it was said once and for all");
+    assert_eq!(text(&fixture.open(), &claude()).await, "old", "the confirmation is permanent");
 }
 
 #[tokio::test]
 async fn attack_77_a_restored_unlinked_login_needs_confirmation() {
-    let house = House::new();
-    let record = house.path("vault/claude.record");
-    let vault = house.open();
+    let fixture = Fixture::new();
+    let record = fixture.path("vault/claude.record");
+    let vault = fixture.open();
     vault.write(&claude(), "oauth", 5, bytes("revoked")).await.unwrap();
     let old = fs::read(&record).unwrap();
     vault.remove(&claude()).await.unwrap();
@@ -153,9 +153,9 @@ async fn attack_77_a_restored_unlinked_login_needs_confirmation() {
 
 #[tokio::test]
 async fn attack_78_every_byte_of_the_file_flipped_is_refused() {
-    let house = House::new();
-    let record = house.path("vault/claude.record");
-    let vault = house.open();
+    let fixture = Fixture::new();
+    let record = fixture.path("vault/claude.record");
+    let vault = fixture.open();
     vault.write(&claude(), "oauth", 1, bytes("x")).await.unwrap();
     let whole = fs::read(&record).unwrap();
     for at in 0..whole.len() {
@@ -174,91 +174,94 @@ async fn attack_78_every_byte_of_the_file_flipped_is_refused() {
 
 #[tokio::test]
 async fn attack_78_relinking_keeps_the_damaged_record() {
-    let house = House::new();
-    let record = house.path("vault/claude.record");
-    let vault = house.open();
+    let fixture = Fixture::new();
+    let record = fixture.path("vault/claude.record");
+    let vault = fixture.open();
     vault.write(&claude(), "oauth", 3, bytes("x")).await.unwrap();
     drop(vault);
     fs::write(&record, b"").unwrap();
-    let vault = house.open();
+    let vault = fixture.open();
     let error = vault.read(&claude(), "oauth").await.unwrap_err();
     assert!(matches!(error, VaultError::DamagedRecord { .. }), "{error}");
     assert_eq!(fs::read(&record).unwrap(), b"", "reading changes nothing");
 
     let stale = vault.write(&claude(), "oauth", 1, bytes("too low")).await;
-    assert!(matches!(stale, Err(VaultError::StaleWrite { .. })), "the mark still counts");
+    assert!(matches!(stale, Err(VaultError::StaleWrite { .. })), "the mark is still checked");
     let generation = vault.next_generation(&claude()).await.unwrap();
     vault.write(&claude(), "oauth", generation, bytes("anew")).await.unwrap();
     assert_eq!(text(&vault, &claude()).await, "anew");
-    let kept: Vec<_> = names(&house.path("vault")).into_iter().filter(|name| name.contains(".damaged-")).collect();
+    let kept: Vec<_> = names(&fixture.path("vault")).into_iter().filter(|name| name.contains(".damaged-")).collect();
     assert_eq!(kept.len(), 1, "{kept:?}");
     assert!(kept[0].starts_with("claude.record.damaged-"));
 
     vault.remove(&claude()).await.unwrap();
-    assert!(!names(&house.path("vault")).iter().any(|name| name.contains("claude")), "forgotten is forgotten");
+    assert!(
+        !names(&fixture.path("vault")).iter().any(|name| name.contains("claude")),
+        "unlinking removes the copies too"
+    );
 }
 
 #[tokio::test]
 async fn attack_78_a_wrong_key_changes_nothing() {
-    let house = House::new();
-    let vault = house.open();
+    let fixture = Fixture::new();
+    let vault = fixture.open();
     vault.write(&claude(), "oauth", 1, bytes("x")).await.unwrap();
     drop(vault);
-    let record = fs::read(house.path("vault/claude.record")).unwrap();
-    let key = fs::read_to_string(house.path("config/key")).unwrap();
+    let record = fs::read(fixture.path("vault/claude.record")).unwrap();
+    let key = fs::read_to_string(fixture.path("config/key")).unwrap();
 
-    fs::write(house.path("config/key"), pixy::vault::new_key().expose()).unwrap();
-    let refused = house.refused();
+    fs::write(fixture.path("config/key"), pixy::vault::new_key().expose()).unwrap();
+    let refused = fixture.open_error();
     assert!(matches!(refused, VaultError::WrongKey { .. }), "{refused}");
     assert!(refused.to_string().contains("another key"), "{refused}");
 
-    fs::remove_file(house.path("config/key")).unwrap();
-    let refused = house.refused();
+    fs::remove_file(fixture.path("config/key")).unwrap();
+    let refused = fixture.open_error();
     assert!(matches!(refused, VaultError::KeyMissing { .. }), "{refused}");
-    assert!(!house.path("config/key").exists(), "no new key is made where logins wait for the old one");
+    assert!(!fixture.path("config/key").exists(), "no new key is made while records need the old one");
 
     for damaged in ["", "not base64!", "c2hvcnQ=", &format!("{key}{}A", key.trim())] {
-        fs::write(house.path("config/key"), damaged).unwrap();
-        chmod(&house.path("config/key"), 0o600);
-        assert!(matches!(house.refused(), VaultError::InvalidFile { .. }), "{damaged}");
+        fs::write(fixture.path("config/key"), damaged).unwrap();
+        chmod(&fixture.path("config/key"), 0o600);
+        assert!(matches!(fixture.open_error(), VaultError::InvalidFile { .. }), "{damaged}");
     }
 
-    assert_eq!(fs::read(house.path("vault/claude.record")).unwrap(), record);
-    fs::write(house.path("config/key"), key).unwrap();
-    assert_eq!(text(&house.open(), &claude()).await, "x");
+    assert_eq!(fs::read(fixture.path("vault/claude.record")).unwrap(), record);
+    fs::write(fixture.path("config/key"), key).unwrap();
+    assert_eq!(text(&fixture.open(), &claude()).await, "x");
 }
 
 #[tokio::test]
 async fn attack_78_relinking_keeps_a_record_of_another_key() {
-    let house = House::new();
-    let vault = house.open();
+    let fixture = Fixture::new();
+    let vault = fixture.open();
     vault.write(&claude(), "oauth", 1, bytes("x")).await.unwrap();
-    let foreign = fs::read(house.path("vault/claude.record")).unwrap();
+    let foreign = fs::read(fixture.path("vault/claude.record")).unwrap();
     vault.rotate_key().await.unwrap();
     vault.write(&work(), "oauth", 1, bytes("y")).await.unwrap();
     drop(vault);
-    fs::write(house.path("vault/claude.record"), &foreign).unwrap();
+    fs::write(fixture.path("vault/claude.record"), &foreign).unwrap();
 
-    let vault = house.open();
+    let vault = fixture.open();
     assert!(matches!(vault.read(&claude(), "oauth").await, Err(VaultError::WrongKey { .. })));
     assert_eq!(text(&vault, &work()).await, "y");
     vault.write(&claude(), "oauth", 2, bytes("anew")).await.unwrap();
-    let aside = names(&house.path("vault")).into_iter().find(|name| name.contains(".damaged-")).unwrap();
-    assert_eq!(fs::read(house.path("vault").join(aside)).unwrap(), foreign);
+    let aside = names(&fixture.path("vault")).into_iter().find(|name| name.contains(".damaged-")).unwrap();
+    assert_eq!(fs::read(fixture.path("vault").join(aside)).unwrap(), foreign);
 }
 
 #[tokio::test]
 async fn attack_73_temporary_files_are_removed_at_start() {
-    let house = House::new();
-    let vault = house.open();
+    let fixture = Fixture::new();
+    let vault = fixture.open();
     vault.write(&claude(), "oauth", 1, bytes("x")).await.unwrap();
     drop(vault);
-    let clean = names(&house.path("vault"));
+    let clean = names(&fixture.path("vault"));
     for directory in ["vault", "state", "config"] {
-        fs::write(house.path(directory).join(".pixy-vault-Zz9.tmp"), "half a record").unwrap();
+        fs::write(fixture.path(directory).join(".pixy-vault-Zz9.tmp"), "half a record").unwrap();
     }
-    let vault = house.open();
-    assert_eq!(names(&house.path("vault")), clean);
-    assert_eq!(names(&house.path("config")), ["key"]);
+    let vault = fixture.open();
+    assert_eq!(names(&fixture.path("vault")), clean);
+    assert_eq!(names(&fixture.path("config")), ["key"]);
     assert_eq!(text(&vault, &claude()).await, "x");
 }

@@ -11,13 +11,13 @@ use pixy::secret::Secret;
 use pixy::vault::{Existing, KeySettings, Settings, Vault, VaultError};
 use serde_json::{Value, json};
 
-use super::{House, bytes};
+use super::{Fixture, bytes};
 use crate::support::{Fault, Pixy, Scratch, TokenEndpoint, Upstream, oauth_account, within};
 
 #[tokio::test]
 async fn a_vault_of_an_earlier_version_opens() {
-    let house = fixture("key-file");
-    let vault = house.open();
+    let fixture = earlier_vault("key-file");
+    let vault = fixture.open();
     assert_eq!(vault.accounts().await.unwrap(), [name("key"), name("login")]);
     let (generation, key) = record(&vault, "key").await;
     assert_eq!((generation, &key["login"]["access_token"]), (2, &json!("fixture-key-2")));
@@ -33,25 +33,25 @@ async fn a_vault_of_an_earlier_version_opens() {
 
 #[tokio::test]
 async fn an_older_copy_of_an_earlier_version_is_refused() {
-    let house = fixture("key-file");
-    fs::copy(house.path("key.record.older"), house.path("vault/key.record")).unwrap();
-    let vault = house.open();
+    let fixture = earlier_vault("key-file");
+    fs::copy(fixture.path("key.record.older"), fixture.path("vault/key.record")).unwrap();
+    let vault = fixture.open();
     let refused = vault.read(&name("key"), "oauth").await;
     assert!(matches!(refused, Err(VaultError::RolledBack { stored: 1, seen: 2 })));
 }
 
 #[tokio::test]
 async fn a_vault_of_an_earlier_version_opens_with_its_passphrase() {
-    let house = fixture("passphrase");
-    let settings = Settings { key: KeySettings::Passphrase(house.path("passphrase")), ..house.settings() };
+    let fixture = earlier_vault("passphrase");
+    let settings = Settings { key: KeySettings::Passphrase(fixture.path("passphrase")), ..fixture.settings() };
     let vault = Vault::open(&settings).unwrap();
     assert_eq!(record(&vault, "key").await.1["login"]["access_token"], "fixture-key-3");
 }
 
 #[tokio::test]
 async fn an_export_of_an_earlier_version_is_imported() {
-    let house = House::new();
-    let vault = house.open();
+    let fixture = Fixture::new();
+    let vault = fixture.open();
     let export = fs::read(data().join("export")).unwrap();
     let passphrase = Secret::new("fixture passphrase".to_owned());
     let imported = vault.import(&export, &passphrase, Existing::Refuse).await.unwrap();
@@ -78,15 +78,15 @@ async fn logins_of_an_earlier_version_are_served_and_refreshed() {
 }
 
 /// A private copy of the fixture `name`.
-fn fixture(name: &str) -> House {
-    let house = House::new();
-    copy(&data().join(name), &house.path(""));
-    fs::create_dir_all(house.path("config")).unwrap();
-    fs::set_permissions(house.path("config"), Permissions::from_mode(0o700)).unwrap();
-    if house.path("key").exists() {
-        fs::rename(house.path("key"), house.path("config/key")).unwrap();
+fn earlier_vault(name: &str) -> Fixture {
+    let fixture = Fixture::new();
+    copy(&data().join(name), &fixture.path(""));
+    fs::create_dir_all(fixture.path("config")).unwrap();
+    fs::set_permissions(fixture.path("config"), Permissions::from_mode(0o700)).unwrap();
+    if fixture.path("key").exists() {
+        fs::rename(fixture.path("key"), fixture.path("config/key")).unwrap();
     }
-    house
+    fixture
 }
 
 fn data() -> PathBuf {
