@@ -1,5 +1,5 @@
-// The agents that people use, each started with exactly the lines that `pixy env` prints: what they get, what the API sees of
-// them, and what they say when nobody has linked the account.
+// Real agents, each started with exactly the lines that `pixy env` prints: their output, the requests that the API receives,
+// and their error without a linked account.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
@@ -11,16 +11,16 @@ import { BETA } from './lib/pixy.mjs';
 
 const stage = peers();
 
-const STORIES = [
+const CASES = [
   { agent: 'claude-code', account: 'claude', client: 'claude-code', tries: 1 },
   { agent: 'anthropic', account: 'claude', client: 'anthropic', tries: 1 },
   { agent: 'openai chat', account: 'gpt', client: 'openai', tries: 1 },
   { agent: 'openai responses', account: 'gpt', client: 'openai', tries: 1 },
-  { agent: 'codex', account: 'gpt', client: 'codex', tries: 6 }, // whatever it is told
+  { agent: 'codex', account: 'gpt', client: 'codex', tries: 6 }, // retries any status
 ];
 
 describe('without a linked account', () => {
-  for (const { agent, account, client, tries } of STORIES) {
+  for (const { agent, account, client, tries } of CASES) {
     test(`${agent} reports it within 30 s`, async () => {
       const { pixy, api } = stage;
       const before = await refusals(account);
@@ -30,14 +30,14 @@ describe('without a linked account', () => {
       assert.match(all, new RegExp(`pixy link ${account}`));
       assert.ok(seconds < 30, `it took ${seconds} s`);
       const asked = (await refusals(account)) - before;
-      assert.ok(asked >= 1 && asked <= tries, `it asked ${asked} times`);
+      assert.ok(asked >= 1 && asked <= tries, `it sent ${asked} requests`);
       assert.deepEqual(api.seen, [], 'nothing reaches the API');
     });
   }
 });
 
 describe('with a linked account', () => {
-  let direct; // an API that takes anybody: what the agent sends when no Pixy is between
+  let direct; // an API that accepts any token: shows what the agent sends without Pixy
 
   before(async () => {
     direct = await startLlmApi({ isActive: async () => true });
@@ -46,7 +46,7 @@ describe('with a linked account', () => {
   });
   after(() => direct?.close());
 
-  for (const { agent, account, client } of STORIES) {
+  for (const { agent, account, client } of CASES) {
     test(`${agent} streams, and the API sees one credential`, async () => {
       const { pixy, api, server } = stage;
       const lines = await pixy.lines(account, client);
@@ -60,12 +60,12 @@ describe('with a linked account', () => {
       assert.equal(beside.code, 0, beside.all);
 
       const [sent, seen] = [direct, api].map((side) => side.to(AGENTS[agent].path));
-      assert.deepEqual([sent.length, seen.length], [1, 1], 'one request, one answer');
+      assert.deepEqual([sent.length, seen.length], [1, 1], 'one request, one response');
       assert.equal(seen[0].target, sent[0].target);
       assert.equal(seen[0].json.stream, true);
       const { headers } = seen[0];
       const token = bearer(headers);
-      assert.ok(server.secrets.has(token), 'a token that the server gave to Pixy');
+      assert.ok(server.secrets.has(token), 'a token that the server issued to Pixy');
       const merge = account === 'claude' ? { 'anthropic-beta': BETA } : {};
       const expected = throughPixy(sent[0].headers, { host: new URL(api.url).host, token, merge });
       assert.deepEqual(wholeList(headers), expected);
@@ -75,7 +75,7 @@ describe('with a linked account', () => {
   }
 });
 
-/** How often agents were told that the account is not linked. */
+/** How many requests got `not_linked`. */
 async function refusals(account) {
   const metrics = await (await fetch(`http://127.0.0.1:${stage.pixy.ports.ops}/metrics`)).text();
   const lines = metrics.split('\n').filter((line) => line.includes('code="not_linked"') && line.includes(`account="${account}"`));

@@ -1,5 +1,5 @@
-// The wall clock steps by a year, forward and back, under the real program: while it runs, in the middle of a renewal, and
-// while it is stopped. libfaketime steps the wall clock alone; the boot clock goes on, as it does on a real machine.
+// The wall clock of the real program steps by a year, forward and back: under traffic, during a refresh, and while Pixy is
+// stopped. libfaketime steps only the wall clock; the boot clock continues, as on a real machine.
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -12,9 +12,9 @@ import { peers } from './lib/peers.mjs';
 
 const YEAR = 365 * 24 * 3600; // seconds
 const LIFETIME = 5; // seconds
-const RENEWED_AFTER = 3.4; // seconds, of such a token
+const REFRESHED_AFTER = 3.4; // seconds of that lifetime
 
-// In Pixy's own folder, where it starts: it reads nowhere else. Without the file the clock is right.
+// In Pixy's working directory, the only one it can read. Without the file the clock is correct.
 const FILE = 'step';
 const env = {
   LD_PRELOAD: execFileSync('faketime', ['-m', '-f', '+0', 'printenv', 'LD_PRELOAD'], { encoding: 'utf8' }).trim(),
@@ -26,7 +26,7 @@ const stage = peers({ accessTokenSeconds: LIFETIME, linked: ['claude'], env });
 
 for (const [name, seconds] of [['forward', YEAR], ['back', -YEAR]]) {
   describe(`a step ${name} by a year`, () => {
-    test('under traffic, and the step back', () => unharmed(async ({ rotations }) => {
+    test('under traffic, and the step back', () => assertNoFailures(async ({ rotations }) => {
       for (const to of [seconds, 0]) {
         step(to);
         await rotations(2);
@@ -34,12 +34,12 @@ for (const [name, seconds] of [['forward', YEAR], ['back', -YEAR]]) {
       }
     }));
 
-    test('during a refresh, and the step back', () => unharmed(async ({ rotations }) => {
+    test('during a refresh, and the step back', () => assertNoFailures(async ({ rotations }) => {
       const { server } = stage;
       for (const to of [seconds, 0]) {
         server.holding = true;
         try {
-          await until('a renewal is under way', () => server.held.length > 0);
+          await until('a refresh is in progress', () => server.held.length > 0);
           step(to);
         } finally {
           server.letGo();
@@ -57,7 +57,7 @@ for (const [name, seconds] of [['forward', YEAR], ['back', -YEAR]]) {
         step(to);
         await pixy.start();
         assert.deepEqual(await message(), { status: 200, text: ANSWER });
-        await unharmed(({ rotations }) => rotations(2));
+        await assertNoFailures(({ rotations }) => rotations(2));
         await assertClock(to);
         assertFew(server.calls.refresh_token - calls, started);
       }
@@ -66,16 +66,16 @@ for (const [name, seconds] of [['forward', YEAR], ['back', -YEAR]]) {
   });
 }
 
-/** Tells the story while four agents work, and sees that nothing happened to them or to the login. */
-async function unharmed(story) {
+/** Runs `scenario` under the traffic of four agents, and asserts that no request failed and the login is intact. */
+async function assertNoFailures(scenario) {
   const { pixy, api, server } = stage;
   const [calls, started, failed] = [server.calls.refresh_token, Date.now(), []];
-  let [over, served] = [false, 0];
+  let [done, served] = [false, 0];
   const agent = async () => {
-    while (!over) {
-      const answer = await message();
-      if (answer.status === 200 && answer.text === ANSWER) served += 1;
-      else failed.push(answer);
+    while (!done) {
+      const response = await message();
+      if (response.status === 200 && response.text === ANSWER) served += 1;
+      else failed.push(response);
     }
   };
   const agents = Promise.all([agent(), agent(), agent(), agent()]);
@@ -84,27 +84,27 @@ async function unharmed(story) {
     await until(`${count} rotations`, () => server.calls.refresh_token >= wanted, { seconds: 20 });
   };
   try {
-    await story({ rotations });
+    await scenario({ rotations });
   } finally {
-    over = true;
+    done = true;
     await agents;
   }
   assert.deepEqual(failed, [], `of ${served + failed.length} requests`);
-  assert.deepEqual(api.seen.filter(({ status }) => status !== 200), [], 'no token that was over reached the API');
+  assert.deepEqual(api.seen.filter(({ status }) => status !== 200), [], 'no expired token reached the API');
   assert.deepEqual([server.reuses, server.errors], [0, []]);
   assert.equal((await pixy.account('claude')).state, 'linked');
   assertFew(server.calls.refresh_token - calls, started);
 }
 
-/** As many calls as tokens ended, and one more for each of the two steps and for each end. */
+/** One call for each refreshed token, and one more for each of the two steps and each end. */
 function assertFew(calls, started) {
   const seconds = (Date.now() - started) / 1000;
-  assert.ok(calls <= seconds / RENEWED_AFTER + 4, `${calls} token calls within ${seconds} s`);
+  assert.ok(calls <= seconds / REFRESHED_AFTER + 4, `${calls} token calls within ${seconds} s`);
 }
 
 async function assertClock(to) {
   const { refreshed_at: shown } = await stage.pixy.account('claude');
-  assert.ok(Math.abs(Date.parse(shown) - Date.now() - to * 1000) < 60_000, `Pixy's clock was to be ${to} s off: ${shown}`);
+  assert.ok(Math.abs(Date.parse(shown) - Date.now() - to * 1000) < 60_000, `Pixy's clock is not ${to} s off: ${shown}`);
 }
 
 async function message() {
@@ -114,7 +114,7 @@ async function message() {
   return { status: response.status, text: response.status === 200 ? words : text };
 }
 
-/** Sets how far the wall clock of Pixy is off, at once for all that asks it. */
+/** Sets the offset of Pixy's wall clock, atomically. */
 function step(seconds) {
   const file = join(stage.pixy.directory, FILE);
   writeFileSync(`${file}.new`, `${seconds < 0 ? '' : '+'}${seconds}\n`);

@@ -1,5 +1,5 @@
-// A login at an authorization server of another family: django-oauth-toolkit ends the old access token as it rotates, so a
-// request that is on its way at that moment is refused by the API, through no fault of the agent.
+// A login at another authorization server: django-oauth-toolkit revokes the old access token when it rotates, so the API
+// rejects requests that are in flight at that moment.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -32,7 +32,7 @@ test(`no request fails during ${ROTATIONS} rotations`, { timeout: ROTATIONS * 10
   assert.ok(rotations >= ROTATIONS, `only ${rotations} rotations after ${served} requests`);
   assert.deepEqual(failed, [], `of ${served + failed.length} requests`);
   await assertNothingLost();
-  assert.ok(api.seen.some(({ status }) => status === 401), 'the API refused some that were on their way, or this shows nothing');
+  assert.ok(api.seen.some(({ status }) => status === 401), 'the API rejected no request in flight, so the test shows nothing');
   const tokens = new Set(api.seen.map(({ headers }) => bearer(headers)));
   assert.ok(tokens.size >= ROTATIONS, `${tokens.size} access tokens were used`);
 });

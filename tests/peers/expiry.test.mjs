@@ -1,4 +1,4 @@
-// Five hundred requests at the moment when the access token ends: one call to the token endpoint, and no request fails.
+// 500 concurrent requests when the access token expires: one call of the token endpoint, and no request fails.
 // openai/codex#10332, anthropics/claude-code#24317, anomalyco/opencode#49439: concurrent refreshes of one rotating token.
 
 import assert from 'node:assert/strict';
@@ -12,32 +12,32 @@ import { peers } from './lib/peers.mjs';
 
 const REPETITIONS = process.env.PIXY_LONG === '1' ? 100 : 4;
 const REQUESTS = 500;
-const LIFETIME = 5; // seconds; Pixy renews such a token 1.6 s before its end and sends it until 1.1 s before
-const PATIENCE = { timeout: REPETITIONS * 20_000 };
+const LIFETIME = 5; // seconds; Pixy refreshes such a token 1.6 s before its expiry and sends it until 1.1 s before
+const TIMEOUT = { timeout: REPETITIONS * 20_000 };
 
 const stage = peers({ accessTokenSeconds: LIFETIME, linked: ['claude'] });
 
-test(`${REQUESTS} requests during a slow refresh make one token call`, PATIENCE, async () => {
+test(`${REQUESTS} requests during a slow refresh make one token call`, TIMEOUT, async () => {
   const { pixy, api, server } = stage;
   try {
     for (let repetition = 1; repetition <= REPETITIONS; repetition += 1) {
       server.holding = true;
-      await until('the renewal ahead of time is held', () => server.held.length > 0, { seconds: 2 * LIFETIME });
-      await until('the access token is over', async () => !(await server.isActive(server.latest.access_token)));
+      await until('the refresh ahead of expiry is held', () => server.held.length > 0, { seconds: 2 * LIFETIME });
+      await until('the access token has expired', async () => !(await server.isActive(server.latest.access_token)));
       api.forget();
       const calls = server.calls.refresh_token;
-      const answers = ask(REQUESTS);
+      const responses = ask(REQUESTS);
       await until(`Pixy has read ${REQUESTS} requests`, async () => (await unreadBy(pixy, REQUESTS)) === 0);
-      assert.deepEqual([api.seen.length, server.held.length], [0, 1], 'nothing is sent with a token that is over, and one call is made');
+      assert.deepEqual([api.seen.length, server.held.length], [0, 1], 'no expired token is sent, and one call is made');
 
-      server.held.shift()(); // this one alone: the next one is due soon
-      assertServed(await answers);
+      server.held.shift()(); // this call only: the next refresh is due soon
+      assertServed(await responses);
       assert.equal(server.calls.refresh_token - calls, 1, `repetition ${repetition}`);
       assertOnly([server.latest.access_token]);
-      // The life of a token counts from when it was asked for: one that was not held has all of it.
+      // A token's lifetime counts from its request: only one that was not held has all of it.
       const unheld = server.calls.refresh_token + server.held.length + 1;
       server.letGo();
-      await until('a renewal that is not held', () => server.calls.refresh_token === unheld);
+      await until('a refresh that is not held', () => server.calls.refresh_token === unheld);
     }
   } finally {
     server.letGo();
@@ -45,50 +45,50 @@ test(`${REQUESTS} requests during a slow refresh make one token call`, PATIENCE,
   assertNothingLost();
 });
 
-test(`${REQUESTS} requests after a suspend make one token call`, PATIENCE, async () => {
+test(`${REQUESTS} requests after a suspend make one token call`, TIMEOUT, async () => {
   const { pixy, api, server } = stage;
-  // On connections that were open before: a sleeping machine takes no more new ones than its queue of 128 holds.
+  // On connections opened before: a stopped process accepts none, and its accept queue holds 128.
   const agent = new http.Agent({ keepAlive: true, maxFreeSockets: REQUESTS });
   assertServed(await ask(REQUESTS, agent));
   for (let repetition = 1; repetition <= REPETITIONS; repetition += 1) {
-    const [calls, renewed, old] = [server.calls.refresh_token, server.renewals.length, server.latest.access_token];
+    const [calls, before, old] = [server.calls.refresh_token, server.renewals.length, server.latest.access_token];
     process.kill(pixy.pid, 'SIGSTOP');
-    let answers;
+    let responses;
     try {
-      await until('the access token is over', async () => !(await server.isActive(old)), { seconds: 2 * LIFETIME });
+      await until('the access token has expired', async () => !(await server.isActive(old)), { seconds: 2 * LIFETIME });
       api.forget();
-      answers = ask(REQUESTS, agent);
-      await until(`${REQUESTS} requests lie there`, async () => (await unreadBy(pixy, REQUESTS)) === REQUESTS);
-      assert.equal(server.calls.refresh_token, calls, 'it fell asleep before it asked');
+      responses = ask(REQUESTS, agent);
+      await until(`${REQUESTS} requests are unread`, async () => (await unreadBy(pixy, REQUESTS)) === REQUESTS);
+      assert.equal(server.calls.refresh_token, calls, 'no refresh before the suspend');
     } finally {
       process.kill(pixy.pid, 'SIGCONT');
     }
-    assertServed(await answers);
-    // Where 500 answers take seconds, the new token's own renewal comes due among them.
-    const renewals = server.renewals.slice(renewed);
-    const atOnce = renewals.filter(({ at }) => at - renewals[0].at < LIFETIME * 500);
+    assertServed(await responses);
+    // Where 500 responses take seconds, the refresh of the new token is due before the last one.
+    const refreshes = server.renewals.slice(before);
+    const atOnce = refreshes.filter(({ at }) => at - refreshes[0].at < LIFETIME * 500);
     assert.equal(atOnce.length, 1, `repetition ${repetition}`);
-    assertOnly(renewals.map(({ token }) => token));
-    await until('a renewal, so that the next is not near', () => server.calls.refresh_token > calls + 1);
+    assertOnly(refreshes.map(({ token }) => token));
+    await until('another refresh, so that the next is not due soon', () => server.calls.refresh_token > calls + 1);
   }
   agent.destroy();
   assertNothingLost();
 });
 
-test(`${REQUESTS} requests around a refresh make one token call`, PATIENCE, async () => {
+test(`${REQUESTS} requests around a refresh make one token call`, TIMEOUT, async () => {
   const { api, server } = stage;
   for (let repetition = 1; repetition <= REPETITIONS; repetition += 1) {
     const first = server.latest.access_token;
-    await until('a renewal', () => server.latest.access_token !== first);
+    await until('a refresh', () => server.latest.access_token !== first);
     const [calls, old, from] = [server.calls.refresh_token, server.latest.access_token, Date.now()];
     api.forget();
-    const beforeRenewal = from + LIFETIME * 1000 - 1_900;
+    const start = from + LIFETIME * 1000 - 1_900;
     const end = from + LIFETIME * 1000 + 200;
-    const answers = await Promise.all(Array.from({ length: REQUESTS }, async (_, nth) => {
-      await at(beforeRenewal + ((end - beforeRenewal) * nth) / REQUESTS);
+    const responses = await Promise.all(Array.from({ length: REQUESTS }, async (_, nth) => {
+      await at(start + ((end - start) * nth) / REQUESTS);
       return message();
     }));
-    assertServed(answers);
+    assertServed(responses);
     assert.equal(await server.isActive(old), false);
     assert.equal(server.calls.refresh_token - calls, 1, `repetition ${repetition}`);
     assertOnly([old, server.latest.access_token]);
@@ -99,7 +99,7 @@ test(`${REQUESTS} requests around a refresh make one token call`, PATIENCE, asyn
 const ask = (count, agent = false) => Promise.all(Array.from({ length: count }, () => message(agent)));
 const at = (moment) => new Promise((resolve) => setTimeout(resolve, moment - Date.now()));
 
-/** One streamed message; without an agent, on a connection of its own, so that the system knows whether Pixy has read it. */
+/** One streamed message; without an HTTP agent on its own connection, whose receive queue shows whether Pixy has read it. */
 function message(agent = false) {
   const body = JSON.stringify({ model: 'small', max_tokens: 100, stream: true, messages: [{ role: 'user', content: 'hi' }] });
   const settings = { port: stage.pixy.ports.agent, path: '/claude/v1/messages', method: 'POST', agent, timeout: 60_000 };
@@ -114,13 +114,13 @@ function message(agent = false) {
         failed(error);
       }
     });
-    request.once('timeout', () => request.destroy(new Error('no answer')));
+    request.once('timeout', () => request.destroy(new Error('no response')));
     request.once('error', failed);
     request.end(body);
   });
 }
 
-/** How many of `count` connections hold bytes that Pixy has not read; undefined while there are not so many. */
+/** How many of `count` connections have bytes that Pixy has not read; undefined while there are not `count` connections. */
 async function unreadBy({ ports }, count) {
   const port = ports.agent.toString(16).toUpperCase().padStart(4, '0');
   const lines = (await readFile('/proc/self/net/tcp', 'utf8')).split('\n').map((line) => line.trim().split(/\s+/));
@@ -129,15 +129,15 @@ async function unreadBy({ ports }, count) {
   return established.filter(([, , , , queues]) => !queues.endsWith(':00000000')).length;
 }
 
-function assertServed(answers) {
+function assertServed(responses) {
   const whole = (text) => [...text.matchAll(/"text":"([^"]+)"/g)].map(([, word]) => word).join('') === ANSWER && text.includes('message_stop');
-  const failed = answers.filter(({ status, text }) => status !== 200 || !whole(text));
+  const failed = responses.filter(({ status, text }) => status !== 200 || !whole(text));
   const warnings = new Set(stage.pixy.logged.split('\n').filter((line) => line.includes('"WARN"')).map((line) => JSON.parse(line).error));
-  assert.deepEqual(failed.slice(0, 3), [], `${failed.length} failed; Pixy says: ${[...warnings].join('; ')}`);
-  assert.equal(answers.length, REQUESTS);
+  assert.deepEqual(failed.slice(0, 3), [], `${failed.length} failed; Pixy logged: ${[...warnings].join('; ')}`);
+  assert.equal(responses.length, REQUESTS);
 }
 
-/** The API saw every request once, and no other token. */
+/** The API received every request once, with one of `tokens`. */
 function assertOnly(tokens) {
   const { seen } = stage.api;
   assert.equal(seen.length, REQUESTS);

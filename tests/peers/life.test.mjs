@@ -1,4 +1,4 @@
-// The life of a login: streams at once, renewed under traffic, alive after a crash, and seen nowhere.
+// A login in use: streaming, refreshes under traffic, restarts after a crash or a long stop, and a token endpoint outage.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -14,37 +14,37 @@ const stage = peers();
 test('a response is streamed as it is produced', async () => {
   const { pixy, api } = stage;
   await pixy.link('claude');
-  let goOn;
-  const held = new Promise((resolve) => { goOn = resolve; });
-  api.whenHalfway = () => held;
+  let release;
+  const released = new Promise((resolve) => { release = resolve; });
+  api.whenHalfway = () => released;
   try {
     const response = await pixy.message();
     let text = '';
     for await (const chunk of response.body) {
       text += Buffer.from(chunk);
-      if (text.includes('Hello')) goOn(); // until now the API has not said more
+      if (text.includes('Hello')) release(); // the API sends the rest only after this
     }
     const words = [...text.matchAll(/"text":"([^"]+)"/g)].map(([, word]) => word);
     assert.equal(words.join(''), ANSWER);
   } finally {
-    goOn();
+    release();
     api.whenHalfway = () => {};
   }
 });
 
 test('an agent disconnect ends the upstream stream', async () => {
   const { pixy, api } = stage;
-  const stream = {}; // as the API sees it
+  const stream = {}; // the API's side of it
   api.whenHalfway = ({ response }) => new Promise((resolve) => {
     stream.open = true;
     response.once('close', () => { stream.open = false; resolve(); });
   });
   try {
-    const hangUp = new AbortController();
-    const response = await pixy.message({}, hangUp.signal);
+    const disconnect = new AbortController();
+    const response = await pixy.message({}, disconnect.signal);
     assert.equal(response.status, 200);
     await until('the API is halfway', () => stream.open);
-    hangUp.abort();
+    disconnect.abort();
     await until('the stream ends at the API', () => stream.open === false);
   } finally {
     api.whenHalfway = () => {};
@@ -116,13 +116,13 @@ test('a token endpoint outage sends no expired token', async () => {
     await until('the access token has expired', async () => !(await server.isActive(token)));
     api.forget();
     waiting = pixy.message({}, AbortSignal.timeout(60_000));
-    await until('a renewal was tried', () => server.cut > 0);
-    assert.deepEqual(api.seen, [], 'nothing is sent without a token that serves');
+    await until('a refresh was tried', () => server.cut > 0);
+    assert.deepEqual(api.seen, [], 'nothing is sent without a valid token');
   } finally {
     server.down = false;
   }
   const { status, headers } = await waiting;
-  assert.ok(status === 200 || (status === 503 && headers.has('retry-after')), `answered with ${status}`);
-  await until('it works again', async () => (await pixy.message({}, AbortSignal.timeout(60_000))).status === 200, { seconds: 60 });
+  assert.ok(status === 200 || (status === 503 && headers.has('retry-after')), `response status ${status}`);
+  await until('requests succeed again', async () => (await pixy.message({}, AbortSignal.timeout(60_000))).status === 200, { seconds: 60 });
   assert.equal(server.reuses, 0);
 });
