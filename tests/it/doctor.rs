@@ -147,8 +147,8 @@ async fn the_base_url_is_tried_with_the_agents_key() {
     let found = with("another-key-of-the-test-0123456789");
     found.assert("base url", "bad", "no variable here holds one that it accepts");
     found.assert("environment", "bad", "ANTHROPIC_AUTH_TOKEN");
-    let found = as_agent(&home.path(""), &[], &["--base-url", &format!("http://{}/nobody", pixy.agents())]);
-    found.assert("base url", "bad", "/nobody is not one of its accounts");
+    let found = as_agent(&home.path(""), &[], &["--base-url", &format!("http://{}/unknown", pixy.agents())]);
+    found.assert("base url", "bad", "/unknown is not one of its accounts");
 }
 
 #[tokio::test(flavor = "multi_thread")]

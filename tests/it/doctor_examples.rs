@@ -1,4 +1,4 @@
-//! The examples for Compose, Kubernetes and systemd parse, and keep Pixy and the agent apart as `pixy doctor` demands.
+//! The examples for Compose, Kubernetes and systemd parse, and isolate Pixy from the agent as `pixy doctor` requires.
 
 use std::collections::BTreeSet;
 use std::fs;

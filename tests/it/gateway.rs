@@ -157,7 +157,7 @@ async fn refusals_have_the_error_shape_of_the_sdk() {
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
     let pixy = Pixy::start(&json!({ "a": oauth_account(&endpoint, &upstream) })).await;
     for (path, status, code) in [
-        ("/nobody/v1/models", 404, "no_route"),
+        ("/unknown/v1/models", 404, "no_route"),
         ("/", 404, "no_route"),
         ("/a/v1/organizations/api_keys", 403, "path_not_allowed"),
         ("/a/v1/messages", 405, "method_not_allowed"),
@@ -303,7 +303,7 @@ async fn attack_17_to_20_the_checked_path_is_the_sent_path() {
 }
 
 #[tokio::test]
-async fn attack_21_and_22_redirects_are_neither_followed_nor_forwarded() {
+async fn attack_21_and_22_redirects_are_not_followed_or_forwarded() {
     let (pixy, _endpoint, upstream) = linked().await;
     let trap = Upstream::start().await;
     for status in [301, 302, 303, 307, 308] {

@@ -16,7 +16,7 @@ use crate::support::{
 
 const SEVERAL: usize = 4;
 
-/// Requests at once: more than there are threads.
+/// Concurrent requests: more than there are threads.
 const MANY: usize = 60;
 
 /// Messages of each WebSocket, each way.
@@ -73,7 +73,7 @@ fn get(path: &str) -> String {
 }
 
 #[tokio::test]
-async fn threads_share_the_work_and_by_default_the_first_has_all_of_it() {
+async fn io_threads_share_connections_and_one_is_the_default() {
     let upstream = Upstream::start().await;
     for threads in [None, Some(1), Some(SEVERAL)] {
         let fixture = Fixture::with(threads, &upstream).await;
@@ -106,7 +106,7 @@ async fn threads_share_the_work_and_by_default_the_first_has_all_of_it() {
 }
 
 #[tokio::test]
-async fn concurrent_401s_cause_one_refresh_and_each_request_gets_its_response() {
+async fn concurrent_401s_cause_one_refresh_and_no_failed_request() {
     let gates = Arc::new(Mutex::new(Vec::<Gate>::new()));
     let held = Arc::clone(&gates);
     // The first token gets 401, but not before all requests have arrived.

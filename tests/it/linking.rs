@@ -1,4 +1,4 @@
-//! Linking: the steps of a person, and the attacks on them.
+//! Linking an account, and attacks on it.
 
 mod device; // device codes
 mod issued; // client ids that the provider issues
@@ -111,7 +111,7 @@ async fn attack_60_an_injected_code_fails_at_the_provider() {
     assert_eq!((status, problem(&answer)), (422, "code_refused"));
     assert!(answer["title"].as_str().unwrap().contains("rejected the code"), "{answer:#}");
     let (status, answer) = paste(&pixy, &id, &format!("{}#{}", consent.code, consent.state)).await;
-    assert_eq!((status, problem(&answer)), (410, "attempt_over"), "the code is spent, so the attempt has ended");
+    assert_eq!((status, problem(&answer)), (410, "attempt_over"), "the code is used, so the attempt has ended");
     assert_eq!(pixy.shown("a").await["state"], "unlinked");
 }
 

@@ -96,7 +96,7 @@ async fn promtool_accepts_the_metrics() {
     let (status, _) = pixy.api(Method::POST, "/api/accounts/a/refresh", Value::Null).await;
     assert_eq!(status, 200);
     upstream.answer(Reply::new(401)); // is repaired
-    for path in ["/a/v1/models", "/nobody/v1/models"] {
+    for path in ["/a/v1/models", "/unknown/v1/models"] {
         within(pixy.get(path)).await;
     }
     let response = RawClient::once(pixy.ops(), request).await.unwrap();

@@ -1,4 +1,4 @@
-//! Metrics and logs hold no text that an agent or a provider chose.
+//! Metrics and logs contain no text from an agent or a provider.
 
 use std::collections::BTreeSet;
 

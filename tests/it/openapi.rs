@@ -1,4 +1,4 @@
-//! `GET /api/openapi.json`: every route is in it, and a running Pixy answers as it says.
+//! `GET /api/openapi.json`: it contains every route, and a running Pixy conforms to it.
 
 use std::collections::BTreeSet;
 

@@ -42,7 +42,7 @@ fn ten_profiles_are_shipped_and_all_are_valid() {
         assert_eq!(shipped_profile(name).is_some(), needs.is_empty(), "{name}");
         assert!(shipped_profile_text(name).is_some());
     }
-    assert!(shipped_profile("nobody").is_none() && shipped_profile_text("nobody").is_none());
+    assert!(shipped_profile("unknown").is_none() && shipped_profile_text("unknown").is_none());
 }
 
 #[test]

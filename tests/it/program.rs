@@ -31,7 +31,7 @@ fn check_reports_all_faults_and_exits_with_64() {
 #[test]
 fn usage_errors_exit_with_64_and_help_with_0() {
     assert_eq!(pixy().arg("--no-such").output().unwrap().status.code(), Some(64));
-    assert_eq!(pixy().args(["providers", "nobody"]).output().unwrap().status.code(), Some(64));
+    assert_eq!(pixy().args(["providers", "unknown"]).output().unwrap().status.code(), Some(64));
     let help = pixy().arg("--help").output().unwrap();
     assert_eq!(help.status.code(), Some(0));
     assert!(text(&help.stdout).contains("holds your LLM logins"));

@@ -1,4 +1,4 @@
-//! Reload: requests under way are not disturbed, new requests are served by the new configuration.
+//! Reload: requests in progress continue, new requests use the new configuration.
 
 mod removed;
 mod limits;

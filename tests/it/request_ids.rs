@@ -46,7 +46,7 @@ async fn every_response_carries_the_request_id_of_the_log() {
     let pixy = Pixy::linked(&endpoint, &upstream).await;
     let requests = [
         get("/a/v1/models", ""),
-        get("/nobody/v1/models", ""),
+        get("/unknown/v1/models", ""),
         get("/a/v1/secrets", ""),
         get("/a/v1/models", "Origin: https://x.example\r\n"),
         get("/a/v1/models", "Host: another\r\n"),
@@ -162,7 +162,7 @@ async fn the_program_logs_json_with_the_request_id() {
     };
     let text = within(until("\"serving\"")).await;
     let agents = text.split("  agents   http://").nth(1).unwrap().split('/').next().unwrap().parse().unwrap();
-    let response = RawClient::once(agents, get("/nobody/x", "")).await.unwrap();
+    let response = RawClient::once(agents, get("/unknown/x", "")).await.unwrap();
     let text = within(until("\"no_route\"")).await;
     child.kill().unwrap();
     child.wait().unwrap();

@@ -19,7 +19,7 @@ async fn linked(handler: impl FnMut(&Seen) -> Reply + Send + 'static) -> (Pixy, 
     (pixy, endpoint, upstream)
 }
 
-/// Causes the one refresh that a 401 may cause within 30 s, so that later ones are forwarded like any response.
+/// Triggers the one refresh that a 401 may cause within 30 s, so that later 401s are forwarded.
 async fn refused_once(pixy: &Pixy, upstream: &Upstream) {
     upstream.answer(Reply::new(401));
     within(pixy.get("/a/v1/models")).await;

@@ -128,7 +128,7 @@ async fn a_websocket_opens_with_our_token_and_relays_frames() {
             "sec-websocket-version: 13".to_owned(),
             "upgrade: websocket".to_owned(),
         ],
-        "the ENTIRE header set: no key of the agent's, and no compression, which nobody could search"
+        "the ENTIRE header set: no key of the agent's, and no compression, which cannot be searched"
     );
     upstream.say(format!("{SWITCH}Sec-WebSocket-Protocol: realtime\r\nSet-Cookie: a=b\r\n\r\n\x01\x02")).await;
     let head = agent.head().await.unwrap();
@@ -210,7 +210,7 @@ async fn other_paths_get_426_and_clients_fall_back() {
         let response = ask(pixy, path, fields).await.response().await.unwrap();
         assert_eq!((response.status, response.header("x-pixy-error")), (status, vec![code]), "{path} {fields}");
     }
-    // Not linked: after a 401 a client retries seven times, and then six times over HTTP. After a 426 it falls back at once.
+    // Not linked: after a 401 a client retries seven times, and then six times over HTTP. After a 426 it falls back immediately.
     stage.pixy.api(http::Method::DELETE, "/api/accounts/a", Value::Null).await;
     let response = stage.ask(HANDSHAKE).await.response().await.unwrap();
     assert_eq!((response.status, response.header("x-pixy-error")), (426, vec!["no_websocket"]));

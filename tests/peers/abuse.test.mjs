@@ -1,19 +1,19 @@
-// Clients that mean harm, on Pixy's own listener: meanwhile every request of a polite agent succeeds, and memory stays.
-// Rows 39 and 40 of the threats. With PIXY_LONG=1 they are more, and stay longer.
+// Abusive clients of Pixy's listener (rows 39 and 40 of SECURITY.md): every request of a polite agent succeeds meanwhile, and memory
+// stays bounded. PIXY_LONG=1 runs more clients for longer.
 
 import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
-import { floodHttp2, hasSlowhttptest, memory, slowly, startPoliteAgent, watchMemory } from './lib/abuse.mjs';
+import { floodHttp2, hasSlowhttptest, memory, runSlowhttptest, startPoliteAgent, watchMemory } from './lib/abuse.mjs';
 import { startAuthorizationServer } from './lib/authorization-server.mjs';
 import { until } from './lib/net.mjs';
 import { peers } from './lib/peers.mjs';
 
 const LONG = process.env.PIXY_LONG === '1';
 const MIB = 1024; // KiB
-const WARM = 1000; // ms
+const WARM_UP_MS = 1000;
 const STAGE = { linked: ['claude'], accessTokenSeconds: 600, log: 'warn', startServer };
 
-/** Its tokens outlive the story: the API need not ask again and again, and is not what is slow here. */
+/** Caches introspection, because the tokens outlive the test and the API should not be the bottleneck. */
 async function startServer(options) {
   const server = await startAuthorizationServer(options);
   const [active, ask] = [new Set(), server.isActive];
@@ -21,22 +21,22 @@ async function startServer(options) {
   return server;
 }
 
-/** A Pixy that has served a polite agent for a while. */
+/** Starts Pixy and lets it serve a polite agent for a second. */
 function warmed(limits) {
   const stage = peers({ ...STAGE, limits });
   before(async () => {
     const polite = startPoliteAgent(stage.pixy);
-    await new Promise((warm) => setTimeout(warm, WARM));
+    await new Promise((warm) => setTimeout(warm, WARM_UP_MS));
     assert.deepEqual((await polite.stop()).failed, []);
   });
   return stage;
 }
 
-/** An attack, a polite agent beside it, and what is left of both. */
+/** Runs an attack beside a polite agent; fails if a polite request fails or memory grows by more than `most` KiB. Returns the attack's result. */
 async function endure({ pixy }, context, attack, most = 32 * MIB) {
   const before = await memory(pixy.pid);
   const [polite, watch] = [startPoliteAgent(pixy), watchMemory(pixy.pid)];
-  const came = await attack(pixy);
+  const result = await attack(pixy);
   const { asked, failed, slowest, median } = await polite.stop();
   const grown = (await watch.stop()) - before;
   context.diagnostic(`${asked} polite requests, median ${median} ms, slowest ${slowest} ms; memory +${(grown / MIB).toFixed(1)} MiB at most`);
@@ -44,35 +44,35 @@ async function endure({ pixy }, context, attack, most = 32 * MIB) {
   assert.deepEqual(failed, [], `of ${asked} polite requests`);
   assert.ok(grown <= most, `+${grown} KiB, from ${before}`);
   await until('memory is as before', async () => (await memory(pixy.pid)) - before <= most);
-  return came;
+  return result;
 }
 
-const [CONNECTIONS, SECONDS] = LONG ? [5000, 60] : [2000, 10]; // Pixy takes 1024
+const [CONNECTIONS, SECONDS] = LONG ? [5000, 60] : [2000, 10]; // Pixy accepts 1024
 
 async function slow(stage, context, path, parameters, connections, most) {
-  const { said } = await endure(stage, context, ({ ports }) => slowly([
+  const { output } = await endure(stage, context, ({ ports }) => runSlowhttptest([
     ...parameters, '-c', String(connections), '-r', String(connections / 4), '-u', `http://127.0.0.1:${ports.agent}${path}`,
   ], SECONDS), most);
-  assert.match(said, /Test ended/i, said);
+  assert.match(output, /Test ended/i, output);
 }
 
 describe('slow clients', { skip: !hasSlowhttptest && 'slowhttptest is missing' }, () => {
   const stage = warmed();
 
-  test('attack_40_slow_heads_starve_nobody', (context) => (
+  test('attack_40_slow_heads_starve_no_agent', (context) => (
     slow(stage, context, '/claude/v1/models', ['-H', '-i', '1', '-x', '24'], CONNECTIONS)));
 
-  // Each is a request under way, with a connection to the API: 1024 of them are no small thing, and stay what they are.
-  test('attack_40_slow_bodies_starve_nobody', (context) => (
+  // Each is a request in progress with a connection to the API: 1024 of them need more memory, which stays bounded.
+  test('attack_40_slow_bodies_starve_no_agent', (context) => (
     slow(stage, context, '/claude/v1/messages', ['-B', '-i', '1', '-s', '65536', '-f', 'application/json'], CONNECTIONS, 96 * MIB)));
 });
 
-// Few places, so that all of them have an answer within moments, whatever a test build takes for it.
+// Few connections, so that all of them get a response soon even from a debug build.
 describe('slow readers', { skip: !hasSlowhttptest && 'slowhttptest is missing' }, () => {
   const stage = warmed({ connections: 64 });
 
-  test('attack_40_slow_readers_starve_nobody', (context) => {
-    stage.api.long = Buffer.alloc(160 << 10, 'x'); // more than Pixy holds of an answer that is not taken
+  test('attack_40_slow_readers_starve_no_agent', (context) => {
+    stage.api.long = Buffer.alloc(160 << 10, 'x'); // more than Pixy buffers of a response
     const parameters = ['-X', '-w', '512', '-y', '1024', '-n', '1', '-z', '16'];
     return slow(stage, context, '/claude/v1/models', parameters, CONNECTIONS / 10);
   });
@@ -82,7 +82,7 @@ describe('slow readers', { skip: !hasSlowhttptest && 'slowhttptest is missing' }
 describe('HTTP/2', () => {
   const stage = warmed();
 
-  test('attack_39_http2_floods_harm_nobody', async (context) => {
+  test('attack_39_http2_floods_harm_no_agent', async (context) => {
     const { connections, rejected, bytes } = await endure(stage, context, (pixy) => floodHttp2(pixy, SECONDS));
     context.diagnostic(`${connections} connections, ${rejected} rejected, ${bytes >> 20} MiB`);
     assert.ok(connections > 20 && bytes > 10 << 20, `${connections} connections, ${bytes} bytes`);

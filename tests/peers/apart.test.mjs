@@ -1,5 +1,5 @@
 // Two sidecars of one person, each with its own grant: neither affects the login of the other.
-// schmitthub/clawker PR#378: host and container that share one login invalidate each other.
+// schmitthub/clawker PR#378: a host and a container that share one login invalidate each other's tokens.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
@@ -43,7 +43,7 @@ for (const [name, startServer] of [['oidc-provider', startAuthorizationServer], 
       await tokenOf(host);
     });
 
-    /** What the API saw of a request that it answered. */
+    /** The token that the API received with a successful request. */
     async function tokenOf(pixy) {
       api.forget();
       const response = await pixy.message();
@@ -57,7 +57,7 @@ async function hasRotated(pixy, times) {
   return (await rotations(pixy)) >= times;
 }
 
-/** How often Pixy renewed the login; that nothing else came of it is part of the story. */
+/** The number of renewals; fails if a refresh had another outcome. */
 async function rotations(pixy) {
   const metrics = await (await fetch(`http://127.0.0.1:${pixy.ports.ops}/metrics`)).text();
   const counted = [...metrics.matchAll(/^pixy_refreshes_total\{.*outcome="(\w+)".*\} (\d+)$/gm)];

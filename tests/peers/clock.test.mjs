@@ -42,7 +42,7 @@ for (const [name, seconds] of [['forward', YEAR], ['back', -YEAR]]) {
           await until('a refresh is in progress', () => server.held.length > 0);
           step(to);
         } finally {
-          server.letGo();
+          server.release();
         }
         await rotations(2);
         await assertClock(to);

@@ -36,11 +36,11 @@ test(`${REQUESTS} requests during a slow refresh make one token call`, TIMEOUT, 
       assertOnly([server.latest.access_token]);
       // A token's lifetime counts from its request: only one that was not held has all of it.
       const unheld = server.calls.refresh_token + server.held.length + 1;
-      server.letGo();
+      server.release();
       await until('a refresh that is not held', () => server.calls.refresh_token === unheld);
     }
   } finally {
-    server.letGo();
+    server.release();
   }
   assertNothingLost();
 });

@@ -1,5 +1,4 @@
-// The flows against a certified server: device codes, two issuers, and invalid id_tokens. Faults that the server itself cannot
-// make are made in its responses.
+// Flows against a certified server: device codes, two issuers, and invalid id_tokens, which are forged in the server's responses.
 
 import assert from 'node:assert/strict';
 import { generateKeyPairSync } from 'node:crypto';
@@ -34,7 +33,7 @@ before(async () => {
 });
 
 afterEach(async () => {
-  Object.assign(stage.server, { lie: undefined, keys: undefined, keysAsked: 0 });
+  Object.assign(stage.server, { forge: undefined, keys: undefined, keysAsked: 0 });
   for (const name of ['a', 'other', 'device', 'fixed']) await stage.pixy.call('DELETE', `/api/accounts/${name}`);
 });
 
@@ -87,7 +86,7 @@ test('a redirect to a fixed callback port', async () => {
   await until('the port is closed', () => fetch(`http://127.0.0.1:${port}/`).then(() => false, () => true));
 });
 
-test('a response of one issuer is not taken for another\'s', async () => {
+test('a response of another issuer is rejected', async () => {
   const { pixy, server, other } = stage;
   // The first server redirects the person to the other one, with its own state (RFC 9700 §4.4).
   const begun = await pixy.begin('a');
@@ -107,7 +106,7 @@ test('a response of one issuer is not taken for another\'s', async () => {
 const HOUR = 3600;
 const now = () => Math.floor(Date.now() / 1000);
 
-const LIES = {
+const FORGERIES = {
   'of another attempt': (claims) => { claims.nonce = 'another'; },
   'without a nonce': (claims) => { delete claims.nonce; },
   'for another client': (claims) => { claims.aud = 'llm-api'; },
@@ -115,15 +114,15 @@ const LIES = {
   'issued to another client': (claims) => { claims.azp = 'llm-api'; },
   'of another issuer': (claims) => { claims.iss = stage.other.issuer; },
   'that has expired': (claims) => { Object.assign(claims, { iat: now() - 2 * HOUR, exp: now() - HOUR }); },
-  'from tomorrow': (claims) => { Object.assign(claims, { iat: now() + 24 * HOUR, exp: now() + 25 * HOUR }); },
+  'issued in the future': (claims) => { Object.assign(claims, { iat: now() + 24 * HOUR, exp: now() + 25 * HOUR }); },
   'that is not signed': (claims, header) => { header.alg = 'none'; },
-  'signed with a key that only looks like the server\'s': (claims, header) => { header.kid = 'unknown'; },
+  'with an unknown kid': (claims, header) => { header.kid = 'unknown'; },
 };
 
-for (const [what, lie] of Object.entries(LIES)) {
+for (const [what, forge] of Object.entries(FORGERIES)) {
   test(`an id_token ${what} links nothing`, async () => {
     const { pixy, server } = stage;
-    server.lie = lie;
+    server.forge = forge;
     const begun = await pixy.begin('a');
     const pasted = await pixy.paste(begun.attempt, await logIn(begun.authorize_url));
     assert.deepEqual([pasted.status, pasted.body.type], [422, 'urn:pixy:problem:id_token_refused'], pasted.text);
@@ -135,17 +134,17 @@ for (const [what, lie] of Object.entries(LIES)) {
 }
 
 test('an id_token for several clients with our azp', async () => {
-  stage.server.lie = (claims) => { Object.assign(claims, { aud: ['llm-api', 'pixy'], azp: 'pixy' }); };
+  stage.server.forge = (claims) => { Object.assign(claims, { aud: ['llm-api', 'pixy'], azp: 'pixy' }); };
   await stage.pixy.link('a');
 });
 
-test('keys that were rotated are found by asking once more', async () => {
+test('rotated keys are found by one more request', async () => {
   const { pixy, server } = stage;
   const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
   const fresh = { ...publicKey.export({ format: 'jwk' }), kid: 'fresh', use: 'sig', alg: 'ES256' };
   const before = server.signer;
   server.signer = { key: privateKey, dsaEncoding: 'ieee-p1363' };
-  server.lie = (claims, header) => { Object.assign(header, { alg: 'ES256', kid: 'fresh' }); };
+  server.forge = (claims, header) => { Object.assign(header, { alg: 'ES256', kid: 'fresh' }); };
   try {
     server.keys = ({ keys }, times) => ({ keys: times > 1 ? [...keys, fresh] : keys });
     await pixy.link('a');

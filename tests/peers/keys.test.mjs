@@ -27,13 +27,13 @@ for (const agent of ['claude-code', 'anthropic']) {
 }
 
 const REFUSED = [
-  { story: 'no key', path: '/claude/v1/models', headers: {}, status: 401, code: 'agent_key_missing' },
-  { story: 'a wrong key', path: '/claude/v1/models', headers: { authorization: 'Bearer wrong' }, status: 401, code: 'agent_key_wrong' },
-  { story: 'an account that is not granted to the key', path: '/gpt/v1/models', headers: { authorization: `Bearer ${agentKey}` }, status: 403, code: 'account_not_granted' },
+  { title: 'no key', path: '/claude/v1/models', headers: {}, status: 401, code: 'agent_key_missing' },
+  { title: 'a wrong key', path: '/claude/v1/models', headers: { authorization: 'Bearer wrong' }, status: 401, code: 'agent_key_wrong' },
+  { title: 'an account that is not granted to the key', path: '/gpt/v1/models', headers: { authorization: `Bearer ${agentKey}` }, status: 403, code: 'account_not_granted' },
 ];
 
-for (const { story, path, headers, status, code } of REFUSED) {
-  test(`${story} is refused`, async () => {
+for (const { title, path, headers, status, code } of REFUSED) {
+  test(`${title} is refused`, async () => {
     const response = await stage.pixy.ask(path, { headers });
     assert.deepEqual([response.status, response.headers.get('x-pixy-error')], [status, code]);
     assert.ok(!(await response.text()).includes(agentKey));

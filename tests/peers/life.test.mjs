@@ -16,7 +16,7 @@ test('a response is streamed as it is produced', async () => {
   await pixy.link('claude');
   let release;
   const released = new Promise((resolve) => { release = resolve; });
-  api.whenHalfway = () => released;
+  api.afterFirstWord = () => released;
   try {
     const response = await pixy.message();
     let text = '';
@@ -28,14 +28,14 @@ test('a response is streamed as it is produced', async () => {
     assert.equal(words.join(''), ANSWER);
   } finally {
     release();
-    api.whenHalfway = () => {};
+    api.afterFirstWord = () => {};
   }
 });
 
 test('an agent disconnect ends the upstream stream', async () => {
   const { pixy, api } = stage;
   const stream = {}; // the API's side of it
-  api.whenHalfway = ({ response }) => new Promise((resolve) => {
+  api.afterFirstWord = ({ response }) => new Promise((resolve) => {
     stream.open = true;
     response.once('close', () => { stream.open = false; resolve(); });
   });
@@ -47,7 +47,7 @@ test('an agent disconnect ends the upstream stream', async () => {
     disconnect.abort();
     await until('the stream ends at the API', () => stream.open === false);
   } finally {
-    api.whenHalfway = () => {};
+    api.afterFirstWord = () => {};
   }
 });
 

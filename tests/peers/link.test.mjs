@@ -1,5 +1,5 @@
-// Linking an account: by a pasted code, a pasted address or a redirect, in a terminal and by the JSON API; and what does not
-// link it.
+// Linking an account by a pasted code, a pasted address or a redirect, in a terminal and through the JSON API; and attempts that
+// must fail.
 
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
@@ -154,7 +154,7 @@ async function notLinked() {
   assert.equal((await stage.pixy.message()).status, 401);
 }
 
-/** A problem document (RFC 9457) of this kind, in words for a person. */
+/** Asserts a problem document (RFC 9457) of this type with a readable title. */
 function refused({ status, body, text }, type) {
   assert.ok(status >= 400 && status < 600, `accepted: ${text}`);
   assert.ok(body.type.startsWith(type), `${body.type} is not ${type}`);

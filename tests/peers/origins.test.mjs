@@ -20,7 +20,7 @@ const ORIGINS = [
 
 for (const { name, start } of ORIGINS) {
   const skip = name !== 'node' && !isInstalled(name) && `${name} is not installed`;
-  test(`${name} sees what Pixy meant and nothing else`, { skip }, async () => {
+  test(`${name} receives only Pixy's requests`, { skip }, async () => {
     const origin = await start();
     const account = { provider: 'anthropic', profile: { api: { base_url: origin.url } } };
     const pixy = await startPixy({ accounts: { a: account }, log: 'warn' });
@@ -28,19 +28,19 @@ for (const { name, start } of ORIGINS) {
       const key = await pixy.call('POST', '/api/accounts/a/key', { key: 'sk-of-the-account' });
       assert.equal(key.status, 200, key.text);
       const expected = [];
-      for (const { name: oddity, bytes, expected: outcome } of cases) {
+      for (const { name: title, bytes, expected: outcome } of cases) {
         const before = origin.whole.length;
-        const answer = await say(pixy.ports.agent, bytes + successor);
+        const answer = await exchange(pixy.ports.agent, bytes + successor);
         if (outcome === 'broken') {
-          assert.ok(!answer.includes('HTTP/1.1 200'), `${oddity}: ${answer}`);
+          assert.ok(!answer.includes('HTTP/1.1 200'), `${title}: ${answer}`);
         } else if (outcome.refused) {
-          assert.ok(answer.startsWith(`HTTP/1.1 ${outcome.refused} `), `${oddity}: ${answer}`);
+          assert.ok(answer.startsWith(`HTTP/1.1 ${outcome.refused} `), `${title}: ${answer}`);
         } else {
-          assert.equal(answer.split('HTTP/1.1 200').length, 3, `${oddity}: ${answer}`);
+          assert.equal(answer.split('HTTP/1.1 200').length, 3, `${title}: ${answer}`);
           expected.push(outcome, SUCCESSOR);
-          assert.deepEqual(origin.whole.slice(before), [outcome, SUCCESSOR], oddity);
+          assert.deepEqual(origin.whole.slice(before), [outcome, SUCCESSOR], title);
         }
-        assert.equal(origin.whole.length, expected.length, oddity);
+        assert.equal(origin.whole.length, expected.length, title);
       }
       assert.ok(cases.length >= 500 && expected.length >= 100);
       // Of a truncated request the head was forwarded: it must be the intended one.
@@ -61,15 +61,15 @@ for (const { name, start } of ORIGINS) {
   });
 }
 
-/** Sends bytes, one a character, and reads until Pixy closes. */
-function say(port, text) {
+/** Sends one byte per character, and reads until Pixy closes. */
+function exchange(port, text) {
   return new Promise((resolve, reject) => {
     let answer = '';
     const socket = net.connect(port, '127.0.0.1', () => socket.write(Buffer.from(text, 'latin1')));
     socket.setTimeout(20_000, () => socket.destroy(new Error(`no end after ${JSON.stringify(answer)} to ${JSON.stringify(text)}`)));
     socket.on('data', (bytes) => { answer += bytes.toString('latin1'); });
     socket.once('close', () => resolve(answer));
-    // A reset after the response is an end, too.
+    // A reset after the response also ends the exchange.
     socket.once('error', (error) => { if (error.code !== 'ECONNRESET' && error.code !== 'EPIPE') reject(error); });
   });
 }

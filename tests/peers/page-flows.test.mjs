@@ -6,7 +6,7 @@ import { startAuthorizationServer } from './lib/authorization-server.mjs';
 import { answerOnDevice } from './lib/browser.mjs';
 import { startLlmApi } from './lib/llm-api.mjs';
 import { freePorts, listen } from './lib/net.mjs';
-import { openProvider, personAt, press, setupAddress } from './lib/person.mjs';
+import { openProvider, openPage, press, setupUrl } from './lib/page.mjs';
 import { startPixy } from './lib/pixy.mjs';
 import { installed, startChromium, startFirefox, violations } from './lib/real-browsers.mjs';
 
@@ -33,9 +33,9 @@ async function prepare(startBrowser) {
   stage.browser = await startBrowser();
 }
 
-/** As it was before a story. */
-async function leave() {
-  stage.server.lie = undefined;
+/** Restores the state before a test. */
+async function reset() {
+  stage.server.forge = undefined;
   for (const name of ['device', 'free', 'held']) {
     const { attempt } = await stage.pixy.account(name);
     if (attempt) await stage.pixy.call('DELETE', `/api/attempts/${attempt.attempt}`);
@@ -49,10 +49,10 @@ async function close() {
 
 describe('Chromium', { skip: !installed('chromium') && 'chromium is not installed' }, () => {
   before(() => prepare(startChromium));
-  afterEach(leave);
+  afterEach(reset);
   after(close);
 
-  const person = (story) => personAt(stage.pixy, stage.browser, story);
+  const person = (t) => openPage(stage.pixy, stage.browser, t);
   const href = (page, name) => page.locator(`#of-${name}-open`).getAttribute('href');
 
   async function confirm({ card, says }, name) {
@@ -63,8 +63,8 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     assert.equal((await stage.pixy.ask(`/${name}/v1/models`)).status, 200);
   }
 
-  test('a device code links without another click', async (story) => {
-    const me = await person(story);
+  test('a device code links without another click', async (t) => {
+    const me = await person(t);
     const { page, card, says } = me;
     await press(card('device'), 'Link');
     await says('Waiting for the provider…');
@@ -85,8 +85,8 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     await confirm(me, 'device');
   });
 
-  test('a denied device code leads to a new one', async (story) => {
-    const me = await person(story);
+  test('a denied device code leads to a new one', async (t) => {
+    const me = await person(t);
     const { page, card } = me;
     await press(card('device'), 'Link');
     const refused = await href(page, 'device');
@@ -99,8 +99,8 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     await confirm(me, 'device');
   });
 
-  test('a fixed callback port receives the redirect', async (story) => {
-    const me = await person(story);
+  test('a fixed callback port receives the redirect', async (t) => {
+    const me = await person(t);
     await press(me.card('free'), 'Link');
     await me.says('Waiting for the provider…');
     const tab = await openProvider(me, 'free');
@@ -110,8 +110,8 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     await confirm(me, 'free');
   });
 
-  test('a callback port in use: the page takes the pasted address', async (story) => {
-    const me = await person(story);
+  test('a callback port in use: the page takes the pasted address', async (t) => {
+    const me = await person(t);
     await press(me.card('held'), 'Link');
     await me.card('held').getByText(/is in use by another program/).waitFor();
     assert.equal(await me.card('held').getByText('Waiting for the provider…').count(), 0);
@@ -123,9 +123,9 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     await confirm(me, 'held');
   });
 
-  test('an invalid id_token is reported once, and can be retried', async (story) => {
-    const me = await person(story);
-    stage.server.lie = (claims) => { claims.nonce = 'another'; };
+  test('an invalid id_token is reported once, and can be retried', async (t) => {
+    const me = await person(t);
+    stage.server.forge = (claims) => { claims.nonce = 'another'; };
     await press(me.card('held'), 'Link');
     const again = async () => {
       const tab = await openProvider(me, 'held');
@@ -137,7 +137,7 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     await me.card('held').getByText(/was rejected: it is of another attempt/).waitFor();
     assert.equal(await me.card('held').getByText(/was rejected/).count(), 1);
     assert.equal(await me.page.evaluate(() => document.activeElement.id), 'of-held-check', 'the focus is on the error');
-    stage.server.lie = undefined;
+    stage.server.forge = undefined;
     await press(me.card('held'), 'Start again');
     await again();
     await confirm(me, 'held');
@@ -146,13 +146,13 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
 
 describe('Firefox', { skip: !installed('firefox-esr') && 'firefox-esr is not installed' }, () => {
   before(() => prepare(startFirefox));
-  afterEach(leave);
+  afterEach(reset);
   after(close);
 
-  async function open(story, url) {
+  async function open(t, url) {
     const page = await stage.browser.newPage();
     page.setDefaultTimeout(POLL_TIMEOUT);
-    story.after(() => page.close());
+    t.after(() => page.close());
     await page.goto(url);
     return page;
   }
@@ -169,17 +169,17 @@ describe('Firefox', { skip: !installed('firefox-esr') && 'firefox-esr is not ins
     assert.equal((await stage.pixy.ask(`/${name}/v1/models`)).status, 200);
   }
 
-  test('a fixed callback port receives the redirect', async (story) => {
-    const page = await open(story, await setupAddress(stage.pixy));
+  test('a fixed callback port receives the redirect', async (t) => {
+    const page = await open(t, await setupUrl(stage.pixy));
     await says(page, 'No account is linked yet');
     await pressOn(page, 'free', 'Link');
     const link = await page.waitForSelector('#of-free-open');
-    await open(story, await link.evaluate((link) => link.href)); // the provider allows it and redirects
+    await open(t, await link.evaluate((link) => link.href)); // the provider allows it and redirects
     await confirmed(page, 'free');
   });
 
-  test('a device code links without another click', async (story) => {
-    const page = await open(story, await setupAddress(stage.pixy));
+  test('a device code links without another click', async (t) => {
+    const page = await open(t, await setupUrl(stage.pixy));
     await says(page, 'No account is linked yet');
     await pressOn(page, 'device', 'Link');
     await page.waitForSelector('#of-device-card .user-code');

@@ -7,7 +7,7 @@ import { after, afterEach, before, describe, test } from 'node:test';
 import { logIn, shownCode } from './lib/browser.mjs';
 import { listen } from './lib/net.mjs';
 import { peers } from './lib/peers.mjs';
-import { openProvider, personAt, press, SIZES, setupAddress } from './lib/person.mjs';
+import { openProvider, openPage, press, SIZES, setupUrl } from './lib/page.mjs';
 import { EVIL, installed, startChromium, startEvilSite, startFirefox, violations } from './lib/real-browsers.mjs';
 import { ENV, HOSTILE, STATES } from './lib/states.mjs';
 
@@ -35,10 +35,10 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
   before(async () => { browser = await startChromium(); });
   after(() => browser?.close());
 
-  const person = (story, options) => personAt(stage.pixy, browser, story, options);
+  const person = (t, options) => openPage(stage.pixy, browser, t, options);
 
-  test('linking by pasting, from the setup code to a request', async (story) => {
-    const me = await person(story);
+  test('linking by pasting, from the setup code to a request', async (t) => {
+    const me = await person(t);
     const { page, card, says } = me;
     await says('No account is linked yet');
     assert.equal(page.url(), `${address()}/`, 'the setup code is removed from the address bar');
@@ -68,8 +68,8 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     await says('1 of 2 accounts working');
   });
 
-  test('a redirect needs no pasting', async (story) => {
-    const me = await person(story);
+  test('a redirect needs no pasting', async (t) => {
+    const me = await person(t);
     await press(me.card('gpt'), 'Link');
     await me.says('Waiting for the provider…');
     const tab = await openProvider(me, 'gpt');
@@ -82,8 +82,8 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     assert.equal((await stage.pixy.ask('/gpt/v1/models')).status, 200);
   });
 
-  test('one click pastes and continues', async (story) => {
-    const me = await person(story, { permissions: ['clipboard-read', 'clipboard-write'] });
+  test('one click pastes and continues', async (t) => {
+    const me = await person(t, { permissions: ['clipboard-read', 'clipboard-write'] });
     await press(me.card('claude'), 'Link');
     const tab = await openProvider(me, 'claude');
     const code = await tab.innerText('body');
@@ -98,8 +98,8 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     assert.equal(await me.page.evaluate(() => navigator.clipboard.readText()), lines);
   });
 
-  test('the keyboard alone: focus is on the next step', async (story) => {
-    const { page, card, says } = await person(story);
+  test('the keyboard alone: focus is on the next step', async (t) => {
+    const { page, card, says } = await person(t);
     await card('claude').getByRole('button', { name: 'Link', exact: true }).focus();
     await page.keyboard.press('Enter');
     const open = page.locator('#of-claude-open:focus');
@@ -116,8 +116,8 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     await says("Linked. In the agent's environment:");
   });
 
-  test('every failure has a next step', async (story) => {
-    const me = await person(story);
+  test('every failure has a next step', async (t) => {
+    const me = await person(t);
     const { page, card, says } = me;
     const again = async () => {
       await card('claude').getByRole('button', { name: /^(Link|Start again)$/ }).first().click();
@@ -159,9 +159,9 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     await says("Linked. In the agent's environment:");
   });
 
-  test('use is shown at once, and unlinking asks first', async (story) => {
+  test('use is shown at once, and unlinking asks first', async (t) => {
     await stage.pixy.link('claude');
-    const { card, says, page } = await person(story);
+    const { card, says, page } = await person(t);
     await card('claude').getByText('Working').waitFor();
     await (await stage.pixy.message()).text();
     await card('claude').getByText('Requests 1').waitFor();
@@ -173,21 +173,21 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     assert.equal((await stage.pixy.account('claude')).state, 'unlinked');
   });
 
-  test('a stopped Pixy is reported, a restarted one needs a session', async (story) => {
-    const { page, says } = await person(story);
+  test('a stopped Pixy is reported, a restarted one needs a session', async (t) => {
+    const { page, says } = await person(t);
     await says('No account is linked yet');
     await stage.pixy.stop();
     await says('Pixy does not answer');
     await stage.pixy.start();
     await says('Your session has ended');
-    await page.getByRole('textbox').fill(await setupAddress(stage.pixy));
+    await page.getByRole('textbox').fill(await setupUrl(stage.pixy));
     await press(page, 'Open');
     await says('No account is linked yet');
   });
 
-  test('attack_07_a_rebound_host_name_is_served_nothing', async (story) => {
+  test('attack_07_a_rebound_host_name_is_served_nothing', async (t) => {
     const context = await browser.newContext();
-    story.after(() => context.close());
+    t.after(() => context.close());
     const page = await context.newPage();
     const response = await page.goto(`http://${EVIL}:${stage.pixy.ports.link}/`);
     assert.equal(response.status(), 421);
@@ -198,7 +198,7 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     }
   });
 
-  test('the attacks succeed on a server without guards', async (story) => {
+  test('the attacks succeed on a server without guards', async (t) => {
     const asked = new Set();
     const open = await listen((request, response) => {
       asked.add(`${request.method} ${request.url} ${request.headers['sec-fetch-mode']} ${request.headers['sec-fetch-dest']}`);
@@ -210,11 +210,11 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
       response.setHeader('content-type', type);
       response.end(body);
     });
-    story.after(() => open.close());
+    t.after(() => open.close());
     const evil = await startEvilSite(open.url, CALLS);
-    story.after(() => evil.close());
+    t.after(() => evil.close());
     const context = await browser.newContext();
-    story.after(() => context.close());
+    t.after(() => context.close());
     const page = await context.newPage();
     await page.goto(`http://${EVIL}:${evil.port}/`);
     await page.waitForFunction(() => window.done, null, { timeout: 60_000 });
@@ -227,12 +227,12 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
   });
 
   for (const host of [EVIL, '127.0.0.1']) {
-    test(`attack_08_to_10_a_page_of_${host === EVIL ? 'another_site' : 'another_port'}_reaches_reads_and_frames_nothing`, async (story) => {
+    test(`attack_08_to_10_a_page_of_${host === EVIL ? 'another_site' : 'another_port'}_gets_nothing`, async (t) => {
       await stage.pixy.link('claude');
       const before = await state();
       const evil = await startEvilSite(address(), CALLS);
-      const { context, page: own } = await person(story); // with a session open in the same browser
-      story.after(() => evil.close());
+      const { context, page: own } = await person(t); // with a session open in the same browser
+      t.after(() => evil.close());
       const page = await context.newPage();
       const served = [];
       context.on('response', (response) => {
@@ -251,12 +251,12 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     });
   }
 
-  test('attack_64_replacing_another_identity_is_shown', async (story) => {
+  test('attack_64_replacing_another_identity_is_shown', async (t) => {
     const { person: anna } = stage.server;
-    story.after(() => { stage.server.person = anna; });
+    t.after(() => { stage.server.person = anna; });
     await stage.pixy.link('claude');
     stage.server.person = { ...anna, email: 'mallory@example.net', name: 'Mallory' };
-    const { page, card } = await person(story);
+    const { page, card } = await person(t);
     await press(card('claude'), 'Link again');
     await card('claude').getByRole('textbox').fill(await shownCode(await logIn(await page.locator('#of-claude-open').getAttribute('href'))));
     await press(card('claude'), 'Continue');
@@ -268,12 +268,12 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     assert.equal((await stage.pixy.message()).status, 200);
   });
 
-  test('attack_65_a_hostile_name_is_shown_as_text', async (story) => {
+  test('attack_65_a_hostile_name_is_shown_as_text', async (t) => {
     const { person: anna } = stage.server;
-    story.after(() => { stage.server.person = anna; });
+    t.after(() => { stage.server.person = anna; });
     for (const text of HOSTILE.slice(0, 6)) {
       stage.server.person = { ...anna, email: text, name: text };
-      const { page, card, context } = await person(story);
+      const { page, card, context } = await person(t);
       await press(card('claude'), 'Link');
       await card('claude').getByRole('textbox').fill(await shownCode(await logIn(await page.locator('#of-claude-open').getAttribute('href'))));
       await press(card('claude'), 'Continue');
@@ -286,25 +286,25 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     }
   });
 
-  // The test fakes the answers for states that take hours or a provider's fault; all else is Pixy's.
+  // The API is faked for states that take hours or a fault of a provider; the page itself is Pixy's.
   describe('every state', () => {
-    const looks = [['light', 'phone'], ['dark', 'wide'], ...(PICTURES ? [['light', 'wide'], ['dark', 'phone']] : [])];
-    for (const [scheme, size] of looks) {
-      test(`is accessible and fits: ${scheme}, ${size}`, async (story) => {
+    const variants = [['light', 'phone'], ['dark', 'wide'], ...(PICTURES ? [['light', 'wide'], ['dark', 'phone']] : [])];
+    for (const [scheme, size] of variants) {
+      test(`is accessible and fits: ${scheme}, ${size}`, async (t) => {
         if (PICTURES) await mkdir(PICTURES, { recursive: true });
         const context = await browser.newContext({ colorScheme: scheme, viewport: SIZES[size], reducedMotion: 'reduce' });
         context.setDefaultTimeout(10_000);
-        story.after(() => context.close());
+        t.after(() => context.close());
         const each = async ([name, state]) => {
           const page = await context.newPage();
-          const wrong = await tell(page, state);
+          const wrong = await fakeApi(page, state);
           await page.goto(`${address()}/#a-setup-code`);
           await page.waitForFunction(() => document.querySelector('h1').textContent !== 'One moment…');
           if (state.press) await page.getByRole('button', { name: state.press }).first().click();
           if (state.unfold) await page.evaluate(() => document.querySelectorAll('.flow details').forEach((details) => { details.open = true; }));
           if (state.type) await page.getByRole('textbox').last().fill(state.type);
           if (state.press === 'Use it') await page.locator('.use pre').waitFor();
-          await look(page, name, scheme, size);
+          await assertRenders(page, name, scheme, size);
           assert.deepEqual(wrong, [], name);
           await page.close();
         };
@@ -315,17 +315,17 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
         await page.goto(`${address()}/#wrong`);
         await page.getByText('Open this page with a one-time link').waitFor();
         await page.getByText('Pixy runs in a container').click();
-        await look(page, 'sign-in', scheme, size);
+        await assertRenders(page, 'sign-in', scheme, size);
         await page.goto(`${address()}/callback?code=x&state=y`);
-        await look(page, 'callback-refused', scheme, size);
+        await assertRenders(page, 'callback-refused', scheme, size);
       });
     }
 
-    test('the README has a picture', { skip: !PICTURES && 'PIXY_SCREENSHOTS is not set' }, async (story) => {
+    test('the README has a picture', { skip: !PICTURES && 'PIXY_SCREENSHOTS is not set' }, async (t) => {
       const context = await browser.newContext({ viewport: { width: 900, height: 600 }, deviceScaleFactor: 1.5, colorScheme: 'light' });
-      story.after(() => context.close());
+      t.after(() => context.close());
       const page = await context.newPage();
-      await tell(page, STATES.picture);
+      await fakeApi(page, STATES.picture);
       await page.goto(`${address()}/#a-setup-code`);
       await page.getByRole('button', { name: 'Use it' }).first().click();
       await page.locator('.use pre').waitFor();
@@ -333,8 +333,8 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
       await page.locator('body').screenshot({ path: join(PICTURES, 'readme.png') });
     });
 
-    /** Answers the page's calls with a state. Says what went wrong in it. */
-    async function tell(page, state) {
+    /** Fakes the API's responses with a state. Returns a list of the page's errors, which keeps growing. */
+    async function fakeApi(page, state) {
       const wrong = [];
       page.on('pageerror', (error) => wrong.push(error.message));
       page.on('dialog', (dialog) => { wrong.push(`a dialog: ${dialog.message()}`); dialog.dismiss(); });
@@ -345,7 +345,7 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
         '/api/accounts': () => ({ json: accounts() }),
         '/api/events': () => ({ contentType: 'text/event-stream', body: `data: ${JSON.stringify(accounts())}\n\n` }),
       };
-      // As if the port of this page were forwarded to Pixy's.
+      // Simulates a forwarded port: the page's port differs from Pixy's.
       if (state.forwarded) await page.route(`${address()}/`, async (route) => {
         const response = await route.fetch();
         await route.fulfill({ response, body: (await response.text()).replace(/data-port="\d+"/, 'data-port="8701"') });
@@ -357,7 +357,7 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
       return wrong;
     }
 
-    async function look(page, name, scheme, size) {
+    async function assertRenders(page, name, scheme, size) {
       const sideways = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
       assert.ok(sideways <= 0, `${name} is ${sideways} px too wide`);
       assert.deepEqual(await violations(page), [], `${name}, ${scheme}, ${size}`);
@@ -373,10 +373,10 @@ describe('Firefox', { skip: !installed('firefox-esr') && 'firefox-esr is not ins
   before(async () => { browser = await startFirefox(); });
   after(() => browser?.close());
 
-  async function open(story, url) {
+  async function open(t, url) {
     const page = await browser.newPage();
     page.setDefaultTimeout(20_000);
-    story.after(() => page.close());
+    t.after(() => page.close());
     await page.goto(url);
     return { page };
   }
@@ -386,8 +386,8 @@ describe('Firefox', { skip: !installed('firefox-esr') && 'firefox-esr is not ins
     [...document.querySelectorAll('#of-claude-card button')].find((button) => button.textContent === name).click();
   }, name);
 
-  test('a person links an account by pasting', async (story) => {
-    const { page } = await open(story, await setupAddress(stage.pixy));
+  test('a person links an account by pasting', async (t) => {
+    const { page } = await open(t, await setupUrl(stage.pixy));
     await says(page, 'No account is linked yet');
     await press(page, 'Link');
     const link = await page.waitForSelector('#of-claude-open');
@@ -401,19 +401,19 @@ describe('Firefox', { skip: !installed('firefox-esr') && 'firefox-esr is not ins
     assert.equal((await stage.pixy.message()).status, 200);
   });
 
-  test('attack_07_a_rebound_host_name_is_served_nothing', async (story) => {
-    const { page } = await open(story, 'about:blank');
+  test('attack_07_a_rebound_host_name_is_served_nothing', async (t) => {
+    const { page } = await open(t, 'about:blank');
     const status = await page.goto(`http://${EVIL}:${stage.pixy.ports.link}/`).then((response) => response.status(), (error) => error.message);
     assert.match(String(status), /^421$|NS_ERROR_NET_ERROR_RESPONSE/); // Firefox shows its own page for that status
     assert.equal(await page.evaluate(() => document.querySelectorAll('#cards').length), 0);
   });
 
-  test('attack_08_to_10_a_page_of_another_site_reaches_reads_and_frames_nothing', async (story) => {
+  test('attack_08_to_10_a_page_of_another_site_gets_nothing', async (t) => {
     await stage.pixy.link('claude');
     const before = await state();
     const evil = await startEvilSite(address(), CALLS);
-    story.after(() => evil.close());
-    const { page } = await open(story, `http://${EVIL}:${evil.port}/`);
+    t.after(() => evil.close());
+    const { page } = await open(t, `http://${EVIL}:${evil.port}/`);
     await page.waitForFunction(() => window.done, { timeout: 60_000 });
     assert.deepEqual(await page.evaluate(() => window.seen), []);
     const shown = await Promise.all(page.frames().map((frame) => frame.evaluate(() => document.querySelectorAll('#cards').length).catch(() => 0)));
@@ -422,7 +422,7 @@ describe('Firefox', { skip: !installed('firefox-esr') && 'firefox-esr is not ins
   });
 });
 
-/** What an attacker would have changed. */
+/** What a successful attack would change. */
 async function state() {
   return (await stage.pixy.status()).map(({ name, state, attempt, refreshed_at: refreshed }) => ({ name, state, attempt, refreshed }));
 }

@@ -12,7 +12,7 @@ const IDLE_TIMEOUTS = [5000, 6000]; // of Node's server, in milliseconds: announ
 
 const stage = peers({ accessTokenSeconds: 300, linked: ['claude'] });
 
-test(`${2 * ROUNDS} bursts of POST around the API's idle timeout: none fails`, { timeout: ROUNDS * 40_000 }, async () => {
+test(`no POST fails around the API's idle timeout`, { timeout: ROUNDS * 40_000 }, async () => {
   const { api } = stage;
   const agent = new http.Agent({ keepAlive: true, maxFreeSockets: REQUESTS });
   try {

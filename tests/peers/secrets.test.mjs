@@ -1,4 +1,4 @@
-// Searches for every code and token of the server where an agent, a log reader or a thief of the disk could read it.
+// Searches for every code and token of the server in what an agent, a log reader or a thief of the disk can read.
 
 import assert from 'node:assert/strict';
 import { readdir, readFile } from 'node:fs/promises';
@@ -11,7 +11,7 @@ import { peers } from './lib/peers.mjs';
 
 const stage = peers({ log: 'trace' });
 
-test('no code or token in logs, metrics, page, files or memory maps', async () => {
+test('no code or token in logs, metrics, page or files', async () => {
   const { pixy, api, server } = stage;
   const places = new Map();
   const keep = async (place, response) => places.set(place, await written(response));
@@ -29,7 +29,7 @@ test('no code or token in logs, metrics, page, files or memory maps', async () =
   await until('a renewal', () => server.calls.refresh_token > before);
   await keep('an answer', await pixy.message({ authorization: 'Bearer of-the-agent' }));
   await keep('a path that is not allowed', await pixy.ask('/claude/v1/files'));
-  await keep('an unknown account', await pixy.ask('/nobody/v1/messages'));
+  await keep('an unknown account', await pixy.ask('/unknown/v1/messages'));
   await keep('an unknown path at the API', await pixy.ask('/claude/v1/models'));
   await pixy.stop();
   await pixy.start();
@@ -51,12 +51,12 @@ test('no code or token in logs, metrics, page, files or memory maps', async () =
   assert.match(pixy.logged, /"message":"request"/, 'the log holds the requests');
   const secrets = [...server.secrets];
   assert.ok(secrets.length >= 10, `${secrets.length} secrets are too few to look for`);
-  assert.notDeepEqual(hits('where it belongs', JSON.stringify(api.seen), secrets), [], 'the search finds a secret where there is one');
+  assert.notDeepEqual(hits('the API', JSON.stringify(api.seen), secrets), [], 'the search finds a secret where there is one');
   const found = [...places].flatMap(([place, text]) => hits(place, text, [...secrets, 'of-the-agent']));
   assert.deepEqual(found, []);
 });
 
-/** A response as a program could print it. */
+/** A response as text: status, headers and body. */
 async function written(response) {
   return JSON.stringify([response.status, [...response.headers], await response.text()]);
 }
@@ -70,7 +70,7 @@ test('a secret in a log, output or answer fails the test', async () => {
   const { pixy, server } = stage;
   const [secret] = server.secrets;
   const { found } = pixy.answers[0];
-  const fails = async (place) => assert.rejects(pixy.lookForSecrets(), new RegExp(`${place}: `));
+  const fails = async (place) => assert.rejects(pixy.assertNoSecretsLeaked(), new RegExp(`${place}: `));
   for (const [field, place] of [['logged', 'the log'], ['printed', 'what commands printed']]) {
     const before = pixy[field];
     pixy[field] += `and ${Buffer.from(secret).toString('base64')} too`;
@@ -80,7 +80,7 @@ test('a secret in a log, output or answer fails the test', async () => {
   found.push('the answer to /: x');
   await fails('the answer to /');
   found.length = 0;
-  await pixy.lookForSecrets();
+  await pixy.assertNoSecretsLeaked();
   assert.ok(pixy.answers[0].answers >= 5 && pixy.answers[1].answers >= 6, 'answers are watched');
 });
 

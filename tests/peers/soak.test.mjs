@@ -28,7 +28,7 @@ test(`${SECONDS} s of mixed traffic`, { timeout: (SECONDS * 1.2 + 120) * 1000 },
   const before = await state();
   // The API rejects a valid token as often as Pixy repairs that by a refresh, and only for requests that can be replayed.
   let [next, distrusted] = [Date.now() + 3000, 0];
-  api.distrusts = ({ path }) => {
+  api.rejects = ({ path }) => {
     if (path !== '/v1/messages/count_tokens' || Date.now() < next) return false;
     next = Date.now() + REPAIR_INTERVAL;
     distrusted += 1;

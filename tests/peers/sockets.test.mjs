@@ -1,4 +1,4 @@
-// WebSockets through Pixy: a widely used library at both ends, and Codex, which uses them for the Responses API.
+// WebSockets through Pixy: the `ws` library at both ends, and Codex, which uses WebSockets for the Responses API.
 
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
@@ -12,7 +12,7 @@ import { until } from './lib/net.mjs';
 import { peers } from './lib/peers.mjs';
 
 const stage = peers({ linked: ['gpt'] });
-const PATIENCE = { timeout: 60_000 };
+const OPTIONS = { timeout: 60_000 };
 
 /** An open WebSocket to the API through Pixy. */
 async function open(path = '/gpt/v1/responses', protocols = []) {
@@ -21,7 +21,7 @@ async function open(path = '/gpt/v1/responses', protocols = []) {
   return socket;
 }
 
-test('messages of every size are relayed unchanged and in order', PATIENCE, async () => {
+test('messages of every size are relayed unchanged and in order', OPTIONS, async () => {
   const { api, server } = stage;
   const socket = await open();
   assert.equal(socket.extensions, '', 'compression was offered but not negotiated');
@@ -44,7 +44,7 @@ test('messages of every size are relayed unchanged and in order', PATIENCE, asyn
   assert.equal(credentials(seen.headers).length, 1);
 });
 
-test('fifty concurrent agents each get their own messages', PATIENCE, async () => {
+test('fifty concurrent agents each get their own messages', OPTIONS, async () => {
   const sockets = await Promise.all(Array.from({ length: 50 }, () => open()));
   await Promise.all(sockets.map(async (socket, nth) => {
     for (let round = 0; round < 20; round += 1) {
@@ -57,7 +57,7 @@ test('fifty concurrent agents each get their own messages', PATIENCE, async () =
   }));
 });
 
-test('a path that the profile does not allow gets 426', PATIENCE, async () => {
+test('a path that the profile does not allow gets 426', OPTIONS, async () => {
   const socket = new WebSocket(`ws://127.0.0.1:${stage.pixy.ports.agent}/gpt/v1/realtime`);
   const [, response] = await once(socket, 'unexpected-response');
   assert.equal(response.statusCode, 426);

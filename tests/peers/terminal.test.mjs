@@ -226,7 +226,7 @@ describe('a terminal', { skip: !hasTmux && 'tmux is missing' }, () => {
     assert.match(prose, /^ +[A-Z]{4}-[A-Z]{4}$/m);
     assert.doesNotMatch(prose, /[▀▄█\x1b]/);
     await until('its attempt is cancelled', async () => (await pixy.account('device')).attempt === null);
-    const failed = await pixy.command(['link', 'nobody', '--json']);
+    const failed = await pixy.command(['link', 'unknown', '--json']);
     assert.equal(failed.code, 1);
     assert.deepEqual([JSON.parse(failed.output).step, failed.errors.startsWith('pixy: there is no account')], ['failed', true]);
   });

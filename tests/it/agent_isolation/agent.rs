@@ -1,4 +1,4 @@
-//! The tasks of a hostile agent, in a process of its own user. Each panics where it succeeds in an attack, else prints a summary.
+//! The tasks of a hostile agent, in a process with a user of its own. Each panics if an attack succeeds, otherwise prints a summary.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -270,7 +270,7 @@ const OTHERS: &[&str] = &[
     "/metrics",
     "/assets/page.js",
     "/api/session",
-    "/api/accounts/nobody",
+    "/api/accounts/unknown",
     "/api/no-such-call",
     "/api",
     "//api/accounts",

@@ -1,4 +1,4 @@
-//! `pixy doctor --as-agent` beside a real Pixy: it finds no fault as the agent's user, and reports each planted fault.
+//! `pixy doctor --as-agent` with a running Pixy: it finds no fault as the agent's user, and reports each planted fault.
 
 use std::fs;
 use std::io::{Read as _, Write as _};

@@ -1,4 +1,4 @@
-//! A linked Pixy that runs as a user of its own, and agents that are started beside it.
+//! A linked Pixy that runs as a user of its own, and agents on the same machine.
 
 use std::fs::{self, Permissions};
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -21,7 +21,7 @@ pub(super) const AGENT: u32 = 64_702;
 
 const STATIC_KEY: &str = "marked-static-key-0-1";
 
-/// Pixy with three accounts: `a` by OAuth, `k` by a key, and `n` by a key with an upstream that is given by host name.
+/// Pixy with three accounts: `a` by OAuth, `k` by a key, and `n` by a key with a host name as upstream.
 pub(super) struct Harness {
     pub(super) endpoint: TokenEndpoint,
     pub(super) upstream: Upstream,

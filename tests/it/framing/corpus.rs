@@ -395,7 +395,7 @@ impl Corpus {
             "/a/v1/models;x",
         ] {
             let status = if target == "//" { 404 } else { 400 };
-            // What is refused for its path alone leaves the connection open; these cases are about what arrives.
+            // A rejection for the path alone leaves the connection open; these cases test what the upstream receives.
             let bytes = format!("GET {target} HTTP/1.1\r\nHost: pixy\r\nConnection: close\r\n\r\n");
             self.add(format!("target {target:?}"), bytes, Expected::Refused(status));
         }

@@ -1,4 +1,4 @@
-//! Inbound HTTP/2 is refused on every surface, and nothing of what follows its preface is kept.
+//! Inbound HTTP/2 is refused on every surface, and bytes after its preface are discarded.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ const FRAMES: &[u8] = b"\0\0\0\x04\0\0\0\0\0\0\0\x03\x01\x05\0\0\0\x01\x82\x84\x
 
 const REQUEST: &[u8] = b"GET /nothing HTTP/1.1\r\nHost: pixy\r\n\r\n";
 
-/// Sends the preface, where `after_request` after a request whose response has arrived. The status line of each response.
+/// Sends the preface, with `after_request` after a complete request and response. Returns the status line of each response.
 async fn statuses(mut stream: impl AsyncRead + AsyncWrite + Unpin, after_request: bool) -> Vec<String> {
     let mut received = Vec::new();
     if after_request {

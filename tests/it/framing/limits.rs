@@ -137,7 +137,7 @@ async fn attack_40_a_client_that_stops_reading_times_out() {
 }
 
 #[tokio::test]
-async fn a_silent_response_does_not_time_out_and_an_idle_connection_does() {
+async fn a_silent_response_outlives_the_idle_timeout() {
     let (pixy, _endpoint, upstream) = limited(&json!({ "idle_time": "300ms", "header_time": "200ms" })).await;
     let (reply, chunks) = Reply::stream(200);
     upstream.answer(reply);
@@ -155,7 +155,7 @@ async fn a_silent_response_does_not_time_out_and_an_idle_connection_does() {
 }
 
 #[tokio::test]
-async fn attack_43_a_login_is_refreshed_and_stored_while_descriptors_are_used_up() {
+async fn attack_43_a_refresh_is_stored_when_descriptors_run_out() {
     if std::process::Command::new("prlimit").arg("--version").output().is_err() {
         println!("skipped: prlimit (util-linux) is missing");
         assert!(std::env::var("CI").as_deref() != Ok("true"), "nothing is skipped in CI");

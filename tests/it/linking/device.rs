@@ -172,7 +172,7 @@ async fn polling_ends_with_the_code_or_the_attempt() {
 
 #[tokio::test]
 async fn attack_63_a_replaced_attempt_stops_polling() {
-    // The person allows the first attempt while the second one is open already.
+    // Consent is given to the first attempt while the second one is open.
     let pending = Arc::new(Mutex::new(true));
     let waits = Arc::clone(&pending);
     let provider = Upstream::answering(move |seen| match seen.path() {

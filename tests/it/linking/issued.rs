@@ -159,7 +159,7 @@ async fn a_grant_without_the_required_scope_is_revoked() {
 
 #[tokio::test]
 async fn no_refresh_before_the_provider_allows_it() {
-    // The fake, like the provider, spends the token of an early refresh and answers `invalid_grant`.
+    // The fake, like the provider, invalidates the token of an early refresh and returns `invalid_grant`.
     let (provider, upstream) = signed_in().await;
     provider.refuse_refresh_for(3);
     let pixy = Pixy::start(&json!({ "a": chatgpt(&provider, &upstream) })).await;

@@ -149,7 +149,7 @@ async fn localhost_needs_both_of_its_addresses() {
     let pixy =
         Pixy::start(&json!({ "a": with_callback_ports(&endpoint, &upstream, "localhost", &json!([port])) })).await;
     let begun = pixy.post("/api/accounts/a/attempts", Value::Null).await;
-    assert_eq!(begun["redirect"], "paste", "the code would go to the program that holds [::1]:{port}");
+    assert_eq!(begun["redirect"], "paste", "the code would be sent to the program that listens on [::1]:{port}");
     assert!(TcpStream::connect(("127.0.0.1", port)).await.is_err(), "the other address is closed again");
 }
 

@@ -1,4 +1,4 @@
-//! Proof of the responder and the person: id_tokens (OpenID Connect Core §3.1.3.7), `iss` (RFC 9207) and issuers (RFC 8414 §3.3).
+//! Verification of the issuer and the identity: id_tokens (OpenID Connect Core §3.1.3.7), `iss` (RFC 9207) and issuers (RFC 8414 §3.3).
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Where the providers make, list, renew or show credentials, or say whose they are: paths that a token could be spent on to get
+//! Where the providers create, list, renew or show credentials, or their owner: paths on which a token could be used to get
 //! another one. From their published references; those of the subscriptions from open clients.
 
 /// Paths below a host, by who serves them. A part in braces is a name.

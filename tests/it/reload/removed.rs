@@ -1,4 +1,4 @@
-//! A removed listener accepts no more; the connections that it accepted go on to their end.
+//! A removed listener accepts no connection; its open connections are served to their end.
 
 use std::time::Duration;
 

@@ -153,7 +153,7 @@ impl RawClient {
 }
 
 impl RawResponse {
-    /// The values of a header field, whatever the case of its name.
+    /// The values of a header field; the name is case-insensitive.
     pub(crate) fn header(&self, name: &str) -> Vec<&str> {
         values(&self.headers, name).collect()
     }

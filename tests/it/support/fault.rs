@@ -26,7 +26,7 @@ use super::reply::Reply;
 pub(crate) enum Sorting {
     /// A new access token.
     Ok(RefreshToken),
-    /// The grant is dead: a person must link again.
+    /// The grant has ended: the account must be linked again.
     Terminal,
     /// Try again later with the same refresh token.
     Transient,
@@ -50,13 +50,13 @@ pub(crate) enum Effect {
     Nothing,
     /// It issued an access token and kept the refresh token.
     Access,
-    /// It rotated: the refresh token is spent, and only this reply contains the next one.
+    /// It rotated: the refresh token is invalid, and only this response contains the next one.
     Rotated,
 }
 
 macro_rules! faults {
     ($($fault:ident: $effect:expr, $sorting:expr, $serve:expr;)+) => {
-        /// One way to answer a token request; see the table in the source.
+        /// A response to a token request; see the table in the source.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub(crate) enum Fault { $($fault),+ }
 

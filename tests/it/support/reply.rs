@@ -121,7 +121,7 @@ impl Step {
 }
 
 impl Chunks {
-    /// Sends one chunk (or DATA frame) at once.
+    /// Sends one chunk (or DATA frame).
     pub(crate) fn send(&self, bytes: impl Into<Bytes>) {
         // The client may have closed; see `closed`.
         let _ = self.0.send(Chunk::Data(bytes.into()));

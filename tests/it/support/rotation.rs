@@ -9,9 +9,9 @@ use std::time::Duration;
 pub(crate) struct Rotation {
     /// How long after its first use a refresh token may be used again; later a second use ends the family.
     pub(crate) grace: Duration,
-    /// How long an access token lives.
+    /// The lifetime of an access token.
     pub(crate) lifetime: Duration,
-    /// Whether a rotation ends older access tokens at once.
+    /// Whether a rotation revokes older access tokens immediately.
     pub(crate) kills_old_access: bool,
     families: Vec<Family>,
     refresh: HashMap<String, Refresh>,
@@ -45,7 +45,7 @@ pub(crate) enum Standing {
     Fresh,
     /// It was used; whether it is accepted once more depends on the grace.
     Spent,
-    /// Its family has ended: the person must link again.
+    /// The family is revoked: the account must be linked again.
     Ended,
     /// Never issued here.
     Unknown,
@@ -84,7 +84,7 @@ impl Rotation {
         }
     }
 
-    /// A new grant, as after a person's consent.
+    /// A new grant, as after consent.
     pub(crate) fn link(&mut self, now: Duration) -> Pair {
         self.families.push(Family::default());
         self.issue(self.families.len() - 1, now)

@@ -32,7 +32,7 @@ pub(crate) struct Call {
     pub(crate) fields: BTreeMap<String, String>,
     /// The fault that was served, if any.
     pub(crate) fault: Option<Fault>,
-    /// Whether the server issued a token, whatever it answered.
+    /// Whether the server issued a token, even if its response was an error.
     pub(crate) issued: bool,
 }
 
@@ -70,7 +70,7 @@ struct Asked {
 }
 
 impl TokenEndpoint {
-    /// Access tokens live an hour; no grace.
+    /// Access tokens are valid for an hour; no grace period.
     pub(crate) async fn start() -> Self {
         Self::with(Rotation::new(Duration::from_hours(1), Duration::ZERO)).await
     }
@@ -210,7 +210,7 @@ impl TokenEndpoint {
         }
     }
 
-    /// Gives access to the model: to end a grant, to change the grace.
+    /// Access to the model, to revoke a grant or change the grace period.
     pub(crate) fn rotation<T>(&self, with: impl FnOnce(&mut Rotation) -> T) -> T {
         with(&mut lock(&self.state).rotation)
     }

@@ -32,7 +32,7 @@ pub(crate) struct Upstream {
 pub(crate) struct Seen {
     /// The method, in its case.
     pub(crate) method: String,
-    /// The request target: origin form, absolute form, whatever was sent. Over HTTP/2, `:path`.
+    /// The request target: origin or absolute form, as received. Over HTTP/2, `:path`.
     pub(crate) target: String,
     /// `HTTP/1.1`, `HTTP/2.0`, …
     pub(crate) version: String,
@@ -245,7 +245,7 @@ impl Shared {
 }
 
 impl Seen {
-    /// The values of a header field, whatever the case of its name.
+    /// The values of a header field; the name is case-insensitive.
     pub(crate) fn header(&self, name: &str) -> Vec<&str> {
         values(&self.headers, name).collect()
     }

@@ -129,7 +129,7 @@ impl Head {
         Self { start, fields: lines.filter_map(field).collect() }
     }
 
-    /// The values of a field, whatever the case of its name.
+    /// The values of a field; the name is case-insensitive.
     pub(super) fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
         values(&self.fields, name)
     }
@@ -145,7 +145,7 @@ impl Head {
     }
 }
 
-/// The values of a field, whatever the case of its name.
+/// The values of a field; the name is case-insensitive.
 pub(super) fn values<'a>(fields: &'a Fields, name: &str) -> impl Iterator<Item = &'a str> {
     fields.iter().filter(move |(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
 }

@@ -268,7 +268,7 @@ async fn attack_37_invalid_body_framing_is_an_error() {
         assert!(within(response.into_body().collect()).await.is_err(), "{body:?}");
         assert_eq!(text(client.send(get(upstream.url() + "/")).await.unwrap()).await, "upstream");
         assert_eq!(upstream.requests()[3 * number + 1].connection, 2 * number + 1, "{body:?}: not reused");
-        // The next round begins on a new connection as well.
+        // The next round also starts on a new connection.
         upstream.answer(Reply::bytes("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n"));
         let _ = within(client.send(get(upstream.url() + "/"))).await;
     }

@@ -63,8 +63,8 @@ async fn ask(client: Client, url: String, number: u64) -> bool {
     let mut dice = Dice(number);
     dice.roll(2);
     let request = get(format!("{url}/{id}"));
-    let patience = if dice.roll(8) == 0 { Duration::from_micros(dice.roll(800)) } else { Duration::from_secs(20) };
-    let Ok(sent) = tokio::time::timeout(patience, client.send(request)).await else { return false };
+    let timeout = if dice.roll(8) == 0 { Duration::from_micros(dice.roll(800)) } else { Duration::from_secs(20) };
+    let Ok(sent) = tokio::time::timeout(timeout, client.send(request)).await else { return false };
     let Ok(response) = sent else { return false };
     let mut body = response.into_body();
     let (mut read, expected) = (Vec::new(), said(&id));

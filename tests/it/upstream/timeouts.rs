@@ -69,11 +69,11 @@ async fn a_longer_keep_alive_changes_nothing() {
 #[tokio::test]
 async fn bursts_lose_no_request_to_closing_connections() {
     // A request that crosses the end of its connection is lost, as with Node's server five seconds after the last.
-    let patience = Duration::from_secs(2);
+    let idle_timeout = Duration::from_secs(2);
     let mut answered: HashMap<usize, Instant> = HashMap::new();
     let upstream = Upstream::answering(move |seen: &Seen| {
         let before = answered.insert(seen.connection, Instant::now());
-        if before.is_some_and(|before| before.elapsed() > patience) {
+        if before.is_some_and(|before| before.elapsed() > idle_timeout) {
             return Reply::raw([Step::Reset]);
         }
         Reply::new(200).header("keep-alive", "timeout=2").body("fine")
@@ -86,7 +86,7 @@ async fn bursts_lose_no_request_to_closing_connections() {
             let response = sent.unwrap_or_else(|error| panic!("in burst {burst}: {error}"));
             assert_eq!(text(response).await, "fine");
         }
-        tokio::time::sleep(patience + Duration::from_millis(100)).await;
+        tokio::time::sleep(idle_timeout + Duration::from_millis(100)).await;
     }
 }
 

@@ -1,4 +1,4 @@
-// Abusive clients, a polite one beside them, and Pixy's memory meanwhile.
+// Abusive clients, a well-behaved agent that runs beside them, and a probe of Pixy's memory.
 
 import { spawnSync } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
@@ -6,23 +6,23 @@ import http from 'node:http';
 import net from 'node:net';
 import { run } from './agents.mjs';
 
-const TIMEOUT = 5_000; // of a polite agent, in milliseconds
+const TIMEOUT_MS = 5_000; // of a request of the polite agent
 
 /** Whether slowhttptest is installed. */
 export const hasSlowhttptest = spawnSync('slowhttptest', ['-h']).error === undefined;
 
-/** Runs slowhttptest with these parameters, without a limit of open files. Answers its exit code and output. */
-export async function slowly(parameters, seconds) {
+/** Runs slowhttptest with the hard limit of open files. Returns its exit code and its output without escape sequences. */
+export async function runSlowhttptest(parameters, seconds) {
   const script = 'ulimit -n "$(ulimit -Hn)"; exec slowhttptest "$@"';
   const { code, all } = await run('bash', ['-c', script, 'slowhttptest', ...parameters, '-l', String(seconds)], {
     timeout: (seconds + 30) * 1000,
   });
-  return { code, said: all.replace(/\x1b\[[0-9;]*[A-Za-z]/g, '') };
+  return { code, output: all.replace(/\x1b\[[0-9;]*[A-Za-z]/g, '') };
 }
 
 /**
- * Twenty clients that speak HTTP/2 with prior knowledge for so many seconds: each sends the preface and HEADERS frames until it
- * is disconnected, and connects again. Answers { connections, rejected: those that got 400, bytes: sent }.
+ * Runs twenty clients that speak HTTP/2 with prior knowledge: each sends the preface and HEADERS frames until it is disconnected,
+ * then reconnects. Returns { connections, rejected: connections that got 400, bytes: sent }.
  */
 export async function floodHttp2(pixy, seconds) {
   const total = { connections: 0, rejected: 0, bytes: 0 };
@@ -54,31 +54,31 @@ function floodOnce(port) {
 }
 
 /**
- * An agent with 20 requests a second, alternately on a connection that it keeps and on a new one.
- * `stop()` answers { asked, failed: [what went wrong], slowest, median } in milliseconds.
+ * An agent that sends 20 requests per second, alternately on a kept and on a new connection.
+ * `stop()` returns { asked: requests, failed: [error], slowest, median } with times in milliseconds.
  */
 export function startPoliteAgent(pixy, { perSecond = 20 } = {}) {
   const kept = new http.Agent({ keepAlive: true, maxSockets: 1 });
-  const ways = [
+  const clients = [
     ['a kept connection', () => ask(pixy, kept)],
     ['a new connection', () => ask(pixy, false)],
   ];
-  const failed = [], times = [], under = new Set();
+  const failed = [], times = [], pending = new Set();
   let asked = 0;
   const timer = setInterval(() => {
-    const [name, send] = ways[asked % ways.length];
+    const [name, send] = clients[asked % clients.length];
     asked += 1;
     const started = Date.now();
     const request = send().then(
       (answer) => { if (answer !== '200 {"input_tokens":7}') failed.push(`${name}: ${answer}`); },
       (error) => failed.push(`${name}: ${error.message}`),
-    ).finally(() => { times.push(Date.now() - started); under.delete(request); });
-    under.add(request);
+    ).finally(() => { times.push(Date.now() - started); pending.delete(request); });
+    pending.add(request);
   }, 1000 / perSecond);
   return {
     async stop() {
       clearInterval(timer);
-      await Promise.all(under);
+      await Promise.all(pending);
       kept.destroy();
       times.sort((one, other) => one - other);
       return { asked, failed, slowest: times.at(-1), median: times[times.length >> 1] };
@@ -90,7 +90,7 @@ const PATH = '/claude/v1/messages/count_tokens';
 
 function ask(pixy, agent) {
   return new Promise((resolve, reject) => {
-    const settings = { port: pixy.ports.agent, host: '127.0.0.1', path: PATH, method: 'POST', agent, timeout: TIMEOUT };
+    const settings = { port: pixy.ports.agent, host: '127.0.0.1', path: PATH, method: 'POST', agent, timeout: TIMEOUT_MS };
     const request = http.request(settings, async (response) => {
       try {
         let text = '';
@@ -98,20 +98,20 @@ function ask(pixy, agent) {
         resolve(`${response.statusCode} ${text}`);
       } catch (error) { reject(error); }
     });
-    request.once('timeout', () => request.destroy(new Error(`no answer in ${TIMEOUT} ms`))).once('error', reject);
+    request.once('timeout', () => request.destroy(new Error(`no answer in ${TIMEOUT_MS} ms`))).once('error', reject);
     request.end('{}');
   });
 }
 
-/** In KiB, as the kernel counts. */
+/** The resident set size (VmRSS) in KiB. */
 export async function memory(pid) {
   return Number(/^VmRSS:\s*(\d+) kB$/m.exec(await readFile(`/proc/${pid}/status`, 'latin1'))[1]);
 }
 
-/** Reads the memory every 50 ms. `stop()` answers the maximum. */
+/** Samples the memory every 50 ms. `stop()` returns the maximum. */
 export function watchMemory(pid) {
-  let most = 0;
-  const look = async () => { most = Math.max(most, await memory(pid)); };
-  const timer = setInterval(() => look().catch(() => {}), 50);
-  return { async stop() { clearInterval(timer); await look(); return most; } };
+  let peak = 0;
+  const sample = async () => { peak = Math.max(peak, await memory(pid)); };
+  const timer = setInterval(() => sample().catch(() => {}), 50);
+  return { async stop() { clearInterval(timer); await sample(); return peak; } };
 }

@@ -1,4 +1,4 @@
-// The real agents, each as a person would start it: an environment that holds what `pixy env` printed, and nothing else.
+// The real agents, configured only by the output of `pixy env`.
 
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
@@ -11,7 +11,7 @@ import { everySecret, hits } from './canary.mjs';
 const HERE = dirname(dirname(fileURLToPath(import.meta.url)));
 const BIN = join(HERE, 'node_modules', '.bin');
 
-/** What each agent is started with; the two kinds of setting are what `pixy env --for` prints. */
+/** The command of each agent, the API path that it uses, and its settings file if it is not configured by environment variables. */
 export const AGENTS = {
   'claude-code': { command: join(BIN, 'claude'), arguments: ['-p', 'hi'], path: '/v1/messages' },
   codex: { command: join(BIN, 'codex'), arguments: ['exec', '--skip-git-repo-check', 'hi'], path: '/v1/responses', settings: 'config.toml' },
@@ -20,7 +20,7 @@ export const AGENTS = {
   'openai responses': { command: process.execPath, arguments: [join(HERE, 'sdk', 'openai-responses.mjs')], path: '/v1/responses' },
 };
 
-/** Runs an agent to its end with the printed lines. Says what it wrote, how it ended and how long it took. */
+/** Runs an agent to its end, configured by the printed lines. Fails if its output contains a secret. Returns as {@link run}. */
 export async function runAgent(name, lines, { seconds = 60 } = {}) {
   const agent = AGENTS[name];
   const home = await mkdtemp(join(tmpdir(), 'pixy-agent-'));
@@ -40,7 +40,7 @@ export async function runAgent(name, lines, { seconds = 60 } = {}) {
   }
 }
 
-/** What a shell has after reading the lines: whatever they are, they must work there. */
+/** The environment variables of a shell that has read the lines. */
 async function exported(lines) {
   const { code, output } = await run('bash', ['-euc', `${lines}\nenv -0`], { env: { PATH: process.env.PATH } });
   if (code !== 0) throw new Error(`the printed lines are not for a shell:\n${lines}`);
@@ -48,7 +48,7 @@ async function exported(lines) {
   return Object.fromEntries(pairs.filter(([key]) => !['PATH', 'PWD', 'SHLVL', '_'].includes(key)));
 }
 
-/** A child process to its end; `timeout` is in milliseconds. */
+/** Runs a child process to its end; `timeout` is in milliseconds. */
 export function run(command, parameters, { input, ...options } = {}) {
   const started = Date.now();
   return new Promise((resolve) => {
@@ -57,7 +57,7 @@ export function run(command, parameters, { input, ...options } = {}) {
       const code = error ? (typeof error.code === 'number' ? error.code : -1) : 0;
       resolve({ code, signal: error?.signal, output: stdout, errors: stderr, all: stdout + stderr, seconds: (Date.now() - started) / 1000 });
     });
-    child.stdin.on('error', () => {}); // it may have ended without reading
+    child.stdin.on('error', () => {}); // it may exit without reading stdin
     child.stdin.end(input ?? '');
   });
 }

@@ -1,5 +1,5 @@
-// A certified authorization server on loopback: PKCE required, refresh tokens rotate and a reuse ends the grant,
-// access tokens expire within seconds. It counts its requests and records every secret that it issued.
+// A certified authorization server on loopback: requires PKCE, rotates refresh tokens, revokes the grant when one is reused, and
+// issues access tokens that expire within seconds. It counts its requests and records every secret that it issued.
 
 import { createSign, generateKeyPairSync, randomUUID } from 'node:crypto';
 import { listen } from './net.mjs';
@@ -10,30 +10,30 @@ const API_SECRET = randomUUID();
 export const SCOPES = ['openid', 'profile', 'email', 'offline_access', 'llm.invoke'];
 
 export async function startAuthorizationServer({ accessTokenSeconds = 5 } = {}) {
-  let answer; // the issuer holds the port, so the port comes first
+  let answer; // assigned below: the issuer contains the port, so the server listens first
   const { url: issuer, close } = await listen((request, response) => answer(request, response));
   const server = {
     issuer,
     close,
     scopes: SCOPES,
     pasteUri: `${issuer}/paste`,
-    down: false, // true: every call to the token endpoint is cut
-    cut: 0,
-    holding: false, // true: every call to the token endpoint waits in `held` until the story lets it go on
+    down: false, // true: disconnects every call to the token endpoint
+    cut: 0, // calls that were disconnected
+    holding: false, // true: every call to the token endpoint waits in `held` until `release()`
     held: [],
     calls: { authorization_code: 0, refresh_token: 0, revocation: 0, introspection: 0 },
-    renewals: [], // the answers to refresh tokens: { at, token }
-    errors: [], // what it refused: { route, error }
-    reuses: 0, // grants that ended because a refresh token came twice
+    renewals: [], // responses to refresh tokens: { at, token }
+    errors: [], // rejected requests: { route, error }
+    reuses: 0, // grants that were revoked because a refresh token was reused
     secrets: new Set(), // every code, access, refresh and id token ever issued
-    latest: {}, // the last token reply, as the client saw it
-    person: { ...PERSON }, // who logs in; a story may name them otherwise
-    lie: undefined, // changes the header and the claims of every id_token, which is then signed again with `signer`
-    signer: undefined, // the private key of lies, if not the server's own
-    keys: undefined, // answers a request for the keys in place of the server: (its answer, how often it was asked) => answer
+    latest: {}, // the last token response
+    person: { ...PERSON }, // the claims of the user who logs in
+    forge: undefined, // changes the header and the claims of every id_token, which is then signed again with `signer`
+    signer: undefined, // the private key that signs forged id_tokens, initially the server's own
+    keys: undefined, // replaces the response of the JWKS endpoint: (response, number of requests) => response
     keysAsked: 0,
     isActive: shared(async (token) => token !== undefined && introspect(issuer, token)),
-    letGo: () => { server.holding = false; server.held.splice(0).forEach((goOn) => goOn()); },
+    release: () => { server.holding = false; server.held.splice(0).forEach((resume) => resume()); },
   };
 
   const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
@@ -50,7 +50,7 @@ export async function startAuthorizationServer({ accessTokenSeconds = 5 } = {}) 
       server.cut += 1;
       return request.socket.destroy();
     }
-    if (server.holding && pathname === '/token') await new Promise((goOn) => server.held.push(goOn));
+    if (server.holding && pathname === '/token') await new Promise((resume) => server.held.push(resume));
     if (pathname.startsWith('/interaction/')) return consent(provider, request, response);
     if (pathname === '/paste') {
       response.setHeader('content-type', 'text/plain');
@@ -68,7 +68,7 @@ async function makeProvider(server, accessTokenSeconds, privateKey) {
     clients: [
       {
         client_id: 'pixy',
-        application_type: 'native', // any loopback port will do (RFC 8252 §7.3)
+        application_type: 'native', // any loopback port is accepted (RFC 8252 §7.3)
         token_endpoint_auth_method: 'none',
         redirect_uris: [`${issuer}/paste`, 'http://127.0.0.1/callback', 'http://localhost/auth/callback'],
         grant_types: ['authorization_code', 'refresh_token', 'urn:ietf:params:oauth:grant-type:device_code'],
@@ -117,7 +117,7 @@ async function watch(server, context, next) {
   if (kind in server.calls) server.calls[kind] += 1;
   if (context.status >= 400) server.errors.push({ route, error: body?.error });
   if (route === 'jwks' && server.keys) context.body = server.keys(body, (server.keysAsked += 1));
-  if (route === 'token' && body?.id_token && server.lie) context.body = { ...body, id_token: lied(body.id_token, server) };
+  if (route === 'token' && body?.id_token && server.forge) context.body = { ...body, id_token: forged(body.id_token, server) };
   if (route !== 'token' || context.status !== 200) return;
   server.latest = { ...body };
   if (kind === 'refresh_token') server.renewals.push({ at: Date.now(), token: body.access_token });
@@ -126,10 +126,10 @@ async function watch(server, context, next) {
   }
 }
 
-/** The id_token, as the forgery changed it. */
-function lied(idToken, { lie, signer }) {
+/** The id_token, changed by `forge` and signed with `signer`. */
+function forged(idToken, { forge, signer }) {
   const [header, claims] = idToken.split('.').slice(0, 2).map((part) => JSON.parse(Buffer.from(part, 'base64url')));
-  lie(claims, header);
+  forge(claims, header);
   const message = [header, claims].map((part) => Buffer.from(JSON.stringify(part)).toString('base64url')).join('.');
   const signature = header.alg === 'none' ? '' : createSign('sha256').update(message).sign(signer, 'base64url');
   return `${message}.${signature}`;
@@ -156,16 +156,16 @@ async function introspect(issuer, token) {
   return response.ok && (await response.json()).active === true;
 }
 
-/** Identical concurrent requests get the same answer. */
+/** Coalesces concurrent calls with the same argument. */
 function shared(ask) {
-  const asked = new Map();
-  return (about) => {
-    if (!asked.has(about)) asked.set(about, ask(about).finally(() => asked.delete(about)));
-    return asked.get(about);
+  const pending = new Map();
+  return (key) => {
+    if (!pending.has(key)) pending.set(key, ask(key).finally(() => pending.delete(key)));
+    return pending.get(key);
   };
 }
 
-/** Silences the server's advice for production. */
+/** Suppresses the library's warnings about production use. */
 async function quietly(action) {
   const { info, warn } = console;
   Object.assign(console, { info() {}, warn() {} });

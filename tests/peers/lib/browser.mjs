@@ -1,6 +1,6 @@
-// The person's browser, as far as a login needs one: follows redirects with a cookie jar.
+// A minimal browser for logins: follows redirects with a cookie jar.
 
-/** Opens `address` and follows it until it leaves the server that it started on, or arrives at the page with the code. */
+/** Follows redirects from `address` until one leaves the origin or carries a code or an error; returns that address. */
 export async function logIn(address) {
   const start = new URL(address);
   const jar = new Map();
@@ -16,10 +16,10 @@ export async function logIn(address) {
     if (!location) throw new Error(`the login stopped with ${response.status} at ${next.pathname}: ${(await response.text()).slice(0, 500)}`);
     next = new URL(location, next);
   }
-  throw new Error('the login went round in circles');
+  throw new Error('the login redirects in a loop');
 }
 
-/** Opens the page of a device login and presses `press` (`confirm` or `abort`) where it asks; answers what it says at the end. */
+/** Opens the verification page of a device login and presses `press` (`confirm` or `abort`); returns the last page. */
 export async function answerOnDevice(address, press = 'confirm') {
   const jar = new Map();
   let next = { url: new URL(address) };
@@ -36,7 +36,7 @@ export async function answerOnDevice(address, press = 'confirm') {
     const [, action] = /<form[^>]* action="([^"]*)"/.exec(page) ?? [];
     if (location) {
       next = { url: new URL(location, url) };
-    } else if (action && !page.includes('type="text"')) { // nothing to type: a browser sends it, or a button does
+    } else if (action && !page.includes('type="text"')) { // a form without a text field: a script or a button submits it
       const fields = new Map([...page.matchAll(/<input type="hidden" name="([^"]*)" value="([^"]*)"/g)].map(([, name, value]) => [name, value]));
       if (fields.delete('confirm')) fields.set(press, 'yes');
       next = { url: new URL(action, url), body: new URLSearchParams([...fields]) };
@@ -44,10 +44,10 @@ export async function answerOnDevice(address, press = 'confirm') {
       return page;
     }
   }
-  throw new Error('the device login went round in circles');
+  throw new Error('the device login redirects in a loop');
 }
 
-/** What the paste page shows for an address that {@link logIn} returned. */
+/** The text of the paste page at an address that {@link logIn} returned. */
 export async function shownCode(redirected) {
   const response = await fetch(redirected);
   return response.text();

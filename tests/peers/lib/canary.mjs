@@ -1,6 +1,6 @@
-// Searches for the secrets of a run where an agent or a log reader could read them. `lib/pixy.mjs` does that for every Pixy.
+// Searches for secrets of a test run in what an agent or a log reader can read. `lib/pixy.mjs` does that for every Pixy.
 
-/** Finds each secret, plain or encoded; the result does not contain the secret. */
+/** Returns `PLACE: PREFIX…` for each secret that `text` contains, plain or encoded; the prefix has four characters. */
 export function hits(place, text, secrets) {
   const byHead = new Map();
   for (const secret of secrets) {
@@ -29,11 +29,11 @@ function forms(secret) {
 }
 
 const known = new Map();
-const HEAD = 8; // looked up first: a long run knows many secrets
+const HEAD = 8; // characters by which secrets are indexed, because a long run has many
 
 /**
- * Keeps what agents are answered by this address for as long as the process lives: whatever is fetched, by whichever story.
- * Bodies are looked at as they pass, and not kept. Answers { found } where secrets were seen.
+ * Searches every response that `fetch` gets from this port. Bodies are searched while they stream, and not kept.
+ * Returns { found: [as {@link hits}], answers: responses }, which keeps changing until `forgetAnswers`.
  */
 export function watchAnswers(port, secrets) {
   const seen = { found: [], answers: 0 };
@@ -63,7 +63,7 @@ async function watchedFetch(input, options) {
   seen.found.push(...hits(place, JSON.stringify([...response.headers]), secrets()));
   if (!response.body) return response;
   let tail = '';
-  const looked = new TransformStream({
+  const searched = new TransformStream({
     transform(chunk, controller) {
       const text = tail + Buffer.from(chunk).toString('latin1');
       seen.found.push(...hits(place, text, secrets()));
@@ -71,10 +71,10 @@ async function watchedFetch(input, options) {
       controller.enqueue(chunk);
     },
   });
-  const same = new Response(response.body.pipeThrough(looked), response);
+  const same = new Response(response.body.pipeThrough(searched), response);
   Object.defineProperty(same, 'url', { value: response.url });
   return same;
 }
 
-/** A secret may be split over two chunks; every encoding of ours is shorter than this. */
+/** The overlap of two chunks: longer than every encoded secret. */
 const LONGEST = 8192;

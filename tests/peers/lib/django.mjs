@@ -1,4 +1,4 @@
-// The authorization server of another family, in a process of its own; `django/server.py` says what it is.
+// django-oauth-toolkit as a second authorization server, in a process of its own: `django/server.py`.
 
 import { spawn } from 'node:child_process';
 import { mkdtemp, rm } from 'node:fs/promises';

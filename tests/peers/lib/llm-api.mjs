@@ -1,5 +1,5 @@
-// A small LLM API on loopback that speaks both dialects, streams, asks the authorization server about every token, and
-// remembers each request's headers as they stood on the wire.
+// A small LLM API on loopback in the dialects of Anthropic and OpenAI: streams, introspects every token at the authorization
+// server, and records each request with its raw header list.
 
 import { WebSocketServer } from 'ws';
 import { listen } from './net.mjs';
@@ -23,22 +23,22 @@ const ROUTES = {
 export async function startLlmApi({ isActive }) {
   const api = {
     seen: [], // { method, target, path, headers: [[name, value], …], body, status }
-    long: undefined, // bytes that stand for the list of models, where a story needs a long answer
-    distrusts: () => false, // told a request, says whether its token is refused however good it is
-    bearers: new Set(), // every token that came
-    whenHalfway: () => {}, // told the reply and awaited after the first word of every stream
-    /** The requests of the last call to a path. */
+    long: undefined, // replaces the list of models, for tests that need a long response
+    rejects: () => false, // (request) => whether its token is rejected although it is valid
+    bearers: new Set(), // every token received
+    afterFirstWord: () => {}, // (reply) => called and awaited after the first word of every stream
+    /** The requests to a path since `forget()`. */
     to: (path) => api.seen.filter((request) => request.path === path),
     forget: () => { api.seen.length = 0; },
   };
   const { url, close, server } = await listen(async (request, response) => {
     const seen = await read(request).catch(() => undefined);
-    if (!seen) return; // the request ended before its end
+    if (!seen) return; // the request was truncated
     api.seen.push(seen);
     const reply = new Reply(response, seen, api);
     const bearer = /^Bearer (.+)$/.exec(request.headers.authorization ?? '')?.[1];
     if (bearer) api.bearers.add(bearer);
-    if (api.distrusts(seen) || !(await isActive(bearer))) {
+    if (api.rejects(seen) || !(await isActive(bearer))) {
       reply.json(401, { type: 'error', error: { type: 'authentication_error', message: 'the API does not know this token' } });
     } else {
       const route = ROUTES[`${seen.method} ${seen.path}`];
@@ -49,7 +49,7 @@ export async function startLlmApi({ isActive }) {
   return Object.assign(api, { url, close });
 }
 
-/** `GET /v1/responses` as a WebSocket: `response.create` is answered by the events of `POST`, everything else comes back. */
+/** `GET /v1/responses` as a WebSocket: answers `response.create` with the events of `POST`, echoes everything else. */
 function speakWebSocket(server, api, isActive) {
   const sockets = new WebSocketServer({ noServer: true, perMessageDeflate: true });
   server.on('upgrade', async (request, socket, head) => {
@@ -57,12 +57,12 @@ function speakWebSocket(server, api, isActive) {
     api.seen.push(seen);
     const bearer = /^Bearer (.+)$/.exec(request.headers.authorization ?? '')?.[1];
     if (bearer) api.bearers.add(bearer);
-    seen.status = api.distrusts(seen) || !(await isActive(bearer)) ? 401 : seen.path === '/v1/responses' ? 101 : 404;
+    seen.status = api.rejects(seen) || !(await isActive(bearer)) ? 401 : seen.path === '/v1/responses' ? 101 : 404;
     if (seen.status !== 101) return socket.end(`HTTP/1.1 ${seen.status} No\r\ncontent-length: 0\r\n\r\n`);
     sockets.handleUpgrade(request, socket, head, (client) => {
       client.on('message', async (data, isBinary) => {
         let body;
-        try { body = JSON.parse(data); } catch { /* what is no JSON comes back */ }
+        try { body = JSON.parse(data); } catch { /* not JSON: echoed */ }
         if (body?.type !== 'response.create') return client.send(data, { binary: isBinary });
         seen.json = body;
         for (const event of responseEvents(body)) client.send(JSON.stringify(event));
@@ -95,7 +95,7 @@ class Reply {
     this.response.end(JSON.stringify(value));
   }
 
-  /** Sends the events one by one, and waits after the first word for whoever wants to see that it arrived. */
+  /** Sends the events one by one, and awaits `afterFirstWord` once the first word is sent. */
   async events(events) {
     this.seen.status = 200;
     this.response.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-cache', 'request-id': 'req_small' });
@@ -107,7 +107,7 @@ class Reply {
       await new Promise((resolve) => setTimeout(resolve, 2)); // one write, one packet
       if (!halfway && JSON.stringify(event).includes(WORDS[0])) {
         halfway = true;
-        await this.api.whenHalfway(this);
+        await this.api.afterFirstWord(this);
       }
     }
     this.response.end();

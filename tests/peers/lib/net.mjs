@@ -1,9 +1,9 @@
-// Listening on loopback, and waiting with a bound.
+// Servers and ports on loopback, and polling with a timeout.
 
 import http from 'node:http';
 import net from 'node:net';
 
-/** A server on a port that the system chose; `close` also ends what is still open. */
+/** Starts a server on a free port; `close` also closes open connections. */
 export async function listen(handler) {
   const server = http.createServer(handler);
   await new Promise((resolve, reject) => server.once('error', reject).listen(0, '127.0.0.1', resolve));
@@ -11,7 +11,7 @@ export async function listen(handler) {
   return { url: `http://127.0.0.1:${server.address().port}`, close, server };
 }
 
-/** Ports that were free a moment ago, all different. */
+/** Distinct ports that were free at the time of the call. */
 export async function freePorts(count) {
   const servers = Array.from({ length: count }, () => net.createServer());
   await Promise.all(servers.map((server) => new Promise((resolve) => server.listen(0, '127.0.0.1', resolve))));
@@ -20,7 +20,7 @@ export async function freePorts(count) {
   return ports;
 }
 
-/** Asks again until `check` answers something, or says what never happened. */
+/** Polls `check` until it returns a truthy value, and returns that; throws an error that names `what` after `seconds`. */
 export async function until(what, check, { seconds = 10, every = 25 } = {}) {
   const end = Date.now() + seconds * 1000;
   for (;;) {

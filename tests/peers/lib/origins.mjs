@@ -22,18 +22,18 @@ export async function startRecorder() {
     const chunks = [];
     try {
       for await (const chunk of request) chunks.push(chunk);
-    } catch { /* the client hung up within the body */ }
+    } catch { /* the client disconnected within the body */ }
     const body = Buffer.concat(chunks).toString('latin1');
     (request.complete ? recorder.whole : recorder.cut).push({ method, target, body });
     response.end('recorded');
   });
-  // `counted` comes from a second counter; here there is none.
+  // `counted` reads an independent counter, which this server does not have.
   return Object.assign(recorder, { url, close, counted: async () => undefined });
 }
 
-/** nginx before a recorder. It reads a body to its end before it forwards a request, and logs every request. */
+/** nginx in front of a recorder. It buffers request bodies, and logs every request. */
 export function startNginx() {
-  return startBefore(async (directory, port, target) => {
+  return startProxy(async (directory, port, target) => {
     const log = join(directory, 'access.log');
     const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((name) => `${name}_temp_path ${directory}/${name};`);
     const configuration = `
@@ -57,9 +57,9 @@ export function startNginx() {
   });
 }
 
-/** haproxy before a recorder. It logs nothing to files, but counts requests. */
+/** haproxy in front of a recorder. It counts requests. */
 export function startHaproxy() {
-  return startBefore(async (directory, port, target) => {
+  return startProxy(async (directory, port, target) => {
     const socket = join(directory, 'stats.sock');
     const configuration = `
 global
@@ -86,18 +86,18 @@ backend recorder
   });
 }
 
-async function startBefore(configure) {
+async function startProxy(configure) {
   const recorder = await startRecorder();
   const directory = await mkdtemp(join(tmpdir(), 'pixy-origin-'));
   await mkdir(join(directory, 'logs'));
   const [port] = await freePorts(1);
   const { command, parameters, counted } = await configure(directory, port, new URL(recorder.url).host);
   const child = spawn(command, parameters, { env: ENV, stdio: ['ignore', 'pipe', 'pipe'] });
-  let said = '';
-  for (const stream of [child.stdout, child.stderr]) stream.on('data', (bytes) => { said += bytes; });
+  let output = '';
+  for (const stream of [child.stdout, child.stderr]) stream.on('data', (bytes) => { output += bytes; });
   const ended = new Promise((done) => { child.once('error', done); child.once('exit', done); });
   await until(`${command} listens`, async () => {
-    if (child.exitCode !== null) throw new Error(`${command} did not start:\n${said}`);
+    if (child.exitCode !== null) throw new Error(`${command} did not start:\n${output}`);
     return new Promise((resolve) => {
       const probe = net.connect(port, '127.0.0.1', () => { probe.destroy(); resolve(true); });
       probe.once('error', () => resolve(false));
@@ -105,9 +105,9 @@ async function startBefore(configure) {
   });
   const close = async () => {
     child.kill('SIGTERM');
-    const patience = setTimeout(() => child.kill('SIGKILL'), 5000);
+    const killTimer = setTimeout(() => child.kill('SIGKILL'), 5000);
     await ended;
-    clearTimeout(patience);
+    clearTimeout(killTimer);
     await recorder.close();
     await rm(directory, { recursive: true, force: true });
   };

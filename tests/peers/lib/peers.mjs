@@ -1,11 +1,11 @@
-// Everything that a story needs, started before it and ended after it.
+// The peers of a test file: started before its tests, closed after them.
 
 import { after, before, beforeEach } from 'node:test';
 import { startAuthorizationServer } from './authorization-server.mjs';
 import { startLlmApi } from './llm-api.mjs';
 import { startPixy } from './pixy.mjs';
 
-/** The peers of one test file; what is returned is filled, and the accounts are `linked`, before the first story. */
+/** Registers the hooks. The returned object is filled, and the accounts `linked`, before the first test. */
 export function peers({ log, accessTokenSeconds, agentKey, env, limits, linked = [], startServer = startAuthorizationServer } = {}) {
   const stage = {};
   before(async () => {

@@ -1,4 +1,4 @@
-// One Pixy: the real program with a configuration and a home of its own, driven as a person drives it.
+// One Pixy: the real program with a configuration and a home directory of its own.
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -17,12 +17,12 @@ const PROGRAM = resolve(process.env.PIXY_BIN ?? fileURLToPath(new URL('../../../
 export const BETA = 'oauth-2025-04-20';
 
 /**
- * Starts Pixy with two accounts on these peers: `claude`, linked by a pasted code, and `gpt`, linked by a loopback redirect.
- * With an `agentKey`, agents must present it, and it opens `claude` alone. With `accounts`, there are those instead. `limits` are the file's. `env`
- * comes on top of its bare environment.
+ * Starts Pixy with two accounts on these peers: `claude`, linked by a pasted code, and `gpt`, linked by a loopback redirect; or with
+ * `accounts`. With an `agentKey`, agents must present it, and it is valid for `claude` alone. `limits` go into the configuration, `env`
+ * into the environment.
  *
- * Whatever the story, `close` fails it if a secret of the server, a token that came to the API, or the agent's key was seen where an agent or a log reader
- * can look: in the log, metrics and probes, in the answers to agents, in what the commands print.
+ * `close` fails the test if a secret of the server, a token that the API received, or the agent's key appears where an agent or a log
+ * reader can read it: in the log, metrics, probes, responses to agents, or the output of commands.
  */
 export async function startPixy({ server, api, log = 'info', agentKey, accounts, env, limits }) {
   const directory = await mkdtemp(join(tmpdir(), 'pixy-peer-'));
@@ -92,7 +92,7 @@ class Pixy {
     this.env = { PATH: process.env.PATH, HOME: this.directory, ...this.env };
   }
 
-  /** What nobody may see. */
+  /** The secrets that must not appear anywhere. */
   secrets() {
     const { server, api, agentKey } = this;
     return [...new Set([...(server?.secrets ?? []), ...(api?.bearers ?? []), ...(agentKey ? [agentKey] : [])])];
@@ -100,10 +100,10 @@ class Pixy {
 
   get pid() { return this.child.pid; }
 
-  /** The program itself, for a person who types. */
+  /** The path of the program. */
   get program() { return PROGRAM; }
 
-  /** Starts the program (again) and waits until it is alive. */
+  /** Starts or restarts the program, and waits for `/livez`. */
   async start() {
     this.child = spawn(PROGRAM, ['--config', this.config, '--log-format', 'json', '--log', this.log, 'serve'], {
       cwd: this.directory, env: this.env, stdio: ['ignore', 'pipe', 'pipe'],
@@ -117,38 +117,38 @@ class Pixy {
     });
   }
 
-  /** Ends the process that was started here; SIGKILL is the crash. */
+  /** Ends the process with `signal`, after 10 s with SIGKILL. */
   async stop(signal = 'SIGTERM') {
     if (this.child.exitCode === null && this.child.signalCode === null) this.child.kill(signal);
-    const patience = setTimeout(() => this.child.kill('SIGKILL'), 10_000);
+    const killTimer = setTimeout(() => this.child.kill('SIGKILL'), 10_000);
     await this.ended;
-    clearTimeout(patience);
+    clearTimeout(killTimer);
   }
 
   async close() {
     try {
-      await this.lookForSecrets();
+      await this.assertNoSecretsLeaked();
     } finally {
       await this.stop();
       for (const surface of ['agent', 'ops']) forgetAnswers(this.ports[surface]);
       await rm(this.directory, { recursive: true, force: true });
     }
-    assert.deepEqual(hits('the log', this.logged, this.secrets()), []); // to its end
+    assert.deepEqual(hits('the log', this.logged, this.secrets()), []); // the log of the shutdown included
   }
 
-  /** The canary, after every story: 0 hits. */
-  async lookForSecrets() {
+  /** Fails if a secret appears in the log, the output of commands or a response. */
+  async assertNoSecretsLeaked() {
     const secrets = this.secrets();
     if (this.child?.exitCode === null && this.child.signalCode === null) {
       for (const path of ['/metrics', '/readyz', '/livez']) {
-        await fetch(`http://127.0.0.1:${this.ports.ops}${path}`).then((response) => response.text(), () => {}); // is watched
+        await fetch(`http://127.0.0.1:${this.ports.ops}${path}`).then((response) => response.text(), () => {}); // `fetch` is watched
       }
     }
     const found = [...hits('the log', this.logged, secrets), ...hits('what commands printed', this.printed, secrets)];
     assert.deepEqual([...found, ...this.answers.flatMap((answers) => answers.found)], [], 'secrets were seen');
   }
 
-  /** One `pixy …` command, to its end. */
+  /** Runs one `pixy …` command to its end. */
   async command(parameters, options = {}) {
     const ended = await run(PROGRAM, ['--config', this.config, ...parameters], { cwd: this.directory, env: this.env, ...options });
     this.printed += ended.all;
@@ -172,13 +172,13 @@ class Pixy {
     return output;
   }
 
-  /** `pixy link NAME --yes`; `person(url)` logs in and returns what to type, or nothing if the browser brings it back. */
+  /** Runs `pixy link NAME --yes`; `person(url)` logs in and returns the text to paste, or nothing after a redirect. */
   async linkInTerminal(name, person) {
     const child = spawn(PROGRAM, ['--config', this.config, 'link', name, '--yes'], { cwd: this.directory, env: this.env });
     let shown = '';
     for (const stream of [child.stdout, child.stderr]) stream.on('data', (bytes) => { shown += bytes; });
     const exit = new Promise((done) => child.once('exit', done));
-    const patience = setTimeout(() => child.kill('SIGKILL'), 30_000);
+    const killTimer = setTimeout(() => child.kill('SIGKILL'), 30_000);
     try {
       const url = await until('`pixy link` shows an address', () => {
         if (child.exitCode !== null) throw new Error(`\`pixy link\` ended with ${child.exitCode}:\n${shown}`);
@@ -189,12 +189,12 @@ class Pixy {
       return { code: await exit, shown };
     } finally {
       this.printed += shown;
-      clearTimeout(patience);
+      clearTimeout(killTimer);
       child.kill('SIGKILL');
     }
   }
 
-  /** One call of the JSON API on the control socket. */
+  /** Calls the JSON API on the control socket. */
   call(method, path, body) {
     const settings = {
       socketPath: join(this.directory, 'state', 'control.sock'), method, path, timeout: 20_000,
@@ -223,7 +223,7 @@ class Pixy {
     return this.call('POST', `/api/attempts/${attempt}/paste`, { text });
   }
 
-  /** The whole of linking by a pasted address, for stories that are about something else. */
+  /** Links an account by a pasted address. */
   async link(name) {
     const { attempt, authorize_url: url } = await this.begin(name);
     const back = await logIn(url);
@@ -233,12 +233,12 @@ class Pixy {
     assert.deepEqual([confirmed.status, confirmed.body.state], [200, 'linked'], confirmed.text);
   }
 
-  /** A request of a plain agent. */
+  /** Sends a request as an agent. */
   ask(path, options = {}) {
     return fetch(`http://127.0.0.1:${this.ports.agent}${path}`, { signal: AbortSignal.timeout(20_000), ...options });
   }
 
-  /** One streamed message by the account `claude`, within a minute whatever the signal. */
+  /** Requests one streamed message of the account `claude`; times out after a minute at most. */
   message(headers = {}, signal = AbortSignal.timeout(20_000)) {
     const body = { model: 'small', max_tokens: 100, stream: true, messages: [{ role: 'user', content: 'hi' }] };
     return this.ask('/claude/v1/messages', {

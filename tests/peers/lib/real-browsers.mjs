@@ -1,4 +1,4 @@
-// The installed browsers: Chromium by Playwright, Firefox by WebDriver BiDi. Neither is downloaded.
+// The installed browsers: Chromium through Playwright, Firefox through WebDriver BiDi.
 
 import { accessSync, constants } from 'node:fs';
 import { readFile } from 'node:fs/promises';
@@ -8,7 +8,7 @@ import { chromium } from 'playwright-core';
 import puppeteer from 'puppeteer-core';
 import { listen } from './net.mjs';
 
-/** A host name that resolves to this machine in these browsers alone, as after DNS rebinding. */
+/** A host name that only these browsers resolve to 127.0.0.1, as after DNS rebinding. */
 export const EVIL = 'evil.example';
 
 const QUIET = ['--disable-gpu', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'];
@@ -27,7 +27,7 @@ export function installed(command) {
 }
 
 export function startChromium() {
-  const root = process.getuid() === 0 ? ['--no-sandbox'] : []; // its sandbox refuses root
+  const root = process.getuid() === 0 ? ['--no-sandbox'] : []; // Chromium's sandbox does not run as root
   return chromium.launch({
     executablePath: installed('chromium'), args: [...QUIET, ...root, `--host-resolver-rules=MAP ${EVIL} 127.0.0.1`],
   });
@@ -40,21 +40,21 @@ export function startFirefox() {
   });
 }
 
-/** The violations of the accessibility rules by a page. */
+/** The accessibility rules that a page violates. */
 export async function violations(page) {
   await page.evaluate(await AXE);
   const { violations, passes } = await page.evaluate((values) => globalThis.axe.run(document, {
     resultTypes: ['violations'], runOnly: { type: 'tag', values },
   }), ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']);
-  if (passes.length < 5) throw new Error('the rules found nothing to look at');
+  if (passes.length < 5) throw new Error('the accessibility rules matched nothing');
   return violations.map(({ id, help, nodes }) => `${id}: ${help}\n${nodes.map(({ html }) => `    ${html.slice(0, 200)}`).join('\n')}`);
 }
 
 const AXE = readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 
 /**
- * An attacker's site that tries everything that a page may send to another origin, at every call of the link surface, and
- * shows the page in a frame. `tries` says what it could see of the answers.
+ * An attacker's site that sends every kind of cross-origin request to every call of the link surface, and frames the page.
+ * `window.seen` lists what it could read of the responses.
  */
 export async function startEvilSite(target, calls) {
   const page = `<!doctype html><title>A nice page</title><body><script>
@@ -68,7 +68,7 @@ export async function startEvilSite(target, calls) {
           await settle(fetch(url, { method, body, ...options }).then((response) => response.status), 'fetch ' + path);
         }
         if (method === 'GET' || method === 'POST') await fetch(url, { method, body, mode: 'no-cors' }).catch(() => {});
-        await new Promise((done) => { // a form sends without asking, in any of three types
+        await new Promise((done) => { // a form is sent without a CORS preflight
           const frame = Object.assign(document.createElement('iframe'), { name: 'f' + Math.random() });
           const form = Object.assign(document.createElement('form'), {
             action: url, target: frame.name, method: method === 'GET' ? 'get' : 'post', enctype: 'text/plain',

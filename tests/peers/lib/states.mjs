@@ -1,5 +1,5 @@
-// Every state that the page can show, as the JSON API would report it: for screenshots and accessibility rules. The tests
-// of linking run on a real Pixy; states that take hours or a provider's fault are faked here.
+// Every state of the page as responses of the JSON API, for screenshots and accessibility rules. They are faked because some
+// take hours or a fault of a provider; the tests of linking run on a real Pixy.
 
 const from = (seconds) => new Date(Date.now() + seconds * 1000).toISOString().replace(/\.\d+Z$/, 'Z');
 const HOUR = 3600;
@@ -56,8 +56,8 @@ const openrouter = (more) => account('openrouter', { provider: 'openrouter', tit
 const face = (more) => account('face', { provider: 'huggingface', title: 'Hugging Face', terms: OPEN, flow: 'device_code', redirect: 'none', ...more });
 const key = (more) => account('api', { provider: 'anthropic', title: 'Claude API key', terms: OPEN, flow: 'api_key', redirect: 'none', ...more });
 
-const HELD = 'Port 1455 of this machine, where the provider sends the browser back to, is held by another program, and Pixy takes no port away from '
-  + 'anybody. Allow it at the provider, then copy the whole address that the browser ends at and paste it here.';
+const HELD = 'Port 1455 of this machine, where the provider sends the browser back to, is held by another program, so Pixy cannot receive '
+  + 'the redirect. Allow it at the provider, then copy the whole address that the browser ends at and paste it here.';
 const ENDED = { title: 'The provider ended the login: invalid_grant.', detail: 'Link it again; until then agents get an error that says so.' };
 const LATE = { title: 'The provider does not answer: connection refused.', detail: 'Nothing to do: Pixy retries, and the current token is used until it expires.' };
 
@@ -85,7 +85,7 @@ const hostile = (text) => linked('claude', {
   attempt: null,
 });
 
-/** Each state by its name: the answer of the API, and the button that was pressed. `accounts` is a function, because it has times. */
+/** The states by name: the accounts of the API, and what is pressed or typed. `accounts` is a function because it contains times. */
 export const STATES = {
   'no-accounts': { accounts: () => [] },
   'first-start': { accounts: () => [account('claude'), openrouter(), key()] },

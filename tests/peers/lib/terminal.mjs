@@ -1,4 +1,4 @@
-// A terminal that a person sits at: tmux on a server of its own, typed into and looked at.
+// A terminal: a tmux server whose screen can be typed into and read.
 
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
@@ -9,9 +9,9 @@ let opened = 0;
 
 export const hasTmux = spawnSync('tmux', ['-V']).error === undefined;
 
-/** A terminal whose shell runs `pixy …` of this Pixy. Its server ends with `close`. */
+/** Opens a terminal with a shell. `close` ends its tmux server. */
 export async function openTerminal(pixy, { columns = 100, rows = 50, env = {} } = {}) {
-  const socket = join(pixy.directory, `tmux-${(opened += 1)}.sock`); // a server that is ending would take the next terminal along
+  const socket = join(pixy.directory, `tmux-${(opened += 1)}.sock`); // one server each: a server that is exiting would also end the next terminal
   const tmux = (...parameters) => run('tmux', ['-S', socket, '-f', '/dev/null', ...parameters], {
     env: { PATH: process.env.PATH, HOME: pixy.directory, LANG: 'C.UTF-8', SHELL: '/bin/sh' },
   });
@@ -21,13 +21,13 @@ export async function openTerminal(pixy, { columns = 100, rows = 50, env = {} } 
   if (begun.code !== 0) throw new Error(`tmux did not start: ${begun.all}`);
   const typed = [];
   const terminal = {
-    /** All that is shown and was scrolled away, lines that were wrapped as one; with `colours`, as escape sequences. */
+    /** The screen and its scrollback with wrapped lines joined; with `colours`, including escape sequences. */
     async screen({ colours } = {}) {
       const { output } = await tmux('capture-pane', '-p', '-J', '-S', '-', ...(colours ? ['-e'] : []), '-t', 'one');
-      pixy.printed += typed.reduce((rest, line) => rest.replaceAll(line, ''), output); // a code that the person types is theirs to show
+      pixy.printed += typed.reduce((rest, line) => rest.replaceAll(line, ''), output); // a typed code is echoed, which is no leak
       return output;
     },
-    /** Waits until the screen shows it; answers the match, or says what is shown instead. */
+    /** Waits until the screen matches `wanted`; returns the match, or throws with the screen. */
     async shows(wanted, seconds = 10) {
       let screen = '';
       const found = until(`the screen shows ${wanted}`, async () => wanted.exec(screen = await terminal.screen()), { seconds, every: 100 });
@@ -39,7 +39,7 @@ export async function openTerminal(pixy, { columns = 100, rows = 50, env = {} } 
       await tmux('send-keys', '-t', 'one', 'Enter');
     },
     press: (key) => tmux('send-keys', '-t', 'one', key),
-    /** Starts a command on a clean screen; its exit code is shown at its end. */
+    /** Runs a command on a cleared screen, followed by its exit code. */
     async start(parameters) {
       await tmux('send-keys', '-R', '-t', 'one');
       await tmux('clear-history', '-t', 'one');

@@ -1,4 +1,4 @@
-// Streams one answer as the Anthropic SDK's users do: everything that matters comes from the environment.
+// Streams one answer as the Anthropic SDK's users do, configured by environment variables.
 import Anthropic from '@anthropic-ai/sdk';
 
 const stream = new Anthropic().messages.stream(

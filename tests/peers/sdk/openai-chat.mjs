@@ -1,4 +1,4 @@
-// Streams one chat completion as the OpenAI SDK's users do: everything that matters comes from the environment.
+// Streams one chat completion as the OpenAI SDK's users do, configured by environment variables.
 import OpenAI from 'openai';
 
 const stream = await new OpenAI().chat.completions.create({ model: 'small', stream: true, messages: [{ role: 'user', content: 'hi' }] });

@@ -1,4 +1,4 @@
-// Streams one response as the OpenAI SDK's users do: everything that matters comes from the environment.
+// Streams one response as the OpenAI SDK's users do, configured by environment variables.
 import OpenAI from 'openai';
 
 const stream = await new OpenAI().responses.create({ model: 'small', stream: true, input: 'hi' });

@@ -15,7 +15,7 @@ pub(super) fn huge_access_token(issued: &Issued) -> Reply {
     with_access_token(issued, 4 << 20)
 }
 
-/// `[[[[…` ten thousand deep beside the tokens.
+/// `[[[[…` ten thousand deep, before the tokens.
 pub(super) fn deep_nesting(issued: &Issued) -> Reply {
     let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
     json(issued.fill(&format!("{{\"x\":{deep},$OK}}")))
@@ -62,7 +62,7 @@ pub(super) fn utf16(issued: &Issued) -> Reply {
     Reply::new(200).header("content-type", "application/json; charset=utf-16").body(body)
 }
 
-/// A name in ISO 8859-1 beside the tokens: no UTF-8, so no JSON (RFC 8259 §8.1).
+/// A name in ISO 8859-1, after the tokens: no UTF-8, so no JSON (RFC 8259 §8.1).
 pub(super) fn latin1(issued: &Issued) -> Reply {
     let mut body = issued.fill("{$OK,\"name\":\"Ren").into_bytes();
     body.extend(b"\xe9\"}");

@@ -117,4 +117,4 @@ impl Issued {
     }
 }
 
-const PAGE: &str = "<!doctype html><title>Sign in to the guest network</title><p>Accept the terms to go on.</p>";
+const PAGE: &str = "<!doctype html><title>Sign in to the network</title><p>Accept the terms to continue.</p>";

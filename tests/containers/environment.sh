@@ -4,7 +4,7 @@ agents=localhost/$own-agents
 hello='{"model": "small", "max_tokens": 100, "stream": true, "messages": [{"role": "user", "content": "Hello"}]}'
 key=key-of-the-quick-start-0123456789
 
-# Node, curl and the libraries that they are linked to: an image that no registry is asked for. Its command is to be there and do nothing.
+# Builds an image of Node, curl and their shared libraries without a registry. Its command sleeps until SIGTERM.
 agents_image() {
     local node curl files wait='process.on("SIGTERM", () => process.exit()); setInterval(() => {}, 1e6)'
     node=$(readlink -f "$(type -P node)") curl=$(readlink -f "$(type -P curl)")
@@ -15,7 +15,7 @@ agents_image() {
     images+=("$agents")
 }
 
-# node_in FLAG… -- SCRIPT ARGUMENT…: a container of user 1000 that has the tests, without more, and runs one of the scripts here.
+# node_in FLAG… -- SCRIPT ARGUMENT…: runs a script of this directory in a container as user 1000, with only the tests mounted.
 node_in() {
     local flags=()
     while [[ $1 != -- ]]; do flags+=("$1") && shift; done
@@ -23,67 +23,67 @@ node_in() {
         "${flags[@]}" "$agents" node "/tests/containers/$2" "${@:3}" 2>"$scratch/node" || { cat "$scratch/node" >&2; false; }
 }
 
-# The network belongs to the world's container, as in examples/compose/shared.yaml to a service of its own, so that Pixy can restart.
-world_linked() {
-    mkdir -p "$scratch/world" && chmod 777 "$scratch/world"
-    containers+=("$own-world")
-    node_in -d --name "$own-world" --network none -v "$scratch/world:/world" -- world.mjs /world "$key" >/dev/null
+# The container of the OAuth server and the API owns the network, so that Pixy can restart; in examples/compose/shared.yaml a separate service does.
+linked_by_exec() {
+    mkdir -p "$scratch/services" && chmod 777 "$scratch/services"
+    containers+=("$own-services")
+    node_in -d --name "$own-services" --network none -v "$scratch/services:/services" -- environment.mjs /services "$key" >/dev/null
     local try
-    for try in {1..100}; do [[ ! -s $scratch/world/accounts ]] || break; sleep 0.1; done
-    settings "$own-linked" shared-pixy <"$scratch/world/accounts"
+    for try in {1..100}; do [[ ! -s $scratch/services/accounts ]] || break; sleep 0.1; done
+    settings "$own-linked" shared-pixy <"$scratch/services/accounts"
     start_linked
     link_by_exec
     agent_on_loopback
-    in_it "$own-linked" pixy doctor >"$scratch/doctor" || { cat "$scratch/doctor"; false; }
-    agent_doctor healthy --network "container:$own-world" --user 1000:1000
+    exec_in "$own-linked" pixy doctor >"$scratch/doctor" || { cat "$scratch/doctor"; false; }
+    agent_doctor healthy --network "container:$own-services" --user 1000:1000
 }
 
 start_linked() {
-    pixy "$own-linked" --network "container:$own-world" -v "$own-world:/var/lib/pixy" -v "$own-linked:/run/pixy"
+    pixy "$own-linked" --network "container:$own-services" -v "$own-services:/var/lib/pixy" -v "$own-linked:/run/pixy"
     healthy "$own-linked"
 }
 
-# The person types `pixy link` in Pixy's container; the browser is elsewhere, and what it shows is typed too.
+# Runs `pixy link` in Pixy's container and the browser in another one; the code that the browser shows is piped to `pixy link`.
 link_by_exec() {
     local address='' shown="$scratch/shown" pid try
     mkfifo "$scratch/typed"
-    in_it -i "$own-linked" pixy link anthropic --yes <"$scratch/typed" >"$shown" &
+    exec_in -i "$own-linked" pixy link anthropic --yes <"$scratch/typed" >"$shown" &
     pid=$!
     exec 3>"$scratch/typed"
     for try in {1..100}; do
         address=$(grep -om1 'http://127[^ ]*/auth?[^ ]*' "$shown") && break
         sleep 0.1
     done
-    node_in --rm --network "container:$own-world" -- person.mjs "$address" >&3
+    node_in --rm --network "container:$own-services" -- browser_login.mjs "$address" >&3
     exec 3>&-
     wait "$pid" || { cat "$shown"; false; }
 }
 
-# The environments are the examples'.
-agent_on_loopback() { answered --network "container:$own-world" -e ANTHROPIC_BASE_URL="$url" -- agent.mjs; }
+# The environment variables are those of the examples.
+agent_on_loopback() { assert_answer --network "container:$own-services" -e ANTHROPIC_BASE_URL="$url" -- agent.mjs; }
 
 agent_on_socket() {
-    answered --network none --group-add 65532 -v "$own-linked:/run/pixy:ro" -e ANTHROPIC_BASE_URL=http://127.0.0.1:8700 -- agent.mjs /run/pixy/agent.sock
+    assert_answer --network none --group-add 65532 -v "$own-linked:/run/pixy:ro" -e ANTHROPIC_BASE_URL=http://127.0.0.1:8700 -- agent.mjs /run/pixy/agent.sock
 }
 
-answered() {
+assert_answer() {
     node_in --rm -e ANTHROPIC_AUTH_TOKEN=pixy "$@" >"$scratch/answer" && [[ $(<"$scratch/answer") == '5 words: Hello from the small API.' ]] ||
         { cat "$scratch/answer"; "${engine[@]}" logs "$own-linked" 2>&1 | tail -5; false; }
 }
 
-world_socket() {
+linked_over_socket() {
     "${engine[@]}" rm -fv "$own-linked" >/dev/null 2>&1
-    settings "$own-linked" socket-pixy <"$scratch/world/accounts"
+    settings "$own-linked" socket-pixy <"$scratch/services/accounts"
     start_linked
     agent_on_socket
     "${engine[@]}" run --rm --network none --user 1000:1000 --group-add 65532 -v "$own-linked:/run/pixy:ro" "$agents" \
         curl -sN --unix-socket /run/pixy/agent.sock http://localhost/v1/messages --json "$hello" >"$scratch/answer" 2>/dev/null
-    streamed
+    assert_streamed
 }
 
-streamed() { [[ $(grep -c '^event: content_block_delta' "$scratch/answer") -eq 5 ]] || { cat "$scratch/answer"; false; }; }
+assert_streamed() { [[ $(grep -c '^event: content_block_delta' "$scratch/answer") -eq 5 ]] || { cat "$scratch/answer"; false; }; }
 
-world_upgraded() {
+restarted_and_upgraded() {
     "${engine[@]}" kill -s KILL "$own-linked" >/dev/null 2>&1 && "${engine[@]}" start "$own-linked" >/dev/null 2>&1
     healthy "$own-linked"
     agent_on_socket
@@ -92,31 +92,31 @@ world_upgraded() {
     agent_on_socket
     "${engine[@]}" rm -fv "$own-linked" >/dev/null 2>&1
     printf 'FROM %s\nLABEL org.opencontainers.image.revision=next\n' "$image" >"$scratch/Dockerfile"
-    "${engine[@]}" build "${build_flags[@]}" -t "$own-next" -f "$scratch/Dockerfile" "$scratch/world" >"$scratch/build" 2>&1
+    "${engine[@]}" build "${build_flags[@]}" -t "$own-next" -f "$scratch/Dockerfile" "$scratch/services" >"$scratch/build" 2>&1
     images+=("$own-next")
-    settings "$own-linked" shared-pixy <"$scratch/world/accounts"
-    made_of=$own-next start_linked
+    settings "$own-linked" shared-pixy <"$scratch/services/accounts"
+    from_image=$own-next start_linked
     agent_on_loopback
     [[ $("${engine[@]}" inspect --format '{{index .Config.Labels "org.opencontainers.image.revision"}}' "$own-linked") == next ]]
-    in_it "$own-linked" pixy status | grep -q '^anthropic .* ✓ working'
-    # One login in all, and tokens that ended on the way were renewed.
-    tail -1 "$scratch/world/calls" >"$scratch/last" && grep -q '"authorization_code":1,"refresh_token":[1-9]' "$scratch/last" ||
+    exec_in "$own-linked" pixy status | grep -q '^anthropic .* ✓ working'
+    # There was one login, and expired tokens were refreshed.
+    tail -1 "$scratch/services/calls" >"$scratch/last" && grep -q '"authorization_code":1,"refresh_token":[1-9]' "$scratch/last" ||
         { cat "$scratch/last"; false; }
 }
 
-# What a new user copies. Other than printed are the names, the place of the provider, and the network, which is the world's.
+# Runs the commands of README.md. `docker` below replaces the names, the provider's address and the network.
 quick_start() {
     sed -n '/^### In a container/,/^```$/p' README.md | sed '1,/^```sh/d; /^```/d' >"$scratch/quick"
-    "${engine[@]}" rm -fv "$own-linked" >/dev/null 2>&1 # it has the port
-    settings "$own-quick" shared-pixy <"$scratch/world/with_a_key"
+    "${engine[@]}" rm -fv "$own-linked" >/dev/null 2>&1 # frees the port
+    settings "$own-quick" shared-pixy <"$scratch/services/with_a_key"
     containers+=("$own-quick")
     [[ $(grep -c '^docker ' "$scratch/quick") -ge 4 ]]
     (set -Eeuo pipefail; . "$scratch/quick") >"$scratch/answer" 2>&1 || { cat "$scratch/answer"; false; }
-    streamed
+    assert_streamed
 }
 
 docker() {
-    local verb=$1 typed='' word words=() first=$own-quick network=(--network "container:$own-world")
+    local verb=$1 typed='' word words=() first=$own-quick network=(--network "container:$own-services")
     for word in "${@:2}"; do
         case $word in
             pixy) words+=("${first:-pixy}") && first='' ;;
@@ -129,7 +129,7 @@ docker() {
         esac
     done
     case $verb in
-        build) ;; # this is the image
+        build) ;; # the image is built already
         run)
             [[ ${words[-1]} != pixy ]] || words[-1]=$image
             timeout 60 "${engine[@]}" run "${network[@]}" "${words[@]}" 2>&1
@@ -139,8 +139,8 @@ docker() {
     esac
 }
 
-# The pod as it is, but for what podman does not know: native sidecars (Pixy is a container like the agent), NetworkPolicy, a named port and
-# probes in an image without a shell. Its volumes and secrets are the machine's, so that they have names of their own.
+# The example's pod without what podman lacks: native sidecars (Pixy becomes an ordinary container), NetworkPolicy, named ports, and
+# probes in an image without a shell. Volumes and secrets are global to the machine and get unique names.
 pod() {
     local file=$scratch/pod.yaml
     {
@@ -156,15 +156,15 @@ pod() {
             examples/kubernetes/base/deployment.yaml
     } | sed "s/name: pixy-key /name: $own-key /; s/secretName: pixy-key,/secretName: $own-key,/
              s/^metadata: { name: pixy }/metadata: { name: $own-config }/; s/configMap: { name: pixy }/configMap: { name: $own-config }/" >"$file"
-    # What holds the pod's network would be built from a program that not every machine has; and limits are never more than may be given.
+    # The default infra image is built from a program that not every machine has, and the default limits may exceed the permitted ones.
     printf '[engine]\ninfra_image = "%s"\n[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1000:1000"]\n' "$agents" >"$scratch/containers.conf"
     CONTAINERS_CONF=$scratch/containers.conf timeout 60 "${engine[@]}" kube play --network none "$file" >"$scratch/play" 2>&1 ||
         { cat "$scratch/play"; false; }
     local in_pod
     in_pod=$("${engine[@]}" ps --format '{{.Names}}' | grep "^$own-pod.*-pixy\$")
     healthy "$in_pod"
-    in_it "$in_pod" pixy status | grep -q '^anthropic .*not linked'
+    exec_in "$in_pod" pixy status | grep -q '^anthropic .*not linked'
     "${engine[@]}" exec "${in_pod%-pixy}-agent" curl -s http://127.0.0.1:8700/anthropic/v1/models | grep -q 'is not linked'
-    sleep 3 # whoever started again by now would have been counted
+    sleep 3 # a restart within this time would increase RestartCount
     [[ $("${engine[@]}" inspect --format '{{.State.Running}} {{.RestartCount}}' "$in_pod") == 'true 0' ]]
 }

@@ -1,5 +1,5 @@
-// The world beside Pixy, in its network: an OAuth server and an LLM API. `world.mjs DIRECTORY KEY` writes there what Pixy's accounts at
-// them are: `accounts` by a login, `with_a_key` by the KEY; and to `calls`, at every request of an agent, what the server was asked how often.
+// An OAuth server and an LLM API in Pixy's network. `environment.mjs DIRECTORY KEY` writes to the directory the configuration of Pixy's
+// accounts, `accounts` with a login and `with_a_key` with KEY, and at every request of an agent appends the server's request counts to `calls`.
 
 import { appendFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -9,13 +9,13 @@ import { startLlmApi } from '../peers/lib/llm-api.mjs';
 const [, , directory, key] = process.argv;
 const server = await startAuthorizationServer({ accessTokenSeconds: 3 });
 const api = await startLlmApi({ isActive: async (token) => token === key || server.isActive(token) });
-const held = [];
+const paused = [];
 
-// A stream to the SDK stops after its first word until the agent has asked for something else: whoever buffers waits in vain.
-api.whenHalfway = ({ seen }) => seen.headers.some(([, value]) => value.startsWith('curl/')) || new Promise((goOn) => held.push(goOn));
-api.distrusts = ({ path }) => {
+// A stream to the SDK pauses after its first word until the agent has sent another request, so a proxy that buffers fails the test.
+api.afterFirstWord = ({ seen }) => seen.headers.some(([, value]) => value.startsWith('curl/')) || new Promise((resume) => paused.push(resume));
+api.rejects = ({ path }) => {
   appendFileSync(join(directory, 'calls'), `${JSON.stringify(server.calls)}\n`);
-  if (path.endsWith('/count_tokens')) held.splice(0).forEach((goOn) => goOn());
+  if (path.endsWith('/count_tokens')) paused.splice(0).forEach((resume) => resume());
   return false;
 };
 
