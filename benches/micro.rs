@@ -1,4 +1,4 @@
-//! The steps that every request pays for: all of them timed, or one repeated, for `benches/micro` to count its instructions.
+//! The steps of every request: times all of them, or repeats one, whose instructions `benches/micro` counts.
 #![allow(clippy::print_stdout, reason = "the results go to stdout")]
 #![allow(missing_docs, reason = "nothing here is used elsewhere")]
 
@@ -10,7 +10,7 @@ mod steps;
 use std::process::ExitCode;
 use std::time::Instant;
 
-/// One step, to be repeated.
+/// A step that can be repeated.
 type Step = Box<dyn FnMut()>;
 
 fn main() -> ExitCode {
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         [name, count] => {
             let found = steps.iter_mut().find(|(known, _)| known == name);
             let (Some((_, step)), Ok(count)) = (found, count.parse::<u32>()) else { return ExitCode::from(64) };
-            step(); // what is prepared only once is not counted
+            step(); // initialisation is not counted
             repeat(step, count);
         }
         _ => return ExitCode::from(64),

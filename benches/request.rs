@@ -1,6 +1,6 @@
-//! A whole request: from the bytes that an agent sends to those that it receives, through a Pixy as `app` starts it. The agent
-//! and Pixy share a thread and are counted together; the upstream has its own thread, which is not counted. TLS and the kernel
-//! are not included.
+//! A complete request, from the bytes that an agent sends to those that it receives, through a Pixy that `app` started. The agent
+//! and Pixy share a thread and are counted together; the upstream has a thread of its own, which is not counted. TLS and the
+//! kernel are not included.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -20,7 +20,7 @@ use tracing::level_filters::LevelFilter;
 use crate::Step;
 use crate::linked_account::{env, login};
 
-/// `request`, with its log line at the default level, and `quiet`, without one.
+/// `request` logs at the default level, `quiet` logs nothing.
 pub fn steps() -> Vec<(&'static str, Step)> {
     vec![("request", step(LevelFilter::INFO)), ("quiet", step(LevelFilter::WARN))]
 }
@@ -119,7 +119,7 @@ accounts:
         quota_headers: [anthropic-ratelimit-unified-*]
 "#;
 
-/// Ends every message here and occurs nowhere else.
+/// The end of every message; it occurs nowhere else.
 const END: &str = "\"end\":true}\n";
 
 /// A request of Claude Code.

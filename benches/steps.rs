@@ -1,4 +1,4 @@
-//! The single steps: route, strip, attach, scrub and usage as for a request of Claude Code, seal and open for a record of 2 KiB.
+//! Single steps: route, strip, attach, scrub and usage for a request of Claude Code; seal and open for a record of 2 KiB.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub fn proxy() -> Vec<(&'static str, Step)> {
     let stripped = strip(headers(), &route);
     let grant = Agents::new(Vec::new(), Clock::default())
         .authorize(&stripped, account.name())
-        .unwrap_or_else(|_| panic!("without keys, every agent may"));
+        .unwrap_or_else(|_| panic!("without keys, every agent is authorized"));
     let attach_step = move || {
         let body: Body = Empty::new().map_err(|never| match never {}).boxed_unsync();
         black_box(attach(&grant, &route, &stripped, bearer, Method::POST, body, None).is_ok());
@@ -44,7 +44,7 @@ pub fn proxy() -> Vec<(&'static str, Step)> {
 
 /// `scrub` and `usage`, of one event.
 pub fn stream() -> Vec<(&'static str, Step)> {
-    // A fixed secret: how often an event looks like the start of one depends on it.
+    // A fixed secret: the number of partial matches in an event depends on it.
     let secret = Secret::new("sk-ant-oat01-Rm9yIGNvdW50aW5nIG9ubHksIG5vYm9keSdz".to_owned());
     let mut scrubber = Scrubber::new(Arc::new(SecretPatterns::new([&secret])));
     let event = Bytes::from_static(EVENT.as_bytes());
@@ -61,15 +61,15 @@ pub fn stream() -> Vec<(&'static str, Step)> {
 
 /// `seal` and `open`.
 pub fn vault() -> Vec<(&'static str, Step)> {
-    let place = || RecordId { store: StoreId([7; 16]), account: "a", provider: "oauth" };
+    let id = || RecordId { store: StoreId([7; 16]), account: "a", provider: "oauth" };
     let key = || RecordKey::derive(&[1; 32], StoreId([7; 16]));
     let (sealing, opening) = (key(), key());
-    let record = seal(&sealing, &place(), 1, &PLAINTEXT);
+    let record = seal(&sealing, &id(), 1, &PLAINTEXT);
     let seal = move || {
-        black_box(seal(&sealing, &place(), 1, &PLAINTEXT));
+        black_box(seal(&sealing, &id(), 1, &PLAINTEXT));
     };
     let open = move || {
-        black_box(open([&opening], &place(), &record).is_ok());
+        black_box(open([&opening], &id(), &record).is_ok());
     };
     vec![("seal", Box::new(seal)), ("open", Box::new(open))]
 }
@@ -101,7 +101,7 @@ const HEADERS: &[(&str, &str)] = &[
     ("x-stainless-timeout", "600"),
 ];
 
-/// One event of a stream, of a usual size.
+/// One event of a typical size.
 const EVENT: &str = "data: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1795000000,\"model\":\"m\",\
                      \"choices\":[{\"index\":0,\"delta\":{\"content\":\" and so on\"},\"finish_reason\":null}]}\n\n";
 

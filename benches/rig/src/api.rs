@@ -1,14 +1,14 @@
 //! The API stand-in: it accepts the real key, or a valid access token; the requested model chooses the
 //! response. It includes a token endpoint ([`crate::tokens`]).
 //!
-//! | model | answer |
+//! | model | response |
 //! |---|---|
 //! | `json` | a chat completion of 1 KiB |
 //! | `paced-N` | N server-sent events, one every 5 ms |
 //! | `burst-N` | N server-sent events at once |
-//! | `held` | one event, and then nothing until the client leaves |
+//! | `open` | one event; the stream stays open until the client disconnects |
 //!
-//! Every event carries when it was sent ([`crate::now`]).
+//! Every event carries its send time ([`crate::now`]).
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -36,20 +36,20 @@ use crate::{Result, now, tls::Authority};
 /// The key that the API accepts, by which the peers must replace the agent's key.
 pub const REAL_KEY: &str = "sk-real-0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJ";
 
-/// Where the stand-in listens.
+/// The addresses of the stand-in.
 #[derive(Clone)]
 pub struct Api {
     /// Speaks HTTP/1.1.
     pub http1: SocketAddr,
     /// Speaks HTTP/2.
     pub http2: SocketAddr,
-    /// The address of the token endpoint. One connection for each call: in production, calls are hours apart.
+    /// The address of the token endpoint. One connection per call: in production, calls are hours apart.
     pub logins: SocketAddr,
     /// The issued tokens.
     pub tokens: Arc<Tokens>,
 }
 
-/// Starts it on two threads of its own, until the process ends.
+/// Starts the stand-in on two threads, until the process exits.
 pub fn start(authority: &Authority) -> Result<Api> {
     let bound = || std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
     let listeners = [bound()?, bound()?, bound()?];
@@ -58,21 +58,21 @@ pub fn start(authority: &Authority) -> Result<Api> {
     let api = Api { http1, http2, logins, tokens: Arc::clone(&tokens) };
     let [first, second, third] = listeners;
     let (http1, http2) = (authority.acceptor(b"http/1.1")?, authority.acceptor(b"h2")?);
-    on_a_thread(vec![(http1.clone(), first, true), (http2, second, true)], &tokens)?;
-    // On a thread of its own, as on another machine: it must not delay the API.
-    on_a_thread(vec![(http1, third, false)], &tokens)?;
+    serve_on_thread(vec![(http1.clone(), first, true), (http2, second, true)], &tokens)?;
+    // On a separate thread, because the token endpoint must not delay the API.
+    serve_on_thread(vec![(http1, third, false)], &tokens)?;
     Ok(api)
 }
 
-/// Serves until the process ends; with `false`, one request for each connection.
-fn on_a_thread(servers: Vec<(TlsAcceptor, std::net::TcpListener, bool)>, tokens: &Arc<Tokens>) -> Result<()> {
+/// Serves on a new thread until the process exits; `false` disables keep-alive.
+fn serve_on_thread(servers: Vec<(TlsAcceptor, std::net::TcpListener, bool)>, tokens: &Arc<Tokens>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let tokens = Arc::clone(tokens);
     std::thread::spawn(move || {
         runtime.block_on(async move {
             let serving = servers
                 .into_iter()
-                .map(|(acceptor, listener, kept)| serve(acceptor, listener, kept, Arc::clone(&tokens)));
+                .map(|(acceptor, listener, keep_alive)| serve(acceptor, listener, keep_alive, Arc::clone(&tokens)));
             for result in futures_util::future::join_all(serving).await {
                 eprintln!("the API stand-in ended: {result:?}");
             }
@@ -81,7 +81,12 @@ fn on_a_thread(servers: Vec<(TlsAcceptor, std::net::TcpListener, bool)>, tokens:
     Ok(())
 }
 
-async fn serve(acceptor: TlsAcceptor, listener: std::net::TcpListener, kept: bool, tokens: Arc<Tokens>) -> Result<()> {
+async fn serve(
+    acceptor: TlsAcceptor,
+    listener: std::net::TcpListener,
+    keep_alive: bool,
+    tokens: Arc<Tokens>,
+) -> Result<()> {
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
     loop {
@@ -92,12 +97,12 @@ async fn serve(acceptor: TlsAcceptor, listener: std::net::TcpListener, kept: boo
             let Ok(stream) = acceptor.accept(stream).await else { return };
             let mut server = auto::Builder::new(TokioExecutor::new());
             server.http2().max_concurrent_streams(100); // as real servers
-            server.http1().keep_alive(kept);
+            server.http1().keep_alive(keep_alive);
             let service = service_fn(move |request| {
                 let tokens = Arc::clone(&tokens);
                 async move { Ok::<_, Infallible>(answer(request, &tokens).await) }
             });
-            let _ = server.serve_connection_with_upgrades(TokioIo::new(stream), service).await; // the client left
+            let _ = server.serve_connection_with_upgrades(TokioIo::new(stream), service).await; // the client disconnected
         });
     }
 }
@@ -108,12 +113,15 @@ async fn answer(mut request: Request<Incoming>, tokens: &Tokens) -> Response<Bod
     if request.method() == Method::POST && request.uri().path() == "/token" {
         let body = request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
         let (status, text) = tokens.grant(&body).await;
-        return whole(StatusCode::from_u16(status).expect("it is one"), text);
+        return whole(StatusCode::from_u16(status).expect("it is valid"), text);
     }
     let mut keys = request.headers().get_all(AUTHORIZATION).iter();
     let key = keys.next().and_then(|key| key.to_str().ok()?.strip_prefix("Bearer ")).unwrap_or_default();
-    if keys.next().is_some() || (key != REAL_KEY && !tokens.admits(key)) {
-        return whole(StatusCode::UNAUTHORIZED, "{\"error\":{\"message\":\"the real key, once, is needed\"}}".into());
+    if keys.next().is_some() || (key != REAL_KEY && !tokens.accepts(key)) {
+        return whole(
+            StatusCode::UNAUTHORIZED,
+            "{\"error\":{\"message\":\"exactly one real key is required\"}}".into(),
+        );
     }
     if request.headers().contains_key(UPGRADE) {
         return echo(&mut request);
@@ -126,7 +134,7 @@ async fn answer(mut request: Request<Incoming>, tokens: &Tokens) -> Response<Bod
         "json" => whole(StatusCode::OK, completion(600)),
         "upload" => whole(StatusCode::OK, completion(10)),
         "burst" => events(stream::iter(0..count).map(|_| event()).boxed()),
-        "held" => events(stream::iter(0..1).map(|_| event()).chain(stream::pending()).boxed()),
+        "open" => events(stream::iter(0..1).map(|_| event()).chain(stream::pending()).boxed()),
         "paced" => {
             let every = Duration::from_millis(5);
             let mut ticks = interval_at(Instant::now() + every, every);
@@ -154,7 +162,7 @@ fn model(body: &[u8]) -> (String, usize) {
 fn whole(status: StatusCode, text: String) -> Response<Body> {
     let mut response = Response::new(Full::new(Bytes::from(text)).boxed_unsync());
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, "application/json".parse().expect("it is one"));
+    response.headers_mut().insert(CONTENT_TYPE, "application/json".parse().expect("it is valid"));
     response
 }
 
@@ -168,7 +176,7 @@ fn completion(length: usize) -> String {
     )
 }
 
-/// One event of a stream, of a usual size, with its time.
+/// One event of a typical size, with its send time.
 fn event() -> Bytes {
     Bytes::from(format!(
         "data: {{\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1795000000,\"model\":\"paced\",\
@@ -180,11 +188,11 @@ fn event() -> Bytes {
 fn events(events: stream::BoxStream<'static, Bytes>) -> Response<Body> {
     let body = StreamBody::new(events.map(|event| Ok(Frame::data(event))));
     let mut response = Response::new(body.boxed_unsync());
-    response.headers_mut().insert(CONTENT_TYPE, "text/event-stream".parse().expect("it is one"));
+    response.headers_mut().insert(CONTENT_TYPE, "text/event-stream".parse().expect("it is valid"));
     response
 }
 
-/// A WebSocket (RFC 6455) that sends short messages back.
+/// A WebSocket (RFC 6455) that echoes messages of up to 125 bytes.
 fn echo(request: &mut Request<Incoming>) -> Response<Body> {
     let key = request.headers().get(SEC_WEBSOCKET_KEY).map(|key| key.as_bytes().to_vec()).unwrap_or_default();
     let salted = [&key[..], b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"].concat();
@@ -208,7 +216,7 @@ fn echo(request: &mut Request<Incoming>) -> Response<Body> {
     let mut response = Response::new(Full::default().boxed_unsync());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     for (name, value) in [(CONNECTION, "upgrade"), (UPGRADE, "websocket"), (SEC_WEBSOCKET_ACCEPT, &accept)] {
-        response.headers_mut().insert(name, value.parse().expect("it is one"));
+        response.headers_mut().insert(name, value.parse().expect("it is valid"));
     }
     response
 }

@@ -13,23 +13,23 @@ use crate::{Result, now};
 /// A kind of load.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Job {
-    /// Responses of 1 KiB, over 32 connections without a pause.
+    /// Requests for 1 KiB over 32 connections, back to back.
     Json,
-    /// The same, at 200 a second, whatever the responses take.
+    /// The same at a fixed rate of 200 requests per second.
     Rate,
-    /// Four streams with an event every 5 ms each.
+    /// Four streams, each with an event every 5 ms.
     Paced,
-    /// One stream after the other with 2,000 events at once.
+    /// Consecutive streams of 2,000 events sent at once.
     Burst,
-    /// Requests of 1 MiB, one after the other.
+    /// Consecutive requests of 1 MiB.
     Upload,
-    /// Short messages over a WebSocket, one after the other.
+    /// Consecutive short messages over a WebSocket.
     Echo,
 }
 
 /// The amount of work.
 #[derive(Clone, Copy)]
-pub struct Size {
+pub struct Workload {
     pub requests: usize,
     pub seconds: usize,
     pub bursts: usize,
@@ -37,7 +37,7 @@ pub struct Size {
     pub messages: usize,
 }
 
-/// The result.
+/// The result of a job.
 pub struct Sample {
     /// The peer's CPU for each request, event or message, in microseconds; 0 for a direct connection.
     pub cpu: f64,
@@ -55,7 +55,7 @@ const CONNECTIONS: usize = 32;
 pub const PROMPT: usize = 500;
 const MIB: usize = 1 << 20;
 
-/// Measures a stretch of work.
+/// Measures CPU time, memory and duration of a job.
 struct Meter<'a> {
     running: Option<&'a Running>,
     cpu: f64,
@@ -70,14 +70,14 @@ impl<'a> Meter<'a> {
         Self { running, cpu: running.map_or(0.0, Running::cpu), memory, growth: 0.0, began: Instant::now() }
     }
 
-    fn look(&mut self) {
+    fn sample(&mut self) {
         self.growth = self.running.map_or(0.0, Running::memory).max(self.memory + self.growth) - self.memory;
     }
 
     fn stop(mut self, units: usize, mut times: Vec<f64>) -> Sample {
         let seconds = self.began.elapsed().as_secs_f64();
         let spent = self.running.map_or(0.0, Running::cpu) - self.cpu;
-        self.look();
+        self.sample();
         times.sort_unstable_by(f64::total_cmp);
         Sample { cpu: spent / units as f64, rate: units as f64 / seconds, times, growth: self.growth }
     }
@@ -122,19 +122,19 @@ impl Job {
         }
     }
 
-    pub async fn run(self, target: &Target, running: Option<&Running>, size: Size) -> Result<Sample> {
+    pub async fn run(self, target: &Target, running: Option<&Running>, workload: Workload) -> Result<Sample> {
         match self {
-            Self::Json => json(target, running, size.requests).await,
-            Self::Rate => rate(target, running, size.seconds * 200).await,
-            Self::Paced => paced(target, running, size.seconds * 200).await,
-            Self::Burst => burst(target, running, size.bursts).await,
-            Self::Upload => upload(target, running, size.uploads).await,
-            Self::Echo => echo(target, running, size.messages).await,
+            Self::Json => json(target, running, workload.requests).await,
+            Self::Rate => rate(target, running, workload.seconds * 200).await,
+            Self::Paced => paced(target, running, workload.seconds * 200).await,
+            Self::Burst => burst(target, running, workload.bursts).await,
+            Self::Upload => upload(target, running, workload.uploads).await,
+            Self::Echo => echo(target, running, workload.messages).await,
         }
     }
 }
 
-/// Connections that have served a request each.
+/// Opens connections and sends a request over each.
 pub async fn connected(target: &Target, count: usize) -> Result<Vec<Client>> {
     let mut clients = Vec::new();
     for _ in 0..count {
@@ -170,11 +170,11 @@ async fn rate(target: &Target, running: Option<&Running>, requests: usize) -> Re
     let mut ticks = interval(Duration::from_millis(5));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let meter = Meter::start(running);
-    let mut begun = 0;
+    let mut started = 0;
     while times.len() < requests {
         tokio::select! {
-            _ = ticks.tick(), if begun < requests => {
-                begun += 1;
+            _ = ticks.tick(), if started < requests => {
+                started += 1;
                 let (free, target) = (idle.pop_front(), target.clone());
                 all.spawn(async move {
                     let mut client = match free {
@@ -201,7 +201,7 @@ async fn paced(target: &Target, running: Option<&Running>, events: usize) -> Res
     let mut all = JoinSet::new();
     for (number, mut client) in clients.into_iter().enumerate() {
         all.spawn(async move {
-            tokio::time::sleep(Duration::from_millis(number as u64)).await; // apart from each other
+            tokio::time::sleep(Duration::from_millis(number as u64)).await; // staggers the streams
             client.ask(&format!("paced-{events}"), PROMPT).await?;
             delays(&mut client, events).await
         });
@@ -229,7 +229,7 @@ async fn upload(target: &Target, running: Option<&Running>, uploads: usize) -> R
         let began = Instant::now();
         client.exchange("upload", MIB).await?;
         times.push(micros(began));
-        meter.look();
+        meter.sample();
     }
     Ok(meter.stop(uploads, times))
 }
@@ -247,22 +247,22 @@ async fn echo(target: &Target, running: Option<&Running>, messages: usize) -> Re
     Ok(meter.stop(messages, times))
 }
 
-/// Opens streams that stay open, and waits for the first event of each.
-pub async fn held(target: &Target, count: usize) -> Result<Vec<Client>> {
-    const AT_ONCE: usize = 50;
+/// Opens streams of which only the first event arrives, and waits for that.
+pub async fn open_streams(target: &Target, count: usize) -> Result<Vec<Client>> {
+    const BATCH: usize = 50;
     let mut clients = Vec::new();
     while clients.len() < count {
-        let mut wave = JoinSet::new();
-        for _ in 0..AT_ONCE.min(count - clients.len()) {
+        let mut batch = JoinSet::new();
+        for _ in 0..BATCH.min(count - clients.len()) {
             let target = target.clone();
-            wave.spawn(async move {
+            batch.spawn(async move {
                 let mut client = Client::connect(&target).await?;
-                client.ask("held", PROMPT).await?;
+                client.ask("open", PROMPT).await?;
                 client.read(&mut Vec::new()).await?;
                 Result::Ok(client)
             });
         }
-        while let Some(client) = wave.join_next().await {
+        while let Some(client) = batch.join_next().await {
             clients.push(client??);
         }
     }
@@ -290,7 +290,7 @@ async fn delays(client: &mut Client, expected: usize) -> Result<Vec<f64>> {
         text.drain(..at);
     }
     if delays.len() != expected {
-        return Err(format!("{} of {expected} events came", delays.len()).into());
+        return Err(format!("{} of {expected} events arrived", delays.len()).into());
     }
     Ok(delays)
 }

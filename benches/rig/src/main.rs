@@ -1,4 +1,4 @@
-//! Measures Pixy beside its peers; see `benches/compare`.
+//! Measures Pixy and its peers under the same load; see `benches/compare`.
 
 mod api;
 mod client;
@@ -15,44 +15,44 @@ use std::process::ExitCode;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use load::{Job, Size};
-use peers::{Peer, Place, Programs};
+use load::{Job, Workload};
+use peers::{Environment, Peer, Programs};
 use report::Report;
 use tokens::Tokens;
 use tokio::time::Instant;
 
-/// An error is printed, and ends the run.
+/// An error ends the run and is printed.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 const USAGE: &str = "usage: pixy-rig [--quick|--smoke|--versions] [--only JOB|memory|refresh]… [--peer NAME]… [--rounds N] [--streams N]… [--note TEXT]… [--out FILE] [--keep DIRECTORY]\n       \
                      [--pixy PATH] [--old PATH] [--pixy NAME=PATH]… [--nginx PATH] [--haproxy PATH] [--envoy PATH] [--litellm PATH]";
 
-/// See [`Plan::seldom`].
-const RATE_SELDOM: usize = 4;
+/// See [`Plan::rate_interval`].
+const RATE_INTERVAL: usize = 4;
 
 static START: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
 
-/// Nanoseconds since the rig began: the API stand-in and the load generator are one process, so they have one clock.
+/// Nanoseconds since the start of the rig: the API stand-in and the load generator share this clock, because they share a process.
 pub fn now() -> u64 {
     START.elapsed().as_nanos() as u64
 }
 
 /// How much is measured.
 struct Plan {
-    size: Size,
+    workload: Workload,
     rounds: usize,
-    /// Open streams while memory is measured.
+    /// Numbers of open streams for which memory is measured.
     streams: Vec<usize>,
     memory_rounds: usize,
-    /// How long memory may take to be returned.
-    patience: Duration,
+    /// How long to wait until memory is returned after the streams have closed.
+    memory_timeout: Duration,
     jobs: Vec<Job>,
     memory: bool,
-    /// Refreshes in a round; 0: none are measured.
+    /// Refreshes per round; 0 measures none.
     refreshes: usize,
-    /// 200 requests a second are sent in one of so many rounds: small differences need many rounds, and this takes seconds.
-    seldom: usize,
-    /// Only these; all, if the list is empty.
+    /// `Job::Rate` runs in every nth round only: small differences need many rounds, and it takes seconds.
+    rate_interval: usize,
+    /// The peers to measure; all if empty.
     peers: Vec<String>,
     kind: &'static str,
 }
@@ -69,7 +69,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<()> {
-    let (mut programs, mut out, mut kept) = (Programs::default(), None, None);
+    let (mut programs, mut out, mut keep) = (Programs::default(), None, None);
     let mut plan = Plan::full();
     let (mut only, mut names, mut notes) = (Vec::new(), Vec::new(), Vec::new());
     let (mut rounds, mut streams) = (None, Vec::new());
@@ -86,11 +86,11 @@ fn run() -> Result<()> {
             "--note" => notes.push(value()?),
             "--rounds" => rounds = Some(value()?.parse()?),
             "--out" => out = Some(PathBuf::from(value()?)),
-            "--keep" => kept = Some(PathBuf::from(value()?)),
+            "--keep" => keep = Some(PathBuf::from(value()?)),
             "--pixy" => {
                 let build = value()?;
                 match build.split_once('=') {
-                    // Leaked on purpose: builds are few, and their names are used until the rig ends.
+                    // Leaked on purpose: there are few builds, and their names are needed until the end.
                     Some((name, path)) => programs.builds.push((name.to_owned().leak(), path.into())),
                     None => programs.pixy = Some(build.into()),
                 }
@@ -103,21 +103,21 @@ fn run() -> Result<()> {
             _ => return Err(USAGE.into()),
         }
     }
-    let is_asked = |name: &str| only.is_empty() || only.iter().any(|asked| asked == name);
-    plan.jobs.retain(|job| is_asked(job.name()));
-    plan.memory = is_asked("memory");
-    plan.refreshes *= usize::from(is_asked("refresh"));
+    let is_selected = |name: &str| only.is_empty() || only.iter().any(|selected| selected == name);
+    plan.jobs.retain(|job| is_selected(job.name()));
+    plan.memory = is_selected("memory");
+    plan.refreshes *= usize::from(is_selected("refresh"));
     (plan.peers, plan.rounds) = (names, rounds.unwrap_or(plan.rounds));
     if !streams.is_empty() {
         plan.streams = streams;
     }
     let scratch = tempfile::Builder::new().prefix("pixy-rig-").tempdir()?;
-    let directory = kept.as_deref().unwrap_or(scratch.path());
+    let directory = keep.as_deref().unwrap_or(scratch.path());
     std::fs::create_dir_all(directory)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let compares_builds = !programs.builds.is_empty();
     let compares_versions = programs.old.is_some();
-    plan.seldom = if compares_builds { RATE_SELDOM } else { 1 };
+    plan.rate_interval = if compares_builds { RATE_INTERVAL } else { 1 };
     let report = runtime.block_on(measure(&plan, programs, directory))?;
     let (text, slower) = if compares_builds {
         (report.builds(plan.rounds, &notes), 0)
@@ -139,15 +139,15 @@ async fn measure(plan: &Plan, programs: Programs, directory: &Path) -> Result<Re
     std::fs::write(&ca, authority.pem())?;
     let api = api::start(&authority)?;
     let tokens = Arc::clone(&api.tokens);
-    let place = Place { directory, api, ca, connector: authority.connector()? };
-    let mut refreshing = if plan.refreshes > 0 { place.refreshing(&programs).await? } else { Vec::new() };
-    let mut peers = place.peers(programs).await?;
+    let environment = Environment { directory, api, ca, connector: authority.connector()? };
+    let mut refreshing = if plan.refreshes > 0 { environment.refreshing(&programs).await? } else { Vec::new() };
+    let mut peers = environment.peers(programs).await?;
     for peers in [&mut peers, &mut refreshing] {
         peers.retain(|peer| plan.peers.is_empty() || plan.peers.iter().any(|name| name == peer.name));
     }
     let mut report = Report::new(&peers);
     for round in 0..plan.rounds {
-        // Reverses the order in each round, so that a change of the machine affects all peers.
+        // Rotates the order in each round, so that a change of the machine affects all peers.
         for index in 0..peers.len() {
             let peer = &peers[(index + round) % peers.len()];
             if !plan.jobs.is_empty() && (peer.name != "litellm" || round == 0) {
@@ -173,12 +173,12 @@ async fn measure(plan: &Plan, programs: Programs, directory: &Path) -> Result<Re
     Ok(report)
 }
 
-/// All jobs, on a peer that was started for them.
+/// Runs all jobs on a newly started peer.
 async fn loads(plan: &Plan, peer: &Peer, round: usize, report: &mut Report) -> Result<()> {
     let started = match peer.start().await {
         Ok(started) => started,
         Err(error) => {
-            report.fault(peer.name, "start", &error.to_string()); // of one peer: the others are measured
+            report.fault(peer.name, "start", &error.to_string()); // the other peers are still measured
             return Ok(());
         }
     };
@@ -186,21 +186,21 @@ async fn loads(plan: &Plan, peer: &Peer, round: usize, report: &mut Report) -> R
         report.add(peer.name, "start", round, *time);
     }
     let running = started.as_ref().map(|(running, _)| running);
-    let size = if peer.name == "litellm" {
-        Size { requests: 320, seconds: 1, bursts: 1, uploads: 3, messages: 0 }
+    let workload = if peer.name == "litellm" {
+        Workload { requests: 320, seconds: 1, bursts: 1, uploads: 3, messages: 0 }
     } else {
-        plan.size
+        plan.workload
     };
-    for &job in plan.jobs.iter().filter(|job| **job != Job::Rate || round.is_multiple_of(plan.seldom)) {
+    for &job in plan.jobs.iter().filter(|job| **job != Job::Rate || round.is_multiple_of(plan.rate_interval)) {
         let limit = Duration::from_mins(2);
-        let sample = match tokio::time::timeout(limit, job.run(&peer.target, running, size)).await {
+        let sample = match tokio::time::timeout(limit, job.run(&peer.target, running, workload)).await {
             Ok(Ok(sample)) => sample,
             Ok(Err(error)) => {
                 report.fault(peer.name, job.name(), &error.to_string());
                 continue;
             }
             Err(_) => {
-                report.fault(peer.name, job.name(), "it did not end");
+                report.fault(peer.name, job.name(), "timed out");
                 continue;
             }
         };
@@ -216,29 +216,29 @@ async fn loads(plan: &Plan, peer: &Peer, round: usize, report: &mut Report) -> R
     Ok(())
 }
 
-/// The times of requests during refreshes.
+/// Measures the times of requests during refreshes.
 async fn refreshes(plan: &Plan, peer: &Peer, tokens: &Tokens, round: usize, report: &mut Report) {
-    let noticed = async {
+    let impact = async {
         let running = peer.start().await?;
-        let noticed = refresh::notice(&peer.target, tokens, plan.refreshes).await;
+        let impact = refresh::measure(&peer.target, tokens, plan.refreshes).await;
         drop(running);
-        noticed
+        impact
     };
-    match noticed.await {
-        Ok(noticed) => {
+    match impact.await {
+        Ok(impact) => {
             let mut add = |what: &str, value| report.add(peer.name, &format!("refresh.{what}"), round, value);
-            add("during", noticed.during);
-            add("before", noticed.before);
-            add("ratio", noticed.ratio);
-            add("chance", noticed.chance);
-            add("longest", noticed.longest);
-            add("failed", noticed.failed as f64);
+            add("during", impact.during);
+            add("before", impact.before);
+            add("ratio", impact.ratio);
+            add("chance", impact.chance);
+            add("longest", impact.longest);
+            add("failed", impact.failed as f64);
         }
         Err(error) => report.fault(peer.name, "refresh", &error.to_string()),
     }
 }
 
-/// How much memory streams use, and how much of it is returned.
+/// Measures the memory that open streams use, and how much of it is returned.
 async fn memory(plan: &Plan, peer: &Peer, round: usize, report: &mut Report) -> Result<()> {
     let (running, _) = match peer.start().await {
         Ok(Some(started)) => started,
@@ -252,10 +252,10 @@ async fn memory(plan: &Plan, peer: &Peer, round: usize, report: &mut Report) -> 
     let idle = running.memory();
     report.add(peer.name, "idle", round, idle / 1024.0);
     for &count in &plan.streams {
-        let clients = load::held(&peer.target, count).await?;
+        let clients = load::open_streams(&peer.target, count).await?;
         report.add(peer.name, &format!("stream.{count}"), round, (running.memory() - idle) / count as f64);
         drop(clients);
-        let until = Instant::now() + plan.patience;
+        let until = Instant::now() + plan.memory_timeout;
         while running.memory() - idle > 1024.0 && Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -267,7 +267,7 @@ async fn memory(plan: &Plan, peer: &Peer, round: usize, report: &mut Report) -> 
 impl Plan {
     fn full() -> Self {
         Self {
-            size: Size { requests: 16_000, seconds: 8, bursts: 40, uploads: 100, messages: 2000 },
+            workload: Workload { requests: 16_000, seconds: 8, bursts: 40, uploads: 100, messages: 2000 },
             rounds: 5,
             streams: vec![1000, 5000],
             memory_rounds: 3,
@@ -279,32 +279,32 @@ impl Plan {
 
     fn quick() -> Self {
         Self {
-            size: Size { requests: 6400, seconds: 2, bursts: 15, uploads: 40, messages: 400 },
+            workload: Workload { requests: 6400, seconds: 2, bursts: 15, uploads: 40, messages: 400 },
             rounds: 3,
             streams: vec![1000],
             memory_rounds: 1,
-            patience: Duration::from_secs(10),
+            memory_timeout: Duration::from_secs(10),
             jobs: Job::ALL.to_vec(),
             memory: true,
             refreshes: 5,
-            seldom: 1,
+            rate_interval: 1,
             peers: Vec::new(),
             kind: "quick",
         }
     }
 
-    /// Two versions of Pixy: differences are small, so rounds are many and short.
+    /// For two versions of Pixy: many short rounds, because differences are small.
     fn versions() -> Self {
         Self { rounds: 11, memory_rounds: 3, ..Self::quick() }
     }
 
-    /// Whether everything works; the figures mean nothing.
+    /// Tests the rig; the figures mean nothing.
     fn smoke() -> Self {
         Self {
-            size: Size { requests: 64, seconds: 1, bursts: 1, uploads: 2, messages: 10 },
+            workload: Workload { requests: 64, seconds: 1, bursts: 1, uploads: 2, messages: 10 },
             rounds: 1,
             streams: vec![20],
-            patience: Duration::from_millis(500),
+            memory_timeout: Duration::from_millis(500),
             refreshes: 1,
             kind: "smoke",
             ..Self::quick()

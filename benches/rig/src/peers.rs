@@ -1,5 +1,5 @@
-//! The peers, each set up for the same job: plain HTTP in, TLS with verification out, the agent's key replaced by the real one,
-//! one worker thread, a line in a log for every request.
+//! The peers, all configured for the same job: HTTP in, verified TLS out, the agent's key replaced by the real one, one worker
+//! thread, one log line per request.
 
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -16,10 +16,10 @@ use crate::api::{Api, REAL_KEY};
 use crate::client::{Client, Target};
 use crate::process::Running;
 
-/// What the agent sends to a peer.
+/// The key that the agent sends to a peer.
 const AGENT_KEY: &str = "agent-key-0123456789abcdef";
 
-/// The paths of the programs; a missing one is left out.
+/// The paths of the programs; a peer without one is skipped.
 #[derive(Default)]
 pub struct Programs {
     pub pixy: Option<PathBuf>,
@@ -33,12 +33,12 @@ pub struct Programs {
     pub litellm: Option<PathBuf>,
 }
 
-/// How Pixy's account is logged in.
+/// How Pixy's account is linked.
 #[derive(Clone, Copy)]
 enum Login {
-    /// By the API's key, which never expires.
+    /// With the API's key, which never expires.
     Key,
-    /// By an authorization code; the token expires within seconds.
+    /// With an authorization code; its access token expires within seconds.
     Code,
 }
 
@@ -56,8 +56,8 @@ struct Program {
     environment: Vec<(&'static str, String)>,
 }
 
-/// The directory for files, and the API.
-pub struct Place<'a> {
+/// The directory for files, the API stand-in and its certificate authority.
+pub struct Environment<'a> {
     pub directory: &'a Path,
     pub api: Api,
     pub ca: PathBuf,
@@ -65,7 +65,7 @@ pub struct Place<'a> {
 }
 
 impl Peer {
-    /// The program's size in MiB; libraries that it loads come on top.
+    /// The program's size in MiB without shared libraries.
     pub fn size(&self) -> Option<f64> {
         Some(std::fs::metadata(&self.program.as_ref()?.path).ok()?.len() as f64 / f64::from(1 << 20))
     }
@@ -82,7 +82,7 @@ impl Peer {
             let served = async { Client::connect(&self.target).await?.exchange("json", 500).await };
             match served.await {
                 Ok(_) => return Ok(Some((running, began.elapsed().as_secs_f64() * 1e3))),
-                Err(error) if Instant::now() > until || !running.lives() => {
+                Err(error) if Instant::now() > until || !running.is_running() => {
                     return Err(format!("{} does not serve ({error}); see {}", self.name, self.log.display()).into());
                 }
                 Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
@@ -91,7 +91,7 @@ impl Peer {
     }
 }
 
-impl Place<'_> {
+impl Environment<'_> {
     /// The direct connection, then all peers whose programs exist; with builds to compare, only those.
     pub async fn peers(&self, programs: Programs) -> Result<Vec<Peer>> {
         if !programs.builds.is_empty() {
@@ -136,7 +136,7 @@ impl Place<'_> {
         Ok(peers)
     }
 
-    /// The same with an account whose access token expires every few seconds.
+    /// As [`Self::versions`], with an account whose access token expires every few seconds.
     pub async fn refreshing(&self, programs: &Programs) -> Result<Vec<Peer>> {
         self.versions(programs, Login::Code).await
     }
@@ -182,7 +182,7 @@ impl Place<'_> {
     fn envoy(&self, path: PathBuf) -> Result<Peer> {
         let address = free()?;
         let (api, ca, directory) = (self.api.http1, self.ca.display(), self.directory.display());
-        let plenty = "{ max_connections: 20000, max_pending_requests: 20000, max_requests: 20000 }";
+        let limits = "{ max_connections: 20000, max_pending_requests: 20000, max_requests: 20000 }";
         let socket = |address: SocketAddr| {
             format!("{{ socket_address: {{ address: {}, port_value: {} }} }}", address.ip(), address.port())
         };
@@ -199,7 +199,7 @@ impl Place<'_> {
              request_headers_to_add: [{{ header: {{ key: authorization, value: 'Bearer {REAL_KEY}' }}, append_action: \
              OVERWRITE_IF_EXISTS_OR_ADD }}]\n              \
              routes: [{{ match: {{ prefix: / }}, route: {{ cluster: api, timeout: 0s, idle_timeout: 0s }} }}]\n  \
-             clusters:\n  - name: api\n    circuit_breakers: {{ thresholds: [{plenty}] }}\n    \
+             clusters:\n  - name: api\n    circuit_breakers: {{ thresholds: [{limits}] }}\n    \
              load_assignment: {{ cluster_name: api, endpoints: [{{ lb_endpoints: [{{ endpoint: {{ address: {upstream} }} }}] }}] }}\n    \
              transport_socket:\n      name: tls\n      typed_config:\n        \
              '@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext\n        sni: localhost\n        \
@@ -214,7 +214,7 @@ impl Place<'_> {
         Ok(self.peer("envoy", address, "/v1", path, arguments))
     }
 
-    /// With an agent's key and limits, and so with token counting: every guard is in force.
+    /// Pixy with an agent key and limits, and so with token counting: every guard is in force.
     async fn pixy(&self, name: &'static str, path: &Path, api: SocketAddr, login: Login) -> Result<Peer> {
         let (address, ops, ca, logins) = (free()?, free()?, self.ca.display(), self.api.logins);
         let (label, account) = match login {
@@ -257,7 +257,7 @@ impl Place<'_> {
         Ok(peer)
     }
 
-    /// Enters the real key, or links an account, as a person would.
+    /// Links the account by `pixy link`, with the real key or an authorization code.
     async fn link(&self, path: &Path, file: &str, log: &Path, login: Login) -> Result<()> {
         let mut pixy = Running::start(Command::new(path).args(["--config", file]), log)?;
         let until = Instant::now() + Duration::from_secs(10);
@@ -277,14 +277,14 @@ impl Place<'_> {
                 }
             };
             if let (Some(input), Some(typed)) = (&mut input, typed) {
-                let _ = input.write_all(format!("{typed}\n").as_bytes()); // or it says why not
+                let _ = input.write_all(format!("{typed}\n").as_bytes()); // on failure the program reports the reason
             }
             drop(input);
             let ended = linking.wait_with_output()?;
             if ended.status.success() {
                 return Ok(());
             }
-            if Instant::now() > until || !pixy.lives() {
+            if Instant::now() > until || !pixy.is_running() {
                 return Err(format!("pixy cannot be linked: {}", String::from_utf8_lossy(&ended.stderr)).into());
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -299,7 +299,7 @@ impl Place<'_> {
     fn litellm(&self, path: PathBuf) -> Result<Peer> {
         let address = free()?;
         let mut text = "model_list:\n".to_owned();
-        for model in ["json", "upload", "held", "paced-*", "burst-*"] {
+        for model in ["json", "upload", "open", "paced-*", "burst-*"] {
             write!(
                 text,
                 "  - model_name: '{model}'\n    litellm_params: {{ model: 'openai/{model}', api_base: 'https://localhost:{}/v1', \
@@ -317,7 +317,7 @@ impl Place<'_> {
             program.environment = vec![
                 ("SSL_CERT_FILE", ca),
                 ("LITELLM_LOCAL_MODEL_COST_MAP", yes()),
-                // Like nginx and the others, it asks no agent for a key.
+                // Like nginx, HAProxy and Envoy, it checks no agent key.
                 ("LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY", yes()),
             ];
         }
@@ -348,7 +348,7 @@ impl Place<'_> {
     }
 }
 
-/// A port that is free at the moment.
+/// A port that is free at the time of the call.
 fn free() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }

@@ -1,4 +1,4 @@
-//! A certificate authority of the rig's own, and both sides of TLS with it.
+//! The rig's certificate authority, and TLS configurations for both sides.
 
 use std::sync::Arc;
 
@@ -27,12 +27,12 @@ impl Authority {
         Ok(Self { issuer: Issuer::new(params, key), certificate })
     }
 
-    /// For the peers' settings.
+    /// The certificate, for the peers' configurations.
     pub fn pem(&self) -> String {
         self.certificate.pem()
     }
 
-    /// The server's configuration, for this protocol alone.
+    /// The server's configuration with this ALPN protocol only.
     pub fn acceptor(&self, protocol: &[u8]) -> Result<TlsAcceptor> {
         let params = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()])?;
         let key = KeyPair::generate()?;
@@ -46,7 +46,7 @@ impl Authority {
         Ok(TlsAcceptor::from(Arc::new(config)))
     }
 
-    /// The client's side of the direct connection.
+    /// The client's configuration for the direct connection.
     pub fn connector(&self) -> Result<TlsConnector> {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.der().clone())?;

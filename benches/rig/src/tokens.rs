@@ -10,37 +10,37 @@ use ring::digest::{SHA256, digest};
 
 use crate::{Result, now};
 
-/// The lifetime of an access token: Pixy renews one of 4 s after 2.5 s, and uses it for 2.9 s at most.
+/// The lifetime of an access token: Pixy refreshes one of 4 s after 2.5 s, and uses it for at most 2.9 s.
 pub const LIFETIME: Duration = Duration::from_secs(4);
 
 /// The delay of a refresh.
-const TAKES: Duration = Duration::from_millis(200);
+const REFRESH_DELAY: Duration = Duration::from_millis(200);
 
 /// The issued codes and tokens, and their use.
 #[derive(Default)]
-pub struct Tokens(Mutex<Book>);
+pub struct Tokens(Mutex<TokenStore>);
 
 #[derive(Default)]
-struct Book {
+struct TokenStore {
     serial: usize,
-    /// Codes that are not redeemed yet, each with its challenge.
+    /// Codes that are not redeemed yet, with their challenges.
     codes: HashMap<String, String>,
-    /// Refresh tokens that are not used yet.
+    /// Unused refresh tokens.
     refresh: HashSet<String>,
-    /// Access tokens, each with its expiry.
+    /// Access tokens with their expiry.
     access: HashMap<String, u64>,
     refreshes: Vec<Refresh>,
-    refused: usize,
+    rejected: usize,
 }
 
-/// A refresh, in [`now`]'s nanoseconds.
+/// A refresh; times are in [`now`]'s nanoseconds.
 #[derive(Clone)]
 pub struct Refresh {
-    /// The token endpoint was called.
+    /// When the token endpoint was called.
     pub called: u64,
-    /// The first request came with the new token.
+    /// When the first request used the new token.
     pub used: Option<u64>,
-    /// The number of requests with the old token between the two.
+    /// Requests with the old token between the two.
     pub old: usize,
     new: Option<String>,
 }
@@ -54,37 +54,37 @@ impl Tokens {
             return Err("another challenge than S256".into());
         }
         let (state, challenge) = (one("state")?, one("code_challenge")?);
-        let mut book = self.book();
-        let code = book.made("code");
-        book.codes.insert(code.clone(), challenge.to_owned());
+        let mut store = self.store();
+        let code = store.new_token("code");
+        store.codes.insert(code.clone(), challenge.to_owned());
         Ok(format!("{redirect}?code={code}&state={state}"))
     }
 
-    /// The token endpoint: status and body.
+    /// Answers a token request; returns status and body.
     pub async fn grant(&self, body: &[u8]) -> (u16, String) {
         let called = now();
         let body = String::from_utf8_lossy(body);
         let field = |name| value(&body, name).unwrap_or_default();
         let refreshed = field("grant_type") == "refresh_token";
-        let is_good = if refreshed {
-            let is_good = self.book().refresh.remove(field("refresh_token"));
-            self.book().refreshes.push(Refresh { called, used: None, old: 0, new: None });
-            tokio::time::sleep(TAKES).await;
-            is_good
+        let is_valid = if refreshed {
+            let is_valid = self.store().refresh.remove(field("refresh_token"));
+            self.store().refreshes.push(Refresh { called, used: None, old: 0, new: None });
+            tokio::time::sleep(REFRESH_DELAY).await;
+            is_valid
         } else {
             let challenge = URL_SAFE_NO_PAD.encode(digest(&SHA256, field("code_verifier").as_bytes()));
-            self.book().codes.remove(field("code")) == Some(challenge)
+            self.store().codes.remove(field("code")) == Some(challenge)
         };
-        let mut book = self.book();
-        if !is_good {
-            book.refused += 1;
+        let mut store = self.store();
+        if !is_valid {
+            store.rejected += 1;
             return (400, "{\"error\":\"invalid_grant\"}".to_owned());
         }
-        let (access, refresh) = (book.made("access"), book.made("refresh"));
-        // From the time of the request, as the strictest server counts.
-        book.access.insert(access.clone(), called + LIFETIME.as_nanos() as u64);
-        book.refresh.insert(refresh.clone());
-        if let Some(last) = book.refreshes.last_mut().filter(|_| refreshed) {
+        let (access, refresh) = (store.new_token("access"), store.new_token("refresh"));
+        // Counted from the request, as by the strictest servers.
+        store.access.insert(access.clone(), called + LIFETIME.as_nanos() as u64);
+        store.refresh.insert(refresh.clone());
+        if let Some(last) = store.refreshes.last_mut().filter(|_| refreshed) {
             last.new = Some(access.clone());
         }
         let seconds = LIFETIME.as_secs();
@@ -94,14 +94,14 @@ impl Tokens {
         (200, text)
     }
 
-    /// Whether a request may come with this access token, now.
-    pub fn admits(&self, access: &str) -> bool {
-        let (now, mut book) = (now(), self.book());
-        if book.access.get(access).is_none_or(|until| now >= *until) {
-            book.refused += 1;
+    /// Whether this access token is valid now; records its use.
+    pub fn accepts(&self, access: &str) -> bool {
+        let (now, mut store) = (now(), self.store());
+        if store.access.get(access).is_none_or(|until| now >= *until) {
+            store.rejected += 1;
             return false;
         }
-        if let Some(last) = book.refreshes.last_mut().filter(|last| last.used.is_none()) {
+        if let Some(last) = store.refreshes.last_mut().filter(|last| last.used.is_none()) {
             match &last.new {
                 Some(new) if new == access => last.used = Some(now),
                 _ => last.old += 1,
@@ -110,31 +110,31 @@ impl Tokens {
         true
     }
 
-    /// The refreshes that were completed since the last call, and the number of refused tokens and codes.
+    /// Takes the refreshes since the last call, and the number of rejected tokens and codes.
     pub fn take(&self) -> (Vec<Refresh>, usize) {
-        let mut book = self.book();
-        (std::mem::take(&mut book.refreshes), std::mem::take(&mut book.refused))
+        let mut store = self.store();
+        (std::mem::take(&mut store.refreshes), std::mem::take(&mut store.rejected))
     }
 
     /// The number of complete refreshes.
     pub fn complete(&self) -> usize {
-        self.book().refreshes.iter().filter(|refresh| refresh.used.is_some()).count()
+        self.store().refreshes.iter().filter(|refresh| refresh.used.is_some()).count()
     }
 
-    fn book(&self) -> MutexGuard<'_, Book> {
+    fn store(&self) -> MutexGuard<'_, TokenStore> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Book {
-    /// A token of a usual length.
-    fn made(&mut self, kind: &str) -> String {
+impl TokenStore {
+    /// A new token of a typical length.
+    fn new_token(&mut self, kind: &str) -> String {
         self.serial += 1;
         format!("{kind}-{:08}-0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJ", self.serial)
     }
 }
 
-/// A field of a form, or of a query; what is asked for here needs no decoding.
+/// A field of a form or query; the fields used here need no decoding.
 fn value<'a>(form: &'a str, name: &str) -> Option<&'a str> {
     form.split('&').find_map(|field| field.strip_prefix(name)?.strip_prefix('='))
 }

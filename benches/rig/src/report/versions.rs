@@ -1,17 +1,17 @@
-//! An earlier version of Pixy beside the present one.
+//! Compares the present version of Pixy with an earlier one.
 
 use std::fmt::Write as _;
 
-use super::{NOTHING, ROWS, Report, Row, shown};
+use super::{EMPTY, ROWS, Report, Row, shown};
 use crate::load::{median, quantile};
 
-/// The present version and the earlier one that it is compared with, by how they speak to the API.
+/// The present version and the earlier one, by upstream protocol.
 const PAIRS: [(&str, &str); 2] = [("pixy", "old"), ("pixy, h2", "old, h2")];
 
-/// A figure may be this many times the earlier one.
+/// A figure is worse above this ratio to the earlier one.
 const TOLERANCE: f64 = 1.05;
 
-/// Memory figures near zero are compared by their difference, which may be this many MiB.
+/// Memory figures near zero are compared by their difference, in MiB.
 const TOLERANCE_MIB: f64 = 1.0;
 
 impl Report {
@@ -28,11 +28,11 @@ impl Report {
         for row in ROWS {
             let cells = PAIRS.map(|(new, old)| self.compare(row, new, old, &mut worse));
             if cells.iter().any(Option::is_some) {
-                let cells = cells.map(|cell| cell.unwrap_or_else(|| [NOTHING; 5].join(" | ")));
+                let cells = cells.map(|cell| cell.unwrap_or_else(|| [EMPTY; 5].join(" | ")));
                 let _ = writeln!(text, "| {} | {} |", row.title, cells.join(" | "));
             }
         }
-        let size = |peer| self.sizes.get(peer).map_or(NOTHING.to_owned(), |size| format!("{size:.3}"));
+        let size = |peer| self.sizes.get(peer).map_or(EMPTY.to_owned(), |size| format!("{size:.3}"));
         let _ = writeln!(text, "\nProgram, MiB: {} before, {} now", size("old"), size("pixy"));
         self.not_measured(&mut text);
         (text, worse)
