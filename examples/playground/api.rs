@@ -1,4 +1,4 @@
-//! The imaginary LLM API: one access token in, one friendly sentence out.
+//! The fake LLM API: accepts an access token, returns a fixed sentence.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -17,7 +17,7 @@ use crate::web::{self, Answer, Reply};
 /// The LLM API.
 #[derive(Clone)]
 pub(crate) struct Server {
-    /// What the authorization server granted.
+    /// The authorization server's grants.
     pub(crate) grants: Arc<Mutex<Grants>>,
 }
 
@@ -25,8 +25,8 @@ impl Answer for Server {
     async fn answer(self, request: Request<Incoming>) -> Reply {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let anthropic = path.starts_with("/v1/messages") || request.headers().contains_key("anthropic-version");
-        let reply = if self.is_let_in(request.headers()) {
-            speak(&method, &path, request).await.unwrap_or_else(|(status, text)| fault(anthropic, status, text))
+        let reply = if self.is_authorized(request.headers()) {
+            route(&method, &path, request).await.unwrap_or_else(|(status, text)| fault(anthropic, status, text))
         } else {
             fault(anthropic, StatusCode::UNAUTHORIZED, "exactly one valid access token is needed")
         };
@@ -36,19 +36,19 @@ impl Answer for Server {
 }
 
 impl Server {
-    /// Exactly one credential, and one of ours (RFC 6750 §2.1).
-    fn is_let_in(&self, headers: &HeaderMap) -> bool {
+    /// Whether the request carries exactly one credential, a valid access token (RFC 6750 §2.1).
+    fn is_authorized(&self, headers: &HeaderMap) -> bool {
         let mut credentials = headers.get_all(AUTHORIZATION).iter();
         let (Some(only), None) = (credentials.next(), credentials.next()) else { return false };
         let token = only.to_str().ok().and_then(|text| text.strip_prefix("Bearer "));
         let grants = self.grants.lock().unwrap_or_else(PoisonError::into_inner);
-        !headers.contains_key("x-api-key") && token.is_some_and(|token| grants.lets_in(token))
+        !headers.contains_key("x-api-key") && token.is_some_and(|token| grants.is_valid(token))
     }
 }
 
 type Fault = (StatusCode, &'static str);
 
-async fn speak(method: &Method, path: &str, request: Request<Incoming>) -> Result<Reply, Fault> {
+async fn route(method: &Method, path: &str, request: Request<Incoming>) -> Result<Reply, Fault> {
     let whole = |value: &Value| Ok(web::json(StatusCode::OK, value));
     if let (&Method::GET, Some(rest)) = (method, path.strip_prefix("/v1/models")) {
         return match rest.strip_prefix('/') {
@@ -81,7 +81,7 @@ async fn speak(method: &Method, path: &str, request: Request<Incoming>) -> Resul
     }
 }
 
-/// In the dialect of whoever asks.
+/// An error in the client's dialect.
 fn fault(anthropic: bool, status: StatusCode, text: &str) -> Reply {
     let kind = match status {
         StatusCode::UNAUTHORIZED => "authentication_error",
@@ -96,7 +96,7 @@ fn fault(anthropic: bool, status: StatusCode, text: &str) -> Reply {
     web::json(status, &body)
 }
 
-/// An imaginary quota, so that there is something to show.
+/// Adds headers of a fake quota, for Pixy to show.
 fn with_quota(mut reply: Reply) -> Reply {
     for (name, value) in [
         ("anthropic-ratelimit-unified-status", "allowed"),

@@ -21,9 +21,9 @@ use crate::web::{self, Answer, Reply};
 pub(crate) struct Server {
     /// `http://127.0.0.1:8790`, which is also the issuer.
     pub(crate) origin: String,
-    /// What was granted; the API looks at the same.
+    /// The grants, shared with the API.
     pub(crate) grants: Arc<Mutex<Grants>>,
-    /// Consents without asking.
+    /// Whether consent is given without a form.
     pub(crate) consents: bool,
 }
 
@@ -45,9 +45,9 @@ impl Answer for Server {
 impl Server {
     /// `GET /authorize` (RFC 6749 §4.1.1, RFC 7636 §4.3).
     fn authorize(&self, query: &str) -> Reply {
-        let Some(parameters) = web::parameters(query.as_bytes()) else { return wrong("A parameter comes twice.") };
+        let Some(parameters) = web::parameters(query.as_bytes()) else { return wrong("A parameter is repeated.") };
         let given = |name: &str| parameters.get(name).map_or("", String::as_str);
-        // Until client and redirect are known to be good nothing may be sent there (RFC 6749 §4.1.2.1).
+        // Before client and redirect_uri are validated, no redirect is sent (RFC 6749 §4.1.2.1).
         if given("client_id") != CLIENT_ID {
             return wrong("The client_id is not `playground`.");
         }
@@ -170,7 +170,7 @@ impl Server {
         web::json(StatusCode::OK, &metadata)
     }
 
-    /// Our paste page, or the person's own machine on any port (RFC 8252 §7.3).
+    /// Allows the paste page and loopback addresses with any port (RFC 8252 §7.3).
     fn may_redirect(&self, redirect_uri: &str) -> bool {
         let Ok(url) = Url::parse(redirect_uri) else { return false };
         let is_loopback = match url.host() {
@@ -187,7 +187,7 @@ impl Server {
     }
 }
 
-/// `GET /paste`: where the redirect ends when the person shall paste the code.
+/// `GET /paste`: the redirect target that shows the code to paste.
 fn show_code(query: &str) -> Reply {
     let parameters = web::parameters(query.as_bytes()).unwrap_or_default();
     match (parameters.get("code"), parameters.get("state")) {
@@ -195,14 +195,14 @@ fn show_code(query: &str) -> Reply {
             let nonce = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>());
             page(StatusCode::OK, &nonce, &pages::code(code, state, &nonce))
         }
-        _ => wrong("There is no code: consent was denied, or the request was faulty."),
+        _ => wrong("There is no code: consent was denied, or the request was invalid."),
     }
 }
 
 fn redirect(to: &str, parameters: &[(&str, &str)]) -> Reply {
-    let Ok(mut url) = Url::parse(to) else { return wrong("The redirect_uri is no address.") };
+    let Ok(mut url) = Url::parse(to) else { return wrong("The redirect_uri is not a URL.") };
     url.query_pairs_mut().extend_pairs(parameters);
-    let Ok(location) = HeaderValue::from_str(url.as_str()) else { return wrong("The redirect_uri is no address.") };
+    let Ok(location) = HeaderValue::from_str(url.as_str()) else { return wrong("The redirect_uri is not a URL.") };
     let mut reply = web::reply(StatusCode::SEE_OTHER, "text/plain", "");
     reply.headers_mut().insert(LOCATION, location);
     reply
@@ -220,7 +220,7 @@ fn refusal(refused: &Refusal) -> Reply {
 
 fn page(status: StatusCode, nonce: &str, markup: &Markup) -> Reply {
     let script = if nonce.is_empty() { "'none'".to_owned() } else { format!("'nonce-{nonce}'") };
-    // A form's redirect counts as its action, hence the loopback hosts.
+    // form-action also applies to the redirect after the form, hence the loopback hosts.
     let policy = format!(
         "default-src 'none'; style-src 'unsafe-inline'; script-src {script}; base-uri 'none'; frame-ancestors 'none'; \
          form-action 'self' http://127.0.0.1:* http://localhost:* http://[::1]:*"
@@ -232,9 +232,9 @@ fn page(status: StatusCode, nonce: &str, markup: &Markup) -> Reply {
     reply
 }
 
-/// The public client that is registered here.
+/// The registered public client.
 pub(crate) const CLIENT_ID: &str = "playground";
-/// What may be asked for.
+/// The scopes that can be requested.
 pub(crate) const SCOPES: [&str; 2] = ["llm.invoke", "offline_access"];
 
 const WELCOME: &str = "This is an imaginary LLM provider. Start Pixy with the command that the playground printed, \

@@ -1,10 +1,10 @@
-//! The two APIs that LLM clients use: a complete response, and the same as a stream of events.
+//! Responses in the dialects of Anthropic and OpenAI, complete or as a stream of events.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// One streamed answer: events as they go over the wire, each with the pause before it.
+/// A streamed response: serialized events, each with the delay before it.
 pub(crate) type Events = Vec<(Duration, String)>;
 
 /// `POST /v1/messages`.
@@ -100,7 +100,7 @@ pub(crate) fn response_events(id: &str, model: &str, now: u64) -> Events {
     begun["status"] = json!("in_progress");
     begun["output"] = json!([]);
     begun["usage"] = Value::Null;
-    // Members that every event about the text carries.
+    // Members of every text event.
     let about_text = |mut event: Value| {
         event["item_id"] = json!(format!("msg_{id}"));
         event["output_index"] = json!(0);
@@ -123,7 +123,7 @@ pub(crate) fn response_events(id: &str, model: &str, now: u64) -> Events {
         item("response.output_item.done", output_item(id, "completed", &whole)),
         json!({ "type": "response.completed", "response": response(id, model, now) }),
     ];
-    // Numbered over all of them, so the text is made only now.
+    // Serialized last, because the sequence number counts all events.
     let numbered = |(number, (pause, mut event)): (usize, (Duration, Value))| {
         event["sequence_number"] = json!(number);
         let name = event["type"].as_str().unwrap_or_default().to_owned();
@@ -132,7 +132,7 @@ pub(crate) fn response_events(id: &str, model: &str, now: u64) -> Events {
     events(first, delta, last).into_iter().enumerate().map(numbered).collect()
 }
 
-/// `GET /v1/models`, in one shape that both dialects read.
+/// `GET /v1/models`, in a shape that is valid in both dialects.
 pub(crate) fn models() -> Value {
     json!({ "object": "list", "data": [model(MODEL)], "has_more": false, "first_id": MODEL, "last_id": MODEL })
 }
@@ -145,15 +145,15 @@ pub(crate) fn model(id: &str) -> Value {
     })
 }
 
-/// `POST /v1/messages/count_tokens`: about four bytes a token, as everybody guesses.
+/// `POST /v1/messages/count_tokens`: estimated as four bytes per token.
 pub(crate) fn count(body_length: usize) -> Value {
     json!({ "input_tokens": body_length.div_ceil(4) })
 }
 
-/// The model that lives here; any other name is answered too.
+/// The listed model; requests for other names are answered too.
 pub(crate) const MODEL: &str = "playground-1";
 
-/// `first` at once, the sentence word by word, `last` at once.
+/// `first` without delay, the sentence word by word, `last` without delay.
 fn events<T>(
     first: impl IntoIterator<Item = T>,
     word: impl Fn(&str) -> T,

@@ -1,8 +1,7 @@
-//! The authorization server's memory and rules, without HTTP.
+//! The authorization server's state and rules, without HTTP.
 //!
 //! A grant is a *family*: the code, and every token that came from it. Using a refresh token or a code a second time means that
-//! two parties hold it, so the whole family ends (RFC 9700 §4.14.2, RFC 6749 §4.1.2). Everything is forgotten when the process
-//! ends.
+//! two parties have it, so the whole family is revoked (RFC 9700 §4.14.2, RFC 6749 §4.1.2). The state is in memory only.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -11,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 
-/// All that was asked for and granted.
+/// All authorization requests and grants.
 pub(crate) struct Grants {
     lifetime: Duration,
     asked: HashMap<String, Asked>,
@@ -22,20 +21,20 @@ pub(crate) struct Grants {
     families: Family,
 }
 
-/// An authorization request that waits for the person.
+/// An authorization request that waits for consent.
 #[derive(Clone)]
 pub(crate) struct Asked {
-    /// Where the answer goes, exactly as it was sent.
+    /// The redirect target, unchanged from the request.
     pub(crate) redirect_uri: String,
     /// `BASE64URL(SHA256(verifier))` (RFC 7636 §4.2).
     pub(crate) challenge: String,
-    /// Handed back as it came.
+    /// Returned unchanged.
     pub(crate) state: String,
-    /// What is asked for.
+    /// The requested scopes.
     pub(crate) scope: String,
 }
 
-/// What a successful token request gets.
+/// The response to a successful token request.
 #[derive(Debug)]
 pub(crate) struct Tokens {
     pub(crate) access: String,
@@ -58,7 +57,7 @@ type Family = u64;
 struct Code {
     asked: Asked,
     issued: Instant,
-    /// The family that came of it: set once, when the code is spent.
+    /// The family of its tokens: set once, when the code is used.
     family: Option<Family>,
 }
 
@@ -75,7 +74,7 @@ struct Access {
 }
 
 impl Grants {
-    /// Nothing granted yet; access tokens live for `lifetime`.
+    /// No grants; access tokens are valid for `lifetime`.
     pub(crate) fn new(lifetime: Duration) -> Self {
         Self {
             lifetime,
@@ -88,19 +87,19 @@ impl Grants {
         }
     }
 
-    /// Keeps a request until the person decides; the ticket names it in the consent form.
+    /// Stores a request until the user decides; returns its ticket for the consent form.
     pub(crate) fn ask(&mut self, asked: Asked) -> String {
         let ticket = random("ticket");
         self.asked.insert(ticket.clone(), asked);
         ticket
     }
 
-    /// The person decided: a ticket works once.
+    /// Takes the request of a ticket, which works once.
     pub(crate) fn take(&mut self, ticket: &str) -> Option<Asked> {
         self.asked.remove(ticket)
     }
 
-    /// A code for what was asked.
+    /// Issues a code for a request.
     pub(crate) fn allow(&mut self, asked: Asked) -> String {
         let code = random("code");
         self.codes.insert(code.clone(), Code { asked, issued: Instant::now(), family: None });
@@ -114,18 +113,18 @@ impl Grants {
             self.ended.insert(family);
             return refuse("this code was used twice: the grant has ended");
         }
-        // From here on the code is spent, whatever comes of it.
+        // From here on the code is used, even if the checks below fail.
         let family = self.families;
         self.families += 1;
         known.family = Some(family);
         if known.issued.elapsed() > CODE_LIFETIME {
-            return refuse("this code is too old");
+            return refuse("this code has expired");
         }
         if known.asked.redirect_uri != redirect_uri {
             return refuse("redirect_uri is not the one of the authorization request");
         }
         if URL_SAFE_NO_PAD.encode(Sha256::digest(verifier)) != known.asked.challenge {
-            return refuse("code_verifier does not fit code_challenge");
+            return refuse("code_verifier does not match code_challenge");
         }
         let scope = known.asked.scope.clone();
         Ok(self.issue(family, scope, 0))
@@ -146,15 +145,15 @@ impl Grants {
         Ok(self.issue(family, scope, rotation))
     }
 
-    /// Ends the grant that `token` belongs to (RFC 7009 §2.1); `false` when there is none.
+    /// Revokes the grant of `token` (RFC 7009 §2.1); `false` if there is none.
     pub(crate) fn revoke(&mut self, token: &str) -> bool {
         let family = self.refresh.get(token).map(|known| known.family);
         let Some(family) = family.or_else(|| self.access.get(token).map(|known| known.family)) else { return false };
         self.ended.insert(family)
     }
 
-    /// Whether the API lets this access token in.
-    pub(crate) fn lets_in(&self, access_token: &str) -> bool {
+    /// Whether an access token is valid.
+    pub(crate) fn is_valid(&self, access_token: &str) -> bool {
         let known = self.access.get(access_token);
         known.is_some_and(|known| known.until > Instant::now() && !self.ended.contains(&known.family))
     }
@@ -175,10 +174,10 @@ fn refuse(why: &'static str) -> Result<Tokens, Refusal> {
     Err(Refusal { code: "invalid_grant", why })
 }
 
-/// 256 random bits; the prefix names the kind of a token that leaked into the output of a test.
+/// 256 random bits; the prefix identifies the kind of a token in test output.
 fn random(kind: &str) -> String {
     format!("playground-{kind}-{}", URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()))
 }
 
-/// Long enough for a person to copy it.
+/// The lifetime of a code: long enough for a user to copy it.
 const CODE_LIFETIME: Duration = Duration::from_mins(10);

@@ -1,26 +1,26 @@
-//! A provider to play with: everything that Pixy needs on the other side, on this machine and for nothing.
+//! A fake provider for trying Pixy: everything that Pixy needs from one, on loopback and without an account.
 //!
 //! It starts two small servers on loopback:
 //! - an **authorization server** that asks for consent on a page and shows a code to paste: authorization code + PKCE (S256
-//!   only), access tokens of one minute, refresh tokens that rotate and, when one is used twice, end the whole grant;
-//! - an **LLM API** that wants one of those access tokens and streams a friendly sentence, word by word, in the dialects of
+//!   only), access tokens of one minute, rotating refresh tokens, of which a reuse revokes the whole grant;
+//! - an **LLM API** that requires one of those access tokens and streams a fixed sentence, word by word, in the dialects of
 //!   the Anthropic SDK (`/v1/messages`) and of the OpenAI SDK (`/v1/chat/completions`, `/v1/responses`).
 //!
 //! # Try it
 //! ```text
-//! cargo run --example playground            # terminal 1: this program; it writes a configuration and says where
+//! cargo run --example playground            # terminal 1: this program; writes a configuration and prints its path
 //! cargo run -- --config …/pixy.yaml         # terminal 2: Pixy on that configuration (the line is printed, copy it)
-//! cargo run -- --config …/pixy.yaml link play      # terminal 3: opens nothing by itself: follow the address, paste the code
+//! cargo run -- --config …/pixy.yaml link play      # terminal 3: open the printed address, paste the code
 //! curl -N http://127.0.0.1:8700/play/v1/messages -d '{"stream":true, …}'   # an agent without any credential
 //! ```
 //! Then kill Pixy with `kill -9` and start it again: it is still linked. Its configuration, vault and key live in
 //! `target/playground`. The playground itself keeps grants in memory: after restarting *it*, link again.
 //!
 //! # Reading order
-//! `main` starts both servers and prints what to do; `grants` is the authorization server's whole memory and all its rules;
-//! `authorization` and `pages` show it over HTTP; `api` and `dialects` are the imaginary model; `setup` writes the
+//! `main` starts both servers and prints instructions; `grants` has the authorization server's state and rules;
+//! `authorization` and `pages` serve it over HTTP; `api` and `dialects` are the fake model; `setup` writes the
 //! configuration.
-#![allow(clippy::print_stdout, reason = "an example that tells a person what happens")]
+#![allow(clippy::print_stdout, reason = "an example that prints what happens")]
 
 mod api;
 mod authorization;
@@ -42,7 +42,7 @@ use tokio::net::TcpListener;
 
 use crate::grants::Grants;
 
-/// A provider to play with: an authorization server and an LLM API on loopback.
+/// A fake provider for trying Pixy: an authorization server and an LLM API on loopback.
 #[derive(Parser)]
 #[command(name = "playground")]
 struct Options {
@@ -52,13 +52,13 @@ struct Options {
     /// Pixy's agent port in the written configuration; the link page and ops take the next two. 0 lets the system choose.
     #[arg(long, default_value_t = 8700)]
     pixy_port_base: u16,
-    /// How long an access token lives.
+    /// The lifetime of an access token.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     token_seconds: u64,
-    /// Where the configuration goes, and where Pixy keeps its vault and key.
+    /// The directory for the configuration and for Pixy's vault and key.
     #[arg(long, default_value = "target/playground")]
     directory: PathBuf,
-    /// Consent without asking, for scripts.
+    /// Gives consent without a form, for scripts.
     #[arg(long)]
     yes: bool,
 }
@@ -86,7 +86,7 @@ async fn run(options: Options) -> io::Result<()> {
         token_seconds: options.token_seconds,
     };
     let configuration = setup.write(&options.directory)?;
-    println!("{}", setup.what_to_do(&configuration));
+    println!("{}", setup.instructions(&configuration));
 
     let grants = Arc::new(Mutex::new(Grants::new(Duration::from_secs(options.token_seconds))));
     let server =

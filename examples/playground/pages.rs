@@ -1,4 +1,4 @@
-//! What the person sees: plain pages that work without scripts.
+//! HTML pages, which work without scripts.
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -7,7 +7,7 @@ pub(crate) fn consent(ticket: &str, scope: &str) -> Markup {
     page(
         "Allow pixy?",
         &html! {
-            h1 { "The playground asks: let " code { "pixy" } " use your imaginary plan?" }
+            h1 { "Allow " code { "pixy" } " to use your imaginary plan?" }
             p { "You are signed in as " b { (EMAIL) } " of " b { (ORGANIZATION) } ". None of it is real." }
             p { "It asks for:" }
             ul { @for scope in scope.split_whitespace() { li { code { (scope) } " " (meaning(scope)) } } }
@@ -35,14 +35,14 @@ pub(crate) fn code(code: &str, state: &str, nonce: &str) -> Markup {
     )
 }
 
-/// Something that is not as it should be, or just news.
+/// A message or an error.
 pub(crate) fn note(title: &str, text: &str) -> Markup {
     page(title, &html! { h1 { (title) } p { (text) } })
 }
 
-/// The person who lives here.
+/// The user.
 pub(crate) const EMAIL: &str = "ada@playground.example";
-/// Her organization.
+/// The user's organization.
 pub(crate) const ORGANIZATION: &str = "Imaginary Plans";
 
 fn page(title: &str, content: &Markup) -> Markup {

@@ -1,4 +1,4 @@
-//! The configuration that makes Pixy use the playground, and what to do with it.
+//! Pixy's configuration for the playground, and instructions.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::authorization::{CLIENT_ID, SCOPES};
 use crate::dialects::MODEL;
 
-/// What the configuration depends on.
+/// The parameters of the configuration.
 pub(crate) struct Setup {
     /// Origin of the authorization server.
     pub(crate) authorization: String,
@@ -16,15 +16,15 @@ pub(crate) struct Setup {
     pub(crate) api: String,
     /// Pixy's agent port; link and ops take the next two.
     pub(crate) pixy_port_base: u16,
-    /// How long an access token lives.
+    /// The lifetime of an access token.
     pub(crate) token_seconds: u64,
 }
 
 impl Setup {
-    /// Writes `pixy.yaml` into `directory` and leaves everything else there as it is: Pixy's vault and key survive a restart of
-    /// the playground.
+    /// Writes `pixy.yaml` into `directory` and changes nothing else there: Pixy's vault and key survive a restart of the
+    /// playground.
     pub(crate) fn write(&self, directory: &Path) -> io::Result<PathBuf> {
-        // The vault refuses a directory that others may read.
+        // The vault rejects a directory that others can read.
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         let directory = directory.canonicalize()?;
         let file = directory.join("pixy.yaml");
@@ -32,12 +32,12 @@ impl Setup {
         Ok(file)
     }
 
-    /// For the person at the terminal.
-    pub(crate) fn what_to_do(&self, configuration: &Path) -> String {
+    /// The instructions for the terminal.
+    pub(crate) fn instructions(&self, configuration: &Path) -> String {
         let Self { authorization, api, token_seconds, .. } = self;
         let file = configuration.display();
         let agent = match self.pixy_port_base {
-            0 => "http://127.0.0.1:PORT".to_owned(), // Pixy prints the port that it got
+            0 => "http://127.0.0.1:PORT".to_owned(), // Pixy prints the port
             port => format!("http://127.0.0.1:{port}"),
         };
         format!(
@@ -111,7 +111,7 @@ accounts:
     }
 }
 
-/// A JSON string is a YAML string, whatever the path holds.
+/// A path as a YAML string; every JSON string is one.
 fn quoted(path: &Path) -> String {
     serde_json::Value::from(path.display().to_string()).to_string()
 }

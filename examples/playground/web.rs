@@ -1,4 +1,4 @@
-//! The little HTTP that both servers share.
+//! HTTP helpers of both servers.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -16,10 +16,10 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-/// What a server answers.
+/// A response.
 pub(crate) type Reply = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
-/// Something that answers requests.
+/// A server: answers requests.
 pub(crate) trait Answer: Clone + Send + 'static {
     /// One request, one reply.
     fn answer(self, request: Request<Incoming>) -> impl Future<Output = Reply> + Send;
@@ -35,13 +35,13 @@ pub(crate) async fn serve(listener: TcpListener, server: impl Answer) {
                 let server = server.clone();
                 async move { Ok::<_, Infallible>(server.answer(request).await) }
             });
-            // A client that hangs up in the middle is none of our business.
+            // Ignores errors of a connection, such as a client's disconnect.
             let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });
     }
 }
 
-/// A reply that is there as a whole.
+/// A complete response.
 pub(crate) fn reply(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Reply {
     let mut reply = Response::new(Full::new(body.into()).boxed_unsync());
     *reply.status_mut() = status;
@@ -50,12 +50,12 @@ pub(crate) fn reply(status: StatusCode, content_type: &'static str, body: impl I
     reply
 }
 
-/// A JSON reply.
+/// A JSON response.
 pub(crate) fn json(status: StatusCode, value: &Value) -> Reply {
     reply(status, "application/json", value.to_string())
 }
 
-/// Server-sent events, each after its pause.
+/// Server-sent events, each after its delay.
 pub(crate) fn events(events: Vec<(Duration, String)>) -> Reply {
     let frames = stream::unfold(events.into_iter(), |mut rest| async move {
         let (pause, event) = rest.next()?;
@@ -68,13 +68,13 @@ pub(crate) fn events(events: Vec<(Duration, String)>) -> Reply {
     reply
 }
 
-/// The request's body, if it stays below the limit.
+/// The request's body, or `None` above the limit.
 pub(crate) async fn body(request: Request<Incoming>) -> Option<Bytes> {
     let whole = Limited::new(request.into_body(), BODY_LIMIT).collect().await.ok()?;
     Some(whole.to_bytes())
 }
 
-/// The members of a form or of a JSON object, by the content type. `None` when it is neither, or when a name comes twice (RFC 6749
+/// The members of a form or of a JSON object, by the content type. `None` when it is neither, or when a name is repeated (RFC 6749
 /// §3.2: parameters must not be included more than once).
 pub(crate) async fn fields(request: Request<Incoming>) -> Option<HashMap<String, String>> {
     let is_json =
@@ -88,7 +88,7 @@ pub(crate) async fn fields(request: Request<Incoming>) -> Option<HashMap<String,
     members.into_iter().map(|(name, value)| Some((name, text(value)?))).collect()
 }
 
-/// The parameters of a query or form; `None` when a name comes twice.
+/// The parameters of a query or form; `None` when a name is repeated.
 pub(crate) fn parameters(text: &[u8]) -> Option<HashMap<String, String>> {
     let mut parameters = HashMap::new();
     for (name, value) in url::form_urlencoded::parse(text) {

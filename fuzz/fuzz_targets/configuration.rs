@@ -1,4 +1,4 @@
-//! A configuration is read, or has faults that say where.
+//! A configuration is valid, or is rejected with faults.
 #![no_main]
 
 mod linked_account;

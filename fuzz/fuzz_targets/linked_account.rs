@@ -1,5 +1,5 @@
-//! A linked account with a random token, which no input can contain. Shared by the fuzz targets and by `benches/micro.rs`.
-#![allow(dead_code, reason = "each of them uses a part")]
+//! A linked account with a random token, which no input contains. Shared by the fuzz targets and `benches/micro.rs`.
+#![allow(dead_code, reason = "each user needs a part")]
 
 use std::sync::{Arc, LazyLock};
 

@@ -1,4 +1,4 @@
-//! A code is read only from a text that holds this attempt's state, and the code is part of that text.
+//! A code is read only from a text that contains this attempt's state, and the code is part of that text.
 #![no_main]
 
 use pixy::internals::{Client, Expected, read_pasted};

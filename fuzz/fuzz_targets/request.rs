@@ -9,7 +9,7 @@ use pixy::upstream::Body;
 
 use crate::linked_account::LINKED;
 
-/// The route and the request to the upstream. `None` where a step refuses, or where Pixy answers itself.
+/// The route and the request to the upstream. `None` if a step refuses the request or Pixy answers it locally.
 pub fn prepare(bound: bool, method: &Method, uri: &Uri, headers: HeaderMap) -> Option<(Route, Request<Body>)> {
     let account = &LINKED.account;
     let route = find_route(account, bound, method, uri).ok()?;

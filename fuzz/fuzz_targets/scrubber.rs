@@ -1,4 +1,4 @@
-//! No secret passes the scrubber and nothing else changes, wherever the text is cut.
+//! No secret passes the scrubber and nothing else changes, however the text is split.
 #![no_main]
 
 use std::sync::{Arc, LazyLock};
@@ -11,8 +11,7 @@ use zeroize::Zeroizing;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| scrubber(data));
 
-/// One with every character that an encoding changes, a JWT, one that overlaps with itself, one that is a prefix of another, and
-/// one that is too short to be searched for.
+/// With every character that an encoding changes, a JWT, self-overlapping, a prefix of another, and too short to be searched for.
 const SECRETS: [&str; 6] = [
     "sk-ant/oat01+QmFy~c3Vt.Zm9vYmFyYmF6_cXV4+Lw==",
     "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbm5hIn0.c2lnbmF0dXJl",
@@ -33,20 +32,20 @@ static ENCODINGS: LazyLock<Vec<Zeroizing<Vec<u8>>>> = LazyLock::new(|| {
 });
 
 /// The input refers to secrets, so that the fuzzer need not guess any: a byte from 0xF8 to 0xFF, then which encoding, and how much
-/// of it. The first byte seeds where the text is cut.
+/// of it. The first byte seeds where the text is split.
 fn scrubber(data: &[u8]) {
     let Some((&seed, data)) = data.split_first() else { return };
     let text = expand(data);
-    let whole = scrub_slowly(&text);
+    let expected = reference_scrub(&text);
 
     let scrubbed = scrub_in_pieces(&text, seed);
     assert_eq!(scrubbed.len(), text.len(), "the length stays");
-    assert_eq!(scrubbed, whole, "wherever it is cut");
+    assert_eq!(scrubbed, expected, "however it is split");
     for encoded in ENCODINGS.iter() {
         assert!(memchr::memmem::find(&scrubbed, encoded).is_none(), "a secret passes");
     }
     let at_once = PATTERNS.scrub(&text);
-    assert_eq!(at_once.as_ref().map_or(&text, |(scrubbed, _)| scrubbed), &whole, "as a header value");
+    assert_eq!(at_once.as_ref().map_or(&text, |(scrubbed, _)| scrubbed), &expected, "as a header value");
 }
 
 /// The whole output. Each piece is 1 to 64 bytes long; with seed 0 the text is one piece.
@@ -60,7 +59,7 @@ fn scrub_in_pieces(text: &[u8], seed: u8) -> Vec<u8> {
         let last = rest.is_empty() && seed.is_multiple_of(2);
         let piece = Bytes::copy_from_slice(piece);
         out.extend_from_slice(&if last { scrubber.finish_with(piece) } else { scrubber.feed(piece) });
-        // Only what may be the start of a secret is held back, judged by its first bytes and its length.
+        // Only a possible start of a secret is held back, by its first bytes and its length.
         let held = &text[out.len()..text.len() - rest.len()];
         assert_eq!(held.len(), scrubber.held());
         let start = &held[..held.len().min(4)];
@@ -90,8 +89,8 @@ fn expand(data: &[u8]) -> Vec<u8> {
     text
 }
 
-/// Replaces the leftmost, longest encoding, by comparison at every offset.
-fn scrub_slowly(text: &[u8]) -> Vec<u8> {
+/// The reference implementation: replaces the leftmost, longest encoding by comparison at every offset.
+fn reference_scrub(text: &[u8]) -> Vec<u8> {
     let mut out = text.to_vec();
     let replacement = [b"[pixy:redacted]".as_slice(), &[b'*'; 1024]].concat();
     let mut at = 0;

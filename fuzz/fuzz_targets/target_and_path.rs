@@ -1,4 +1,4 @@
-//! The path that was compared with the allow list is the path that is sent, and only to the account's upstream.
+//! The path that was checked against the allow list is the path that is sent, and only to the account's upstream.
 #![no_main]
 
 mod linked_account;
@@ -18,12 +18,12 @@ fn target_and_path(data: &[u8]) {
     let bound = choice % 2 == 0;
     let Ok(uri) = Uri::try_from(target) else { return };
     if !bound && uri.path().split('/').nth(1) != Some(LINKED.account.name().as_str()) {
-        return; // not this account's
+        return; // another account
     }
     let Some((route, sent)) = request::prepare(bound, &method, &uri, HeaderMap::new()) else { return };
     assert!(uri.authority().is_none() && uri.scheme().is_none(), "a target names no server");
 
-    // The bytes that the agent sent, that were compared and that are sent are the same.
+    // The received, the checked and the sent path are the same bytes.
     let below =
         if bound { uri.path() } else { uri.path().trim_start_matches('/').split_once('/').map_or("", |it| it.1) };
     assert_eq!(route.path().trim_start_matches('/'), below.trim_start_matches('/'));
@@ -32,7 +32,7 @@ fn target_and_path(data: &[u8]) {
     assert_eq!(sent.uri().authority().map(http::uri::Authority::as_str), Some("llm.example.com"));
     assert_eq!(sent.method(), method);
 
-    // A lenient parser, which resolves dots and repairs what it can, reads the same.
+    // A lenient parser, which resolves dot segments and repairs errors, reads the same path.
     let url = Url::parse(&sent.uri().to_string()).expect("what is sent is a URL");
     assert_eq!((url.host_str(), url.port(), url.path()), (Some("llm.example.com"), None, sent.uri().path()));
     assert!(url.username().is_empty() && url.password().is_none() && url.fragment().is_none());

@@ -1,4 +1,4 @@
-//! Bytes that were not sealed here do not open, and a sealed record opens only whole and in its place.
+//! Bytes that were not sealed with these keys do not open; a sealed record opens only complete and under its own id.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -9,12 +9,12 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| vault_record(data));
 
 fn vault_record(data: &[u8]) {
     let store = StoreId([7; 16]);
-    let place = RecordId { store, account: "a", provider: "oauth" };
-    let open_here = |record: &[u8]| open([&KEYS.1, &KEYS.0], &place, record);
+    let id = RecordId { store, account: "a", provider: "oauth" };
+    let open_here = |record: &[u8]| open([&KEYS.1, &KEYS.0], &id, record);
 
     assert!(open_here(data).is_err(), "not sealed here");
-    // With a valid header, to get past the parser.
-    let valid = seal(&KEYS.0, &place, 1, b"");
+    // With a valid header, which passes the parser.
+    let valid = seal(&KEYS.0, &id, 1, b"");
     let head = valid.len() - 24 - 16;
     let mut forged = valid[..head].to_vec();
     forged.extend_from_slice(data);
@@ -24,12 +24,12 @@ fn vault_record(data: &[u8]) {
     }
 
     let [at, change, plaintext @ ..] = data else { return };
-    let record = seal(&KEYS.0, &place, 41, plaintext);
+    let record = seal(&KEYS.0, &id, 41, plaintext);
     let opened = open_here(&record).expect("sealed here");
     assert_eq!((opened.0, opened.1.as_slice()), (41, plaintext));
-    let elsewhere = RecordId { account: "b", ..place };
+    let elsewhere = RecordId { account: "b", ..id };
     assert_eq!(open([&KEYS.0], &elsewhere, &record).err(), Some(OpenError::Foreign));
-    assert_eq!(open([&KEYS.1], &place, &record).err(), Some(OpenError::UnknownKey));
+    assert_eq!(open([&KEYS.1], &id, &record).err(), Some(OpenError::UnknownKey));
 
     let at = usize::from(*at) * record.len() / 256;
     assert!(open_here(&record[..at]).is_err(), "cut");
