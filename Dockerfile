@@ -1,4 +1,4 @@
-# The binary, the C library that it is linked to, CA roots and one line of passwd. No shell.
+# The binary, its shared libraries, CA roots and one line of passwd. No shell.
 #
 #   docker build -t pixy .          podman build --format docker -t pixy .     (the OCI format has no HEALTHCHECK)
 #
@@ -40,7 +40,7 @@ COPY LICENSE-* ./
 ARG REVISION=unknown
 RUN PIXY_COMMIT="$REVISION" PROFILE=${PROFILE} build-pixy
 
-# The contents of the image. `files dns`, so that names in /etc/hosts are found: without a shell, a failure is hard to diagnose.
+# The contents of the image. `files dns` makes the resolver read /etc/hosts.
 RUN set -eu; mkdir -p /image/usr/local/bin /image/usr/share/doc/pixy /image/etc/ssl/certs /image/tmp /home-of-pixy/pixy /run-of-pixy/pixy; \
     cp target/${PROFILE}/pixy /image/usr/local/bin/; \
     auditable2cdx target/${PROFILE}/pixy > /image/usr/share/doc/pixy/sbom.cdx.json; \
