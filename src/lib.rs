@@ -5,7 +5,7 @@
 //! the response back. It is a gateway (RFC 9110 §3.7): it needs no certificate authority and never chooses its upstream from a
 //! request.
 //!
-//! # The two journeys
+//! # The two main paths
 //!
 //! **A request** ([`proxy`], `Proxy::pass`): `route` finds the account and checks the path, `strip` removes what must not pass,
 //! `agent` checks the agent's key and limits, the account supplies its token, `attach` builds the outgoing request, `forward` sends
@@ -27,7 +27,7 @@
 //! | [`link`] | the person's surface: link attempts, sessions (`guard`), the calls of the JSON API (`api`), the page |
 //! | [`ops`] | probes and metrics over HTTP |
 //! | [`api`] | the types and routes of the JSON API, shared by `link` and `cli`; OpenAPI |
-//! | [`account`] | a login's state machine (`state`, pure) and the task that refreshes it (`refresh`); the only writer of the vault |
+//! | [`account`] | a login's state machine (`state`, pure), its storage and publication (`lifecycle`), refreshes; the only writer of the vault |
 //! | [`oauth`] | the provider profile as data (`profile`), calls to its endpoints, and the meaning of the responses |
 //! | [`vault`] | one sealed record for each account: envelope (`seal`), keys, files, high-water marks |
 //! | [`upstream`] | connections to providers (`pool`, `h1`, `h2`), TLS, timeouts; follows no redirects |
@@ -43,7 +43,7 @@
 //! other, only `account` writes to the vault, only `config` reads the environment, and only `cli` and `app` import `config`.
 //! `tests/it/layers.rs` enforces all of it.
 //!
-//! # What must stay true
+//! # Invariants
 //!
 //! - Nothing that an agent can see holds a credential: no response, log line, metric, error, page, environment or file.
 //! - No request reaches an upstream with a credential that the agent sent, or without the checks of route, agent and path.

@@ -40,7 +40,7 @@ impl Secret {
     /// `bytes` random bytes of the operating system as base64url without padding (RFC 4648 §5).
     ///
     /// # Panics
-    /// When the operating system gives no random bytes: nothing can be done safely without them.
+    /// If the operating system provides no random bytes: nothing is safe without them.
     pub fn random(bytes: usize) -> Self {
         let mut raw = Zeroizing::new(vec![0_u8; bytes]);
         fill_random(&mut raw);
@@ -72,9 +72,9 @@ impl fmt::Debug for Secret {
 /// Fills `buffer` from the operating system's random source.
 ///
 /// # Panics
-/// When the operating system gives no random bytes: nothing can be done safely without them.
+/// If the operating system provides no random bytes: nothing is safe without them.
 pub fn fill_random(buffer: &mut [u8]) {
-    rand::rngs::SysRng.try_fill_bytes(buffer).expect("the operating system gives random bytes");
+    rand::rngs::SysRng.try_fill_bytes(buffer).expect("the operating system provides random bytes");
 }
 
 /// base64url without padding (RFC 4648 §5).

@@ -15,7 +15,7 @@ pub(super) fn restrict(hardening: &mut Hardening) {
         // If root dumps the process after all, its memory is left out. First, because afterwards the file belongs to root.
         let _ = std::fs::write("/proc/self/coredump_filter", "0");
         // The limit binds the kernel but not the program that `core_pattern` may pipe a dump to; this binds both. It also
-        // gives /proc/self to root, so that no program of the same user reads memory, environment or descriptors, or attaches.
+        // makes root the owner of /proc/self, so that no program of the same user reads memory, environment or descriptors, or attaches.
         match set_dumpable_behavior(DumpableBehavior::NotDumpable) {
             Ok(()) => {
                 hardening.record(Ok("no core dumps".to_owned()));

@@ -36,7 +36,7 @@ impl Outgoing {
 
 /// Builds the request to the upstream.
 ///
-/// [`AgentGrant`], [`Route`] and [`Stripped`] are each made by their own check alone, so that a forgotten check is a compile error.
+/// [`AgentGrant`], [`Route`] and [`Stripped`] can each be made only by their own check, so that a forgotten check is a compile error.
 pub fn attach(
     _grant: &AgentGrant,
     route: &Route,

@@ -1,4 +1,4 @@
-//! Why a request is not forwarded, and what is said of it: status, `x-pixy-error` code and text, each by a match without `_`.
+//! Why a request is not forwarded: status, `x-pixy-error` code and text, each by a match without `_`.
 
 use std::time::Duration;
 

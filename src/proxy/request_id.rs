@@ -1,7 +1,7 @@
 //! The id of a request: in every log line about it and in the response, so that an error that an agent shows leads to the log.
 //!
-//! Pixy generates it and ignores an id of the agent: the log must not hold text that an agent chose, of any length, and two
-//! requests with one id could not be told apart.
+//! Pixy generates it and ignores an id of the agent: the log must not contain text that an agent chose, and an id must
+//! identify one request.
 
 use std::fmt;
 use std::sync::LazyLock;
@@ -37,7 +37,7 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// A bijection that maps neighbours far apart (the finalizer of SplitMix64): consecutive ids would look alike to a person.
+/// A bijection (the finalizer of SplitMix64) that makes consecutive ids visibly different.
 fn spread(number: u64) -> u64 {
     let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

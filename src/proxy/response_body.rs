@@ -25,7 +25,7 @@ pub enum ResponseBody {
     Streaming(Box<StreamingBody>),
 }
 
-/// The upstream's body, and what lives as long: dropping it, because the agent disconnected, ends the upstream's stream and
+/// The upstream's body and the resources of the request: dropping it, because the agent disconnected, ends the upstream's stream and
 /// releases the agent's limits.
 pub struct StreamingBody {
     upstream: UpstreamBody,

@@ -33,7 +33,7 @@ pub enum FramePart {
     },
 }
 
-/// A frame is invalid in a WebSocket without extensions; says why.
+/// Why a frame is invalid in a WebSocket without extensions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameError(pub &'static str);
 

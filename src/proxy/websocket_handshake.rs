@@ -24,7 +24,7 @@ pub struct Handshake {
     pub(super) upgrade: Upgrade,
 }
 
-/// Prefix of a subprotocol that carries an API key, for want of a header that browsers can set.
+/// Prefix of a subprotocol that carries an API key, because browsers cannot set headers.
 const KEY_PROTOCOL: &str = "openai-insecure-api-key.";
 
 /// Whether a request asks for a WebSocket.

@@ -26,7 +26,7 @@ use crate::name::AccountName;
 use crate::server::Upgraded;
 use crate::upstream::Incoming;
 
-/// What lives as long as a WebSocket.
+/// The resources held for the lifetime of a WebSocket.
 pub struct WebSocketRelay {
     /// The request that opened it.
     pub id: RequestId,

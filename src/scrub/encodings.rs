@@ -1,4 +1,4 @@
-//! How a secret looks when an upstream writes it into JSON, a URL, HTML, base64 or hex.
+//! The encodings of a secret in JSON, URLs, HTML, base64 and hex.
 
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use zeroize::Zeroizing;

@@ -1,9 +1,9 @@
 //! Admission control: how many connections are open at once, and which one is evicted for a newcomer.
 //!
 //! The number of connections is limited (`limits.connections`). A client that opens all of them and then hardly speaks (slow
-//! loris, slow bodies, slow readers; attack 40) would keep every other client out for as long as it likes, each of its
+//! loris, slow bodies, slow readers; attack 40) would exclude all other clients indefinitely, each of its
 //! connections within every time limit. So when a connection arrives and no permit is free, **the connection that has been
-//! stalled longest by its own client is evicted**. One that waits for an upstream, for a model that thinks for minutes, is never
+//! stalled longest by its own client is evicted**. One that waits for an upstream, for minutes in the case of a slow model, is never
 //! evicted. If none can be evicted, the newcomer waits, and later ones wait in the kernel's accept queue.
 //!
 //! - A short stall is not enough: a new connection has `FIRST_REQUEST_GRACE` for its first request, and a transfer may pause for

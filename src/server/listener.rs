@@ -58,7 +58,7 @@ enum Socket {
 /// Removes the socket's file when dropped, if it is still the same file.
 struct SocketFile {
     path: PathBuf,
-    /// Device and inode: another file may have taken its name.
+    /// Device and inode: the path may name another file by now.
     identity: (u64, u64),
 }
 

@@ -153,7 +153,7 @@ impl StallTimer {
         }
     }
 
-    /// Stops the timer and forgets the carried-over stall time.
+    /// Stops the timer and clears the carried-over stall time.
     pub(super) fn reset(&self) {
         *lock(&self.0) = Stall::default();
     }

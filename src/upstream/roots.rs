@@ -69,7 +69,7 @@ pub(super) fn warm_up(config: &ClientConfig) {
     }
 }
 
-/// The machine's roots, from the paths of the distributions. Ignores `SSL_CERT_FILE` and `SSL_CERT_DIR`: who can set a variable
+/// The machine's roots, from the paths of the distributions. Ignores `SSL_CERT_FILE` and `SSL_CERT_DIR`: the environment
 /// must not choose the trusted roots.
 #[cfg(target_os = "linux")]
 fn machine_roots() -> Vec<CertificateDer<'static>> {

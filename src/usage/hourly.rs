@@ -67,7 +67,7 @@ impl HourlyUsage {
         }
     }
 
-    /// Forgets the quota: another login may have another plan.
+    /// Clears the quota: another login may have another plan.
     pub fn forget_quota(&self) {
         self.state().quota.clear();
     }

@@ -25,7 +25,7 @@ pub struct Quota {
     pub resets_at: Option<Timestamp>,
 }
 
-/// The names of values; longer ones first, as some begin or end with others.
+/// The names of values; longer ones first, because some are prefixes or suffixes of others.
 const FIELDS: [&str; 8] =
     ["reset-after-seconds", "window-minutes", "used-percent", "utilization", "remaining", "reset-at", "reset", "limit"];
 

@@ -49,7 +49,7 @@ impl TokenCounter {
         self.tokens
     }
 
-    /// Returns the counts and begins anew, for the next response of the same connection.
+    /// Returns the counts and resets, for the next response of the same connection.
     pub fn take(&mut self) -> Tokens {
         self.carry.clear();
         std::mem::take(&mut self.tokens)

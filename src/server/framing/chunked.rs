@@ -110,7 +110,7 @@ impl ChunkedBody {
             (ChunkState::DataReturn, b'\r') => ChunkState::DataEnd,
             (ChunkState::DataEnd, b'\n') => ChunkState::Size,
             (ChunkState::DataReturn | ChunkState::DataEnd, _) => {
-                return Err("a chunk does not end where its size says");
+                return Err("a chunk does not end after its size");
             }
             (ChunkState::TrailerStart, b'\r') => ChunkState::LastEnd,
             (ChunkState::LastEnd, b'\n') => return Ok(true),
@@ -118,7 +118,7 @@ impl ChunkedBody {
                 ChunkState::TrailerStart | ChunkState::TrailerName | ChunkState::TrailerValue | ChunkState::TrailerEnd,
                 byte,
             ) => self.trailer(byte, limits)?,
-            (ChunkState::SizeEnd | ChunkState::LastEnd, _) => return Err("a carriage return stands alone"),
+            (ChunkState::SizeEnd | ChunkState::LastEnd, _) => return Err("a carriage return without a line feed"),
             (ChunkState::Data, _) => ChunkState::Data, // skipped in `check`
         };
         Ok(false)

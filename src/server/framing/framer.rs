@@ -58,7 +58,7 @@ impl Framer {
         self.state = if upgraded { FramerState::Upgraded } else { FramerState::Head };
     }
 
-    /// How many of these bytes pass, and the error after them. Bytes that do not pass must be given again, with more after them;
+    /// How many of these bytes pass, and the error after them. Bytes that do not pass must be passed in again, with more after them;
     /// a head passes whole or not at all.
     pub(in crate::server) fn check(&mut self, bytes: &[u8]) -> (usize, Option<FramingError>) {
         let mut passed = 0;
