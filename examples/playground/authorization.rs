@@ -36,7 +36,7 @@ impl Answer for Server {
             (&Method::POST, "/token") => self.token(request).await,
             (&Method::POST, "/revoke") => self.revoke(request).await,
             (&Method::GET, "/.well-known/oauth-authorization-server") => self.metadata(),
-            (&Method::GET, "/") => page(StatusCode::OK, "", &pages::note("The playground is open", WELCOME)),
+            (&Method::GET, "/") => page(StatusCode::OK, "", &pages::note("The playground runs", WELCOME)),
             _ => page(StatusCode::NOT_FOUND, "", &pages::note("Nothing here", "The playground has no such page.")),
         }
     }
@@ -237,5 +237,5 @@ pub(crate) const CLIENT_ID: &str = "playground";
 /// The scopes that can be requested.
 pub(crate) const SCOPES: [&str; 2] = ["llm.invoke", "offline_access"];
 
-const WELCOME: &str = "This is an imaginary LLM provider. Start Pixy with the command that the playground printed, \
+const WELCOME: &str = "This is a fake LLM provider. Start Pixy with the command that the playground printed, \
 then link the account `play`: it sends you here to consent.";

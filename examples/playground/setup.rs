@@ -41,25 +41,25 @@ impl Setup {
             port => format!("http://127.0.0.1:{port}"),
         };
         format!(
-            "The playground is open. It is a provider that you can link without having an account anywhere.
+            "The playground runs: a fake provider that you can link without an account.
   authorization server   {authorization}
   LLM API                {api}
   configuration          {file}
 
-Start Pixy on it, in a second terminal:
+Start Pixy with it, in a second terminal:
 
   cargo run -- --config '{file}'
 
 Then, in a third:
-  1. Link the imaginary account: open the address that it prints, allow, and paste the code that you get.
+  1. Link the imaginary account: open the printed address, allow, and paste the code.
        cargo run -- --config '{file}' link play
-  2. Talk to the model as an agent would, without any credential, and watch it stream:
+  2. Send a request as an agent would, without a credential; the response streams:
        curl -N {agent}/play/v1/messages -H 'content-type: application/json' \\
          -d '{{\"model\":\"{MODEL}\",\"max_tokens\":99,\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'
   3. Kill Pixy (kill -9), start it again, repeat 2: it is still linked.
 
-Access tokens live for {token_seconds} s, so refreshes show here soon. Grants are kept in memory: after a restart of the playground, link again.
-Ctrl-C ends it. What happens:"
+Access tokens expire after {token_seconds} s, so refreshes appear here soon. Grants are kept in memory: after a restart of the playground, link again.
+Ctrl-C stops it. Events:"
         )
     }
 
@@ -71,7 +71,7 @@ Ctrl-C ends it. What happens:"
         let path = |name: &str| quoted(&directory.join(name));
         let (state, vault, key) = (path("state"), path("vault"), path("key"));
         format!(
-            r#"# Written by `cargo run --example playground`, each time it starts: changes are lost.
+            r#"# Written at each start of `cargo run --example playground`: changes are lost.
 agent: {{ listen: 127.0.0.1:{agent} }}
 link: {{ listen: 127.0.0.1:{link} }}
 ops: {{ listen: 127.0.0.1:{ops} }}

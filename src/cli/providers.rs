@@ -107,6 +107,6 @@ mod tests {
         let shown = describe("huggingface").unwrap();
         assert!(shown.contains("#         link:\n#           client_id: …"), "{shown}");
         assert!(!shown.contains("accept_terms"), "{shown}");
-        assert!(describe("nobody").unwrap_err().to_string().contains("openrouter"));
+        assert!(describe("unknown").unwrap_err().to_string().contains("openrouter"));
     }
 }

@@ -67,11 +67,11 @@ mod tests {
 
     #[test]
     fn a_fault_of_use_points_at_what_is_written() {
-        let told = |text: &str| {
+        let message = |text: &str| {
             let path = ["agent", "listen", "1", "address"].map(str::to_owned);
             fault("pixy.yaml".to_owned(), text.to_owned(), &path, "is held").to_string()
         };
-        let place = |text: &str| told(text).split(" is held").next().unwrap().to_owned();
+        let place = |text: &str| message(text).split(" is held").next().unwrap().to_owned();
         assert_eq!(place("agent: { listen: x }"), "pixy.yaml:1:18: `agent.listen`");
         assert_eq!(place("agent:\n  listen: [x, y]"), "pixy.yaml:2:15: `agent.listen.1`");
         assert_eq!(place("agent: { listen: [x, { address: y }] }"), "pixy.yaml:1:33: `agent.listen.1.address`");

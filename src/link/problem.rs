@@ -267,7 +267,7 @@ impl Problem {
             StatusCode::UNPROCESSABLE_ENTITY,
             "scope_missing",
             format!("The provider did not grant {}, without which the account cannot be used.", missing.join(", ")),
-            "Start again and allow it, or ask whoever runs the provider's side.",
+            "Start again and allow it, or ask the operator of the provider.",
         )
     }
 

@@ -120,7 +120,7 @@ export const STATES = {
   'link-scope-missing': {
     accounts: () => [linked('claude', { attempt: attempt({ stage: 'failed', missing_scopes: ['user:inference'], replaces: ['anna@example.com', 'Acme', 'Max'], error: {
       type: 'urn:pixy:problem:scope_missing', title: 'The provider did not grant user:inference, without which the account cannot be used.',
-      detail: "Start again and allow it, or ask whoever runs the provider's side." } }) })],
+      detail: "Start again and allow it, or ask the operator of the provider." } }) })],
   },
   'link-unproven': {
     accounts: () => [account('work', { title: 'Login at login.example.com', terms: OPEN, attempt: attempt({ stage: 'failed', error: {
