@@ -134,7 +134,7 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
       await tab.close();
     };
     await again();
-    await me.card('held').getByText(/was rejected: it is of another attempt/).waitFor();
+    await me.card('held').getByText(/was rejected: it belongs to another attempt/).waitFor();
     assert.equal(await me.card('held').getByText(/was rejected/).count(), 1);
     assert.equal(await me.page.evaluate(() => document.activeElement.id), 'of-held-check', 'the focus is on the error');
     stage.server.forge = undefined;

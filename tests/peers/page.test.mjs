@@ -153,7 +153,7 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
 
     await paste(await shownCode(await logIn(await again())));
     await press(card('claude'), 'Not me');
-    await card('claude').getByText('Not linked').waitFor();
+    await card('claude').getByText('Not linked', { exact: true }).waitFor();
     await paste(await shownCode(await logIn(await again())));
     await press(card('claude'), 'Confirm');
     await says("Linked. In the agent's environment:");
