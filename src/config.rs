@@ -37,7 +37,8 @@ use crate::name::AccountName;
 use crate::oauth::profile::{Flow, Profile, Terms};
 use crate::proxy::agent::AgentKey;
 use crate::server::{Access, Address, ServerLimits};
-use crate::{upstream, vault};
+use crate::upstream::UpstreamSettings;
+use crate::vault::VaultSettings;
 
 /// Reads the configuration: `explicit` (else `PIXY_CONFIG`), else `~/.config/pixy/pixy.yaml`, `/etc/pixy/pixy.yaml`, else the
 /// shipped one.
@@ -186,11 +187,11 @@ pub struct Config {
     /// `control.sock` lives here.
     pub state_dir: PathBuf,
     /// Where logins are stored.
-    pub vault: vault::Settings,
+    pub vault: VaultSettings,
     /// The accounts, in the order of the file.
     pub accounts: Vec<AccountConfig>,
     /// Connections to providers.
-    pub upstream: upstream::Settings,
+    pub upstream: UpstreamSettings,
     /// Limits of clients.
     pub limits: ServerLimits,
     /// The largest body of a request.

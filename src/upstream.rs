@@ -42,9 +42,9 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 /// A request's body.
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;
 
-/// Settings of connections to providers.
+/// UpstreamSettings of connections to providers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
+pub struct UpstreamSettings {
     /// Additional trusted roots, PEM (a company's gateway).
     pub extra_ca_file: Option<PathBuf>,
     /// For name resolution, TCP and TLS together.
@@ -118,7 +118,7 @@ enum AttemptError {
     MaybeSent(BoxError),
 }
 
-impl Default for Settings {
+impl Default for UpstreamSettings {
     fn default() -> Self {
         Self {
             extra_ca_file: None,
@@ -142,12 +142,12 @@ impl Default for Tuning {
 
 impl Upstream {
     /// Loads the trusted roots and creates an empty pool.
-    pub fn new(settings: &Settings) -> Result<Self, RootsError> {
+    pub fn new(settings: &UpstreamSettings) -> Result<Self, RootsError> {
         Self::tuned(settings, Tuning::default())
     }
 
     /// As [`Upstream::new`], for tests with shorter times or a resolver of their own.
-    pub fn tuned(settings: &Settings, tuning: Tuning) -> Result<Self, RootsError> {
+    pub fn tuned(settings: &UpstreamSettings, tuning: Tuning) -> Result<Self, RootsError> {
         let tls = roots::client_config(settings.extra_ca_file.as_deref())?;
         let dialer = Arc::new(Dialer::new(&tls, tuning.resolver.clone(), settings.connect_timeout));
         let pool = Arc::new(Pool::new(Arc::clone(&dialer), tuning));
@@ -292,7 +292,7 @@ mod tests {
     #[test]
     fn a_ca_file_without_certificates_is_an_error() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let settings = Settings { extra_ca_file: Some(file.path().to_owned()), ..Settings::default() };
+        let settings = UpstreamSettings { extra_ca_file: Some(file.path().to_owned()), ..UpstreamSettings::default() };
         let error = Upstream::new(&settings).err().unwrap().to_string();
         assert!(error.contains("holds no certificate") && error.contains("extra_ca_file"), "{error}");
     }

@@ -11,14 +11,14 @@ pub use token_counter::TokenCounter;
 
 /// Tokens of the model.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tokens {
+pub struct TokenCounts {
     /// Tokens of the prompt.
     pub input: u64,
     /// Tokens of the completion.
     pub output: u64,
 }
 
-impl Tokens {
+impl TokenCounts {
     /// Input and output together; saturates.
     pub fn total(self) -> u64 {
         self.input.saturating_add(self.output)

@@ -41,7 +41,7 @@ pub use key::new_key;
 pub use records::Opened;
 use records::Records;
 pub use rotate::RotationReport;
-pub use settings::{KeySettings, Settings};
+pub use settings::{KeySettings, VaultSettings};
 
 /// An open vault; clones share it. The directory is locked until the last is dropped.
 #[derive(Clone)]
@@ -52,7 +52,7 @@ pub struct Vault(Arc<Records>);
 ///
 /// # Errors
 /// [`VaultError::Io`].
-pub fn make_directories(settings: &Settings) -> Result<(), VaultError> {
+pub fn make_directories(settings: &VaultSettings) -> Result<(), VaultError> {
     file::make_directory(&settings.directory)?;
     file::make_directory(&settings.state_dir)?;
     match &settings.key {
@@ -70,7 +70,7 @@ impl Vault {
     /// [`VaultError::InUse`] when another process has it; [`VaultError::NotPrivate`] and [`VaultError::WrongOwner`] when others
     /// can reach it; [`VaultError::KeyMissing`] when there are records but no key; [`VaultError::WrongKey`] when the key
     /// opens none of them; [`VaultError::InvalidFile`]; [`VaultError::Io`].
-    pub fn open(settings: &Settings) -> Result<Self, VaultError> {
+    pub fn open(settings: &VaultSettings) -> Result<Self, VaultError> {
         Records::open(settings, Cost::STRONG).map(|records| Self(Arc::new(records)))
     }
 

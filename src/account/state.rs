@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::login::{CLOCK_TOLERANCE, Login, RefreshCredential, Timing};
 use super::pending_revocation::PendingRevocation;
 use crate::clock::{Tick, Timestamp};
-use crate::oauth::token_response::{TokenError, TokenErrorKind, Tokens};
+use crate::oauth::token_response::{TokenError, TokenErrorKind, TokenResponse};
 
 /// This many unknown responses in a row are treated as the end of the grant.
 const UNKNOWN_LIMIT: u32 = 3;
@@ -134,7 +134,7 @@ impl Record {
 
     /// After the provider issued new tokens.
     #[must_use]
-    pub fn refreshed(&self, tokens: Tokens, now: Timestamp) -> Self {
+    pub fn refreshed(&self, tokens: TokenResponse, now: Timestamp) -> Self {
         let mut failures = self.recent_failures(now);
         if tokens.lifetime.is_some_and(|lifetime| lifetime < Duration::from_secs(1)) {
             failures.push(now); // a token that is expired on arrival must not cause endless refreshes

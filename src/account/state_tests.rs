@@ -25,8 +25,8 @@ fn login() -> Login {
     }
 }
 
-fn tokens(refresh_token: Option<&str>, lifetime: u64) -> Tokens {
-    Tokens {
+fn tokens(refresh_token: Option<&str>, lifetime: u64) -> TokenResponse {
+    TokenResponse {
         id_token: None,
         access_token: Secret::new("at-1".into()),
         refresh_token: refresh_token.map(|token| Secret::new(token.into())),

@@ -6,10 +6,14 @@ use crate::name::AccountName;
 use crate::oauth::discovery;
 use crate::oauth::profile::Profile;
 use crate::oauth::token_endpoint::{self, OAuthGrant};
-use crate::oauth::token_response::{TokenError, TokenErrorKind, Tokens};
+use crate::oauth::token_response::{TokenError, TokenErrorKind, TokenResponse};
 
 /// Requests new tokens for `login`, once.
-pub(super) async fn send(services: &AccountServices, profile: &Profile, login: &Login) -> Result<Tokens, TokenError> {
+pub(super) async fn send(
+    services: &AccountServices,
+    profile: &Profile,
+    login: &Login,
+) -> Result<TokenResponse, TokenError> {
     let token_url = match profile.token.url.as_deref().cloned().or_else(|| login.token_url.clone()) {
         Some(url) => url,
         None => discover(services, profile).await?,

@@ -8,7 +8,7 @@ use http::HeaderMap;
 use tokio::sync::watch;
 
 use crate::clock::Clock;
-use crate::usage::{Hour, HourlyUsage, Quota, TokenCounter, Tokens};
+use crate::usage::{Hour, HourlyUsage, Quota, TokenCounter, TokenCounts};
 
 /// Watchers are notified of usage at most once in this interval.
 const NOTIFY_INTERVAL: Duration = Duration::from_secs(1);
@@ -72,7 +72,7 @@ impl UsageMeter {
     }
 
     /// Counts the tokens that were read so far and returns them; more may follow on the same connection.
-    pub fn count(&mut self) -> Tokens {
+    pub fn count(&mut self) -> TokenCounts {
         let tokens = self.counter.take();
         self.usage.hourly.record_tokens(tokens, self.usage.clock.wall());
         tokens

@@ -11,10 +11,11 @@ use super::env::Env;
 use super::spanned_yaml::Node;
 use super::{AccountConfig, AgentListener, Config, agent_key, profile, raw, shipped, value};
 use crate::name::{AccountName, GRAMMAR};
+use crate::proxy;
 use crate::proxy::agent::AgentKey;
 use crate::server::{Access, Address, ServerLimits};
-use crate::vault::KeySettings;
-use crate::{proxy, upstream, vault};
+use crate::upstream::UpstreamSettings;
+use crate::vault::{KeySettings, VaultSettings};
 
 /// The default of `state_dir`.
 pub(super) const STATE_DIR: &str = "~/.local/state/pixy";
@@ -240,7 +241,7 @@ fn report_collisions(
     }
 }
 
-fn vault(raw: raw::Vault, state_dir: Option<PathBuf>, here: &Scope, env: &Env) -> Option<vault::Settings> {
+fn vault(raw: raw::Vault, state_dir: Option<PathBuf>, here: &Scope, env: &Env) -> Option<VaultSettings> {
     if raw.key_file.is_some() && raw.passphrase_file.is_some() {
         here.wrong("contains both key_file and passphrase_file; keep one of them");
     }
@@ -253,13 +254,13 @@ fn vault(raw: raw::Vault, state_dir: Option<PathBuf>, here: &Scope, env: &Env) -
         (_, Some(mounted)) => Some(KeySettings::File(mounted)),
         _ => path_or(raw.key_file, "~/.config/pixy/key", &here.at("key_file"), env).map(KeySettings::File),
     };
-    Some(vault::Settings { directory: directory?, key: key?, state_dir: state_dir? })
+    Some(VaultSettings { directory: directory?, key: key?, state_dir: state_dir? })
 }
 
-fn upstream(raw: raw::Upstream, here: &Scope, env: &Env) -> Option<upstream::Settings> {
-    let default = upstream::Settings::default();
+fn upstream(raw: raw::Upstream, here: &Scope, env: &Env) -> Option<UpstreamSettings> {
+    let default = UpstreamSettings::default();
     let extra_ca_file = |file| path_or(Some(file), "", &here.at("extra_ca_file"), env).map(Some);
-    Some(upstream::Settings {
+    Some(UpstreamSettings {
         extra_ca_file: raw.extra_ca_file.map_or(Some(None), extra_ca_file)?,
         connect_timeout: raw.connect_timeout.map_or(default.connect_timeout, Duration::from),
         head_timeout: raw.head_timeout.map_or(default.head_timeout, Duration::from),

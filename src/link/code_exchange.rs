@@ -15,7 +15,7 @@ use crate::oauth::discovery::Endpoints;
 use crate::oauth::id_token::{self, ExpectedClaims};
 use crate::oauth::profile::Profile;
 use crate::oauth::token_endpoint::{self, OAuthGrant};
-use crate::oauth::token_response::Tokens;
+use crate::oauth::token_response::TokenResponse;
 use crate::upstream::Upstream;
 
 /// Seconds between the tries to revoke a login that is stored nowhere.
@@ -69,7 +69,7 @@ impl CodeExchange {
         &self,
         binding: &AttemptBinding,
         client_id: Option<String>,
-        tokens: Tokens,
+        tokens: TokenResponse,
     ) -> Result<Identified, Problem> {
         let account = self.account(binding)?;
         let profile = account.profile();
@@ -90,7 +90,7 @@ impl CodeExchange {
         &self,
         binding: &AttemptBinding,
         client_id: Option<&str>,
-        tokens: &Tokens,
+        tokens: &TokenResponse,
     ) -> Result<(), Problem> {
         let AttemptBinding { endpoints, nonce, .. } = binding;
         let Some(issuer) = &endpoints.issuer else { return Ok(()) };
@@ -155,7 +155,7 @@ pub(super) fn new_login(
     profile: &Profile,
     client_id: Option<String>,
     endpoints: Option<&Endpoints>,
-    tokens: Tokens,
+    tokens: TokenResponse,
     now: Timestamp,
 ) -> Login {
     let refresh_credential =

@@ -7,7 +7,7 @@ use crate::clock::Clock;
 use crate::oauth::discovery;
 use crate::oauth::profile::Flow;
 use crate::oauth::token_endpoint::{self, OAuthGrant};
-use crate::oauth::token_response::Tokens;
+use crate::oauth::token_response::TokenResponse;
 use crate::secret::Secret;
 use crate::upstream::Upstream;
 
@@ -42,8 +42,8 @@ async fn client_login(account: &Account, secret: Secret, upstream: &Upstream, cl
     Ok(Login { refresh_credential: RefreshCredential::ClientSecret { secret }, ..login })
 }
 
-fn static_tokens(key: Secret) -> Tokens {
-    Tokens {
+fn static_tokens(key: Secret) -> TokenResponse {
+    TokenResponse {
         access_token: key,
         refresh_token: None,
         lifetime: None,

@@ -11,7 +11,7 @@ use super::discovery::Endpoints;
 use super::pkce::Verifier;
 use super::profile::{BodyKind, Profile};
 use super::token_endpoint::{self, Fields, OAuthGrant};
-use super::token_response::{self, TokenError, TokenErrorKind, Tokens};
+use super::token_response::{self, TokenError, TokenErrorKind, TokenResponse};
 use crate::clock::Timestamp;
 use crate::secret::Secret;
 use crate::upstream::{Upstream, is_loopback_host};
@@ -65,7 +65,7 @@ pub enum PollOutcome {
 /// The result of an approved device authorization.
 pub enum Approval {
     /// Tokens.
-    Tokens(Tokens),
+    Tokens(TokenResponse),
     /// An authorization code, which must be exchanged.
     Code {
         /// The authorization code.

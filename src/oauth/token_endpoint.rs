@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::pkce::Verifier;
 use super::profile::{BodyKind, Profile};
-use super::token_response::{self, TokenError, Tokens};
+use super::token_response::{self, TokenError, TokenResponse};
 use crate::clock::Timestamp;
 use crate::secret::Secret;
 use crate::upstream::{FetchedResponse, SendError, Upstream};
@@ -55,7 +55,7 @@ pub async fn request_tokens(
     client_id: Option<&str>,
     grant: OAuthGrant<'_>,
     now: Timestamp,
-) -> Result<Tokens, TokenError> {
+) -> Result<TokenResponse, TokenError> {
     let fields = fields(profile, client_id, grant);
     match post(upstream, token_url, profile.token.body, &fields, TIMEOUT).await {
         Ok(fetched) => token_response::classify(profile, &fetched, now),

@@ -24,7 +24,7 @@ pub const LONGEST_RETRY_AFTER: Duration = Duration::from_mins(5);
 
 /// A successful response (RFC 6749 §5.1).
 #[derive(Debug)]
-pub struct Tokens {
+pub struct TokenResponse {
     /// The token that is attached to requests.
     pub access_token: Secret,
     /// The next refresh token; `None` keeps the one that was sent (RFC 6749 §6).
@@ -107,7 +107,7 @@ const TRANSIENT_CODES: [&str; 5] =
     ["server_error", "temporarily_unavailable", "slow_down", "rate_limit_error", "overloaded_error"];
 
 /// Classifies a response of the token endpoint.
-pub fn classify(profile: &Profile, fetched: &FetchedResponse, now: Timestamp) -> Result<Tokens, TokenError> {
+pub fn classify(profile: &Profile, fetched: &FetchedResponse, now: Timestamp) -> Result<TokenResponse, TokenError> {
     if fetched.headers.get(CONTENT_ENCODING).is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
     {
         return Err(TokenError::unknown("the token endpoint compressed its response although the request forbids it"));
@@ -216,7 +216,7 @@ fn tokens(
     reply: &Map<String, Value>,
     server_time: Option<Timestamp>,
     now: Timestamp,
-) -> Result<Tokens, TokenError> {
+) -> Result<TokenResponse, TokenError> {
     let access_token = reply
         .get(profile.token.access_token_field.as_ref().map_or("access_token", |field| field.as_str()))
         .and_then(Value::as_str)
@@ -235,7 +235,7 @@ fn tokens(
         Expiry::ExpiresIn => Some(expires_in(reply.get("expires_in"))),
         Expiry::Jwt => Some(jwt_lifetime(access_token, now).unwrap_or_else(|| expires_in(reply.get("expires_in")))),
     };
-    Ok(Tokens {
+    Ok(TokenResponse {
         access_token: Secret::new(access_token.to_owned()),
         refresh_token: reply
             .get("refresh_token")

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::HeaderMap;
 
-use super::Tokens;
+use super::TokenCounts;
 use super::quota::{self, Quota};
 use crate::clock::Timestamp;
 use crate::lock::lock;
@@ -32,7 +32,7 @@ struct State {
 #[derive(Debug, Clone, Copy, Default)]
 struct Counts {
     requests: u64,
-    tokens: Tokens,
+    tokens: TokenCounts,
 }
 
 /// One hour of the last 24.
@@ -43,7 +43,7 @@ pub struct Hour {
     /// Requests that the provider responded to.
     pub requests: u64,
     /// Tokens of the model in those responses.
-    pub tokens: Tokens,
+    pub tokens: TokenCounts,
 }
 
 impl HourlyUsage {
@@ -58,8 +58,8 @@ impl HourlyUsage {
     }
 
     /// Counts the tokens of a response.
-    pub fn record_tokens(&self, tokens: Tokens, now: Timestamp) {
-        if tokens != Tokens::default() {
+    pub fn record_tokens(&self, tokens: TokenCounts, now: Timestamp) {
+        if tokens != TokenCounts::default() {
             let mut state = self.state();
             let counted = &mut state.hour(now).tokens;
             counted.input = counted.input.saturating_add(tokens.input);
@@ -136,12 +136,12 @@ mod tests {
         let usage = HourlyUsage::default();
         assert_eq!(usage.hours(at(0)), None);
         record(&usage, 3599, &[]);
-        usage.record_tokens(Tokens { input: 5, output: 2 }, at(3599));
+        usage.record_tokens(TokenCounts { input: 5, output: 2 }, at(3599));
         record(&usage, 3600, &[]);
         record(&usage, 3601, &[]);
         let hours = usage.hours(at(7199)).unwrap();
         assert_eq!(hours.len(), 24);
-        assert_eq!(hours[22], Hour { from: at(0), requests: 1, tokens: Tokens { input: 5, output: 2 } });
+        assert_eq!(hours[22], Hour { from: at(0), requests: 1, tokens: TokenCounts { input: 5, output: 2 } });
         assert_eq!((hours[23].from, hours[23].requests), (at(3600), 2));
         let last_moment = 3600 * 25 - 1;
         assert_eq!(usage.hours(at(last_moment)).unwrap()[0].requests, 2);

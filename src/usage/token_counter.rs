@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use memchr::memmem;
 
-use super::Tokens;
+use super::TokenCounts;
 
 /// Counts the tokens that one response reports. Agents' limits and the usage that a person is shown come from the same counter.
 ///
@@ -13,7 +13,7 @@ use super::Tokens;
 pub struct TokenCounter {
     /// The end of what was fed: a count may be split between two pieces.
     carry: Vec<u8>,
-    tokens: Tokens,
+    tokens: TokenCounts,
 }
 
 /// A substring of the name of every member that holds a count, in every dialect: one search finds them all.
@@ -45,20 +45,20 @@ impl TokenCounter {
     }
 
     /// The counts so far.
-    pub fn tokens(&self) -> Tokens {
+    pub fn tokens(&self) -> TokenCounts {
         self.tokens
     }
 
     /// Returns the counts and resets, for the next response of the same connection.
-    pub fn take(&mut self) -> Tokens {
+    pub fn take(&mut self) -> TokenCounts {
         self.carry.clear();
         std::mem::take(&mut self.tokens)
     }
 }
 
 /// The largest counts in `text`.
-fn largest_counts(text: &[u8]) -> Tokens {
-    let mut largest = Tokens::default();
+fn largest_counts(text: &[u8]) -> TokenCounts {
+    let mut largest = TokenCounts::default();
     for at in COMMON.find_iter(text) {
         let Some((name, rest)) = member(text, at) else { continue };
         let count = match name {
@@ -95,7 +95,7 @@ mod tests {
         "event: message_start\ndata: {\"message\":{\"usage\":{\"input_tokens\":1200,\"output_tokens\":1}}}\n\n";
     const END: &str = "data: {\"type\":\"message_delta\",\"usage\":{\"output_tokens\" : 345}}\n\ndata: {\"type\":\"message_stop\"}\n\n";
 
-    fn counts_in(text: &str) -> Tokens {
+    fn counts_in(text: &str) -> TokenCounts {
         let mut counter = TokenCounter::default();
         counter.feed(text.as_bytes());
         counter.tokens()
@@ -109,7 +109,7 @@ mod tests {
             for size in sizes {
                 let mut counter = TokenCounter::default();
                 stream.as_bytes().chunks(size).for_each(|piece| counter.feed(piece));
-                assert_eq!(counter.tokens(), Tokens { input: 1200, output: 345 }, "in pieces of {size}");
+                assert_eq!(counter.tokens(), TokenCounts { input: 1200, output: 345 }, "in pieces of {size}");
                 assert!(counter.carry.len() <= CARRY);
             }
         }
@@ -117,12 +117,15 @@ mod tests {
 
     #[test]
     fn every_dialect_is_read() {
-        assert_eq!(counts_in(r#"{"prompt_tokens":2,"completion_tokens":3}"#), Tokens { input: 2, output: 3 });
-        assert_eq!(counts_in(r#"{"promptTokenCount": 4,"candidatesTokenCount" :5}"#), Tokens { input: 4, output: 5 });
+        assert_eq!(counts_in(r#"{"prompt_tokens":2,"completion_tokens":3}"#), TokenCounts { input: 2, output: 3 });
+        assert_eq!(
+            counts_in(r#"{"promptTokenCount": 4,"candidatesTokenCount" :5}"#),
+            TokenCounts { input: 4, output: 5 }
+        );
         let openai = r#"{"input_tokens":6,"output_tokens":7,"total_tokens":13}"#;
-        assert_eq!(counts_in(openai), Tokens { input: 6, output: 7 });
+        assert_eq!(counts_in(openai), TokenCounts { input: 6, output: 7 });
         let cached = r#"{"cache_read_input_tokens":7,"input_tokens":null,"prompt_tokens":2,"completion_tokens":3}"#;
-        assert_eq!(counts_in(cached), Tokens { input: 2, output: 3 });
+        assert_eq!(counts_in(cached), TokenCounts { input: 2, output: 3 });
     }
 
     #[test]
@@ -130,7 +133,7 @@ mod tests {
         for text in
             ["oken", "\"token\"", "\"output_tokens\"", "\"output_tokens\":x", r#"{"text":"\"input_tokens\":9"}"#]
         {
-            assert_eq!(counts_in(text), Tokens::default(), "{text}");
+            assert_eq!(counts_in(text), TokenCounts::default(), "{text}");
         }
     }
 
@@ -138,9 +141,9 @@ mod tests {
     fn a_taken_counter_begins_anew() {
         let mut counter = TokenCounter::default();
         counter.feed(b"{\"input_tokens\":1200, \"output_to");
-        assert_eq!(counter.take(), Tokens { input: 1200, output: 0 });
+        assert_eq!(counter.take(), TokenCounts { input: 1200, output: 0 });
         counter.feed(b"kens\":5}"); // the beginning of this name belonged to the response before
         counter.feed(b"{\"output_tokens\":2}");
-        assert_eq!(counter.take(), Tokens { input: 0, output: 2 });
+        assert_eq!(counter.take(), TokenCounts { input: 0, output: 2 });
     }
 }

@@ -13,7 +13,7 @@ use super::file::{self, FileStore, Lock};
 use super::high_water::HighWaterMarks;
 use super::key::{Cost, Keyring};
 use super::seal::{self, Header, RecordId, StoreId};
-use super::settings::{KeySettings, Settings};
+use super::settings::{KeySettings, VaultSettings};
 use crate::clock::Clock;
 use crate::lock::lock;
 use crate::name::AccountName;
@@ -58,7 +58,7 @@ pub(super) enum Replaced {
 
 impl Records {
     /// As [`super::Vault::open`], with the cost of stretching passphrases.
-    pub(super) fn open(settings: &Settings, cost: Cost) -> Result<Self, VaultError> {
+    pub(super) fn open(settings: &VaultSettings, cost: Cost) -> Result<Self, VaultError> {
         let directory = &settings.directory;
         file::make_directory(directory)?;
         file::private_directory(directory)?;

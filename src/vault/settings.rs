@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 /// Where the vault is and what opens it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
+pub struct VaultSettings {
     /// One sealed file per account in this directory.
     pub directory: PathBuf,
     /// The source of the key.

@@ -39,7 +39,8 @@ impl Fixture {
     }
 
     fn open(&self) -> Result<Vault, VaultError> {
-        let settings = Settings { directory: self.path("vault"), key: self.key.clone(), state_dir: self.path("state") };
+        let settings =
+            VaultSettings { directory: self.path("vault"), key: self.key.clone(), state_dir: self.path("state") };
         Records::open(&settings, LOW_COST).map(|records| Vault(Arc::new(records)))
     }
 }

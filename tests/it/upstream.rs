@@ -16,7 +16,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
 use hyper::body::Frame;
 use hyper_util::rt::TokioIo;
-use pixy::upstream::{Body, Incoming, SendError, Settings, Tuning, Upstream as Client};
+use pixy::upstream::{Body, Incoming, SendError, Tuning, Upstream as Client, UpstreamSettings};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use self::relay::Relay;
@@ -24,13 +24,13 @@ use crate::support::{Authority, Chunks, Protocols, Reply, Scratch, Seen, Step, U
 
 /// An HTTP client that trusts this authority.
 fn client(authority: &Authority) -> Client {
-    tuned(authority, &Settings::default(), Tuning::default())
+    tuned(authority, &UpstreamSettings::default(), Tuning::default())
 }
 
-fn tuned(authority: &Authority, settings: &Settings, tuning: Tuning) -> Client {
+fn tuned(authority: &Authority, settings: &UpstreamSettings, tuning: Tuning) -> Client {
     let scratch = Scratch::new();
     let extra_ca_file = Some(scratch.write("ca.pem", authority.pem()));
-    Client::tuned(&Settings { extra_ca_file, ..settings.clone() }, tuning).unwrap()
+    Client::tuned(&UpstreamSettings { extra_ca_file, ..settings.clone() }, tuning).unwrap()
 }
 
 fn get(url: impl AsRef<str>) -> Request<Body> {
@@ -146,7 +146,8 @@ async fn a_dead_connection_is_dropped_and_replaced() {
     let upstream = Upstream::builder().tls(&authority, Protocols::Http2).handler(handler).start().await;
     let relay = Relay::to(upstream.address()).await;
     let (ping_interval, ping_timeout) = (Duration::from_millis(100), Duration::from_millis(300));
-    let client = tuned(&authority, &Settings::default(), Tuning { ping_interval, ping_timeout, ..Tuning::default() });
+    let client =
+        tuned(&authority, &UpstreamSettings::default(), Tuning { ping_interval, ping_timeout, ..Tuning::default() });
     let mut body = client.send(get(relay.url() + "/first")).await.unwrap().into_body();
     assert_eq!(next(&mut body).await, "/first");
     relay.freeze();
@@ -187,7 +188,7 @@ async fn an_idle_connection_is_closed() {
         let upstream = Upstream::builder().tls(&authority, protocols).start().await;
         let relay = Relay::to(upstream.address()).await;
         let idle = Duration::from_millis(300);
-        let client = tuned(&authority, &Settings::default(), Tuning { idle, ..Tuning::default() });
+        let client = tuned(&authority, &UpstreamSettings::default(), Tuning { idle, ..Tuning::default() });
         for connection in 1..=2 {
             for _ in 0..3 {
                 assert_eq!(text(client.send(get(relay.url() + "/")).await.unwrap()).await, "upstream");
@@ -281,7 +282,7 @@ async fn a_request_is_sent_again_only_if_it_was_not_sent() {
     // Each response keeps the connection alive, and the server closes it.
     let bye = |_: &Seen| Reply::bytes("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
     let upstream = Upstream::answering(bye).await;
-    let client = Client::new(&Settings::default()).unwrap();
+    let client = Client::new(&UpstreamSettings::default()).unwrap();
     let mut answered = 0;
     for number in 0..300 {
         let path = format!("/{number}");
@@ -321,7 +322,7 @@ async fn a_request_without_a_response_is_not_sent_again() {
 #[tokio::test]
 async fn a_refused_connection_means_that_nothing_was_sent() {
     let gone = Upstream::start().await.url();
-    let client = Client::new(&Settings::default()).unwrap();
+    let client = Client::new(&UpstreamSettings::default()).unwrap();
     // All waiters fail, and soon.
     let sent = (0..20).map(|_| client.send(get(gone.clone() + "/")));
     for sent in within(future::join_all(sent)).await {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use pixy::name::AccountName;
 use pixy::secret::Secret;
-use pixy::vault::{Existing, KeySettings, Settings, Vault, VaultError};
+use pixy::vault::{Existing, KeySettings, Vault, VaultError, VaultSettings};
 use zeroize::Zeroizing;
 
 mod attacks;
@@ -26,7 +26,7 @@ impl Fixture {
         self.0.path().join(name)
     }
 
-    fn settings(&self) -> Settings {
+    fn settings(&self) -> VaultSettings {
         settings(self.0.path())
     }
 
@@ -39,8 +39,8 @@ impl Fixture {
     }
 }
 
-fn settings(root: &Path) -> Settings {
-    Settings {
+fn settings(root: &Path) -> VaultSettings {
+    VaultSettings {
         directory: root.join("vault"),
         key: KeySettings::File(root.join("config/key")),
         state_dir: root.join("state"),

@@ -6,7 +6,7 @@ use super::server::Pair;
 use crate::account::login::{Login, RefreshCredential};
 use crate::account::state::Record;
 use crate::clock::Timestamp;
-use crate::oauth::token_response::{NotBefore, TokenError, TokenErrorKind, Tokens};
+use crate::oauth::token_response::{NotBefore, TokenError, TokenErrorKind, TokenResponse};
 use crate::secret::Secret;
 
 pub fn wall(now: Duration, ahead: i64) -> Timestamp {
@@ -17,8 +17,8 @@ pub fn wall(now: Duration, ahead: i64) -> Timestamp {
 }
 
 /// The token response at the true time `now`.
-pub fn tokens(pair: Pair, lifetime: Duration, now: Duration) -> Tokens {
-    Tokens {
+pub fn tokens(pair: Pair, lifetime: Duration, now: Duration) -> TokenResponse {
+    TokenResponse {
         id_token: None,
         access_token: Secret::new(format!("at-{}", pair.number)),
         refresh_token: Some(Secret::new(format!("rt-{}", pair.number))),

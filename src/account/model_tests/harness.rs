@@ -11,7 +11,7 @@ use crate::account::login::{Login, RefreshCredential};
 use crate::account::schedule::RefreshSchedule;
 use crate::account::state::{Record, RecordStatus};
 use crate::clock::{Clock, Tick, Timestamp};
-use crate::oauth::token_response::{TokenError, TokenErrorKind, Tokens};
+use crate::oauth::token_response::{TokenError, TokenErrorKind, TokenResponse};
 use crate::secret::Secret;
 
 /// The account, its server and its vault, and the observations.
@@ -248,7 +248,7 @@ impl Harness {
         Ok(())
     }
 
-    fn call(&mut self, record: &Record, plan: &Plan) -> Result<Result<Tokens, TokenError>, Crash> {
+    fn call(&mut self, record: &Record, plan: &Plan) -> Result<Result<TokenResponse, TokenError>, Crash> {
         let number = refresh_number(&record.login);
         self.check_call(number);
         self.seen.failed_calls.push(self.now);
@@ -288,7 +288,7 @@ impl Harness {
         Ok(response)
     }
 
-    fn spend(&mut self, number: usize, lifetime: Duration) -> Result<Tokens, TokenError> {
+    fn spend(&mut self, number: usize, lifetime: Duration) -> Result<TokenResponse, TokenError> {
         let reused = self.server.is_spent(number) && !self.server.ended;
         assert!(
             !reused || self.seen.lost_response || self.seen.crashed_in_window,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future;
 use http_body_util::BodyExt as _;
-use pixy::upstream::{Resolver, SendError, Settings, Tuning, Upstream as Client};
+use pixy::upstream::{Resolver, SendError, Tuning, Upstream as Client, UpstreamSettings};
 use serde_json::json;
 
 use super::h2_frames::{self, ByHand};
@@ -35,7 +35,7 @@ async fn attack_15_only_the_host_of_the_uri_is_dialed() {
         let upstream = Upstream::builder().tls(&authority, protocols).start().await;
         let trap = Upstream::start().await;
         let (resolver, asked) = resolver(&["127.0.0.1"]);
-        let client = tuned(&authority, &Settings::default(), Tuning { resolver, ..Tuning::default() });
+        let client = tuned(&authority, &UpstreamSettings::default(), Tuning { resolver, ..Tuning::default() });
         for status in [200, 302, 307, 401, 503] {
             let mut reply = Reply::new(status).header("alt-svc", &format!("h2=\"{}\"", trap.address()));
             for name in ["location", "content-location", "refresh", "link"] {
@@ -62,7 +62,7 @@ async fn attack_15_only_the_host_of_the_uri_is_dialed() {
 #[tokio::test]
 async fn attack_23_early_hints_are_dropped_over_http1() {
     let upstream = Upstream::start().await;
-    let client = Client::new(&Settings::default()).unwrap();
+    let client = Client::new(&UpstreamSettings::default()).unwrap();
     let hints = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </x>; rel=preload\r\n\r\n";
     upstream.answer(Reply::bytes(format!("{hints}{hints}HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nfine")));
     let response = client.send(get(upstream.url() + "/")).await.unwrap();
@@ -113,10 +113,10 @@ async fn an_http2_server_without_streams_or_settings_is_an_error() {
     let authority = Authority::new();
     for allows_none in [true, false] {
         let server = ByHand::start(&authority).await;
-        let settings = Settings {
+        let settings = UpstreamSettings {
             connect_timeout: Duration::from_secs(1),
             head_timeout: Duration::from_secs(3),
-            ..Settings::default()
+            ..UpstreamSettings::default()
         };
         let client = tuned(&authority, &settings, Tuning::default());
         let serving = async {
@@ -191,7 +191,7 @@ async fn attack_26_dns_cannot_redirect_to_this_machine() {
     let port = upstream.address().port();
     for answer in [&["127.0.0.1"][..], &["169.254.169.254", "127.0.0.1"], &["::ffff:127.0.0.1"], &["0.0.0.0"], &[]] {
         let (resolver, asked) = resolver(answer);
-        let client = tuned(&authority, &Settings::default(), Tuning { resolver, ..Tuning::default() });
+        let client = tuned(&authority, &UpstreamSettings::default(), Tuning { resolver, ..Tuning::default() });
         // Not even with a matching certificate.
         let sent = within(client.send(get(format!("https://api.example.com:{port}/")))).await;
         assert!(sent.is_err_and(|error| error.nothing_was_sent()), "{answer:?}");
@@ -200,14 +200,14 @@ async fn attack_26_dns_cannot_redirect_to_this_machine() {
         assert!(sent.is_err_and(|error| error.nothing_was_sent()), "{answer:?}");
     }
     let (resolver, _) = resolver(&["192.0.2.7"]);
-    let client = tuned(&authority, &Settings::default(), Tuning { resolver, ..Tuning::default() });
+    let client = tuned(&authority, &UpstreamSettings::default(), Tuning { resolver, ..Tuning::default() });
     for url in ["http://localhost", "https://localhost", "https://169.254.169.254", "http://api.example.com"] {
         let sent = within(client.send(get(format!("{url}:{port}/")))).await;
         assert!(sent.is_err_and(|error| error.nothing_was_sent()), "{url}");
     }
     assert_eq!(upstream.connections(), 0);
     let (resolver, _) = self::resolver(&["192.0.2.7", "127.0.0.1"]);
-    let client = tuned(&authority, &Settings::default(), Tuning { resolver, ..Tuning::default() });
+    let client = tuned(&authority, &UpstreamSettings::default(), Tuning { resolver, ..Tuning::default() });
     let response = within(client.send(get(format!("https://localhost:{port}/")))).await.unwrap();
     assert_eq!(text(response).await, "upstream", "a loopback host is allowed by configuration");
 }
@@ -242,7 +242,7 @@ async fn attack_37_ambiguous_responses_are_refused() {
     raw.push("HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n".to_owned());
     raw.push("SSH-2.0-OpenSSH_9.9\r\n\r\n".to_owned());
     let upstream = Upstream::start().await;
-    let client = Client::new(&Settings::default()).unwrap();
+    let client = Client::new(&UpstreamSettings::default()).unwrap();
     for (number, raw) in raw.into_iter().enumerate() {
         upstream.answer(Reply::raw([Step::send(raw.clone()), Step::Hang]));
         let sent = within(client.send(get(upstream.url() + "/"))).await;
@@ -256,7 +256,7 @@ async fn attack_37_ambiguous_responses_are_refused() {
 #[tokio::test]
 async fn attack_37_invalid_body_framing_is_an_error() {
     let upstream = Upstream::start().await;
-    let client = Client::new(&Settings::default()).unwrap();
+    let client = Client::new(&UpstreamSettings::default()).unwrap();
     let bodies =
         ["5\r\nhelloXX", "+5\r\nhello\r\n", "0x5\r\nhello\r\n", "5\r\nhel", "10000000000000000\r\nhello\r\n", "\r\n"];
     for (number, body) in bodies.into_iter().enumerate() {
@@ -286,7 +286,7 @@ async fn attack_37_bytes_after_a_response_are_discarded() {
     ] {
         for at_once in [true, false] {
             let upstream = Upstream::start().await;
-            let client = Client::new(&Settings::default()).unwrap();
+            let client = Client::new(&UpstreamSettings::default()).unwrap();
             let steps = if at_once {
                 vec![Step::send([first, evil].concat()), Step::Hang]
             } else {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, future, stream};
 use http_body_util::{BodyExt as _, StreamBody};
-use pixy::upstream::{Body, Settings, Upstream as Client};
+use pixy::upstream::{Body, Upstream as Client, UpstreamSettings};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -117,7 +117,7 @@ async fn attack_38_an_early_response_frees_no_connection() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
     let (upload, request) = upload(&url);
-    let client = Client::new(&Settings::default()).unwrap();
+    let client = Client::new(&UpstreamSettings::default()).unwrap();
     upload.send("begun".into()).unwrap();
     let serving = async {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use futures_util::future;
-use pixy::upstream::{Settings, Tuning, Upstream as Client};
+use pixy::upstream::{Tuning, Upstream as Client, UpstreamSettings};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
@@ -18,7 +18,7 @@ async fn closed_after(said: &[&str], idle: Duration) -> Option<Duration> {
     let authority = Authority::new();
     let upstream = Upstream::builder().tls(&authority, Protocols::Http1).start().await;
     let relay = Relay::to(upstream.address()).await;
-    let client = tuned(&authority, &Settings::default(), Tuning { idle, ..Tuning::default() });
+    let client = tuned(&authority, &UpstreamSettings::default(), Tuning { idle, ..Tuning::default() });
     for said in said {
         let reply = Reply::new(200);
         upstream.answer(if said.is_empty() { reply } else { reply.header("Keep-Alive", said) });
@@ -79,7 +79,7 @@ async fn bursts_lose_no_request_to_closing_connections() {
         Reply::new(200).header("keep-alive", "timeout=2").body("fine")
     })
     .await;
-    let client = Client::new(&Settings::default()).unwrap();
+    let client = Client::new(&UpstreamSettings::default()).unwrap();
     for burst in 0..2 {
         let sent = (0..20).map(|_| client.send(post(upstream.url() + "/", "once")));
         for sent in within(future::join_all(sent)).await {
@@ -93,7 +93,7 @@ async fn bursts_lose_no_request_to_closing_connections() {
 #[tokio::test]
 async fn an_idle_connection_that_the_server_closes_is_removed() {
     let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let client = Client::new(&Settings::default()).unwrap();
+    let client = Client::new(&UpstreamSettings::default()).unwrap();
     let url = format!("http://{}/", server.local_addr().unwrap());
     let serve = async {
         let (mut stream, _) = server.accept().await.unwrap();

@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
-use pixy::vault::{Settings, Vault, VaultError};
+use pixy::vault::{Vault, VaultError, VaultSettings};
 
 use super::{Fixture, bytes, chmod, claude, names, text, work};
 
@@ -62,7 +62,7 @@ fn attack_79_a_second_pixy_on_one_directory_is_refused() {
     );
 
     // Two vaults with one state directory would overwrite each other's marks.
-    let elsewhere = Settings { directory: fixture.path("other"), ..fixture.settings() };
+    let elsewhere = VaultSettings { directory: fixture.path("other"), ..fixture.settings() };
     assert!(matches!(Vault::open(&elsewhere), Err(VaultError::InUse { .. })));
 
     let clone = first.clone();

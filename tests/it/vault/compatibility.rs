@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use pixy::name::AccountName;
 use pixy::secret::Secret;
-use pixy::vault::{Existing, KeySettings, Settings, Vault, VaultError};
+use pixy::vault::{Existing, KeySettings, Vault, VaultError, VaultSettings};
 use serde_json::{Value, json};
 
 use super::{Fixture, bytes};
@@ -43,7 +43,7 @@ async fn an_older_copy_of_an_earlier_version_is_refused() {
 #[tokio::test]
 async fn a_vault_of_an_earlier_version_opens_with_its_passphrase() {
     let fixture = earlier_vault("passphrase");
-    let settings = Settings { key: KeySettings::Passphrase(fixture.path("passphrase")), ..fixture.settings() };
+    let settings = VaultSettings { key: KeySettings::Passphrase(fixture.path("passphrase")), ..fixture.settings() };
     let vault = Vault::open(&settings).unwrap();
     assert_eq!(record(&vault, "key").await.1["login"]["access_token"], "fixture-key-3");
 }
