@@ -106,7 +106,7 @@ pub fn allowed_paths(config: &Config) -> AllowedPaths {
 
 /// Starts all components or none: every address is bound before the first connection is accepted.
 pub async fn start(config: Config) -> Result<Running, StartError> {
-    start_with_peer_audit(config, PeerAudit::new()).await
+    start_with_peer_audit(config, PeerAudit::open()).await
 }
 
 /// As [`start`], with the peer audit that was opened before the process was confined.

@@ -56,7 +56,7 @@ pub struct UpstreamSettings {
 }
 
 /// Parameters that only tests change.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Tuning {
     /// Interval of HTTP/2 keep-alive pings.
     pub ping_interval: Duration,

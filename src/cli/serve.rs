@@ -15,7 +15,7 @@ pub(super) fn serve(config: Config, options: &LogOptions, mut hardening: Hardeni
         let at = warning.place().map(|(line, column)| format!(":{line}:{column}")).unwrap_or_default();
         tracing::warn!("{}{at}: {}", warning.file(), warning.message());
     }
-    let peer_audit = PeerAudit::new();
+    let peer_audit = PeerAudit::open();
     hardening.confine(&app::allowed_paths(&config)); // before the runtime starts threads, which inherit it
     // jemalloc's own thread returns freed memory to the system also while no request comes.
     if let Err(error) = tikv_jemalloc_ctl::background_thread::write(true) {

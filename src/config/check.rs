@@ -83,20 +83,17 @@ impl<'a> Walk<'a> {
             path.push(entry.key.clone());
             if let Some(first) = before.iter().find(|first| first.key == entry.key) {
                 let message = format!("`{}` is given twice; the first is in line {}.", name(path), first.span.line);
-                self.sink.push(Fault::at(&entry.span, name(path), message));
+                self.sink.push(Fault::at(&entry.span, message));
                 entry.node.content = Content::Faulty;
             } else if let Some(property) = known.and_then(|known| known.get(&entry.key)).or(others) {
                 self.value(&mut entry.node, property, path);
             } else if let Some((_, reason)) = keyed(&REMOVED, path) {
                 let message = format!("`{}` was removed and is ignored: {reason}. Delete the key.", name(path));
-                self.sink.warnings.borrow_mut().push(Fault::at(&entry.span, name(path), message));
+                self.sink.warnings.borrow_mut().push(Fault::at(&entry.span, message));
                 entry.node.content = Content::Faulty;
             } else if let Some((_, reason)) = keyed(&RESERVED, path) {
-                self.sink.push(Fault::at(
-                    &entry.span,
-                    name(path),
-                    format!("`{}` is reserved for a later version: {reason}.", name(path)),
-                ));
+                let message = format!("`{}` is reserved for a later version: {reason}.", name(path));
+                self.sink.push(Fault::at(&entry.span, message));
                 entry.node.content = Content::Faulty;
             } else {
                 self.unknown_key(entry, &keys(schema), path);
@@ -108,7 +105,7 @@ impl<'a> Walk<'a> {
         {
             path.push(required.to_owned());
             if !entries.iter().any(|entry| entry.key == required) && !self.sink.has_fault_near(path) {
-                self.sink.push(Fault::at(span, name(path), format!("`{}` is missing.", name(path))));
+                self.sink.push(Fault::at(span, format!("`{}` is missing.", name(path))));
                 self.sink.mark_faulty(path);
             }
             path.pop();
@@ -123,11 +120,11 @@ impl<'a> Walk<'a> {
             let parent = path.split_last().map_or(path, |(_, parent)| parent);
             self.sink.mark_faulty(&[parent, &[near.to_owned()]].concat());
         }
-        self.sink.push(Fault::at(&entry.span, name(path), message));
+        self.sink.push(Fault::at(&entry.span, message));
     }
 
     fn refuse(&self, node: &mut Node, path: &[String], message: String) {
-        self.sink.push(Fault::at(&node.span, name(path), message));
+        self.sink.push(Fault::at(&node.span, message));
         self.sink.mark_faulty(path);
         node.content = Content::Faulty;
     }

@@ -97,7 +97,7 @@ impl<'a> Scope<'a> {
             Found::Value { value, .. } => value,
             Found::Nearest(span) => span,
         };
-        self.sink.push(Fault::at(span, self.name(), sentence));
+        self.sink.push(Fault::at(span, sentence));
     }
 
     /// Reports that a value is missing here, unless it is absent because it was faulty.
@@ -111,7 +111,7 @@ impl<'a> Scope<'a> {
             (None, Found::Nearest(span)) => span,
         };
         self.sink.missing.borrow_mut().push(self.path.join("."));
-        self.sink.push(Fault::at(span, self.name(), format!("`{}` is missing: {because}.", self.name())));
+        self.sink.push(Fault::at(span, format!("`{}` is missing: {because}.", self.name())));
     }
 
     /// The node here, unless it is absent, null or faulty.

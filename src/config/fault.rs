@@ -29,7 +29,6 @@ pub struct Faults(Vec<Fault>);
 pub struct Fault {
     file: String,
     place: Option<(usize, usize)>,
-    path: String,
     message: String,
     snippet: Option<Snippet>,
 }
@@ -81,11 +80,10 @@ impl std::error::Error for Faults {}
 
 impl Fault {
     /// A fault at a position of a file.
-    pub(super) fn at(span: &Span, path: String, message: String) -> Self {
+    pub(super) fn at(span: &Span, message: String) -> Self {
         Self {
             file: span.source.name.clone(),
             place: Some((span.line, span.column)),
-            path,
             message,
             snippet: Snippet::cut(span),
         }
@@ -93,7 +91,7 @@ impl Fault {
 
     /// A fault of the file as a whole.
     pub(super) fn of_file(file: String, message: String) -> Self {
-        Self { file, place: None, path: String::new(), message, snippet: None }
+        Self { file, place: None, message, snippet: None }
     }
 
     /// The name of the file as it was given; `config/…` for a file that is shipped in the binary.
@@ -104,11 +102,6 @@ impl Fault {
     /// Line and column, counted from 1; `None` when the file as a whole is at fault.
     pub fn place(&self) -> Option<(usize, usize)> {
         self.place
-    }
-
-    /// The key, outermost first: `agent.keys.0.name`. Empty for a fault of the whole file.
-    pub fn path(&self) -> &str {
-        &self.path
     }
 
     /// The fault and what is allowed, as sentences.
@@ -223,7 +216,7 @@ mod tests {
     fn a_fault_shows_its_line() {
         let source = Arc::new(SourceText { name: "pixy.yaml".into(), text: "a: 1\nb:\n  c: 2".into() });
         let span = Span { source, line: 3, column: 3, length: 1 };
-        let fault = Fault::at(&span, "b.c".into(), "no.".into());
+        let fault = Fault::at(&span, "no.".into());
         assert_eq!(fault.to_string(), "pixy.yaml:3:3: no.\n  3 |   c: 2\n    |   ^");
         let faults = Faults::new(vec![fault.clone(), fault]);
         assert!(faults.to_string().ends_with("^\n1 fault; nothing was started"));

@@ -173,7 +173,7 @@ fn not_yaml(error: &serde_yaml::Error, source: &Arc<SourceText>) -> Fault {
     } else {
         format!("this is not YAML that Pixy can read: {reason}.")
     };
-    Fault::at(&Span { length: 1, ..place }, String::new(), message)
+    Fault::at(&Span { length: 1, ..place }, message)
 }
 
 /// A document as the YAML parser returns it; [`Node`] adds its source.

@@ -28,7 +28,7 @@ pub struct PeerAudit {
 
 impl PeerAudit {
     /// Opens the kernel's tables. Call it before [`super::Hardening::confine`].
-    pub fn new() -> Self {
+    pub fn open() -> Self {
         Self {
             own: rustix::process::geteuid().as_raw(),
             tables: Mutex::new(TABLES.iter().filter_map(|path| File::open(path).ok()).collect()),
@@ -89,12 +89,6 @@ impl PeerAudit {
             table.rewind().ok()?;
             owner_in(BufReader::new(table.take(LONGEST_TABLE)), address) // read in pieces, because it may be megabytes
         })
-    }
-}
-
-impl Default for PeerAudit {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -176,7 +170,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_owner_of_a_tcp_peer_is_found() {
-        let audit = PeerAudit::new();
+        let audit = PeerAudit::open();
         let Ok(listener) = std::net::TcpListener::bind("127.0.0.1:0") else { panic!("loopback is available") };
         let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let address = client.local_addr().unwrap();
@@ -188,7 +182,7 @@ mod tests {
     #[tokio::test]
     async fn attack_06_an_agent_of_the_same_user_or_root_is_counted() {
         let counted = async |uid| {
-            let (audit, metrics) = (Arc::new(PeerAudit { own: 1000, ..PeerAudit::new() }), Arc::default());
+            let (audit, metrics) = (Arc::new(PeerAudit { own: 1000, ..PeerAudit::open() }), Arc::default());
             audit.check(Peer { uid: Some(uid), address: None }, &metrics).await;
             metrics.encode().contains("\npixy_agent_same_uid 1\n")
         };
@@ -198,7 +192,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn tables_are_read_once_a_minute() {
-        let audit = PeerAudit::new();
+        let audit = PeerAudit::open();
         assert!(audit.is_due() && !audit.is_due());
         tokio::time::advance(Duration::from_secs(59)).await;
         assert!(!audit.is_due());

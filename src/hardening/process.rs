@@ -8,7 +8,9 @@ use super::{Hardening, NotInForce};
 pub(super) fn restrict(hardening: &mut Hardening) {
     umask(Mode::RWXG | Mode::RWXO);
     let none = Rlimit { current: Some(0), maximum: Some(0) };
-    let limited = setrlimit(Resource::Core, none);
+    let no_core_dumps = setrlimit(Resource::Core, none)
+        .map(|()| "no core dumps".to_owned())
+        .map_err(|error| NotInForce(format!("core dumps are possible ({error})")));
     #[cfg(target_os = "linux")]
     {
         use rustix::process::{DumpableBehavior, set_dumpable_behavior};
@@ -22,7 +24,7 @@ pub(super) fn restrict(hardening: &mut Hardening) {
                 hardening.record(Ok("memory closed to programs of the same user".to_owned()));
             }
             Err(error) => {
-                hardening.record(limited.map(|()| "no core dumps".to_owned()).map_err(core_dumps));
+                hardening.record(no_core_dumps);
                 let why = format!("memory is open to programs of the same user ({error})");
                 hardening.record(Err(NotInForce(why)));
             }
@@ -35,15 +37,11 @@ pub(super) fn restrict(hardening: &mut Hardening) {
         );
     }
     #[cfg(not(target_os = "linux"))]
-    hardening.record(limited.map(|()| "no core dumps".to_owned()).map_err(core_dumps));
+    hardening.record(no_core_dumps);
     if rustix::process::geteuid().is_root() {
         hardening.warnings.push(
             "Pixy runs as root, which file permissions do not restrict. Run it as a user of its own, different from the agent's."
                 .to_owned(),
         );
     }
-}
-
-fn core_dumps(error: rustix::io::Errno) -> NotInForce {
-    NotInForce(format!("core dumps are possible ({error})"))
 }

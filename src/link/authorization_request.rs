@@ -43,7 +43,7 @@ impl AuthorizationRequest {
     ) -> Result<Self, Problem> {
         let endpoint = binding.endpoints.authorize.clone().ok_or_else(|| Problem::no_endpoint("authorization"))?;
         let RedirectTarget { redirect_uri, reaches_pixy, notice, listener } = target;
-        let (state, verifier) = (Secret::random(32), Verifier::new());
+        let (state, verifier) = (Secret::random(32), Verifier::generate());
         let query =
             Query { profile, binding, redirect_uri: &redirect_uri, state: &state, verifier: &verifier, installation };
         Ok(Self {

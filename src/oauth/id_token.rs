@@ -11,10 +11,11 @@ use aws_lc_rs::signature::{
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use url::Url;
 
 use super::discovery::is_issuer;
+use super::identity::Claims;
 use super::token_endpoint;
 use crate::clock::Timestamp;
 use crate::secret::Secret;
@@ -98,11 +99,6 @@ pub async fn check(
 pub struct KeySet(Vec<Jwk>);
 
 #[derive(Deserialize)]
-struct KeySetDocument {
-    keys: Vec<Value>,
-}
-
-#[derive(Deserialize)]
 struct Jwk {
     kty: String,
     kid: Option<String>,
@@ -133,8 +129,9 @@ enum Algorithm {
 impl KeySet {
     /// Parses a key set; keys of unknown types are ignored (RFC 7517 §5).
     pub fn parse(json: &[u8]) -> Option<Self> {
-        let set: KeySetDocument = serde_json::from_slice(json).ok()?;
-        Some(Self(set.keys.into_iter().take(MOST_KEYS).filter_map(|key| serde_json::from_value(key).ok()).collect()))
+        let set: Value = serde_json::from_slice(json).ok()?;
+        let keys = set.get("keys")?.as_array()?.iter().take(MOST_KEYS);
+        Some(Self(keys.filter_map(|key| Jwk::deserialize(key).ok()).collect()))
     }
 
     /// The key that the header names. Without a `kid`, exactly one key must fit (OpenID Connect Core §10.1).
@@ -171,24 +168,24 @@ pub fn verify(token: &str, keys: &KeySet, expected: &ExpectedClaims<'_>) -> Resu
 }
 
 /// Checks the claims in the order of OpenID Connect Core §3.1.3.7.
-fn claims(claims: &Map<String, Value>, expected: &ExpectedClaims<'_>) -> Result<(), InvalidIdToken> {
-    let text = |name: &str| claims.get(name).and_then(Value::as_str);
+fn claims(claims: &Claims, expected: &ExpectedClaims<'_>) -> Result<(), InvalidIdToken> {
+    let text = |name: &str| claims.0.get(name).and_then(Value::as_str);
     if !text("iss").is_some_and(|issuer| is_issuer(issuer, expected.issuer)) {
         return Err(InvalidIdToken::Issuer);
     }
-    let audiences: Vec<&str> = match claims.get("aud") {
+    let audiences: Vec<&str> = match claims.0.get("aud") {
         Some(Value::String(one)) => vec![one],
         Some(Value::Array(several)) => several.iter().filter_map(Value::as_str).collect(),
         _ => return Err(InvalidIdToken::Audience),
     };
-    let authorized_party = claims.get("azp");
+    let authorized_party = claims.0.get("azp");
     let party_is_wrong = authorized_party.is_some_and(|party| party.as_str() != Some(expected.client_id));
     // With several audiences, `azp` must name this client.
     if !audiences.contains(&expected.client_id) || party_is_wrong || (audiences.len() > 1 && authorized_party.is_none())
     {
         return Err(InvalidIdToken::Audience);
     }
-    let moment = |name: &str| claims.get(name).and_then(Value::as_f64).map(timestamp);
+    let moment = |name: &str| claims.seconds(name).map(Timestamp::from_seconds);
     let (expires, issued) =
         (moment("exp").ok_or(InvalidIdToken::Expired)?, moment("iat").ok_or(InvalidIdToken::IssuedAt)?);
     if expires.after(CLOCK_TOLERANCE) <= expected.now {
@@ -252,12 +249,6 @@ fn decoded(part: &str) -> Option<Vec<u8>> {
 
 fn json<T: for<'de> Deserialize<'de>>(part: &str) -> Result<T, InvalidIdToken> {
     decoded(part).and_then(|bytes| serde_json::from_slice(&bytes).ok()).ok_or(InvalidIdToken::Malformed)
-}
-
-/// RFC 7519 §2 allows fractions.
-fn timestamp(seconds: f64) -> Timestamp {
-    #[allow(clippy::cast_possible_truncation, reason = "`as` saturates, and no real claim is beyond an i64")]
-    Timestamp::from_seconds(seconds as i64)
 }
 
 impl fmt::Display for InvalidIdToken {

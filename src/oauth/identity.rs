@@ -3,13 +3,15 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderValue;
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::profile::values::PlainHeader;
 use super::profile::{Entries, FieldPath, FieldSource};
 
 /// The claims of a JWT.
-pub struct Claims(Map<String, Value>);
+#[derive(Deserialize)]
+pub struct Claims(pub(super) Map<String, Value>);
 
 impl Claims {
     /// Reads the claims without verifying the signature. Sufficient for a token that was received from the token endpoint over
@@ -17,13 +19,10 @@ impl Claims {
     pub fn read_unverified(token: &str) -> Option<Self> {
         let payload = token.split('.').nth(1)?;
         let bytes = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
-        match serde_json::from_slice(&bytes).ok()? {
-            Value::Object(claims) => Some(Self(claims)),
-            _ => None,
-        }
+        serde_json::from_slice(&bytes).ok()
     }
 
-    /// A claim in whole seconds.
+    /// A claim in whole seconds; RFC 7519 §2 allows fractions.
     pub fn seconds(&self, name: &str) -> Option<i64> {
         let number = self.0.get(name)?;
         #[allow(clippy::cast_possible_truncation, reason = "`as` saturates, and no real claim is beyond an i64")]

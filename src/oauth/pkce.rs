@@ -9,7 +9,7 @@ pub struct Verifier(Secret);
 
 impl Verifier {
     /// Generates a verifier for one attempt.
-    pub fn new() -> Self {
+    pub fn generate() -> Self {
         Self(Secret::random(32))
     }
 
@@ -31,12 +31,6 @@ impl Verifier {
     }
 }
 
-impl Default for Verifier {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,8 +43,8 @@ mod tests {
 
     #[test]
     fn verifiers_are_long_and_fresh() {
-        let verifier = Verifier::new();
+        let verifier = Verifier::generate();
         assert_eq!(verifier.expose().len(), 43);
-        assert_ne!(verifier.expose(), Verifier::new().expose());
+        assert_ne!(verifier.expose(), Verifier::generate().expose());
     }
 }

@@ -217,9 +217,9 @@ fn tokens(
     server_time: Option<Timestamp>,
     now: Timestamp,
 ) -> Result<TokenResponse, TokenError> {
-    let access_token = reply
-        .get(profile.token.access_token_field.as_ref().map_or("access_token", |field| field.as_str()))
-        .and_then(Value::as_str)
+    let text = |name: &str| reply.get(name).and_then(Value::as_str);
+    let access_token_field = profile.token.access_token_field.as_ref();
+    let access_token = text(access_token_field.map_or("access_token", |field| field.as_str()))
         .filter(|token| is_token(token))
         .ok_or_else(|| TokenError::unknown("the token endpoint's response contains no usable access token"))?;
     // RFC 6749 §5.1 requires token_type. Some providers omit it; any type but bearer is not supported.
@@ -228,7 +228,7 @@ fn tokens(
         Some(Value::String(kind)) if kind.eq_ignore_ascii_case("bearer") => {}
         Some(_) => return Err(TokenError::unknown("the token endpoint issued a token that is not a bearer token")),
     }
-    let id_token = reply.get("id_token").and_then(Value::as_str);
+    let id_token = text("id_token");
     let claims = id_token.and_then(Claims::read_unverified);
     let lifetime = match profile.token.expiry {
         Expiry::Never => None,
@@ -237,20 +237,13 @@ fn tokens(
     };
     Ok(TokenResponse {
         access_token: Secret::new(access_token.to_owned()),
-        refresh_token: reply
-            .get("refresh_token")
-            .and_then(Value::as_str)
-            .filter(|token| is_token(token))
-            .map(|token| Secret::new(token.to_owned())),
+        refresh_token: text("refresh_token").filter(|token| is_token(token)).map(|token| Secret::new(token.to_owned())),
         lifetime,
         not_before: profile.token.not_before_field.as_ref().and_then(|field| {
             let moment = moment(reply.get(field.as_str())?)?;
             Some(NotBefore { moment, wait: moment.since(server_time.unwrap_or(now)) })
         }),
-        scopes: reply
-            .get("scope")
-            .and_then(Value::as_str)
-            .map(|scopes| scopes.split_ascii_whitespace().map(str::to_owned).collect()),
+        scopes: text("scope").map(|scopes| scopes.split_ascii_whitespace().map(str::to_owned).collect()),
         id_token: id_token.map(|token| Secret::new(token.to_owned())),
         identity: identity::find(&profile.identity, reply, claims.as_ref()),
         claim_headers: identity::claim_headers(&profile.api.headers.claims, reply, claims.as_ref()),

@@ -196,7 +196,7 @@ impl Http1 {
             }
             Err(mut error) => Err(match error.take_message() {
                 Some(request) => {
-                    let mut request = request.map(RequestBody::into_inner);
+                    let mut request = request.map(|request| request.body);
                     *request.uri_mut() = uri;
                     AttemptError::NotSent(Box::new(request), error.into_error().into())
                 }
@@ -266,7 +266,7 @@ fn outgoing(mut request: Request<Body>) -> Request<RequestBody> {
     }
     let path = uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
     *request.uri_mut() = Uri::from(path);
-    request.map(|body| RequestBody::new(body, None))
+    request.map(|body| RequestBody { body, permit: None })
 }
 
 /// The value of `Host`: the authority without a default port (RFC 9110 §7.2).

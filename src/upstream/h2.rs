@@ -89,7 +89,7 @@ impl Http2 {
         request.headers_mut().remove(HOST);
         *request.version_mut() = Version::HTTP_2;
         let held: Arc<dyn Send + Sync> = Arc::<StreamPermit>::clone(&permit);
-        match sender.try_send_request(request.map(|body| RequestBody::new(body, Some(held)))).await {
+        match sender.try_send_request(request.map(|body| RequestBody { body, permit: Some(held) })).await {
             Ok(response) if ambiguous == AmbiguousFraming::Refuse && !framing::is_unambiguous(&response) => {
                 Err(AttemptError::MaybeSent(framing::AMBIGUOUS.into()))
             }
@@ -100,7 +100,7 @@ impl Http2 {
                 }
                 Err(match error.take_message() {
                     Some(request) => {
-                        let mut request = request.map(RequestBody::into_inner);
+                        let mut request = request.map(|request| request.body);
                         *request.version_mut() = Version::HTTP_11;
                         AttemptError::NotSent(Box::new(request), error.into_error().into())
                     }

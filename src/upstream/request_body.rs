@@ -11,18 +11,8 @@ use super::BoxError;
 
 /// A request's body. Holds the permit of its HTTP/2 stream to the end: a response may end before its request.
 pub(super) struct RequestBody {
-    body: super::Body,
-    permit: Option<Arc<dyn Send + Sync>>,
-}
-
-impl RequestBody {
-    pub(super) fn new(body: super::Body, permit: Option<Arc<dyn Send + Sync>>) -> Self {
-        Self { body, permit }
-    }
-
-    pub(super) fn into_inner(self) -> super::Body {
-        self.body
-    }
+    pub(super) body: super::Body,
+    pub(super) permit: Option<Arc<dyn Send + Sync>>,
 }
 
 impl Body for RequestBody {

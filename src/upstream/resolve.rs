@@ -3,7 +3,6 @@
 //! A name server can resolve a name to this machine or to a cloud's metadata service. The certificate would not match, but even
 //! the handshake must not reach them.
 
-use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -57,12 +56,6 @@ impl tower::Service<Name> for Resolver {
             }
             Ok(addresses.into_iter())
         })
-    }
-}
-
-impl fmt::Debug for Resolver {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Resolver")
     }
 }
 
