@@ -139,11 +139,7 @@ fn keys(
             here.at("name").report(format!("two agents are called `{}`; give each its own name.", other.name));
         }
         if let Some(other) = keys.iter().find(|other| other.sha256 == key.sha256) {
-            here.report(format!(
-                "`{}` has the same key as the agent `{}`; give each agent its own key.",
-                here.name(),
-                other.name
-            ));
+            here.wrong(format!("has the same key as the agent `{}`; give each agent its own key", other.name));
         }
         keys.push(key);
     }
@@ -160,11 +156,10 @@ fn agent_listeners(
     let listener = |raw: raw::BoundListener, address_here: &Scope, here: &Scope| {
         let address = address_here.read(raw.address.as_deref()?, |text| value::address(text, env.home()));
         if no_keys && address.as_ref().is_some_and(|address| !address.is_local()) {
-            address_here.report(format!(
-                "`{}` can be reached from other machines, but there are no `agent.keys`: any machine could \
-                 use these logins. Listen on 127.0.0.1, [::1] or unix:/path, or give every agent a key.",
-                address_here.name()
-            ));
+            address_here.wrong(
+                "can be reached from other machines, but there are no `agent.keys`: any machine could use these logins. \
+                 Listen on 127.0.0.1, [::1] or unix:/path, or give every agent a key",
+            );
         }
         let access = access(raw.mode.as_deref(), address.as_ref(), &here.at("mode"), no_keys);
         let account = raw.account.map_or(Some(None), |name| known(&name, &here.at("account")).map(Some));
@@ -205,11 +200,10 @@ fn access(mode: Option<&str>, address: Option<&Address>, here: &Scope, no_keys: 
     // The members of a group were chosen. With 0666 the directory alone decides, which other containers may mount; loopback is
     // at least limited to this network namespace.
     if access == Access::Everybody && no_keys {
-        here.report(format!(
-            "`{}` admits every user who can reach the directory, but there are no `agent.keys`. Write \"0660\" and add the \
-             agents to the socket's group, or give every agent a key.",
-            here.name()
-        ));
+        here.wrong(
+            "admits every user who can reach the directory, but there are no `agent.keys`. Write \"0660\" and add the \
+             agents to the socket's group, or give every agent a key",
+        );
     }
     Some(access)
 }
@@ -289,12 +283,7 @@ fn path_or(raw: Option<String>, default: &str, here: &Scope, env: &Env) -> Optio
     match raw {
         Some(text) => here.read(&text, |text| value::path(text, env.home())),
         None => value::path(default, env.home())
-            .map_err(|_| {
-                here.report(format!(
-                    "`{}` is not given, and its default {default} needs HOME, which is not set.",
-                    here.name()
-                ));
-            })
+            .map_err(|_| here.wrong(format!("is not given, and its default {default} needs HOME, which is not set")))
             .ok(),
     }
 }

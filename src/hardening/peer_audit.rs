@@ -6,11 +6,12 @@ use std::io::{BufRead, BufReader, Read as _, Seek as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::lock::lock;
 use crate::metrics::Metrics;
 use crate::server::Peer;
 
@@ -59,7 +60,7 @@ impl PeerAudit {
 
     fn is_due(&self) -> bool {
         let now = Instant::now();
-        let mut next = self.next_check.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = lock(&self.next_check);
         let due = next.is_none_or(|next| next <= now);
         if due {
             *next = Some(now + PAUSE);
@@ -84,7 +85,7 @@ impl PeerAudit {
 
     /// The user whose socket has this local address.
     fn owner(&self, address: SocketAddr) -> Option<u32> {
-        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tables = lock(&self.tables);
         tables.iter_mut().find_map(|table| {
             table.rewind().ok()?;
             owner_in(BufReader::new(table.take(LONGEST_TABLE)), address) // read in pieces, because it may be megabytes

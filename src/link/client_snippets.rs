@@ -83,7 +83,7 @@ pub fn base_url(account: &Account, endpoint: &AgentEndpoint) -> String {
 
 /// The part of an allowed path before `end`, which a client's base URL must contain.
 fn prefix_of(profile: &Profile, end: &str) -> Option<String> {
-    profile.api.allow.iter().find_map(|rule| rule.path.as_text().strip_suffix(end).map(str::to_owned))
+    profile.api.allow.iter().find_map(|rule| rule.path.as_str().strip_suffix(end).map(str::to_owned))
 }
 
 fn anthropic(client: &str, title: &str, base: &str, key: &AgentCredential) -> ClientSnippet {
@@ -159,7 +159,7 @@ fn curl(profile: &Profile, root: &str, key: &AgentCredential) -> ClientSnippet {
         }
         _ => {
             let first = profile.api.allow.iter().find(|rule| rule.method == http::Method::GET);
-            let path = first.map_or_else(|| "/".to_owned(), |rule| rule.path.as_text());
+            let path = first.map_or("/", |rule| rule.path.as_str());
             return without_variables("curl", "curl", vec![format!("curl {root}{path}")]);
         }
     };

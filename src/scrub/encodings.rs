@@ -24,20 +24,15 @@ const UNICODE_ESCAPED: [&[u8]; 5] = [
     b"+<>&'`\"", // System.Text.Json
 ];
 
-/// What HTML writers replace by character references, and by which.
-const HTML_ESCAPED: [&[(u8, &str)]; 4] = [
-    &[(b'&', "&amp;"), (b'<', "&lt;"), (b'>', "&gt;"), (b'"', "&quot;"), (b'\'', "&#39;")],
-    &[
-        (b'&', "&amp;"),
-        (b'<', "&lt;"),
-        (b'>', "&gt;"),
-        (b'"', "&quot;"),
-        (b'\'', "&#39;"),
-        (b'/', "&#x2F;"),
-        (b'=', "&#x3D;"),
-    ],
-    &[(b'&', "&amp;"), (b'<', "&lt;"), (b'>', "&gt;"), (b'"', "&#34;"), (b'\'', "&#39;"), (b'+', "&#43;")],
-    &[(b'&', "&amp;"), (b'<', "&lt;"), (b'>', "&gt;"), (b'"', "&quot;"), (b'\'', "&#x27;"), (b'+', "&#x2B;")],
+/// What every HTML writer replaces by character references, and by which.
+const HTML_ESCAPED: [(u8, &str); 3] = [(b'&', "&amp;"), (b'<', "&lt;"), (b'>', "&gt;")];
+
+/// In what HTML writers differ.
+const HTML_DIALECTS: [&[(u8, &str)]; 4] = [
+    &[(b'"', "&quot;"), (b'\'', "&#39;")],
+    &[(b'"', "&quot;"), (b'\'', "&#39;"), (b'/', "&#x2F;"), (b'=', "&#x3D;")],
+    &[(b'"', "&#34;"), (b'\'', "&#39;"), (b'+', "&#43;")],
+    &[(b'"', "&quot;"), (b'\'', "&#x27;"), (b'+', "&#x2B;")],
 ];
 
 /// The secret itself and in every encoding that is searched for; with duplicates, because most tokens need no escapes.
@@ -64,8 +59,8 @@ pub fn encodings(secret: &str) -> Vec<Encoded> {
     }
     all.push(escaped(secret, json_escape));
     all.push(escaped(secret, |byte| if byte == b'/' { Some("\\/".to_owned()) } else { json_escape(byte) })); // PHP
-    for references in HTML_ESCAPED {
-        let reference = |byte| references.iter().find(|(other, _)| *other == byte);
+    for dialect in HTML_DIALECTS {
+        let reference = |byte| HTML_ESCAPED.iter().chain(dialect).find(|(other, _)| *other == byte);
         all.push(escaped(secret, |byte| reference(byte).map(|(_, reference)| (*reference).to_owned())));
     }
     all

@@ -22,7 +22,7 @@ fn read(text: &str) -> Result<Config, Faults> {
 }
 
 /// The report of faults.
-fn said(text: &str) -> String {
+fn report(text: &str) -> String {
     read(text).expect_err("faults").to_string()
 }
 
@@ -45,7 +45,7 @@ fn as_json(yaml: &str) -> Value {
 #[test]
 fn an_unknown_key_is_reported_with_what_is_allowed() {
     assert_eq!(
-        said("# mine\nagent:\n  lissten: 127.0.0.1:8700\n"),
+        report("# mine\nagent:\n  lissten: 127.0.0.1:8700\n"),
         "pixy.yaml:3:3: unknown key `lissten`; allowed here: listen, keys. Did you mean `listen`?\n  \
          3 |   lissten: 127.0.0.1:8700\n    |   ^^^^^^^\n1 fault; nothing was started"
     );
@@ -53,23 +53,23 @@ fn an_unknown_key_is_reported_with_what_is_allowed() {
 
 #[test]
 fn all_faults_are_reported_in_one_run_in_file_order() {
-    let said = said(
+    let report = report(
         "link: { listen: 0.0.0.0 }\nupstream: { idle_timeout: 10 }\naccounts:\n  a: { provider: cluade }\n  b:\n    \
          provider: oauth\n    profile:\n      link: { issuer: http://login.example.com, client_id: x }\n      api: { base_url: \
          https://me:pw@x.example, allow: [post /x] }\n  B: { provider: openai, accept_terms: maybe }\n",
     );
-    let places: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("pixy.yaml:")).collect();
+    let places: Vec<&str> = report.lines().filter_map(|line| line.strip_prefix("pixy.yaml:")).collect();
     let starts = ["1:17: ", "2:27: ", "4:18: ", "8:23: ", "9:24: ", "9:57: ", "10:3: ", "10:40: "];
-    assert_eq!(places.len(), starts.len(), "{said}");
+    assert_eq!(places.len(), starts.len(), "{report}");
     for (place, start) in places.iter().zip(starts) {
-        assert!(place.starts_with(start), "{start} {said}");
+        assert!(place.starts_with(start), "{start} {report}");
     }
     assert!(
-        said.contains("Did you mean `claude`?")
-            && said.contains("10:40: `accounts.B.accept_terms` must be true or false")
+        report.contains("Did you mean `claude`?")
+            && report.contains("10:40: `accounts.B.accept_terms` must be true or false")
     );
-    assert!(said.contains("Write it with a unit, like 90s.") && !said.contains("me:pw"), "{said}");
-    assert!(said.ends_with("\n8 faults; nothing was started"), "{said}");
+    assert!(report.contains("Write it with a unit, like 90s.") && !report.contains("me:pw"), "{report}");
+    assert!(report.ends_with("\n8 faults; nothing was started"), "{report}");
 }
 
 #[test]
@@ -125,8 +125,8 @@ fn faults_are_reported_as_sentences() {
         ("a: [", "this is not YAML that Pixy can read"),
         ("a: 1\n---\nb: 2", "a configuration is one YAML document"),
     ] {
-        let said = said(text);
-        assert!(said.contains(expected), "{text}\n{said}");
+        let report = report(text);
+        assert!(report.contains(expected), "{text}\n{report}");
     }
 }
 
@@ -148,21 +148,21 @@ fn a_removed_key_is_ignored_with_a_warning() {
 
 #[test]
 fn a_reserved_key_is_refused_with_its_place() {
-    let said = said("vault:\n  postgres: { url_file: /run/secrets/database_url }\n");
+    let report = report("vault:\n  postgres: { url_file: /run/secrets/database_url }\n");
     let expected = "pixy.yaml:2:3: `vault.postgres` is reserved for a later version: this version stores logins in files only; \
                     set vault.dir to a directory.\n";
-    assert!(said.starts_with(expected) && said.ends_with("\n1 fault; nothing was started"), "{said}");
+    assert!(report.starts_with(expected) && report.ends_with("\n1 fault; nothing was started"), "{report}");
 }
 
 #[test]
 fn a_profile_reports_all_invalid_values_in_one_run() {
-    let said = said(
+    let report = report(
         "accounts:\n  a:\n    provider: claude\n    profile:\n      terms: { url: ftp://x }\n      link:\n        redirect: { \
          paste: x, loopback: { ports: [0, 7], path: /* } }\n        scopes: [a b, 7, c d]\n      identity: [[token], [x, y]]\n      api:\n        \
          base_url: http://x.example\n        allow: [GET /a, get /b, GET c]\n        headers: { set: { Host: x, x-a: é, authorization: y } }\n      \
          revoke: { url: https://x.example/#f }\n",
     );
-    let places: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("pixy.yaml:")).collect();
+    let places: Vec<&str> = report.lines().filter_map(|line| line.strip_prefix("pixy.yaml:")).collect();
     let expected = [
         "5:21: `accounts.a.profile.terms.url` has a scheme",
         "7:28: `accounts.a.profile.link.redirect.paste` is not a URL",
@@ -181,38 +181,44 @@ fn a_profile_reports_all_invalid_values_in_one_run() {
         "13:59: `accounts.a.profile.api.headers.set.authorization` carries a credential",
         "14:22: `accounts.a.profile.revoke.url` contains a fragment",
     ];
-    assert_eq!(places.len(), expected.len(), "{said}");
+    assert_eq!(places.len(), expected.len(), "{report}");
     for (place, expected) in places.iter().zip(expected) {
-        assert!(place.starts_with(expected), "{expected}\n{said}");
+        assert!(place.starts_with(expected), "{expected}\n{report}");
     }
 }
 
 #[test]
 fn a_misspelled_key_is_not_also_reported_as_missing() {
-    let said =
-        said("accounts: { a: { provider: openai-compatible, profile: { api: { base-url: https://x.example } } } }");
-    assert!(said.contains("Did you mean `base_url`?") && said.ends_with("\n1 fault; nothing was started"), "{said}");
-    let said =
-        self::said("agent: { listen: 0.0.0.0:1, keys: [{ nmae: a, sha256: x, accounts: [b] }] }\naccounts: { b: 7 }");
-    assert!(said.ends_with("\n3 faults; nothing was started"), "{said}");
+    let report =
+        report("accounts: { a: { provider: openai-compatible, profile: { api: { base-url: https://x.example } } } }");
+    assert!(
+        report.contains("Did you mean `base_url`?") && report.ends_with("\n1 fault; nothing was started"),
+        "{report}"
+    );
+    let report =
+        self::report("agent: { listen: 0.0.0.0:1, keys: [{ nmae: a, sha256: x, accounts: [b] }] }\naccounts: { b: 7 }");
+    assert!(report.ends_with("\n3 faults; nothing was started"), "{report}");
 }
 
 #[test]
 fn faults_of_a_profile_point_at_the_account() {
-    let said = said("accounts:\n  a:\n    provider: oauth\n    profile: { link: { issuer: https://x.example } }\n");
-    assert!(said.contains("pixy.yaml:2:3: `accounts.a.profile.link.client_id` is missing"), "{said}");
-    let said = self::said(
+    let report = report("accounts:\n  a:\n    provider: oauth\n    profile: { link: { issuer: https://x.example } }\n");
+    assert!(report.contains("pixy.yaml:2:3: `accounts.a.profile.link.client_id` is missing"), "{report}");
+    let report = self::report(
         "accounts: { a: { provider: claude, profile: { link: { redirect: { loopback: { host: evil.example } } } } } }",
     );
-    assert!(said.contains("allowed here: 127.0.0.1, localhost"), "{said}");
+    assert!(report.contains("allowed here: 127.0.0.1, localhost"), "{report}");
 }
 
 #[test]
 fn without_home_a_tilde_is_a_fault() {
     let without = Env { home: None, ..env() };
-    let said = parse("vault: { dir: ~/v }\nstate_dir: /s", None, &without).unwrap_err().to_string();
-    assert!(said.contains("config/pixy.yaml:1:15: `vault.dir` starts with `~`, but HOME is not set"), "{said}");
-    assert!(said.contains("`vault.key_file` is not given, and its default ~/.config/pixy/key needs HOME"), "{said}");
+    let report = parse("vault: { dir: ~/v }\nstate_dir: /s", None, &without).unwrap_err().to_string();
+    assert!(report.contains("config/pixy.yaml:1:15: `vault.dir` starts with `~`, but HOME is not set"), "{report}");
+    assert!(
+        report.contains("`vault.key_file` is not given, and its default ~/.config/pixy/key needs HOME"),
+        "{report}"
+    );
     parse("vault: { dir: /v, key_file: /k }\nstate_dir: /s", None, &without).unwrap();
 }
 
@@ -268,7 +274,7 @@ fn limits_default_to_those_of_the_reference() {
         ("limits: { header_time: 0s }", "`limits.header_time` is zero"),
         ("limits: { idle_time: soon }", "`limits.idle_time` is not a duration"),
     ] {
-        assert!(said(text).contains(expected), "{text}\n{}", said(text));
+        assert!(report(text).contains(expected), "{text}\n{}", report(text));
     }
 }
 
@@ -310,8 +316,8 @@ fn the_mode_of_a_socket_decides_who_may_connect() {
         ),
         ("{ address: 127.0.0.1:1, mode: \"0600\" }", "`agent.listen.0.mode` is only for Unix sockets"),
     ] {
-        let said = said(&listening("", entry));
-        assert!(said.contains(expected) && said.ends_with("\n1 fault; nothing was started"), "{entry}\n{said}");
+        let report = report(&listening("", entry));
+        assert!(report.contains(expected) && report.ends_with("\n1 fault; nothing was started"), "{entry}\n{report}");
     }
     let judge = jsonschema::validator_for(&schema()).unwrap();
     for (mode, valid) in [("0660", true), ("666", true), ("0640", false), ("0777", false)] {
@@ -333,16 +339,16 @@ fn only_the_digest_of_an_agent_key_is_kept() {
         fs::write(&file, content).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
     };
-    assert!(said(&text).contains("cannot be read"), "{}", said(&text));
+    assert!(report(&text).contains("cannot be read"), "{}", report(&text));
     for (content, mode, expected) in [
         ("key-0123456789abcdef\n", 0o644, "readable by every user"),
         (" \n", 0o600, "is an empty file"),
         ("canary\n", 0o600, "contains a key of 6 characters"),
     ] {
         write(content, mode);
-        let said = said(&text);
-        assert!(said.contains(expected) && said.ends_with("1 fault; nothing was started"), "{said}");
-        assert!(!said.contains("canary") && !said.contains("0123456789"), "{said}");
+        let report = report(&text);
+        assert!(report.contains(expected) && report.ends_with("1 fault; nothing was started"), "{report}");
+        assert!(!report.contains("canary") && !report.contains("0123456789"), "{report}");
     }
     write("key-0123456789abcdef\n", 0o640);
     let by_file = &read(&text).unwrap().agent_keys[0];
@@ -356,13 +362,13 @@ fn only_the_digest_of_an_agent_key_is_kept() {
     assert_eq!((by_digest.sha256, &by_digest.key_file), (by_file.sha256, &None));
     let twice =
         text.replace("limits: { concurrent: 2 } }]", &format!("}}, {{ name: coder, {digest}, accounts: [a] }}]"));
-    assert!(said(&twice).contains("two agents are called `coder`"));
+    assert!(report(&twice).contains("two agents are called `coder`"));
 }
 
 #[test]
 fn a_pasted_key_is_not_printed() {
-    let said = said("agent: { keys: [{ name: a, sha256: sk-canary, accounts: [b], key: sk-canary2, nme: x }] }");
-    assert!(said.contains("is not a SHA-256 digest") && !said.contains("canary"), "{said}");
+    let report = report("agent: { keys: [{ name: a, sha256: sk-canary, accounts: [b], key: sk-canary2, nme: x }] }");
+    assert!(report.contains("is not a SHA-256 digest") && !report.contains("canary"), "{report}");
 }
 
 #[test]
@@ -382,8 +388,8 @@ fn configuration_files_are_searched_in_order() {
     env.config = Some(named);
     assert_eq!(load_with(None, &env).unwrap().ops_listen.to_string(), "127.0.0.1:2");
     assert_eq!(load_with(Some(&asked), &env).unwrap().ops_listen.to_string(), "127.0.0.1:3");
-    let said = load_with(Some(Path::new("/nowhere/pixy.yaml")), &env).unwrap_err().to_string();
-    assert!(said.starts_with("/nowhere/pixy.yaml: the configuration cannot be read"), "{said}");
+    let report = load_with(Some(Path::new("/nowhere/pixy.yaml")), &env).unwrap_err().to_string();
+    assert!(report.starts_with("/nowhere/pixy.yaml: the configuration cannot be read"), "{report}");
     let mounted = dir.path().join("pixy-key");
     fs::write(&mounted, "k").unwrap();
     env.secret_directories = vec![dir.path().into()];

@@ -2,69 +2,37 @@
 
 use schemars::JsonSchema;
 
-/// A path pattern, segment by segment.
+/// A path pattern. A `*` at the start of a segment stands for any text of at least one character before the rest of the segment
+/// (`*`, `*:generateContent`).
 #[derive(Debug, Clone, PartialEq, Eq, JsonSchema)]
 #[schemars(with = "String", inline)]
-pub struct PathPattern(Vec<Segment>);
-
-/// One segment of a [`PathPattern`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Segment {
-    /// Exactly this text.
-    Literal(String),
-    /// Any text of at least one character before this suffix (`*`, `*:generateContent`).
-    AnyWithSuffix(String),
-}
+pub struct PathPattern(String);
 
 impl PathPattern {
     /// Parses `/v1/models/*`. `None` when it does not start with `/`, has an empty or dot segment, or a `*` that is not the
     /// start of a segment.
     pub fn parse(text: &str) -> Option<Self> {
-        let segments = text.strip_prefix('/')?.split('/').map(Segment::parse).collect::<Option<Vec<_>>>()?;
-        Some(Self(segments))
+        let is_valid = |segment: &str| {
+            let literal = segment.strip_prefix('*').unwrap_or(segment);
+            let is_plain = !literal.contains('*') && literal.bytes().all(|byte| byte.is_ascii_graphic());
+            is_plain && !matches!(segment, "" | "." | "..")
+        };
+        text.strip_prefix('/')?.split('/').all(is_valid).then(|| Self(text.to_owned()))
     }
 
     /// Whether `path` matches. It must start with `/`, have no query and no encoded separators.
     pub fn matches(&self, path: &str) -> bool {
-        let mut rest = path;
-        let all_match = self.0.iter().all(|segment| {
-            let Some(below) = rest.strip_prefix('/') else { return false };
-            let end = below.bytes().position(|byte| byte == b'/').unwrap_or(below.len());
-            rest = &below[end..];
-            segment.matches(&below[..end])
-        });
-        all_match && rest.is_empty()
+        let has_as_many = self.0.split('/').count() == path.split('/').count();
+        has_as_many
+            && self.0.split('/').zip(path.split('/')).all(|(pattern, segment)| match pattern.strip_prefix('*') {
+                Some(suffix) => segment.len() > suffix.len() && segment.ends_with(suffix),
+                None => segment == pattern,
+            })
     }
 
     /// The pattern as it is written in a profile.
-    pub fn as_text(&self) -> String {
-        use std::fmt::Write as _;
-        self.0.iter().fold(String::new(), |mut text, segment| {
-            let (star, literal) = match segment {
-                Segment::Literal(literal) => ("", literal),
-                Segment::AnyWithSuffix(suffix) => ("*", suffix),
-            };
-            let _ = write!(text, "/{star}{literal}"); // writing to a String cannot fail
-            text
-        })
-    }
-}
-
-impl Segment {
-    fn parse(text: &str) -> Option<Self> {
-        let plain = |literal: &str| !literal.contains('*') && literal.bytes().all(|byte| byte.is_ascii_graphic());
-        match text.strip_prefix('*') {
-            Some(suffix) if plain(suffix) => Some(Self::AnyWithSuffix(suffix.to_owned())),
-            None if !matches!(text, "" | "." | "..") && plain(text) => Some(Self::Literal(text.to_owned())),
-            _ => None,
-        }
-    }
-
-    fn matches(&self, text: &str) -> bool {
-        match self {
-            Self::Literal(literal) => literal == text,
-            Self::AnyWithSuffix(suffix) => text.len() > suffix.len() && text.ends_with(suffix.as_str()),
-        }
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 
@@ -83,7 +51,7 @@ mod tests {
         assert!(generate.matches("/v1beta/models/gemini-pro:generateContent"));
         assert!(!generate.matches("/v1beta/models/:generateContent"));
         assert!(!generate.matches("/v1beta/models/gemini-pro:delete"));
-        assert_eq!(generate.as_text(), "/v1beta/models/*:generateContent");
+        assert_eq!(generate.as_str(), "/v1beta/models/*:generateContent");
         for wrong in ["", "v1", "/", "//", "/a/", "/a/../b", "/a*", "/**"] {
             assert_eq!(PathPattern::parse(wrong), None, "{wrong}");
         }
