@@ -234,11 +234,16 @@ impl Account {
         revocation::revoke_login(&self.services, &self.profile(), login).await
     }
 
-    /// Accepts an older copy of the login that was restored into the vault, because a person asked for it.
-    pub async fn accept_older_copy(&self) -> Result<(), VaultError> {
-        self.lock().await.accept_older_copy().await?;
-        self.wake.notify_one();
-        Ok(())
+    /// Accepts an older copy of the login that was restored into the vault, because a person asked for it. Continues when the
+    /// caller's future is dropped.
+    pub async fn accept_older_copy(self: &Arc<Self>) -> Result<(), VaultError> {
+        let account = Arc::clone(self);
+        detached(async move {
+            account.lock().await.accept_older_copy().await?;
+            account.wake.notify_one();
+            Ok(())
+        })
+        .await
     }
 
     /// Counts a request whose response has begun, and stores the quota that its head reports.

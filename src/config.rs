@@ -205,6 +205,14 @@ pub struct Config {
 }
 
 impl Config {
+    /// Logs the keys that were removed and are ignored, each with its position.
+    pub fn log_warnings(&self) {
+        for warning in &self.warnings {
+            let at = warning.place().map(|(line, column)| format!(":{line}:{column}")).unwrap_or_default();
+            tracing::warn!("{}{at}: {}", warning.file(), warning.message());
+        }
+    }
+
     /// A fault that is found only when the configuration is applied, with its position. `path` is the key, outermost first; it may
     /// be longer than what is written.
     pub fn fault(&self, path: &[String], predicate: &str) -> Faults {

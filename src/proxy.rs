@@ -101,7 +101,8 @@ impl Proxy {
     }
 
     /// Forwards a request, or responds with the refusal; counts and logs it.
-    async fn handle(&self, request: Request<Incoming>) -> Response<ResponseBody> {
+    async fn handle(&self, peer: Peer, request: Request<Incoming>) -> Response<ResponseBody> {
+        self.services.peer_audit.check(peer, &self.services.metrics).await;
         let id = RequestId::next();
         let account = route::account(&self.services.accounts, self.bound.as_ref(), request.uri());
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
@@ -222,15 +223,15 @@ impl Proxy {
 
 impl Surface for Proxy {
     type Body = ResponseBody;
-    type Connection = ();
+    type Connection = Peer;
 
-    async fn connect(&self, peer: Peer) {
-        self.services.peer_audit.check(peer, &self.services.metrics).await;
+    async fn connect(&self, peer: Peer) -> Peer {
+        peer
     }
 
     // Not an `async fn`: its future would contain the request twice.
-    fn call(&self, (): (), request: Request<Incoming>) -> impl Future<Output = Response<ResponseBody>> + Send {
-        self.handle(request)
+    fn call(&self, peer: Peer, request: Request<Incoming>) -> impl Future<Output = Response<ResponseBody>> + Send {
+        self.handle(peer, request)
     }
 
     fn reject(&self, rejection: Rejection) -> Response<ResponseBody> {

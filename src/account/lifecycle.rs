@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rand::random as jitter; // 0..1; not a secret
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
@@ -87,9 +88,11 @@ impl Lifecycle {
         if !self.configured.served {
             return;
         }
+        // Nothing changes before the read, so that dropping this future there leaves the login as it was.
+        let stored = self.services.vault.read(&self.name, &self.configured.profile.provider).await;
         self.record = None;
         self.schedule.forget_timing();
-        let problem = match self.services.vault.read(&self.name, &self.configured.profile.provider).await {
+        let problem = match stored {
             Ok(None) => None,
             Ok(Some(opened)) => match serde_json::from_slice::<Record>(&opened.plaintext) {
                 Ok(record) => {
@@ -307,7 +310,10 @@ impl Lifecycle {
     /// Asks the provider to revoke every pending grant, and removes from the record those that it revoked or refused.
     async fn revoke_pending(&mut self) -> Result<(), VaultError> {
         let has_pending = |record: &Record| !record.pending_revocations.is_empty() || record.is_being_revoked();
-        let Some(record) = self.record.clone().filter(has_pending) else { return Ok(()) };
+        let Some(record) = self.record.clone().filter(has_pending) else {
+            self.revocations.succeeded();
+            return Ok(());
+        };
         let wall = self.wall();
         let (mut left, mut retry_after) = (record.pending_revocations.clone(), None);
         for pending in &record.pending_revocations {
@@ -368,8 +374,7 @@ impl Lifecycle {
             return self.published.update_view(|view| *view = View::empty(State::Unlinked));
         };
         let (wall, tick) = (self.services.clock.wall(), self.services.clock.tick());
-        let lead = *self.refresh_profile.token.refresh_lead;
-        let timing = self.schedule.publish(record, lead, jitter(), wall, tick);
+        let timing = self.schedule.publish(record, *self.refresh_profile.token.refresh_lead, jitter(), wall, tick);
         let patterns = self.redactions.patterns(&record.login);
         self.published.set_bearer(Bearer::new(Arc::clone(&self.configured.profile), &record.login, timing, patterns));
         let refresh_at = self.schedule.refresh_at();
@@ -392,9 +397,4 @@ impl Lifecycle {
     fn tick(&self) -> Tick {
         self.services.clock.tick()
     }
-}
-
-/// A number in 0..1; not a secret.
-fn jitter() -> f64 {
-    rand::random()
 }

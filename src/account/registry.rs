@@ -6,8 +6,8 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::Account;
 use super::services::AccountServices;
+use super::{Account, detached};
 use crate::lock::lock;
 use crate::name::AccountName;
 use crate::oauth::profile::Profile;
@@ -96,7 +96,8 @@ impl Accounts {
         self.vault()?.export(passphrase).await
     }
 
-    /// Imports an export; the configured accounts serve its logins at once. With `replace` it overwrites existing logins.
+    /// Imports an export; the configured accounts serve its logins at once. With `replace` it overwrites existing logins. Continues
+    /// when the caller's future is dropped.
     ///
     /// # Errors
     /// As [`Vault::import`].
@@ -107,11 +108,21 @@ impl Accounts {
         replace: bool,
     ) -> Result<Vec<AccountName>, VaultError> {
         let existing = if replace { Existing::Replace } else { Existing::Refuse };
-        let names = self.vault()?.import(sealed, passphrase, existing).await?;
-        for account in names.iter().filter_map(|name| self.find(name.as_str())) {
-            account.reload().await;
-        }
-        Ok(names)
+        let (accounts, vault) = (self.clone(), self.vault()?);
+        let (sealed, passphrase) = (sealed.to_vec(), passphrase.clone());
+        detached(async move {
+            let outcome = vault.import(&sealed, &passphrase, existing).await;
+            let stored = match &outcome {
+                Ok(names) => names.as_slice(),
+                Err(VaultError::PartialImport { imported, .. }) => imported,
+                Err(_) => &[],
+            };
+            for account in stored.iter().filter_map(|name| accounts.find(name.as_str())) {
+                account.reload().await;
+            }
+            outcome
+        })
+        .await
     }
 
     /// The vault that all accounts share.

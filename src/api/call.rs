@@ -134,9 +134,9 @@ pub fn find_route<'p>(method: &Method, path: &'p str) -> Option<(&'static Route,
 
 impl Route {
     fn parameter_of<'p>(&self, path: &'p str) -> Option<&'p str> {
-        let Some((before, name, after)) = split_path(self.path) else { return (path == self.path).then_some("") };
+        let Some((before, _, after)) = split_path(self.path) else { return (path == self.path).then_some("") };
         let value = path.strip_prefix(before)?.strip_suffix(after)?;
-        (!name.is_empty() && !value.contains('/')).then_some(value)
+        (!value.is_empty() && !value.contains('/')).then_some(value)
     }
 }
 
@@ -169,7 +169,7 @@ mod tests {
         assert_eq!(find(Method::DELETE, "/api/accounts/a/env"), None);
         assert_eq!(find(Method::GET, "/api/accounts/a/b/env"), None);
         assert_eq!(find(Method::POST, "/api/vault/other"), None);
-        assert_eq!(find(Method::GET, "/api/accounts/"), None);
+        assert_eq!(find(Method::DELETE, "/api/accounts/"), None);
         assert_eq!(path_of::<ConfirmAttempt>("x"), "/api/attempts/x/confirm");
         assert_eq!(path_of::<ListAccounts>(""), "/api/accounts");
     }

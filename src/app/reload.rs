@@ -103,6 +103,7 @@ impl Running {
             return Err(ReloadError::NeedsRestart(changes));
         }
         let bound = self.listeners.bind(&config).await.map_err(|error| ReloadError::not_bound(&config, &error))?;
+        config.log_warnings();
         self.apply(config, bound).await;
         Ok(())
     }

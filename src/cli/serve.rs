@@ -11,10 +11,7 @@ use crate::hardening::{Hardening, PeerAudit};
 /// Serves until SIGTERM or SIGINT.
 pub(super) fn serve(config: Config, options: &LogOptions, mut hardening: Hardening) -> Result<(), CommandError> {
     log::start(options);
-    for warning in &config.warnings {
-        let at = warning.place().map(|(line, column)| format!(":{line}:{column}")).unwrap_or_default();
-        tracing::warn!("{}{at}: {}", warning.file(), warning.message());
-    }
+    config.log_warnings();
     let peer_audit = PeerAudit::open();
     hardening.confine(&app::allowed_paths(&config)); // before the runtime starts threads, which inherit it
     // jemalloc's own thread returns freed memory to the system also while no request comes.

@@ -17,8 +17,8 @@ use crate::server::Peer;
 
 /// Checks whether an agent runs as the same user as Pixy, or as root, and warns once.
 ///
-/// A Unix socket reports the peer's user. For TCP over loopback the kernel's socket tables do (Linux); they are read for at most
-/// one connection a minute, because a long table takes milliseconds, and before its first request, because the agent may hang up.
+/// A Unix socket reports the peer's user. For TCP over loopback the kernel's socket tables do (Linux); they are read at most
+/// once a minute, because a long table takes milliseconds, and before the request is served, because the agent may hang up.
 pub struct PeerAudit {
     own: u32,
     /// The tables of TCP over IPv4 and IPv6, held open because Landlock forbids opening them later.
@@ -38,7 +38,7 @@ impl PeerAudit {
         }
     }
 
-    /// Checks the peer of an agent's connection.
+    /// Checks the peer of an agent's request. Each request is a chance, so that a long connection is checked in the end.
     pub async fn check(self: &Arc<Self>, peer: Peer, metrics: &Arc<Metrics>) {
         if self.reported.load(Ordering::Relaxed) {
             return;

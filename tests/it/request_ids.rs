@@ -14,7 +14,7 @@ use crate::support::{
 };
 
 /// Captures the log of this thread as JSON.
-fn capture_log() -> (Log, DefaultGuard) {
+pub fn capture_log() -> (Log, DefaultGuard) {
     let log = Log::default();
     let subscriber =
         tracing_subscriber::fmt().json().flatten_event(true).with_target(false).with_writer(log.clone()).finish();

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::request_ids::capture_log;
 use crate::support::{Pixy, RawClient, Reply, TokenEndpoint, Upstream, oauth_account, within};
 
 /// A client without a response for this long waits for a permit.
@@ -93,4 +94,12 @@ async fn the_drain_uses_the_reloaded_time() {
     assert_eq!(agent.head().await.unwrap().status, 200);
     pixy.reload(&accounts, &json!({ "limits": { "drain_time": "1ms" } })).await.unwrap();
     within(pixy.stop()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_reload_logs_a_removed_key() {
+    let (log, _guard) = capture_log();
+    let (mut pixy, _endpoint, _upstream, accounts) = limited(&json!({})).await;
+    pixy.reload(&accounts, &json!({ "limits": { "streams": 5 } })).await.unwrap();
+    assert!(log.text().contains("agents connect by HTTP/1.1 only"), "{}", log.text());
 }
