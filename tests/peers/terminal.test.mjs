@@ -101,7 +101,7 @@ describe('a terminal', { skip: !hasTmux && 'tmux is missing' }, () => {
     try {
       await link('fixed', '--yes');
       const [, url] = await terminal.shows(ADDRESS);
-      await terminal.shows(new RegExp(`Port ${stage.port} of this machine.* held by another program`));
+      await terminal.shows(new RegExp(`Port ${stage.port} of this machine.* in use by another program`));
       await terminal.type(await logIn(url));
       await terminal.ends(0);
       assert.equal((await pixy.ask('/fixed/v1/models')).status, 200);
