@@ -7,16 +7,17 @@ mod account;
 mod attempt;
 mod call;
 mod configuration;
-mod flow;
 pub mod openapi;
 mod problem;
+mod redirect;
 mod secret_text;
 mod time;
 mod vault;
 
+pub use crate::oauth::profile::{Flow, TermsStatus};
 pub use account::{
     AccountError, AccountState, AccountStateAnswer, AccountStatus, ClientSnippet, PendingRevocation, QuotaLimit,
-    Revocation, RevocationAnswer, StaticCredential, Terms, TermsStatus, UsageHistory, UsageHour, Variable,
+    Revocation, RevocationAnswer, StaticCredential, Terms, UsageHistory, UsageHour, Variable,
 };
 pub use attempt::{
     AttemptError, AttemptOptions, AttemptRedirect, AttemptStage, AttemptStatus, Cancelled, CancelledAnswer, Identified,
@@ -28,8 +29,8 @@ pub use call::{
     SetStaticCredential, SetupUrl, ShowSnippets, StreamAccounts, UnlinkAccount, find_route, path_of,
 };
 pub use configuration::{ConfigurationStatus, EventStream, OpenApiDocument, PageUrl, Session, SetupCode};
-pub use flow::{Flow, Redirect};
 pub use problem::Problem;
+pub use redirect::Redirect;
 pub use secret_text::SecretText;
 pub use time::Time;
 pub use vault::{ExportRequest, ImportRequest, KeyRotation, SealedExport};

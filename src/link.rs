@@ -35,7 +35,6 @@ use tokio::sync::watch;
 use crate::account::{Account, Accounts, Login, RevocationOutcome};
 use crate::api::Identified;
 use crate::clock::Clock;
-use crate::name::AccountName;
 use crate::oauth::discovery;
 use crate::oauth::profile::Flow;
 use crate::server::Address;
@@ -136,37 +135,21 @@ impl Linker {
     /// Revokes the login at the provider and removes it from the vault.
     pub async fn unlink(&self, name: &str) -> Result<RevocationOutcome, Problem> {
         let account = self.account(name)?;
-        account.unlink().await.map_err(|error| Problem::vault(&error, Progress::NothingStored))
+        Ok(account.unlink().await?)
     }
 
     /// Stores an API key, or a client secret that has proved valid.
     pub async fn set_key(&self, name: &str, key: &str) -> Result<(), Problem> {
         let account = self.linkable(name)?;
         let login = static_credential::login(&account, key, &self.upstream, &self.clock).await?;
-        account.adopt(login).await.map_err(|error| Problem::vault(&error, Progress::NothingStored))
+        Ok(account.adopt(login).await?)
     }
 
     /// Accepts an older copy of a login that was put back on purpose.
     pub async fn accept_older_copy(&self, name: &str) -> Result<Arc<Account>, Problem> {
         let account = self.account(name)?;
-        let accepted = account.accept_older_copy().await;
-        accepted.map_err(|error| Problem::vault(&error, Progress::NothingStored))?;
+        account.accept_older_copy().await?;
         Ok(account)
-    }
-
-    /// All accounts.
-    pub fn accounts(&self) -> &Accounts {
-        &self.accounts
-    }
-
-    /// Receives the redirects that arrive at the page's port.
-    fn callbacks(&self) -> &CallbackReceiver {
-        &self.callbacks
-    }
-
-    /// Reads the open attempt of an account, if there is one.
-    fn with_attempt<T>(&self, account: &AccountName, read: impl FnOnce(&Attempt) -> T) -> Option<T> {
-        self.attempts.of_account(account, read)
     }
 
     fn account(&self, name: &str) -> Result<Arc<Account>, Problem> {

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{AttemptStatus, Flow, Redirect, SecretText, Time};
+use super::{AttemptStatus, Redirect, SecretText, Time};
+use crate::oauth::profile::{Flow, TermsStatus};
 
 /// One account of `GET /api/accounts`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -94,18 +95,6 @@ pub struct Terms {
     pub url: Option<String>,
     /// The configuration accepts them, or they need no acceptance.
     pub accepted: bool,
-}
-
-/// What the provider's terms say of third-party programs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum TermsStatus {
-    /// Made for them.
-    Open,
-    /// Allowed under conditions.
-    Conditional,
-    /// Not permitted in general.
-    Restricted,
 }
 
 /// What is wrong with an account.

@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Flow, SecretText, Time};
+use super::{SecretText, Time};
+use crate::oauth::profile::Flow;
 
 /// Begins an attempt. Without a body the flow of the account's profile is used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -41,30 +42,13 @@ pub struct StartedAttempt {
 /// An attempt in progress, as `GET /api/accounts` lists it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AttemptStatus {
-    /// The attempt's id.
-    pub attempt: String,
-    /// The grant in use.
-    pub flow: Flow,
+    /// As when it began.
+    #[serde(flatten)]
+    pub started: StartedAttempt,
     /// How far it is.
     pub stage: AttemptStage,
-    /// The address to open in a browser; null for a device code.
-    pub authorize_url: Option<String>,
     /// The host of the provider's page.
     pub host: String,
-    /// The scopes that are requested.
-    pub scopes: Vec<String>,
-    /// When the attempt expires.
-    pub expires_at: Time,
-    /// How the authorization code reaches Pixy.
-    pub redirect: AttemptRedirect,
-    /// Why the code must be pasted where a redirect to loopback is usual.
-    pub notice: Option<String>,
-    /// The code to enter at the provider (RFC 8628).
-    pub user_code: Option<String>,
-    /// The page where it is entered.
-    pub verification_url: Option<String>,
-    /// The same page with the code filled in.
-    pub verification_url_complete: Option<String>,
     /// The code was exchanged for tokens, which are not stored before the attempt is confirmed.
     pub exchanged: bool,
     /// Whose account it is, once exchanged.

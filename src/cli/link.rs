@@ -200,7 +200,7 @@ impl LinkSession<'_> {
 
     /// The attempt once its code was exchanged; `None` before.
     async fn poll(&self, id: &str) -> Result<Option<AttemptStatus>, LinkError> {
-        let attempt = self.control.account(self.name).await?.attempt.filter(|attempt| attempt.attempt == id);
+        let attempt = self.control.account(self.name).await?.attempt.filter(|attempt| attempt.started.attempt == id);
         let Some(attempt) = attempt else {
             return Err(LinkError::Command(CommandError::Runtime(
                 "this attempt is over: it was confirmed or cancelled on the page, timed out, or was replaced by a newer one. \

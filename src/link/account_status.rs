@@ -7,8 +7,8 @@ use super::code_exchange::missing;
 use super::usage_view;
 use crate::account::{Account, State, View};
 use crate::api::{
-    AccountError, AccountState, AccountStatus, AttemptError, AttemptRedirect, AttemptStage, AttemptStatus, Flow,
-    Redirect, StartedAttempt, Terms, TermsStatus, Time,
+    AccountError, AccountState, AccountStatus, AttemptError, AttemptRedirect, AttemptStage, AttemptStatus, Redirect,
+    StartedAttempt, Terms, Time,
 };
 use crate::oauth::profile::{self, Profile};
 
@@ -26,7 +26,7 @@ impl Linker {
             provider: profile.provider.clone(),
             title: profile.title.clone(),
             terms: terms(&profile.terms, account.terms_accepted()),
-            flow: flow(profile.link.flow),
+            flow: profile.link.flow,
             redirect: redirect(&profile.link.redirect),
             state: match view.state {
                 State::Unlinked if !account.terms_accepted() => AccountState::NeedsTerms,
@@ -49,23 +49,12 @@ impl Linker {
     /// An attempt that has just begun; `None` when a newer one replaced it in the meantime.
     pub(super) fn started_attempt(&self, name: &str, id: &str) -> Option<StartedAttempt> {
         let account = self.accounts.find(name)?;
-        let status = self.attempt_status(&account, None).filter(|attempt| attempt.attempt == id)?;
-        Some(StartedAttempt {
-            attempt: status.attempt,
-            flow: status.flow,
-            authorize_url: status.authorize_url,
-            scopes: status.scopes,
-            expires_at: status.expires_at,
-            redirect: status.redirect,
-            notice: status.notice,
-            user_code: status.user_code,
-            verification_url: status.verification_url,
-            verification_url_complete: status.verification_url_complete,
-        })
+        let status = self.attempt_status(&account, None).filter(|status| status.started.attempt == id)?;
+        Some(status.started)
     }
 
     fn attempt_status(&self, account: &Account, linked_as: Option<Vec<String>>) -> Option<AttemptStatus> {
-        self.with_attempt(account.name(), |attempt| attempt_status(attempt, &account.profile(), linked_as))
+        self.attempts.of_account(account.name(), |attempt| attempt_status(attempt, &account.profile(), linked_as))
     }
 }
 
@@ -82,12 +71,10 @@ fn attempt_status(attempt: &Attempt, profile: &Profile, linked_as: Option<Vec<St
     };
     let requested = &profile.link.scopes;
     let page = browser.map(|browser| &browser.authorize_url).or(device.map(|device| &device.verification_url));
-    AttemptStatus {
+    let started = StartedAttempt {
         attempt: attempt.id().to_owned(),
-        flow: flow(attempt.flow.kind()),
-        stage,
+        flow: attempt.flow.kind(),
         authorize_url: browser.map(|browser| browser.authorize_url.to_string()),
-        host: page.and_then(|url| url.host_str()).unwrap_or_default().to_owned(),
         scopes: requested.clone(),
         expires_at: Time(attempt.expires_at),
         redirect: match browser {
@@ -100,6 +87,11 @@ fn attempt_status(attempt: &Attempt, profile: &Profile, linked_as: Option<Vec<St
         verification_url: device.map(|device| device.verification_url.to_string()),
         verification_url_complete: device
             .and_then(|device| device.verification_url_complete.as_ref().map(ToString::to_string)),
+    };
+    AttemptStatus {
+        started,
+        stage,
+        host: page.and_then(|url| url.host_str()).unwrap_or_default().to_owned(),
         exchanged: login.is_some(),
         identity: login.map(|login| login.identity.clone()),
         granted: login.map(|login| login.scopes.clone()),
@@ -118,23 +110,10 @@ fn attempt_status(attempt: &Attempt, profile: &Profile, linked_as: Option<Vec<St
 
 fn terms(terms: &profile::Terms, accepted: bool) -> Terms {
     Terms {
-        status: match terms.status {
-            profile::TermsStatus::Open => TermsStatus::Open,
-            profile::TermsStatus::Conditional => TermsStatus::Conditional,
-            profile::TermsStatus::Restricted => TermsStatus::Restricted,
-        },
+        status: terms.status,
         says: terms.says.clone(),
         url: terms.url.as_deref().map(ToString::to_string),
         accepted,
-    }
-}
-
-fn flow(flow: profile::Flow) -> Flow {
-    match flow {
-        profile::Flow::AuthorizationCode => Flow::AuthorizationCode,
-        profile::Flow::DeviceCode => Flow::DeviceCode,
-        profile::Flow::ClientCredentials => Flow::ClientCredentials,
-        profile::Flow::ApiKey => Flow::ApiKey,
     }
 }
 

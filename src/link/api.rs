@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::header::CONTENT_TYPE;
-use ::http::{HeaderValue, Method, Request, Response, StatusCode};
+use ::http::{HeaderValue, Method, Request, Response};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, StreamBody};
@@ -35,7 +35,7 @@ const EVENT_HEARTBEAT: Duration = Duration::from_secs(20);
 /// The link surface; cheap to clone.
 #[derive(Clone)]
 pub struct LinkApi {
-    parts: Arc<LinkServices>,
+    services: Arc<LinkServices>,
     surface: Surface,
 }
 
@@ -68,14 +68,14 @@ pub enum Surface {
 
 impl LinkApi {
     /// The API on this surface.
-    pub fn new(parts: Arc<LinkServices>, surface: Surface) -> Self {
-        Self { parts, surface }
+    pub fn new(services: Arc<LinkServices>, surface: Surface) -> Self {
+        Self { services, surface }
     }
 
     async fn answer(&self, peer: Peer, request: Request<RequestBody>) -> Result<Response<LinkBody>, Problem> {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         if self.surface == Surface::Page {
-            let is_callback = self.parts.linker.callbacks().is_callback_path(&path);
+            let is_callback = self.services.linker.callbacks.is_callback_path(&path);
             guard::check_origin(&method, request.headers(), is_callback)?;
             if !path.starts_with("/api/") {
                 return self.page(&method, &path, request.uri().query().unwrap_or_default()).await;
@@ -84,11 +84,11 @@ impl LinkApi {
         let route = api::find_route(&method, &path);
         if self.surface == Surface::Page && route.is_some_and(|(route, _)| route.access == Access::Open) {
             let code = http::read::<api::OpenSession>(request).await?.setup_code;
-            let session = SecretText(self.parts.guard.open_session(code.0.expose())?);
+            let session = SecretText(self.services.guard.open_session(code.0.expose())?);
             return http::answer::<api::OpenSession>(&Session { session });
         }
         let person = match self.surface {
-            Surface::Page => self.parts.guard.authenticate(request.headers())?,
+            Surface::Page => self.services.guard.authenticate(request.headers())?,
             Surface::Control => guard::authenticate_peer(peer.uid)?,
         };
         match route {
@@ -105,13 +105,13 @@ impl LinkApi {
             return Err(Problem::no_call());
         }
         if path == "/" {
-            return Ok(http::html_response(page::index(&self.parts.facts.load())));
+            return Ok(http::html_response(page::index(&self.services.facts.load())));
         }
         if let Some(asset) = page::asset(path) {
             return Ok(http::response(asset.content_type, asset.body));
         }
-        if self.parts.linker.callbacks().is_callback_path(path) {
-            let outcome = self.parts.linker.callbacks().receive(path, query).await;
+        if self.services.linker.callbacks.is_callback_path(path) {
+            let outcome = self.services.linker.callbacks.receive(path, query).await;
             return Ok(http::html_response(page::callback(&outcome)));
         }
         Err(Problem::no_call())
@@ -125,7 +125,7 @@ impl LinkApi {
         parameter: &str,
         request: Request<RequestBody>,
     ) -> Result<Response<LinkBody>, Problem> {
-        let linker = &self.parts.linker;
+        let linker = &self.services.linker;
         match route.operation {
             Operation::OpenSession => Err(Problem::no_call()), // answered on the page before authentication
             Operation::ListAccounts => http::answer::<api::ListAccounts>(&self.accounts()),
@@ -133,10 +133,8 @@ impl LinkApi {
             Operation::DescribeApi => http::answer::<api::DescribeApi>(&OpenApiDocument(api::openapi::document())),
             Operation::ShowSnippets => {
                 let account = linker.account(parameter)?;
-                http::answer::<api::ShowSnippets>(&client_snippets::snippets(
-                    &account,
-                    &(self.parts.endpoint_of)(&account),
-                ))
+                let endpoint = (self.services.endpoint_of)(&account);
+                http::answer::<api::ShowSnippets>(&client_snippets::snippets(&account, &endpoint))
             }
             Operation::BeginAttempt => {
                 let flow = http::read::<api::BeginAttempt>(request).await?.and_then(|options| options.flow);
@@ -175,50 +173,43 @@ impl LinkApi {
                 http::answer::<api::AcceptOlderCopy>(&state_of(&account))
             }
             Operation::ReadConfiguration => http::answer::<api::ReadConfiguration>(&ConfigurationStatus {
-                file: self.parts.facts.load().file.clone(),
-                problem: self.parts.problem.borrow().clone(),
+                file: self.services.facts.load().file.clone(),
+                problem: self.services.problem.borrow().clone(),
             }),
             Operation::SetupUrl => http::answer::<api::SetupUrl>(&self.setup()?),
             Operation::RotateVaultKey => {
-                http::answer::<api::RotateVaultKey>(&vault_admin::rotate_key(self.parts.linker.accounts()).await?)
+                http::answer::<api::RotateVaultKey>(&vault_admin::rotate_key(&linker.accounts).await?)
             }
             Operation::ExportVault => {
                 let request = http::read::<api::ExportVault>(request).await?;
-                http::answer::<api::ExportVault>(&vault_admin::export(self.parts.linker.accounts(), &request).await?)
+                http::answer::<api::ExportVault>(&vault_admin::export(&linker.accounts, &request).await?)
             }
             Operation::ImportVault => {
                 let request = http::read::<api::ImportVault>(request).await?;
-                http::answer::<api::ImportVault>(&vault_admin::import(self.parts.linker.accounts(), &request).await?)
+                http::answer::<api::ImportVault>(&vault_admin::import(&linker.accounts, &request).await?)
             }
         }
     }
 
     /// The page's address with a fresh setup code in the fragment, which browsers send to no server.
     fn setup(&self) -> Result<PageUrl, Problem> {
-        let Some(address) = self.parts.page.load_full() else {
-            return Err(Problem::new(
-                StatusCode::CONFLICT,
-                "page_off",
-                "The page is off (`link.listen: off`).",
-                "Link in the terminal: `pixy link NAME`.",
-            ));
-        };
+        let address = self.services.page.load_full().ok_or_else(Problem::page_off)?;
         let host = match &*address {
             Address::Tcp(address) if address.ip().is_unspecified() => format!("http://127.0.0.1:{}", address.port()),
             Address::Tcp(address) => format!("http://{address}"),
             Address::Unix(_) => "http://localhost".to_owned(),
         };
-        let url = format!("{host}/#{}", self.parts.guard.setup_code().expose());
+        let url = format!("{host}/#{}", self.services.guard.setup_code().expose());
         Ok(PageUrl { url: SecretText(Secret::new(url)) })
     }
 
     fn accounts(&self) -> Vec<AccountStatus> {
-        self.parts.linker.account_statuses(|account| (self.parts.endpoint_of)(account))
+        self.services.linker.account_statuses(|account| (self.services.endpoint_of)(account))
     }
 
     /// Server-sent events: all accounts, at once and after every change.
     fn events(&self) -> Response<LinkBody> {
-        let start = (self.clone(), self.parts.changes.clone(), true);
+        let start = (self.clone(), self.services.changes.clone(), true);
         let events = futures_util::stream::unfold(start, |(api, mut changes, first)| async move {
             let changed = if first {
                 true

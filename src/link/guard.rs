@@ -106,7 +106,7 @@ impl Guard {
             .and_then(|value| value.strip_prefix("Bearer "))
             .unwrap_or_default();
         if presented.is_empty() {
-            return Err(not_signed_in());
+            return Err(Problem::not_signed_in());
         }
         let now = self.clock.tick();
         let mut sessions = self.sessions();
@@ -129,21 +129,14 @@ impl Guard {
 pub fn authenticate_peer(peer: Option<u32>) -> Result<Authenticated, Problem> {
     match peer {
         Some(uid) if uid == 0 || uid == rustix::process::geteuid().as_raw() => Ok(Authenticated(())),
-        _ => Err(not_signed_in()),
+        _ => Err(Problem::not_signed_in()),
     }
 }
 
 /// Rejects requests that a page of another origin makes a browser send (row 8), and host names other than loopback (DNS
 /// rebinding, row 7). `is_callback` allows the navigation by which a provider redirects the browser.
 pub fn check_origin(method: &Method, headers: &HeaderMap, is_callback: bool) -> Result<(), Problem> {
-    let refused = || {
-        Problem::new(
-            StatusCode::FORBIDDEN,
-            "foreign_origin",
-            "This page answers only at its own address.",
-            "Open the link that `pixy url` prints.",
-        )
-    };
+    let refused = Problem::foreign_origin;
     let mut hosts = headers.get_all(HOST).iter();
     let host = hosts.next().and_then(|host| host.to_str().ok());
     let host = host.filter(|_| hosts.next().is_none()).ok_or_else(refused)?;
@@ -170,36 +163,13 @@ fn without_port(host: &str) -> &str {
     }
 }
 
-fn not_signed_in() -> Problem {
-    Problem::new(
-        StatusCode::UNAUTHORIZED,
-        "not_signed_in",
-        "You are not signed in here.",
-        "Run `pixy url` in a terminal and open the link that it prints.",
-    )
-}
-
-fn wrong_code() -> Problem {
-    Problem::new(
-        StatusCode::UNAUTHORIZED,
-        "not_signed_in",
-        "That code is wrong, used or expired.",
-        "Run `pixy url` again.",
-    )
-}
-
 impl Sessions {
     fn check_code(&mut self, code: &str, now: Tick) -> Result<(), Problem> {
         while self.wrong.front().is_some_and(|&at| now.since(at) >= LOCKOUT) {
             self.wrong.pop_front();
         }
         if self.wrong.len() >= WRONG_CODES {
-            return Err(Problem::new(
-                StatusCode::TOO_MANY_REQUESTS,
-                "locked",
-                "Too many wrong setup codes were tried.",
-                "Wait a minute, then run `pixy url` again. If it was not you, a program on this machine is guessing.",
-            ));
+            return Err(Problem::locked());
         }
         self.codes.retain(|(_, until)| now < *until);
         // Compares every code, so that the time reveals nothing.
@@ -211,7 +181,7 @@ impl Sessions {
         if self.wrong.len() == WRONG_CODES {
             tracing::warn!("too many wrong setup codes: the link page accepts none for a minute");
         }
-        Err(wrong_code())
+        Err(Problem::wrong_code())
     }
 }
 

@@ -23,26 +23,6 @@ impl Problem {
         }
     }
 
-    /// The path and method name no call.
-    pub fn no_call() -> Self {
-        Self::new(
-            StatusCode::NOT_FOUND,
-            "no_call",
-            "There is nothing here.",
-            "The calls are listed in Pixy's documentation.",
-        )
-    }
-
-    /// A call took longer than the link surface waits.
-    pub fn timed_out() -> Self {
-        Self::new(
-            StatusCode::GATEWAY_TIMEOUT,
-            "timed_out",
-            "Pixy did not finish this call in time.",
-            "It may still finish. Reload to see the current state before you try again.",
-        )
-    }
-
     /// The account is not in the configuration.
     pub fn no_account(name: &str) -> Self {
         let shown: String = name.chars().filter(|character| !character.is_control()).take(40).collect();
@@ -52,16 +32,6 @@ impl Problem {
             "no_account",
             title,
             "The accounts are those of Pixy's configuration; `pixy status` lists them.",
-        )
-    }
-
-    /// The attempt has ended, was replaced, or never existed.
-    pub fn no_attempt() -> Self {
-        Self::new(
-            StatusCode::GONE,
-            "attempt_over",
-            "This attempt has ended.",
-            "It was confirmed or cancelled, it expired, or a newer attempt replaced it. Start again.",
         )
     }
 
@@ -76,11 +46,6 @@ impl Problem {
                 "If you have read them and may use your login like this, set `accept_terms: true` under `accounts: {account}:` in Pixy's configuration file: it is applied within seconds. If Pixy runs without a file, restart it with one."
             ),
         )
-    }
-
-    /// A flow that does not exist.
-    pub fn no_flow() -> Self {
-        Self::bad_body("The flows are authorization_code and device_code; without one the profile's is taken.")
     }
 
     /// The account takes a key and the call begins a login, or the reverse.
@@ -135,38 +100,13 @@ impl Problem {
         Self::new(StatusCode::BAD_GATEWAY, "no_device_code", title, detail)
     }
 
-    /// The device code expired.
-    pub fn device_code_over() -> Self {
-        Self::new(
-            StatusCode::GONE,
-            "device_code_expired",
-            "The code was not typed in time.",
-            "Start again for a new one.",
-        )
-    }
-
     /// The device authorization was denied, expired or failed.
     pub fn not_allowed_on_device(provider: &str, error: &TokenError) -> Self {
         match error.code.as_deref() {
-            Some("access_denied") => Self::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "consent_denied",
-                "Access was denied at the provider.",
-                "Start again if that was a mistake.",
-            ),
+            Some("access_denied") => Self::paste(&PasteError::Denied(Some("access_denied"))),
             Some("expired_token") => Self::device_code_over(),
             _ => Self { detail: "Start again for a new code.".to_owned(), ..Self::exchange(provider, error) },
         }
-    }
-
-    /// A paste for a device code attempt.
-    pub fn nothing_to_paste() -> Self {
-        Self::new(
-            StatusCode::CONFLICT,
-            "nothing_to_paste",
-            "There is nothing to paste in this attempt.",
-            "Type the shown code on the provider's page; Pixy continues by itself.",
-        )
     }
 
     /// The id_token does not prove whose login it is.
@@ -185,26 +125,6 @@ impl Problem {
                 "Pixy revokes the login. Try again in a minute.",
             ),
         }
-    }
-
-    /// The token response lacks an id_token.
-    pub fn no_id_token() -> Self {
-        Self::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "id_token_missing",
-            "The provider sent no proof of who this is.",
-            "Pixy revokes the login. If this server issues no id_tokens, remove `openid` from the scopes.",
-        )
-    }
-
-    /// There is an id_token, but no known keys to verify it with.
-    pub fn no_keys() -> Self {
-        Self::new(
-            StatusCode::CONFLICT,
-            "no_endpoint",
-            "Pixy does not know where the keys are that verify who this is.",
-            "Pixy revokes the login. Set `jwks_url` beside `issuer` in Pixy's configuration.",
-        )
     }
 
     /// The pasted text is not the response of this attempt.
@@ -226,16 +146,6 @@ impl Problem {
             | PasteError::NoClientId => "The attempt is still open: paste again.",
         };
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, error.code(), error.to_string(), detail)
-    }
-
-    /// A second code for an attempt that has used one.
-    pub fn code_used() -> Self {
-        Self::new(
-            StatusCode::CONFLICT,
-            "code_used",
-            "This attempt has already used its code.",
-            "A code works once. Confirm what is shown, or start again.",
-        )
     }
 
     /// The token endpoint issued no tokens. The code is spent in any case.
@@ -281,6 +191,61 @@ impl Problem {
     pub fn bad_body(what: &str) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", what, "The request was not understood and nothing was done.")
     }
+}
+
+/// Declares the constructors of problems with fixed texts.
+macro_rules! fixed_problems {
+    ($($(#[$doc:meta])* $name:ident: $status:ident $code:literal, $title:literal, $detail:literal;)*) => {
+        impl Problem {$(
+            $(#[$doc])*
+            pub fn $name() -> Self {
+                Self::new(StatusCode::$status, $code, $title, $detail)
+            }
+        )*}
+    };
+}
+
+fixed_problems! {
+    /// The path and method name no call.
+    no_call: NOT_FOUND "no_call", "There is nothing here.", "The calls are listed in Pixy's documentation.";
+    /// A call took longer than the link surface waits.
+    timed_out: GATEWAY_TIMEOUT "timed_out", "Pixy did not finish this call in time.",
+        "It may still finish. Reload to see the current state before you try again.";
+    /// The attempt has ended, was replaced, or never existed.
+    no_attempt: GONE "attempt_over", "This attempt has ended.",
+        "It was confirmed or cancelled, it expired, or a newer attempt replaced it. Start again.";
+    /// A flow that does not exist.
+    no_flow: BAD_REQUEST "bad_request",
+        "The flows are authorization_code and device_code; without one the profile's is taken.",
+        "The request was not understood and nothing was done.";
+    /// The device code expired.
+    device_code_over: GONE "device_code_expired", "The code was not typed in time.", "Start again for a new one.";
+    /// A paste for a device code attempt.
+    nothing_to_paste: CONFLICT "nothing_to_paste", "There is nothing to paste in this attempt.",
+        "Type the shown code on the provider's page; Pixy continues by itself.";
+    /// The token response lacks an id_token.
+    no_id_token: UNPROCESSABLE_ENTITY "id_token_missing", "The provider sent no proof of who this is.",
+        "Pixy revokes the login. If this server issues no id_tokens, remove `openid` from the scopes.";
+    /// There is an id_token, but no known keys to verify it with.
+    no_keys: CONFLICT "no_endpoint", "Pixy does not know where the keys are that verify who this is.",
+        "Pixy revokes the login. Set `jwks_url` beside `issuer` in Pixy's configuration.";
+    /// A second code for an attempt that has used one.
+    code_used: CONFLICT "code_used", "This attempt has already used its code.",
+        "A code works once. Confirm what is shown, or start again.";
+    /// A setup code is requested while there is no page.
+    page_off: CONFLICT "page_off", "The page is off (`link.listen: off`).",
+        "Link in the terminal: `pixy link NAME`.";
+    /// A page of another origin sent the request, or it names another host.
+    foreign_origin: FORBIDDEN "foreign_origin", "This page answers only at its own address.",
+        "Open the link that `pixy url` prints.";
+    /// The call has no valid session.
+    not_signed_in: UNAUTHORIZED "not_signed_in", "You are not signed in here.",
+        "Run `pixy url` in a terminal and open the link that it prints.";
+    /// The setup code is unknown, used or expired.
+    wrong_code: UNAUTHORIZED "not_signed_in", "That code is wrong, used or expired.", "Run `pixy url` again.";
+    /// Setup codes are not accepted for a while, because too many were wrong.
+    locked: TOO_MANY_REQUESTS "locked", "Too many wrong setup codes were tried.",
+        "Wait a minute, then run `pixy url` again. If it was not you, a program on this machine is guessing.";
 }
 
 impl std::error::Error for Problem {}

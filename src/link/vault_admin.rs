@@ -5,7 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::problem::Problem;
 use super::vault_problem::Progress;
-use crate::account::{Accounts, VaultError};
+use crate::account::Accounts;
 use crate::api::{ExportRequest, ImportRequest, KeyRotation, SealedExport};
 use crate::name::AccountName;
 use crate::secret::base64_url;
@@ -18,22 +18,16 @@ pub(super) async fn rotate_key(accounts: &Accounts) -> Result<KeyRotation, Probl
 }
 
 pub(super) async fn export(accounts: &Accounts, request: &ExportRequest) -> Result<SealedExport, Problem> {
-    let sealed = accounts.export(&request.passphrase.0).await.map_err(failed)?;
+    let sealed = accounts.export(&request.passphrase.0).await?;
     Ok(SealedExport { sealed: base64_url(&sealed) })
 }
 
 pub(super) async fn import(accounts: &Accounts, request: &ImportRequest) -> Result<Vec<String>, Problem> {
     let sealed = URL_SAFE_NO_PAD.decode(&request.sealed);
     let sealed = sealed.map_err(|_| Problem::bad_body("That is not an export of Pixy."))?;
-    let imported = accounts.import(&sealed, &request.passphrase.0, request.replace).await;
-    Ok(names(&imported.map_err(failed)?))
+    Ok(names(&accounts.import(&sealed, &request.passphrase.0, request.replace).await?))
 }
 
 fn names(names: &[AccountName]) -> Vec<String> {
     names.iter().map(|name| name.as_str().to_owned()).collect()
-}
-
-#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
-fn failed(error: VaultError) -> Problem {
-    Problem::vault(&error, Progress::NothingStored)
 }

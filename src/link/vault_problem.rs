@@ -55,6 +55,13 @@ impl Problem {
     }
 }
 
+impl From<VaultError> for Problem {
+    /// Of an operation that stored nothing.
+    fn from(error: VaultError) -> Self {
+        Self::vault(&error, Progress::NothingStored)
+    }
+}
+
 /// The status, and the stable part of the problem type.
 fn kind(error: &VaultError) -> (StatusCode, &'static str) {
     match error {

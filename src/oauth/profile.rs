@@ -10,7 +10,7 @@ pub mod values;
 
 use http::Method;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 pub use entries::Entries;
 pub use path_pattern::PathPattern;
@@ -64,7 +64,7 @@ pub struct Terms {
 }
 
 /// Made for third-party programs; allowed under conditions; not permitted in general.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the type says it")]
 pub enum TermsStatus {
@@ -109,7 +109,7 @@ pub struct Link {
 
 /// The grant, or a static key.
 // Authorization code with PKCE S256 (RFC 6749 §4.1, RFC 7636), device code (RFC 8628), client credentials (RFC 6749 §4.4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the type says it")]
 pub enum Flow {
