@@ -23,7 +23,9 @@ mod vault_admin;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use tracing::level_filters::LevelFilter;
 
 use crate::api::Problem;
 use crate::config::{self, Config};
@@ -49,23 +51,14 @@ struct LogOptions {
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
     /// The least severe level that is logged
-    #[arg(long, global = true, value_enum, default_value_t = LogLevel::Info, value_name = "LEVEL")]
-    log: LogLevel,
+    #[arg(long, global = true, default_value = "info", value_name = "LEVEL", value_parser = log_level())]
+    log: LevelFilter,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum LogFormat {
     Text,
     Json,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum LogLevel {
-    Error,
-    Warn,
-    Info,
-    Debug,
-    Trace,
 }
 
 #[derive(Subcommand)]
@@ -175,6 +168,10 @@ enum CommandError {
     Runtime(String),
 }
 
+fn log_level() -> impl TypedValueParser<Value = LevelFilter> {
+    PossibleValuesParser::new(["error", "warn", "info", "debug", "trace"]).try_map(|level| level.parse::<LevelFilter>())
+}
+
 /// Runs the command of the arguments.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -205,44 +202,32 @@ fn run(cli: Cli) -> Result<(), CommandError> {
     match cli.command.unwrap_or(Command::Serve) {
         Command::Serve => {
             let hardening = hardening::harden_process();
-            serve::serve(load()?, &cli.log, hardening)
+            serve::run(load()?, &cli.log, hardening)
         }
-        Command::Check => {
-            print!("{}", check::summary(&load()?));
-            Ok(())
-        }
-        Command::Schema => {
-            println!("{:#}", config::schema());
-            Ok(())
-        }
-        Command::Providers { name: None } => {
-            print!("{}", providers::table());
-            Ok(())
-        }
-        Command::Providers { name: Some(name) } => match providers::describe(&name) {
-            Ok(text) => {
-                print!("{text}");
-                Ok(())
-            }
-            Err(unknown) => Err(CommandError::Usage(format!("pixy: {unknown}"))),
-        },
+        Command::Check => print_text(&check::summary(&load()?)),
+        Command::Schema => print_text(&format!("{:#}\n", config::schema())),
+        Command::Providers { name: None } => print_text(&providers::table()),
+        Command::Providers { name: Some(name) } => print_text(&providers::describe(&name)?),
         Command::Link { name, older_copy: true, json, .. } => link::accept_older_copy(&control()?, &name, json),
-        Command::Link { name, yes, json, .. } => link::link(&control()?, &name, yes, json),
-        Command::Unlink { name, json } => unlink::unlink(&control()?, &name, json),
-        Command::Status { json } => status::status(&control()?, json),
-        Command::Url { json } => url::url(&control()?, json),
-        Command::Env { name, client, json } => env::env(&control()?, &name, client.as_deref(), json),
-        Command::Key { what: KeyCommand::New } => {
-            println!("{}", crate::vault::new_key().expose());
-            Ok(())
-        }
+        Command::Link { name, yes, json, .. } => link::run(&control()?, &name, yes, json),
+        Command::Unlink { name, json } => unlink::run(&control()?, &name, json),
+        Command::Status { json } => status::print(&control()?, json),
+        Command::Url { json } => url::print(&control()?, json),
+        Command::Env { name, client, json } => env::print(&control()?, &name, client.as_deref(), json),
+        Command::Key { what: KeyCommand::New } => print_text(&format!("{}\n", crate::vault::new_key().expose())),
         Command::Key { what: KeyCommand::Rotate } => vault_admin::rotate(&control()?),
         Command::Export { file } => vault_admin::export(&control()?, &file),
         Command::Import { file, replace } => vault_admin::import(&control()?, &file, replace),
-        Command::Doctor(options) => doctor::doctor(&options, || config::load(cli.config.as_deref())),
-        Command::Health => health::health(&control()?),
+        Command::Doctor(options) => doctor::run(&options, || config::load(cli.config.as_deref())),
+        Command::Health => health::check(&control()?),
         Command::Run { name, command } => env::run(&control()?, &name, &command),
     }
+}
+
+#[allow(clippy::unnecessary_wraps, reason = "the end of every command, which may fail")]
+fn print_text(text: &str) -> Result<(), CommandError> {
+    print!("{text}");
+    Ok(())
 }
 
 /// A runtime with one thread for input and output.

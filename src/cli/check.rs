@@ -12,37 +12,26 @@ pub(super) fn summary(config: &Config) -> String {
     for warning in &config.warnings {
         let _ = writeln!(out, "{warning}"); // a String accepts it, here and below
     }
-    let _ = write!(out, "configuration is fine: {}", count(config.accounts.len(), "account"));
-    let _ = write!(out, ", {}", count(config.agent_listeners.len(), "agent listener"));
-    match config.agent_keys.len() {
-        0 => out.push_str(", no agent keys (every client that reaches the listener may use every account)"),
-        keys => {
-            let _ = write!(out, ", {}", count(keys, "agent key"));
-        }
-    }
-    match &config.file {
-        Some(file) => {
-            let _ = writeln!(out, "\n  file      {}", file.display());
-        }
-        None => out.push_str("\n  file      the built-in one; yours would be ~/.config/pixy/pixy.yaml\n"),
-    }
+    let accounts = count(config.accounts.len(), "account");
+    let listeners = count(config.agent_listeners.len(), "agent listener");
+    let keys = match config.agent_keys.len() {
+        0 => "no agent keys (every client that reaches the listener may use every account)".to_owned(),
+        keys => count(keys, "agent key"),
+    };
+    let file = config.file.as_ref().map(|file| file.display().to_string());
+    let file = file.as_deref().unwrap_or("the built-in one; yours would be ~/.config/pixy/pixy.yaml");
+    let _ = writeln!(out, "configuration is fine: {accounts}, {listeners}, {keys}\n  file      {file}");
     for listener in &config.agent_listeners {
         let bound = listener.account.as_ref().map_or_else(String::new, |account| format!(" (only {account})"));
         let _ = writeln!(out, "  agents    {}{bound}", listener.address);
     }
-    match &config.link_listen {
-        Some(address) => {
-            let _ = writeln!(out, "  page      {address}");
-        }
-        None => out.push_str("  page      off\n"),
-    }
-    let _ = writeln!(out, "  ops       {}", config.ops_listen);
-    let store = config.vault.directory.display();
+    let page = config.link_listen.as_ref().map_or_else(|| "off".to_owned(), ToString::to_string);
+    let (ops, store) = (&config.ops_listen, config.vault.directory.display());
     let opened_by = match &config.vault.key {
         KeySettings::File(file) => format!("the key in {}", file.display()),
         KeySettings::Passphrase(file) => format!("the passphrase in {}", file.display()),
     };
-    let _ = writeln!(out, "  vault     {store}, opened by {opened_by}");
+    let _ = writeln!(out, "  page      {page}\n  ops       {ops}\n  vault     {store}, opened by {opened_by}");
     for account in &config.accounts {
         let profile = &account.profile;
         let _ = write!(out, "  account   {}: {} -> {}", account.name, profile.title, *profile.api.base_url);

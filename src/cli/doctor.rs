@@ -64,7 +64,7 @@ struct Report {
     findings: Vec<Finding>,
 }
 
-pub(super) fn doctor(options: &Options, load: impl FnOnce() -> Result<Config, Faults>) -> Result<(), CommandError> {
+pub(super) fn run(options: &Options, load: impl FnOnce() -> Result<Config, Faults>) -> Result<(), CommandError> {
     let report = if options.as_agent {
         runtime()?.block_on(agent_side::check(options))
     } else {
@@ -72,8 +72,8 @@ pub(super) fn doctor(options: &Options, load: impl FnOnce() -> Result<Config, Fa
             Ok(config) => runtime()?.block_on(pixy_side::check(&config)),
             Err(faults) => {
                 let mut report = Report::default();
-                report
-                    .bad("configuration", format!("the configuration has faults:\n{}", faults.to_string().trim_end()));
+                let faults = faults.to_string();
+                report.bad("configuration", format!("the configuration has faults:\n{}", faults.trim_end()));
                 report.print(options.json);
                 return Err(CommandError::Usage("pixy: nothing else was checked".to_owned()));
             }
@@ -88,16 +88,20 @@ pub(super) fn doctor(options: &Options, load: impl FnOnce() -> Result<Config, Fa
 }
 
 impl Report {
+    fn add(&mut self, check: &'static str, outcome: Outcome, says: impl Into<String>) {
+        self.findings.push(Finding { check, outcome, says: says.into() });
+    }
+
     fn good(&mut self, check: &'static str, says: impl Into<String>) {
-        self.findings.push(Finding { check, outcome: Outcome::Good, says: says.into() });
+        self.add(check, Outcome::Good, says);
     }
 
     fn warn(&mut self, check: &'static str, says: impl Into<String>) {
-        self.findings.push(Finding { check, outcome: Outcome::Warning, says: says.into() });
+        self.add(check, Outcome::Warning, says);
     }
 
     fn bad(&mut self, check: &'static str, says: impl Into<String>) {
-        self.findings.push(Finding { check, outcome: Outcome::Bad, says: says.into() });
+        self.add(check, Outcome::Bad, says);
     }
 
     /// Adds a good finding, unless the check has a finding already.

@@ -7,7 +7,7 @@ use super::terminal::{print_json_pretty, print_line};
 use super::{CommandError, runtime};
 use crate::api::{self, ClientSnippet};
 
-pub(super) fn env(
+pub(super) fn print(
     control: &ControlClient,
     name: &str,
     client: Option<&str>,

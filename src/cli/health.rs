@@ -10,7 +10,7 @@ use crate::api::{self, AccountState};
 /// Less than our image's health check waits: not every container engine ends a check that hangs.
 const TIMEOUT: Duration = Duration::from_secs(4);
 
-pub(super) fn health(control: &ControlClient) -> Result<(), CommandError> {
+pub(super) fn check(control: &ControlClient) -> Result<(), CommandError> {
     let answer = runtime()?
         .block_on(async { tokio::time::timeout(TIMEOUT, control.call::<api::ListAccounts>("", &())).await })
         .map_err(|_| CommandError::Runtime(format!("no answer within {} s", TIMEOUT.as_secs())))?;

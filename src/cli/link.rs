@@ -6,6 +6,7 @@ mod qr;
 use std::time::Duration;
 
 use serde::Serialize;
+use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines, Stdin};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -15,8 +16,8 @@ use super::terminal::{
 };
 use super::{CommandError, problem_text, runtime};
 use crate::api::{
-    self, AccountStatus, AttemptError, AttemptRedirect, AttemptStage, AttemptStatus, ClientSnippet, Flow, Identified,
-    PastedAnswer, StartedAttempt, StaticCredential,
+    self, AccountStatus, AttemptError, AttemptRedirect, AttemptStage, AttemptStatus, Flow, Identified, PastedAnswer,
+    Problem, StartedAttempt, StaticCredential,
 };
 use crate::secret::Secret;
 
@@ -37,7 +38,7 @@ struct LinkSession<'a> {
 /// Why nothing was linked.
 enum LinkError {
     /// Pixy or the provider refused.
-    Refused { kind: String, title: String, detail: String },
+    Refused(AttemptError),
     /// The person stopped: the attempt is cancelled.
     Stopped(&'static str),
     /// Anything else.
@@ -60,25 +61,7 @@ struct Step<'a, T> {
     content: &'a T,
 }
 
-#[derive(Serialize)]
-struct LinkedStep<'a> {
-    account: &'a str,
-    env: &'a [ClientSnippet],
-}
-
-#[derive(Serialize)]
-struct FailedStep<'a> {
-    error: FailedStepError<'a>,
-}
-
-#[derive(Serialize)]
-struct FailedStepError<'a> {
-    r#type: Option<&'a str>,
-    title: &'a str,
-    detail: Option<&'a str>,
-}
-
-pub(super) fn link(control: &ControlClient, name: &str, yes: bool, as_json: bool) -> Result<(), CommandError> {
+pub(super) fn run(control: &ControlClient, name: &str, yes: bool, as_json: bool) -> Result<(), CommandError> {
     let session = LinkSession { control, name, style: OutputStyle::of_stdout(), as_json };
     let runtime = runtime()?;
     let outcome = runtime.block_on(async {
@@ -210,10 +193,7 @@ impl LinkSession<'_> {
         };
         match (attempt.stage, &attempt.error) {
             (AttemptStage::ToConfirm, _) => Ok(Some(attempt)),
-            (AttemptStage::Failed, Some(error)) => {
-                let AttemptError { kind, title, detail } = error.clone();
-                Err(LinkError::Refused { kind, title, detail })
-            }
+            (AttemptStage::Failed, Some(error)) => Err(LinkError::Refused(error.clone())),
             (AttemptStage::Waiting | AttemptStage::Exchanging | AttemptStage::Failed, _) => Ok(None),
         }
     }
@@ -245,7 +225,7 @@ impl LinkSession<'_> {
 
     async fn print_linked(&self) -> Result<(), LinkError> {
         let snippets = self.control.call::<api::ShowSnippets>(self.name, &()).await?;
-        let linked = LinkedStep { account: self.name, env: &snippets };
+        let linked = json!({ "account": self.name, "env": snippets });
         self.print("linked", &linked, || messages::linked(self.name, &snippets, self.style));
         Ok(())
     }
@@ -261,14 +241,14 @@ impl LinkSession<'_> {
     /// Prints the last step for programs, and returns the text for people.
     fn report(&self, error: LinkError) -> CommandError {
         let (kind, title, detail) = match error {
-            LinkError::Refused { kind, title, detail } => (Some(kind), title, Some(detail)),
+            LinkError::Refused(AttemptError { kind, title, detail }) => (Some(kind), title, Some(detail)),
             LinkError::Stopped(title) => (None, title.to_owned(), None),
             LinkError::Command(CommandError::Runtime(title)) => (None, title, None),
             LinkError::Command(usage @ CommandError::Usage(_)) => return usage,
         };
         if self.as_json {
-            let error = FailedStepError { r#type: kind.as_deref(), title: &title, detail: detail.as_deref() };
-            print_json(&Step { step: "failed", content: &FailedStep { error } });
+            let error = json!({ "error": { "type": kind, "title": title, "detail": detail } });
+            print_json(&Step { step: "failed", content: &error });
         }
         CommandError::Runtime(detail.map_or(title.clone(), |detail| format!("{title}\n      {detail}")))
     }
@@ -291,8 +271,8 @@ impl Exchanged {
 impl From<CallError> for LinkError {
     fn from(error: CallError) -> Self {
         match error {
-            CallError::Problem(problem) => {
-                Self::Refused { kind: problem.kind, title: problem.title, detail: problem.detail }
+            CallError::Problem(Problem { kind, title, detail, .. }) => {
+                Self::Refused(AttemptError { kind, title, detail })
             }
             other => Self::Command(other.into()),
         }

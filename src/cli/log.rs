@@ -17,18 +17,12 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::log_buffer::BufferedStderr;
-use super::{LogFormat, LogLevel, LogOptions};
+use super::{LogFormat, LogOptions};
 
 /// Installs the logger. The level applies to Pixy alone: libraries log the data that they carry at `debug` and `trace`, so they
 /// stay at `info`.
 pub(super) fn start(options: &LogOptions) {
-    let level = match options.log {
-        LogLevel::Error => LevelFilter::ERROR,
-        LogLevel::Warn => LevelFilter::WARN,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Debug => LevelFilter::DEBUG,
-        LogLevel::Trace => LevelFilter::TRACE,
-    };
+    let level = options.log;
     let layer = tracing_subscriber::fmt::layer().with_writer(BufferedStderr).with_target(false);
     let registry = tracing_subscriber::registry().with(filter(level));
     // Fails when a logger is installed already, as in tests.

@@ -1,14 +1,11 @@
 //! `pixy providers`: the profiles that are shipped.
 
-use std::fmt;
 use std::fmt::Write as _;
 
+use super::CommandError;
+use super::terminal::column_widths;
 use crate::config;
 use crate::oauth::profile::{Flow, TermsStatus};
-
-/// No provider of this name is shipped.
-#[derive(Debug)]
-pub(super) struct UnknownProvider;
 
 /// The table of `pixy providers`.
 pub(super) fn table() -> String {
@@ -16,37 +13,30 @@ pub(super) fn table() -> String {
     for name in config::provider_names() {
         let Some(outline) = config::shipped_profile_outline(name) else { continue };
         let needs = config::shipped_profile_needs(name).join(", ");
-        rows.push([
-            name.to_owned(),
-            outline.title,
-            outline.link.flow.as_str().to_owned(),
-            outline.terms.status.as_str().to_owned(),
-            needs,
-        ]);
+        let (flow, terms) = (outline.link.flow.as_str().to_owned(), outline.terms.status.as_str().to_owned());
+        rows.push([name.to_owned(), outline.title, flow, terms, needs]);
     }
-    let mut widths = [0; 5];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
+    let widths = column_widths(&rows);
     let mut out = String::new();
     for row in &rows {
-        let mut line = String::new();
-        for (width, cell) in widths.iter().zip(row) {
-            let _ = write!(line, "{cell:<width$}  ");
-        }
-        let _ = writeln!(out, "{}", line.trim_end());
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}  "));
+        let _ = writeln!(out, "{}", cells.collect::<String>().trim_end()); // a String accepts it, here and below
     }
     out.push_str("\n`pixy providers NAME` shows one in full.\n");
     out
 }
 
 /// `pixy providers NAME`: the profile as it is shipped, what it needs, and how to use it.
-pub(super) fn describe(name: &str) -> Result<String, UnknownProvider> {
+///
+/// # Errors
+/// No provider of this name is shipped.
+pub(super) fn describe(name: &str) -> Result<String, CommandError> {
     let (Some(text), Some(outline)) = (config::shipped_profile_text(name), config::shipped_profile_outline(name))
     else {
-        return Err(UnknownProvider);
+        let names = config::provider_names().join(", ");
+        return Err(CommandError::Usage(format!(
+            "pixy: no provider of this name is shipped; there are: {names}. For another one, start from `oauth`."
+        )));
     };
     let needs = config::shipped_profile_needs(name);
     let mut out = format!("{}\n", text.trim_end());
@@ -76,13 +66,6 @@ pub(super) fn describe(name: &str) -> Result<String, UnknownProvider> {
     Ok(out)
 }
 
-impl fmt::Display for UnknownProvider {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = config::provider_names().join(", ");
-        write!(f, "no provider of this name is shipped; there are: {names}. For another one, start from `oauth`.")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,6 +90,7 @@ mod tests {
         let shown = describe("huggingface").unwrap();
         assert!(shown.contains("#         link:\n#           client_id: …"), "{shown}");
         assert!(!shown.contains("accept_terms"), "{shown}");
-        assert!(describe("unknown").unwrap_err().to_string().contains("openrouter"));
+        let Err(CommandError::Usage(text)) = describe("unknown") else { panic!() };
+        assert!(text.contains("openrouter"), "{text}");
     }
 }

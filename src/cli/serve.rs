@@ -9,7 +9,7 @@ use crate::config::{Config, Env};
 use crate::hardening::{Hardening, PeerAudit};
 
 /// Serves until SIGTERM or SIGINT.
-pub(super) fn serve(config: Config, options: &LogOptions, mut hardening: Hardening) -> Result<(), CommandError> {
+pub(super) fn run(config: Config, options: &LogOptions, mut hardening: Hardening) -> Result<(), CommandError> {
     log::start(options);
     config.log_warnings();
     let peer_audit = PeerAudit::open();

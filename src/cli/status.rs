@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::control_client::ControlClient;
-use super::terminal::{Emphasis, OutputStyle, print_error, print_json_pretty, print_line};
+use super::terminal::{Emphasis, OutputStyle, column_widths, print_error, print_json_pretty, print_line};
 use super::{CommandError, runtime};
 use crate::api::{self, AccountState, AccountStatus, QuotaLimit, Time};
 use crate::clock::Clock;
@@ -18,7 +18,7 @@ const WHO: usize = 3;
 const MIN_WHO_WIDTH: usize = 16;
 
 /// Reports the state of the running Pixy, also where the file has changed or has faults.
-pub(super) fn status(control: &ControlClient, as_json: bool) -> Result<(), CommandError> {
+pub(super) fn print(control: &ControlClient, as_json: bool) -> Result<(), CommandError> {
     let runtime = runtime()?;
     let accounts = runtime.block_on(control.call::<api::ListAccounts>("", &()))?;
     let configuration = runtime.block_on(control.call::<api::ReadConfiguration>("", &()))?;
@@ -63,12 +63,7 @@ fn table(accounts: &[AccountStatus], file: Option<&str>, style: OutputStyle, now
 }
 
 fn widths(rows: &[[String; 6]], headings: &[String; 6], style: OutputStyle) -> [usize; 6] {
-    let mut widths = [0; 6];
-    for row in rows.iter().chain([headings]) {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
+    let mut widths = column_widths(rows.iter().chain([headings]));
     if let Some((columns, _)) = style.size() {
         let whole = widths.iter().sum::<usize>() + 2 * (widths.len() - 1);
         let cut = widths[WHO].saturating_sub(whole.saturating_sub(columns));

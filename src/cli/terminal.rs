@@ -89,6 +89,17 @@ impl TerminalLocation {
     }
 }
 
+/// The width of each column of a table, in characters.
+pub(super) fn column_widths<'a, const N: usize>(rows: impl IntoIterator<Item = &'a [String; N]>) -> [usize; N] {
+    let mut widths = [0; N];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    widths
+}
+
 /// Whether standard input is a terminal.
 pub(super) fn is_interactive() -> bool {
     std::io::stdin().is_terminal()

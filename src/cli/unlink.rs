@@ -5,7 +5,7 @@ use super::terminal::{print_json, print_line};
 use super::{CommandError, runtime};
 use crate::api::{self, Revocation};
 
-pub(super) fn unlink(control: &ControlClient, name: &str, as_json: bool) -> Result<(), CommandError> {
+pub(super) fn run(control: &ControlClient, name: &str, as_json: bool) -> Result<(), CommandError> {
     let answer = runtime()?.block_on(control.call::<api::UnlinkAccount>(name, &()))?;
     if as_json {
         print_json(&answer);

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use super::env_credentials::Candidate;
 use super::http_probe::{self, ProbeAnswer, ProbeError, ProbeTarget};
 use super::listening_ports::{self, Listening};
-use super::{Options, Report, env_credentials, file_scan, processes};
+use super::{Options, Outcome, Report, env_credentials, file_scan, processes};
 use crate::config::{self, Env};
 use crate::secret::Secret;
 
@@ -63,26 +63,22 @@ async fn check_base_url(
             return None;
         }
     };
-    match answer.code() {
-        None => {
-            report.bad("base url", format!("another program is listening on {target}: do not send it a key"));
-            return None;
-        }
+    let unusable = match answer.code() {
+        None => Some((Outcome::Bad, format!("another program is listening on {target}: do not send it a key"))),
         Some("no_route") if path == "/" => {
-            report.good(
-                "base url",
-                format!("Pixy answers on {target}; the base URL names no account, so nothing else was checked"),
-            );
-            return None;
+            let says = format!("Pixy answers on {target}; the base URL names no account, so nothing else was checked");
+            Some((Outcome::Good, says))
         }
         Some("no_route") => {
-            report.bad("base url", format!("Pixy answers on {target}, but {path} is not one of its accounts"));
-            return None;
+            Some((Outcome::Bad, format!("Pixy answers on {target}, but {path} is not one of its accounts")))
         }
-        Some(_) => {}
+        Some(_) => None,
+    };
+    if let Some((outcome, says)) = unusable {
+        report.add("base url", outcome, says);
+        return None;
     }
-    let account = format!("/{}", path.split('/').nth(1).unwrap_or_default());
-    let mut root = account;
+    let mut root = format!("/{}", path.split('/').nth(1).unwrap_or_default());
     let mut first = http_probe::get(target, &root, None).await;
     if first.as_ref().is_ok_and(|answer| answer.code() == Some("path_not_allowed")) {
         "/".clone_into(&mut root); // the listener serves one account: the first segment belongs to the provider's path
@@ -114,28 +110,21 @@ async fn check_request(target: &ProbeTarget, path: &str, key: Option<&Secret>, r
         let Ok(answer) = http_probe::get(target, &format!("{}{list}", path.trim_end_matches('/')), key).await else {
             continue;
         };
-        match answer.code() {
-            Some("path_not_allowed" | "method_not_allowed" | "no_route") => {}
+        let status = answer.status.as_u16();
+        let (outcome, says) = match answer.code() {
+            Some("path_not_allowed" | "method_not_allowed" | "no_route") => continue,
             Some(code @ ("not_linked" | "relink_required")) => {
-                return report
-                    .bad("base url", format!("Pixy answers on {target}, but the account must be linked ({code})"));
+                (Outcome::Bad, format!("Pixy answers on {target}, but the account must be linked ({code})"))
             }
             Some(code) => {
-                return report.bad(
-                    "base url",
-                    format!("Pixy answers on {target}, but refuses a request of this agent with {code}"),
-                );
+                (Outcome::Bad, format!("Pixy answers on {target}, but refuses a request of this agent with {code}"))
             }
             None if answer.status.is_success() => {
-                return report
-                    .good("base url", format!("a request went to the provider and back, through Pixy on {target}"));
+                (Outcome::Good, format!("a request went to the provider and back, through Pixy on {target}"))
             }
-            None => {
-                let status = answer.status.as_u16();
-                return report
-                    .warn("base url", format!("Pixy on {target} forwards requests; the provider answered {status}"));
-            }
-        }
+            None => (Outcome::Warning, format!("Pixy on {target} forwards requests; the provider answered {status}")),
+        };
+        return report.add("base url", outcome, says);
     }
     report.good("base url", format!("Pixy answers on {target}, and accepts this agent"));
 }
@@ -155,21 +144,17 @@ async fn check_users(target: &ProbeTarget, report: &mut Report) {
         }
     };
     let own = rustix::process::geteuid().as_raw();
-    match owner {
+    let (outcome, says) = match owner {
         Some(uid) if uid == own => {
-            report.bad(
-                "separate users",
-                format!("Pixy and the agent are the same user ({uid}). Run one of them as another."),
-            );
+            (Outcome::Bad, format!("Pixy and the agent are the same user ({uid}). Run one of them as another."))
         }
-        Some(uid) => report.good("separate users", format!("Pixy is user {uid}, the agent is user {own}")),
+        Some(uid) => (Outcome::Good, format!("Pixy is user {uid}, the agent is user {own}")),
         None => {
-            report.good(
-                "separate users",
-                "Pixy's socket is on another machine or in another container, and so is its user",
-            );
+            let says = "Pixy's socket is on another machine or in another container, and so is its user";
+            (Outcome::Good, says.to_owned())
         }
-    }
+    };
+    report.add("separate users", outcome, says);
 }
 
 /// Checks that the agent does not reach the page, or at least not without its setup code.
@@ -195,20 +180,14 @@ async fn check_page_ports(host: &str, candidates: BTreeSet<u16>, report: &mut Re
         if !answer.body.contains("<title>Pixy") {
             continue;
         }
-        match http_probe::get(&target, "/api/accounts", None).await {
-            Ok(answer) if answer.status.is_success() => {
-                report.bad(
-                    "page",
-                    format!("the page on {target} opens without a code: every client that reaches it can link and unlink accounts"),
-                );
-            }
-            _ => report.warn(
-                "page",
-                format!(
-                    "the agent reaches the page on {target}, which requires its code. `link: off` leaves only the terminal."
-                ),
-            ),
-        }
+        let is_open =
+            http_probe::get(&target, "/api/accounts", None).await.is_ok_and(|answer| answer.status.is_success());
+        let (outcome, says) = if is_open {
+            (Outcome::Bad, "opens without a code: every client that reaches it can link and unlink accounts")
+        } else {
+            (Outcome::Warning, "requires its code. The agent reaches it; `link: off` leaves only the terminal.")
+        };
+        report.add("page", outcome, format!("the page on {target} {says}"));
     }
     report.good_by_default("page", "the agent does not reach the page");
 }

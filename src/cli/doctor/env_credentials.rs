@@ -1,6 +1,6 @@
 //! Credentials in the agent's environment. Names are printed, values never.
 
-use super::Report;
+use super::{Outcome, Report};
 use crate::secret::Secret;
 
 /// A variable that may hold a credential.
@@ -53,17 +53,14 @@ pub(super) fn check(candidates: &[Candidate], agent_key: Option<&Secret>, report
             report.good("environment", format!("{name} holds the agent's own key for Pixy, as it should"));
             continue;
         }
-        match shape {
-            Shape::ProviderCredential | Shape::ProviderVariable => report.bad(
-                "environment",
-                format!(
-                    "{name} holds a credential that is not the agent's key for Pixy. Remove it from the agent's environment."
-                ),
-            ),
-            Shape::Other => {
-                report.warn("environment", format!("{name} may hold a credential; check whether the agent needs it."));
+        let (outcome, says) = match shape {
+            Shape::ProviderCredential | Shape::ProviderVariable => {
+                let advice = "Remove it from the agent's environment.";
+                (Outcome::Bad, format!("holds a credential that is not the agent's key for Pixy. {advice}"))
             }
-        }
+            Shape::Other => (Outcome::Warning, "may hold a credential; check whether the agent needs it.".to_owned()),
+        };
+        report.add("environment", outcome, format!("{name} {says}"));
     }
     report.good_by_default("environment", "no variable holds a provider's credential");
 }
@@ -108,7 +105,6 @@ const MIN_LENGTH: usize = 8;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::doctor::Outcome;
 
     fn outcomes(pairs: &[(&str, &str)], key: Option<&str>) -> Vec<Outcome> {
         let variables = pairs.iter().map(|(name, value)| ((*name).to_owned(), Secret::new((*value).to_owned())));

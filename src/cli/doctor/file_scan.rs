@@ -36,21 +36,17 @@ pub(super) async fn check(home: Option<&Path>, more: &[PathBuf], agent_key: Opti
         if path.ends_with("pixy.yaml") && access(&path, Access::WRITE_OK).is_ok() {
             report.bad("configuration", format!("the agent may write Pixy's configuration {}", path.display()));
         }
-        match classify(&path, agent_key) {
-            Some(SensitiveFile::Record) => {
-                report.bad("vault", format!("the agent can read a record of the vault: {}", path.display()));
-            }
-            Some(SensitiveFile::Export) => {
-                report.bad("vault", format!("the agent can read an export of all logins: {}", path.display()));
-            }
-            Some(SensitiveFile::Key) => {
-                report.bad("key", format!("the agent can read the vault's key: {}", path.display()));
-            }
+        let (check, what) = match classify(&path, agent_key) {
+            Some(SensitiveFile::Record) => ("vault", "a record of the vault"),
+            Some(SensitiveFile::Export) => ("vault", "an export of all logins"),
+            Some(SensitiveFile::Key) => ("key", "the vault's key"),
             Some(SensitiveFile::MaybeKey) => {
                 report.warn("key", format!("{} looks like a vault's key; check that it is not", path.display()));
+                continue;
             }
-            None => {}
-        }
+            None => continue,
+        };
+        report.bad(check, format!("the agent can read {what}: {}", path.display()));
     }
     sockets.extend(listening_ports::unix_sockets().into_iter().filter(|path| path.ends_with(CONTROL_SOCKET)));
     for socket in sockets {

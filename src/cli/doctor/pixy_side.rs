@@ -6,7 +6,7 @@ use std::path::Path;
 
 use tokio::net::UnixStream;
 
-use super::http_probe::{self, ProbeTarget};
+use super::http_probe::{self, ProbeAnswer, ProbeTarget};
 use super::{Report, listening_ports, processes, provider_probe};
 use crate::api::{AccountState, AccountStatus, ListAccounts};
 use crate::cli::control_client::{CallError, ControlClient};
@@ -26,20 +26,12 @@ pub(super) async fn check(config: &Config) -> Report {
         check_port(what, address, running.is_ok(), process, &mut report).await;
     }
     check_hardening(process, &mut report);
-    let accounts = match running {
-        Ok(accounts) => {
-            report.good("pixy", "it runs, and answers on its control socket");
-            accounts
-        }
-        Err(error @ CallError::Problem(_)) => {
-            report.bad("pixy", error.to_string());
-            Vec::new()
-        }
-        Err(error) => {
-            report.warn("pixy", format!("{error}. The state of the accounts is unknown."));
-            Vec::new()
-        }
-    };
+    match &running {
+        Ok(_) => report.good("pixy", "it runs, and answers on its control socket"),
+        Err(error @ CallError::Problem(_)) => report.bad("pixy", error.to_string()),
+        Err(error) => report.warn("pixy", format!("{error}. The state of the accounts is unknown.")),
+    }
+    let accounts = running.unwrap_or_default();
     for account in &accounts {
         check_account(account, &mut report);
     }
@@ -74,31 +66,24 @@ fn check_files(config: &Config, running: bool, report: &mut Report) {
     };
     check_private("key", key, report);
     let directory = &config.vault.directory;
+    let shown = directory.display();
     check_private("vault", directory, report);
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         check_private("vault", &entry.path(), report);
     }
     if running {
-        report.good_by_default(
-            "vault",
-            format!("{} is closed to others, and the running Pixy has opened it", directory.display()),
-        );
+        report.good_by_default("vault", format!("{shown} is closed to others, and the running Pixy has opened it"));
     } else if !directory.is_dir() {
-        report.good_by_default("vault", format!("{} will be created at the first start", directory.display()));
+        report.good_by_default("vault", format!("{shown} will be created at the first start"));
     } else if key.exists() {
         match Vault::open(&config.vault) {
-            Ok(_) => {
-                report.good_by_default(
-                    "vault",
-                    format!("{} is closed to others, and the key opens it", directory.display()),
-                );
-            }
+            Ok(_) => report.good_by_default("vault", format!("{shown} is closed to others, and the key opens it")),
             Err(error) => report.bad("vault", error.to_string()),
         }
     }
     let key_state = if key.exists() { "is closed to others" } else { "will be created at the first start" };
     report.good_by_default("key", format!("{} {key_state}", key.display()));
-    report.good_by_default("vault", format!("{} is closed to others", directory.display()));
+    report.good_by_default("vault", format!("{shown} is closed to others"));
 }
 
 fn check_private(check: &'static str, path: &Path, report: &mut Report) {
@@ -147,11 +132,13 @@ async fn check_port(what: &'static str, address: &Address, running: bool, proces
     }
     let host = if wanted.ip().is_unspecified() { "127.0.0.1".to_owned() } else { wanted.ip().to_string() };
     let (path, target) = (if what == "ops" { "/livez" } else { "/" }, ProbeTarget::Tcp { host, port: wanted.port() });
+    let is_pixys = |answer: &ProbeAnswer| match what {
+        "agents" => answer.code().is_some() || answer.status.is_success(),
+        "page" => answer.body.contains("<title>Pixy"),
+        _ => true,
+    };
     match http_probe::get(&target, path, None).await {
-        Ok(answer) if what == "agents" && answer.code().is_none() && !answer.status.is_success() => {
-            report.bad("ports", format!("{what}: another program is listening on {wanted}"));
-        }
-        Ok(answer) if what == "page" && !answer.body.contains("<title>Pixy") => {
+        Ok(answer) if !is_pixys(&answer) => {
             report.bad("ports", format!("{what}: another program is listening on {wanted}"));
         }
         Ok(_) => report.good("ports", format!("{what}: Pixy answers on {wanted}")),

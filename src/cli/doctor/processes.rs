@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use super::Report;
+use super::{Outcome, Report};
 
 /// A visible process of Pixy.
 pub(super) struct Process {
@@ -29,31 +29,23 @@ pub(super) fn status(id: u32, field: &str) -> Option<String> {
 pub(super) fn check(report: &mut Report) {
     let own = rustix::process::geteuid();
     if own.is_root() {
-        report.bad(
-            "user",
-            "the agent runs as root, which file permissions do not restrict. Run it as a user of its own.",
-        );
+        let says = "the agent runs as root, which file permissions do not restrict. Run it as a user of its own.";
+        report.bad("user", says);
     }
     for Process { id, uid } in pixy_processes() {
         if uid == Some(own.as_raw()) && !own.is_root() {
-            report.bad(
-                SAME_USER,
-                format!("Pixy (process {id}) runs as the agent's own user. Run one of them as another."),
-            );
+            report
+                .bad("user", format!("Pixy (process {id}) runs as the agent's own user. Run one of them as another."));
         }
-        let open = open_entries(&PathBuf::from(format!("/proc/{id}")));
-        if open.is_empty() {
-            report.warn(
-                "process list",
-                format!("Pixy (process {id}) is in the agent's process list; none of its entries can be opened. Do not share the process list between containers."),
-            );
+        let open = open_entries(&PathBuf::from(format!("/proc/{id}"))).join(", ");
+        let (outcome, says) = if open.is_empty() {
+            let advice = "Do not share the process list between containers.";
+            let says = format!("is in the agent's process list; none of its entries can be opened. {advice}");
+            (Outcome::Warning, says)
         } else {
-            let open = open.join(", ");
-            report.bad(
-                "process list",
-                format!("the agent can open entries of Pixy (process {id}) in /proc/{id}: {open}."),
-            );
-        }
+            (Outcome::Bad, format!("has entries in /proc/{id} that the agent can open: {open}."))
+        };
+        report.add("process list", outcome, format!("Pixy (process {id}) {says}"));
     }
     report.good_by_default("user", "the agent does not run as root");
     report.good_by_default("process list", "no process of Pixy is visible");
@@ -96,7 +88,6 @@ fn uid(id: u32) -> Option<u32> {
     status(id, "Uid")?.split_ascii_whitespace().nth(1)?.parse().ok() // the effective one
 }
 
-pub(super) const SAME_USER: &str = "user";
 const EIO: i32 = rustix::io::Errno::IO.raw_os_error();
 const ENTRIES: [&str; 8] = ["environ", "mem", "maps", "root", "cwd", "fd", "auxv", "io"];
 const MAX_PROCESSES: usize = 32_768;
