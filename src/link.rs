@@ -22,7 +22,6 @@ pub(crate) mod paste;
 mod problem;
 mod redirect_target;
 mod static_credential;
-mod usage_view;
 mod vault_admin;
 mod vault_problem;
 
@@ -230,7 +229,7 @@ impl Linker {
     }
 }
 
-/// The flow that was asked for, where the profile has a choice.
+/// The requested flow where the profile has a choice, else the configured one.
 fn choose_flow(requested: Option<&str>, configured: Flow) -> Result<Flow, Problem> {
     match (requested.map(Flow::parse), configured) {
         (Some(None), _) => Err(Problem::no_flow()),

@@ -1,6 +1,6 @@
 //! Listeners, and the loop that accepts and serves their connections.
 //!
-//! A connection speaks HTTP/1.1, and another protocol only after an upgrade. `framing` checks every byte before hyper parses it:
+//! A connection carries HTTP/1.1, and another protocol only after an upgrade. `framing` checks every byte before hyper parses it:
 //! a request that is malformed or has two readings becomes a [`Rejection`], which the [`Surface`] answers, and the connection
 //! closes. The preface of HTTP/2 is such a request.
 //!

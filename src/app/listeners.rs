@@ -1,7 +1,7 @@
 //! The listeners of a running Pixy. A reload adds and removes them; one that changes in place needs a restart.
 //!
 //! [`bind`] binds every new listener, or fails and has changed nothing; [`Listeners::apply`] cannot fail. A listener whose
-//! settings stay the same is left alone. A removed one closes its socket; its connections go on to their end.
+//! settings stay the same is left alone. A removed one closes its socket; its connections stay open until they end.
 
 use std::fmt;
 use std::io;
@@ -13,7 +13,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::config::Config;
-use crate::link::api::{self, LinkApi};
+use crate::link::api::{self, LinkApi, LinkSurface};
 use crate::name::AccountName;
 use crate::ops::Ops;
 use crate::proxy::{self, Proxy};
@@ -144,7 +144,7 @@ fn match_open<'a>(open: &'a [OpenListener], config: &Config) -> Vec<(ListenerSet
     matched.collect()
 }
 
-/// Whether a socket on one of them keeps the other from being bound. `[::]` takes IPv4 too.
+/// Whether a socket on one address prevents the other from being bound. `[::]` includes IPv4.
 fn overlap(one: &Address, other: &Address) -> bool {
     match (one, other) {
         (Address::Tcp(one), Address::Tcp(other)) => {
@@ -169,14 +169,11 @@ impl ListenerRole {
 
     /// The key of the configuration for the listener at this index of all, outermost first.
     fn key(&self, at: usize) -> Vec<String> {
-        let at = at.to_string();
-        let key: &[&str] = match self {
-            Self::Agents(_) => &["agent", "listen", &at, "address"],
-            Self::Page => &["link", "listen"],
-            Self::Ops => &["ops", "listen"],
-            Self::Control => &["state_dir"],
-        };
-        key.iter().map(|&step| step.to_owned()).collect()
+        let mut key: Vec<String> = self.setting().split('.').map(str::to_owned).collect();
+        if let Self::Agents(_) = self {
+            key.extend([at.to_string(), "address".to_owned()]);
+        }
+        key
     }
 
     /// The same for a person, without the index: a single listener is written without a list.
@@ -278,7 +275,7 @@ impl Listeners {
     }
 
     async fn close(&mut self, listener: OpenListener) {
-        // Connections of agents go on to their end. Page streams are server-sent events without an end: they are closed.
+        // Connections of agents stay open until they end. Page streams are server-sent events without an end: they are closed.
         let is_agents = matches!(listener.settings.role, ListenerRole::Agents(_));
         listener.shutdown.send_replace(if is_agents { Shutdown::Listener } else { Shutdown::Process });
         let _ = listener.closed.await; // an error is the signal: the sender is dropped with the socket
@@ -312,11 +309,11 @@ impl Listeners {
                 tasks.spawn(server::serve(listener, proxy, limits, capacity.agents.clone(), ends));
             }
             ListenerRole::Page => {
-                let page = LinkApi::new(Arc::clone(&services.link), api::Surface::Page);
+                let page = LinkApi::new(Arc::clone(&services.link), LinkSurface::Page);
                 tasks.spawn(server::serve(listener, page, limits, capacity.page.clone(), ends));
             }
             ListenerRole::Control => {
-                let control = LinkApi::new(Arc::clone(&services.link), api::Surface::Control);
+                let control = LinkApi::new(Arc::clone(&services.link), LinkSurface::Control);
                 tasks.spawn(server::serve(listener, control, limits, capacity.control.clone(), ends));
             }
             ListenerRole::Ops => {

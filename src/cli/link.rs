@@ -45,7 +45,7 @@ enum LinkError {
     Command(CommandError),
 }
 
-/// What the person is asked to confirm: the answer to a paste, or the attempt that another path brought as far.
+/// What the person confirms: the answer to a paste, or an attempt whose code arrived by a redirect or from a device.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Exchanged {

@@ -4,11 +4,10 @@ use super::Linker;
 use super::attempt::{Attempt, AttemptFlow, Stage};
 use super::client_snippets::{self, AgentEndpoint};
 use super::code_exchange::missing;
-use super::usage_view;
 use crate::account::{Account, State, View};
 use crate::api::{
-    AccountError, AccountState, AccountStatus, AttemptError, AttemptRedirect, AttemptStage, AttemptStatus, Redirect,
-    StartedAttempt, Terms, Time,
+    AccountError, AccountState, AccountStatus, AttemptError, AttemptRedirect, AttemptStage, AttemptStatus, QuotaLimit,
+    Redirect, StartedAttempt, Terms, Time, UsageHistory, UsageHour,
 };
 use crate::oauth::profile::{self, Profile};
 
@@ -39,8 +38,8 @@ impl Linker {
             refreshed_at: view.refreshed_at.map(Time),
             next_refresh_at: view.next_refresh_at.map(Time),
             error: error(&view),
-            quota: usage_view::quota(account),
-            usage: usage_view::usage(account),
+            quota: quota(account),
+            usage: usage(account),
             base_url: client_snippets::base_url(account, endpoint),
             attempt: self.attempt_status(account, is_linked.then(|| view.identity.clone())),
         }
@@ -146,4 +145,27 @@ fn error(view: &View) -> Option<AccountError> {
         State::Starting | State::Unlinked => "",
     };
     Some(AccountError { title: view.error.clone()?, detail: detail.to_owned() })
+}
+
+/// `None` before the provider has reported a limit.
+fn quota(account: &Account) -> Option<Vec<QuotaLimit>> {
+    let limits = account.quota().into_iter().map(|quota| QuotaLimit {
+        name: quota.name,
+        used: quota.used,
+        limit: quota.limit,
+        remaining: quota.remaining,
+        resets_at: quota.resets_at.map(Time),
+    });
+    Some(limits.collect::<Vec<_>>()).filter(|limits| !limits.is_empty())
+}
+
+/// `None` before the first request.
+fn usage(account: &Account) -> Option<UsageHistory> {
+    let hours = account.usage()?.into_iter().map(|hour| UsageHour {
+        from: Time(hour.from),
+        requests: hour.requests,
+        input_tokens: hour.tokens.input,
+        output_tokens: hour.tokens.output,
+    });
+    Some(UsageHistory { hours: hours.collect() })
 }

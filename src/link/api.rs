@@ -36,7 +36,7 @@ const EVENT_HEARTBEAT: Duration = Duration::from_secs(20);
 #[derive(Clone)]
 pub struct LinkApi {
     services: Arc<LinkServices>,
-    surface: Surface,
+    surface: LinkSurface,
 }
 
 /// What the page and the control socket share.
@@ -59,7 +59,7 @@ pub struct LinkServices {
 
 /// Where the API is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Surface {
+pub enum LinkSurface {
     /// TCP: the page; every call needs a secret.
     Page,
     /// The control socket: the kernel reports the peer's user.
@@ -68,13 +68,13 @@ pub enum Surface {
 
 impl LinkApi {
     /// The API on this surface.
-    pub fn new(services: Arc<LinkServices>, surface: Surface) -> Self {
+    pub fn new(services: Arc<LinkServices>, surface: LinkSurface) -> Self {
         Self { services, surface }
     }
 
     async fn answer(&self, peer: Peer, request: Request<RequestBody>) -> Result<Response<LinkBody>, Problem> {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        if self.surface == Surface::Page {
+        if self.surface == LinkSurface::Page {
             let is_callback = self.services.linker.callbacks.is_callback_path(&path);
             guard::check_origin(&method, request.headers(), is_callback)?;
             if !path.starts_with("/api/") {
@@ -82,17 +82,19 @@ impl LinkApi {
             }
         }
         let route = api::find_route(&method, &path);
-        if self.surface == Surface::Page && route.is_some_and(|(route, _)| route.access == Access::Open) {
+        if self.surface == LinkSurface::Page && route.is_some_and(|(route, _)| route.access == Access::Open) {
             let code = http::read::<api::OpenSession>(request).await?.setup_code;
             let session = SecretText(self.services.guard.open_session(code.0.expose())?);
             return http::answer::<api::OpenSession>(&Session { session });
         }
         let person = match self.surface {
-            Surface::Page => self.services.guard.authenticate(request.headers())?,
-            Surface::Control => guard::authenticate_peer(peer.uid)?,
+            LinkSurface::Page => self.services.guard.authenticate(request.headers())?,
+            LinkSurface::Control => guard::authenticate_peer(peer.uid)?,
         };
         match route {
-            Some((route, parameter)) if self.surface == Surface::Control || route.access != Access::ControlSocket => {
+            Some((route, parameter))
+                if self.surface == LinkSurface::Control || route.access != Access::ControlSocket =>
+            {
                 self.call(&person, route, parameter, request).await
             }
             _ => Err(Problem::no_call()),

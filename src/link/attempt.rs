@@ -15,7 +15,7 @@ use crate::oauth::pkce::Verifier;
 use crate::oauth::profile::Flow;
 use crate::secret::Secret;
 
-/// An attempt ends after this (RFC 6749 §4.1.2 recommends the same for a code); a failed one is shown for this long.
+/// An attempt ends after this (RFC 6749 §4.1.2 recommends the same for a code); a failed attempt is reported for this long.
 pub const LIFETIME: Duration = Duration::from_mins(10);
 
 /// A device code's polling reports that the code expired; the attempt stays this much longer, for the person to read it.

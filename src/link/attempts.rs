@@ -1,7 +1,7 @@
 //! The open attempts and their rules: one per account, each limited in time, each code taken once.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -39,7 +39,7 @@ impl Attempts {
 
     /// Adds an attempt. Returns the one of the same account that it replaces.
     pub fn begin(&self, attempt: Attempt) -> Option<Attempt> {
-        let replaced = self.lock().insert(attempt.binding.account.clone(), attempt);
+        let replaced = lock(&self.by_account).insert(attempt.binding.account.clone(), attempt);
         self.announce();
         replaced
     }
@@ -48,7 +48,7 @@ impl Attempts {
     /// attempt; a text that is no response of this attempt changes nothing.
     pub fn take_code(&self, id: &str, response: &str) -> Result<CodeRedemption, Problem> {
         let taken = {
-            let mut attempts = self.lock();
+            let mut attempts = lock(&self.by_account);
             let attempt = attempts.values_mut().find(|attempt| attempt.id() == id && !attempt.is_expired(&self.clock));
             let attempt = attempt.ok_or_else(Problem::no_attempt)?;
             match attempt.stage {
@@ -73,7 +73,7 @@ impl Attempts {
 
     /// Finds the attempt that a response at a callback path belongs to, by its state: without the state there is none.
     pub fn find_by_response(&self, path: &str, query: &str) -> Option<(String, AccountName)> {
-        let attempts = self.lock();
+        let attempts = lock(&self.by_account);
         // Every attempt is compared, each in constant time.
         attempts
             .values()
@@ -107,18 +107,14 @@ impl Attempts {
     /// Removes an attempt with a login to confirm, and returns both. Not announced: the account changes next.
     pub fn take_to_confirm(&self, id: &str) -> Result<(Attempt, Login), Problem> {
         let attempt = self.remove_open(id, |attempt| matches!(attempt.stage, Stage::ToConfirm(_)))?;
-        match &attempt.stage {
-            Stage::ToConfirm(login) => {
-                let login = (**login).clone();
-                Ok((attempt, login))
-            }
-            Stage::Waiting | Stage::Exchanging | Stage::Failed(_) => Err(Problem::no_attempt()),
-        }
+        let Stage::ToConfirm(login) = &attempt.stage else { return Err(Problem::no_attempt()) };
+        let login = Login::clone(login);
+        Ok((attempt, login))
     }
 
     /// Puts back an attempt whose login could not be stored. Returns it when a newer one has begun, or its time is over.
     pub fn put_back(&self, attempt: Attempt) -> Result<(), Box<Attempt>> {
-        let mut attempts = self.lock();
+        let mut attempts = lock(&self.by_account);
         if attempt.is_expired(&self.clock) || attempts.contains_key(&attempt.binding.account) {
             return Err(Box::new(attempt));
         }
@@ -136,7 +132,7 @@ impl Attempts {
     /// Removes an attempt once its time is over.
     pub fn expire(&self, id: &str) -> Expiry {
         let removed = {
-            let mut attempts = self.lock();
+            let mut attempts = lock(&self.by_account);
             let Some((account, attempt)) = attempts.iter().find(|(_, attempt)| attempt.id() == id) else {
                 return Expiry::Gone;
             };
@@ -157,16 +153,16 @@ impl Attempts {
 
     /// Reads the open attempt of an account.
     pub fn of_account<T>(&self, account: &AccountName, read: impl FnOnce(&Attempt) -> T) -> Option<T> {
-        self.lock().get(account).filter(|attempt| !attempt.is_expired(&self.clock)).map(read)
+        lock(&self.by_account).get(account).filter(|attempt| !attempt.is_expired(&self.clock)).map(read)
     }
 
     fn with<T>(&self, id: &str, change: impl FnOnce(&mut Attempt) -> T) -> Option<T> {
-        self.lock().values_mut().find(|attempt| attempt.id() == id).map(change)
+        lock(&self.by_account).values_mut().find(|attempt| attempt.id() == id).map(change)
     }
 
     /// An expired attempt stays for [`Attempts::expire`]: its caller revokes the login.
     fn remove_open(&self, id: &str, wanted: impl Fn(&Attempt) -> bool) -> Result<Attempt, Problem> {
-        let mut attempts = self.lock();
+        let mut attempts = lock(&self.by_account);
         let is_it = |attempt: &Attempt| attempt.id() == id && !attempt.is_expired(&self.clock) && wanted(attempt);
         let account = attempts.iter().find(|(_, attempt)| is_it(attempt)).map(|(account, _)| account.clone());
         account.and_then(|account| attempts.remove(&account)).ok_or_else(Problem::no_attempt)
@@ -174,10 +170,6 @@ impl Attempts {
 
     fn announce(&self) {
         self.changes.send_modify(|count| *count += 1);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<AccountName, Attempt>> {
-        lock(&self.by_account)
     }
 }
 

@@ -30,41 +30,32 @@ pub struct AgentEndpoint {
     pub key: AgentCredential,
 }
 
-/// The snippets of an account: one for each client that speaks its provider's API.
+/// The snippets of an account: one for each client of its provider's API.
 pub fn snippets(account: &Account, endpoint: &AgentEndpoint) -> Vec<ClientSnippet> {
     let profile = account.profile();
-    let root = base_url(account, endpoint);
+    let (root, key) = (base_url(account, endpoint), &endpoint.key);
     let mut snippets = Vec::new();
     if let Some(prefix) = prefix_of(&profile, "/v1/messages") {
         let base = format!("{root}{prefix}");
-        snippets.push(anthropic("claude-code", "Claude Code", &base, &endpoint.key));
-        snippets.push(anthropic("anthropic", "Anthropic SDKs", &base, &endpoint.key));
+        let urls = [("ANTHROPIC_BASE_URL", base.as_str())];
+        snippets.push(variables("claude-code", "Claude Code", &urls, "ANTHROPIC_AUTH_TOKEN", key));
+        snippets.push(variables("anthropic", "Anthropic SDKs", &urls, "ANTHROPIC_AUTH_TOKEN", key));
     }
     let openai = prefix_of(&profile, "/chat/completions").or_else(|| prefix_of(&profile, "/responses"));
     if let Some(prefix) = openai {
         let base = format!("{root}{prefix}");
-        snippets.push(variables(
-            "openai",
-            "OpenAI SDKs",
-            &[("OPENAI_BASE_URL", &base), ("OPENAI_API_BASE", &base)],
-            "OPENAI_API_KEY",
-            &endpoint.key,
-        ));
-        snippets.push(opencode(account, &base, &endpoint.key));
+        let urls = [("OPENAI_BASE_URL", base.as_str()), ("OPENAI_API_BASE", &base)];
+        snippets.push(variables("openai", "OpenAI SDKs", &urls, "OPENAI_API_KEY", key));
+        snippets.push(opencode(account, &base, key));
     }
     if let Some(prefix) = prefix_of(&profile, "/responses") {
-        snippets.push(codex(account, &format!("{root}{prefix}"), &endpoint.key));
+        snippets.push(codex(account, &format!("{root}{prefix}"), key));
     }
     if prefix_of(&profile, "/v1beta/models").is_some() {
-        snippets.push(variables(
-            "gemini",
-            "Gemini CLI and SDKs",
-            &[("GOOGLE_GEMINI_BASE_URL", &root)],
-            "GEMINI_API_KEY",
-            &endpoint.key,
-        ));
+        let urls = [("GOOGLE_GEMINI_BASE_URL", root.as_str())];
+        snippets.push(variables("gemini", "Gemini CLI and SDKs", &urls, "GEMINI_API_KEY", key));
     }
-    snippets.push(curl(&profile, &root, &endpoint.key));
+    snippets.push(curl(&profile, &root, key));
     snippets
 }
 
@@ -84,10 +75,6 @@ pub fn base_url(account: &Account, endpoint: &AgentEndpoint) -> String {
 /// The part of an allowed path before `end`, which a client's base URL must contain.
 fn prefix_of(profile: &Profile, end: &str) -> Option<String> {
     profile.api.allow.iter().find_map(|rule| rule.path.as_str().strip_suffix(end).map(str::to_owned))
-}
-
-fn anthropic(client: &str, title: &str, base: &str, key: &AgentCredential) -> ClientSnippet {
-    variables(client, title, &[("ANTHROPIC_BASE_URL", base)], "ANTHROPIC_AUTH_TOKEN", key)
 }
 
 fn variables(

@@ -177,7 +177,7 @@ pub(super) fn new_login(
     }
 }
 
-/// The scopes that were wanted and not granted.
+/// The scopes in `wanted` that are not in `granted`.
 pub(super) fn missing(wanted: &[String], granted: &[String]) -> Vec<String> {
     wanted.iter().filter(|scope| !granted.contains(scope)).cloned().collect()
 }

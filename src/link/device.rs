@@ -15,7 +15,7 @@ use crate::oauth::device::{self, Approval, DeviceAuthorization, PollOutcome};
 /// Requests a device code. Returns the attempt, and the polling that is to run once the attempt is open.
 ///
 /// # Errors
-/// When an endpoint is unknown, or the provider gives no code.
+/// When an endpoint is unknown, or the provider issues no code.
 pub(super) async fn begin(
     exchange: &Arc<CodeExchange>,
     account: &Account,

@@ -2,7 +2,7 @@
 //! call needs a secret; on the control socket the kernel reports the peer's user id.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use http::header::{AUTHORIZATION, HOST, ORIGIN};
@@ -74,7 +74,7 @@ impl Guard {
     /// Makes a setup code of 128 bits, for the link that `pixy url` prints.
     pub fn setup_code(&self) -> Secret {
         let code = Secret::random(16);
-        let mut sessions = self.sessions();
+        let mut sessions = lock(&self.sessions);
         let now = self.clock.tick();
         sessions.codes.retain(|(_, until)| now < *until);
         if sessions.codes.len() >= MAX_OPEN {
@@ -87,7 +87,7 @@ impl Guard {
     /// Opens a session for a setup code, which is then used.
     pub fn open_session(&self, code: &str) -> Result<Secret, Problem> {
         let now = self.clock.tick();
-        let mut sessions = self.sessions();
+        let mut sessions = lock(&self.sessions);
         sessions.check_code(code, now)?;
         sessions.codes.retain(|(known, _)| !known.matches(code));
         let token = Secret::random(32);
@@ -109,7 +109,7 @@ impl Guard {
             return Err(Problem::not_signed_in());
         }
         let now = self.clock.tick();
-        let mut sessions = self.sessions();
+        let mut sessions = lock(&self.sessions);
         sessions
             .open
             .retain(|session| now.since(session.used) < SESSION_IDLE && now.since(session.opened) < SESSION_LIFETIME);
@@ -118,10 +118,6 @@ impl Guard {
             return Ok(Authenticated(()));
         }
         sessions.check_code(presented, now).map(|()| Authenticated(()))
-    }
-
-    fn sessions(&self) -> MutexGuard<'_, Sessions> {
-        lock(&self.sessions)
     }
 }
 

@@ -40,7 +40,7 @@ where
     A: Future<Output = Result<Response<LinkBody>, Problem>> + Send,
 {
     let bounded = ServiceBuilder::new()
-        // Stops at the head of the response: server-sent events go on.
+        // Ends with the head of the response: server-sent events have no time limit.
         .timeout(CALL_TIMEOUT)
         // No call reads an unbounded body, or waits without end for the rest of one.
         .map_request(|request: Request<Incoming>| {

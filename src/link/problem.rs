@@ -48,7 +48,7 @@ impl Problem {
         )
     }
 
-    /// The account takes a key and the call begins a login, or the reverse.
+    /// The account is linked by a key and the call begins a login, or the reverse.
     pub fn other_flow(flow: Flow) -> Self {
         let (title, detail) = match flow {
             Flow::ApiKey => {
@@ -187,7 +187,7 @@ impl Problem {
         Self::new(rejection.status(), rejection.code(), title, "Nothing was done.")
     }
 
-    /// A body that is not what the call takes.
+    /// The body is not the JSON of this call.
     pub fn bad_body(what: &str) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", what, "The request was not understood and nothing was done.")
     }

@@ -14,7 +14,7 @@ use crate::upstream::Upstream;
 /// Makes a login of an API key, or of a client secret with which it requests a first token.
 ///
 /// # Errors
-/// When `key` is not one word of visible ASCII, the account links by another flow, or the provider gives no token.
+/// When `key` is not one word of visible ASCII, the account links by another flow, or the provider issues no token.
 pub(super) async fn login(account: &Account, key: &str, upstream: &Upstream, clock: &Clock) -> Result<Login, Problem> {
     let key = key.trim();
     if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {

@@ -151,7 +151,10 @@ impl Agents {
         }
         if let Some(most) = limits.tokens_per_day {
             let seconds = self.clock.wall().as_seconds();
-            usage.begin_day(seconds.div_euclid(86_400));
+            let day = seconds.div_euclid(86_400);
+            if usage.day != day {
+                (usage.day, usage.tokens) = (day, 0);
+            }
             if usage.tokens >= most {
                 let left = 86_400 - seconds.rem_euclid(86_400);
                 return reached("tokens a day", Duration::from_secs(left.unsigned_abs()));
@@ -205,15 +208,6 @@ impl Drop for AgentGrant {
         if let Some(usage) = &self.usage {
             let mut usage = lock(usage);
             usage.in_progress = usage.in_progress.saturating_sub(1);
-        }
-    }
-}
-
-impl AgentUsage {
-    fn begin_day(&mut self, day: i64) {
-        if self.day != day {
-            self.day = day;
-            self.tokens = 0;
         }
     }
 }

@@ -67,13 +67,7 @@ pub fn attach(
 
 fn target(api: &Api, path: &str, query: Option<&str>) -> Result<Uri, Refusal> {
     let base = api.base_url.as_str().trim_end_matches('/');
-    let mut target = String::with_capacity(base.len() + path.len() + query.map_or(0, |query| query.len() + 1));
-    target.push_str(base);
-    target.push_str(path);
-    if let Some(query) = query {
-        target.push('?');
-        target.push_str(query);
-    }
+    let target = query.map_or_else(|| [base, path].concat(), |query| [base, path, "?", query].concat());
     Uri::try_from(target).map_err(|_| Refusal::BadRequest("the request target is not a valid URI"))
 }
 

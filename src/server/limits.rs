@@ -17,7 +17,7 @@ pub struct ServerLimits {
     pub header_time: Duration,
     /// Between two bytes of a request's body, between two bytes that the client accepts of a response, and between two requests.
     pub idle_time: Duration,
-    /// Open exchanges may go on for this long after SIGTERM.
+    /// Open exchanges may continue for this long after SIGTERM.
     pub drain_time: Duration,
 }
 

@@ -13,7 +13,7 @@ pub enum Shutdown {
     /// The listener: it accepts no more connections. Those that it accepted serve the exchange that is open, or their first one
     /// where they have had none, without a time limit; then they close.
     Listener,
-    /// The process: open exchanges may go on for [`drain_time`](super::ServerLimits::drain_time).
+    /// The process: open exchanges may continue for [`drain_time`](super::ServerLimits::drain_time).
     Process,
 }
 

@@ -43,7 +43,7 @@ pub(super) fn check(report: &mut Report) {
             let says = format!("is in the agent's process list; none of its entries can be opened. {advice}");
             (Outcome::Warning, says)
         } else {
-            (Outcome::Bad, format!("has entries in /proc/{id} that the agent can open: {open}."))
+            (Outcome::Bad, format!("has entries that the agent can open in /proc/{id}: {open}."))
         };
         report.add("process list", outcome, format!("Pixy (process {id}) {says}"));
     }
