@@ -17,16 +17,16 @@
 
 mod registry;
 mod lifecycle;
-mod revocation;
+mod revocation_retry;
 mod token_request;
 mod schedule;
-mod published;
+mod published_token;
 mod view;
 mod state;
 mod pending_revocation;
 mod login;
 mod redaction;
-mod configured;
+mod account_config;
 mod usage_meter;
 mod services;
 #[cfg(test)]
@@ -46,13 +46,13 @@ use crate::oauth::profile::Profile;
 use crate::usage::{Hour, Quota};
 
 pub use crate::vault::VaultError;
-use configured::Configured;
+use account_config::Configured;
 use lifecycle::Lifecycle;
 pub use login::{Login, RefreshCredential};
-pub use published::Bearer;
-use published::Published;
+pub use published_token::Bearer;
+use published_token::Published;
 pub use registry::{AccountSettings, Accounts};
-pub use revocation::RevocationOutcome;
+pub use revocation_retry::RevocationOutcome;
 pub use services::AccountServices;
 use usage_meter::AccountUsage;
 pub use usage_meter::UsageMeter;
@@ -231,7 +231,7 @@ impl Account {
 
     /// Revokes a grant that was never adopted. After [`RevocationOutcome::Pending`] the caller may retry.
     pub async fn discard(&self, login: &Login) -> RevocationOutcome {
-        revocation::revoke_login(&self.services, &self.profile(), login).await
+        revocation_retry::revoke_login(&self.services, &self.profile(), login).await
     }
 
     /// Accepts an older copy of the login that was restored into the vault, because a person asked for it. Continues when the

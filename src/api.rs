@@ -5,7 +5,7 @@
 
 mod account;
 mod attempt;
-mod call;
+mod routes;
 mod configuration;
 pub mod openapi;
 mod problem;
@@ -23,14 +23,14 @@ pub use attempt::{
     AttemptError, AttemptOptions, AttemptRedirect, AttemptStage, AttemptStatus, Cancelled, CancelledAnswer, Identified,
     PastedAnswer, StartedAttempt,
 };
-pub use call::{
+pub use configuration::{ConfigurationStatus, EventStream, OpenApiDocument, PageUrl, Session, SetupCode};
+pub use problem::Problem;
+pub use redirect::Redirect;
+pub use routes::{
     AcceptOlderCopy, Access, BeginAttempt, Call, CancelAttempt, ConfirmAttempt, DescribeApi, ExportVault, ImportVault,
     ListAccounts, OpenSession, Operation, Paste, ROUTES, ReadConfiguration, RefreshAccount, RotateVaultKey, Route,
     SetStaticCredential, SetupUrl, ShowSnippets, StreamAccounts, UnlinkAccount, find_route, path_of,
 };
-pub use configuration::{ConfigurationStatus, EventStream, OpenApiDocument, PageUrl, Session, SetupCode};
-pub use problem::Problem;
-pub use redirect::Redirect;
 pub use secret_text::SecretText;
 pub use time::Time;
 pub use vault::{ExportRequest, ImportRequest, KeyRotation, SealedExport};

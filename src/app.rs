@@ -20,7 +20,7 @@ use crate::config::{AccountConfig, Config};
 use crate::hardening::{AllowedPaths, PeerAudit};
 use crate::link::Linker;
 use crate::link::api;
-use crate::link::guard::Guard;
+use crate::link::authentication::Guard;
 use crate::metrics::Metrics;
 use crate::oauth::profile::TermsStatus;
 use crate::ops::Ops;

@@ -12,11 +12,11 @@ mod env;
 mod fault;
 mod spanned_yaml;
 mod state_dir;
-mod profile;
+mod profile_merge;
 mod raw;
 mod diagnostics;
 mod shipped;
-mod value;
+mod value_parsers;
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -62,7 +62,7 @@ pub fn load_with(explicit: Option<&Path>, env: &Env) -> Result<Config, Faults> {
 pub fn state_dir(explicit: Option<&Path>) -> Option<PathBuf> {
     let env = Env::read();
     let written = find(explicit, &env).and_then(|file| state_dir::state_dir(&read(&file).ok()?));
-    let path = |text: &str| value::path(text, env.home()).ok();
+    let path = |text: &str| value_parsers::path(text, env.home()).ok();
     written.and_then(|text| path(&text)).or_else(|| path(build::STATE_DIR))
 }
 
@@ -107,7 +107,7 @@ pub fn parse(text: &str, file: Option<PathBuf>, env: &Env) -> Result<Config, Fau
 /// The JSON Schema of the configuration file.
 pub fn schema() -> Value {
     let mut schema = schemars::schema_for!(raw::File).to_value();
-    profile::make_optional(&mut schema);
+    profile_merge::make_optional(&mut schema);
     schema
 }
 
@@ -120,8 +120,8 @@ pub fn provider_names() -> Vec<&'static str> {
 /// [`shipped_profile_needs`].
 pub fn shipped_profile(name: &str) -> Option<Profile> {
     let sink = FaultSink::default();
-    let node = profile::shipped_node(name, &sink)?;
-    profile::build(&node, name, &Scope::new(&sink, &node)).filter(|_| sink.faults.borrow().is_empty())
+    let node = profile_merge::shipped_node(name, &sink)?;
+    profile_merge::build(&node, name, &Scope::new(&sink, &node)).filter(|_| sink.faults.borrow().is_empty())
 }
 
 /// The head of a shipped provider profile, which is known before an operator has completed it.
@@ -144,14 +144,14 @@ pub struct OutlineLink {
 
 /// The head of a shipped provider profile; `None` when there is none of this name.
 pub fn shipped_profile_outline(name: &str) -> Option<Outline> {
-    Outline::deserialize(&profile::shipped_node(name, &FaultSink::default())?).ok()
+    Outline::deserialize(&profile_merge::shipped_node(name, &FaultSink::default())?).ok()
 }
 
 /// The keys that an operator must add to a shipped profile, like `link.client_id`.
 pub fn shipped_profile_needs(name: &str) -> Vec<String> {
     let sink = FaultSink::default();
-    let Some(node) = profile::shipped_node(name, &sink) else { return Vec::new() };
-    let _ = profile::build(&node, name, &Scope::new(&sink, &node));
+    let Some(node) = profile_merge::shipped_node(name, &sink) else { return Vec::new() };
+    let _ = profile_merge::build(&node, name, &Scope::new(&sink, &node));
     sink.missing.take()
 }
 

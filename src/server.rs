@@ -15,7 +15,7 @@ mod fd_limit;
 mod framing;
 mod limits;
 mod listener;
-mod reject;
+mod rejection;
 mod service;
 mod shutdown;
 mod stall;
@@ -41,7 +41,7 @@ pub use connection::{Upgrade, Upgraded};
 pub use fd_limit::{ConnectionBudget, connection_budget};
 pub use limits::ServerLimits;
 pub use listener::{Access, Address, Listener, Peer};
-pub use reject::Rejection;
+pub use rejection::Rejection;
 pub use shutdown::Shutdown;
 pub use surface::Surface;
 

@@ -9,12 +9,12 @@ use rand::random as jitter; // 0..1; not a secret
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use super::configured::Configured;
+use super::account_config::Configured;
 use super::login::Login;
 use super::pending_revocation::PendingRevocation;
-use super::published::{Bearer, Published};
+use super::published_token::{Bearer, Published};
 use super::redaction::Redactions;
-use super::revocation::{self, RevocationOutcome, RevocationSchedule};
+use super::revocation_retry::{self, RevocationOutcome, RevocationSchedule};
 use super::schedule::RefreshSchedule;
 use super::services::AccountServices;
 use super::state::{Record, RecordStatus};
@@ -191,7 +191,7 @@ impl Lifecycle {
     /// Revokes the grant of `login`; one that stays pending is added to `pending`.
     async fn revoke_own(&mut self, login: &Login, pending: &mut Vec<PendingRevocation>) -> RevocationOutcome {
         let Some(own) = self.pending_revocation(login) else { return RevocationOutcome::NotRevoked };
-        let (outcome, retry_after) = revocation::revoke(&self.services, &self.configured.profile, &own).await;
+        let (outcome, retry_after) = revocation_retry::revoke(&self.services, &self.configured.profile, &own).await;
         if outcome == RevocationOutcome::Pending {
             pending.push(own);
             self.revocations.failed_first(retry_after, jitter(), self.tick());
@@ -317,7 +317,7 @@ impl Lifecycle {
         let wall = self.wall();
         let (mut left, mut retry_after) = (record.pending_revocations.clone(), None);
         for pending in &record.pending_revocations {
-            let (outcome, asked) = revocation::revoke(&self.services, &self.configured.profile, pending).await;
+            let (outcome, asked) = revocation_retry::revoke(&self.services, &self.configured.profile, pending).await;
             let _ = left.remove(0);
             if outcome == RevocationOutcome::Pending && !pending.is_given_up(wall) {
                 // The provider is not asked about the others either; at the next try they come first.

@@ -4,7 +4,7 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use super::call::split_path;
+use super::routes::split_path;
 use super::{Access, Operation, Problem, ROUTES, Route};
 
 /// The document. Requests and answers are described as they are on the wire: an answer always has every field, a request

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::diagnostics::Scope;
 use super::env::Env;
-use super::{raw, value};
+use super::{raw, value_parsers};
 use crate::name::{AccountName, AgentName, GRAMMAR};
 use crate::oauth::profile::values::InvalidValue;
 use crate::proxy::agent::AgentKey;
@@ -36,10 +36,10 @@ pub(super) fn agent_key(
             }
             None
         }
-        (None, Some(digest)) => here.at("sha256").read(&digest, value::sha256).map(|digest| (digest, None)),
+        (None, Some(digest)) => here.at("sha256").read(&digest, value_parsers::sha256).map(|digest| (digest, None)),
         (Some(file), None) => {
             let here = here.at("key_file");
-            let file: Option<PathBuf> = here.read(&file, |text| value::path(text, env.home()));
+            let file: Option<PathBuf> = here.read(&file, |text| value_parsers::path(text, env.home()));
             file.and_then(|file| {
                 let digest = digest_of(&file).map_err(|invalid| here.wrong(invalid)).ok()?;
                 Some((digest, Some(file)))

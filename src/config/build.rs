@@ -9,7 +9,7 @@ use super::check::{did_you_mean, short};
 use super::diagnostics::Scope;
 use super::env::Env;
 use super::spanned_yaml::Node;
-use super::{AccountConfig, AgentListener, Config, agent_key, profile, raw, shipped, value};
+use super::{AccountConfig, AgentListener, Config, agent_key, profile_merge, raw, shipped, value_parsers};
 use crate::name::{AccountName, GRAMMAR};
 use crate::proxy;
 use crate::proxy::agent::AgentKey;
@@ -37,7 +37,7 @@ pub(super) fn config(raw: raw::File, file: Option<PathBuf>, here: &Scope, root: 
     let agent_listeners = agent_listeners(agent_raw.listen, &agent.at("listen"), no_keys, env, &known);
 
     let listen = |text: Option<String>, default: &str, here: &Scope| {
-        here.read(text.as_deref().unwrap_or(default), |text| value::address(text, env.home()))
+        here.read(text.as_deref().unwrap_or(default), |text| value_parsers::address(text, env.home()))
     };
     let link_here = here.at("link").at("listen");
     let link_listen = match raw.link {
@@ -79,7 +79,7 @@ fn account(name: &str, raw: &raw::Account, here: &Scope, root: &Node) -> Option<
         here.at_key().report(format!("`{}` cannot be the name of an account; a name is {GRAMMAR}.", short(name)));
     }
     let provider = raw.provider.as_deref()?;
-    let Some(mut merged) = profile::shipped_node(provider, here.sink()) else {
+    let Some(mut merged) = profile_merge::shipped_node(provider, here.sink()) else {
         let names = shipped::PROFILES.map(|(name, _)| name);
         let hint = did_you_mean(provider, names.into_iter());
         let provider_here = here.at("provider");
@@ -93,11 +93,11 @@ fn account(name: &str, raw: &raw::Account, here: &Scope, root: &Node) -> Option<
     let entry = root.get("accounts").and_then(|accounts| accounts.node.get(name));
     // The changes are read from the tree, which has their positions. `profile:` without a value changes nothing.
     if let Some(changes) = entry.and_then(|entry| entry.node.get("profile")).filter(|_| raw.profile.is_some()) {
-        profile::merge(&mut merged, &changes.node);
+        profile_merge::merge(&mut merged, &changes.node);
     }
     let base = ["accounts", name, "profile"].map(str::to_owned);
     let anchor = entry.map(|entry| &entry.span);
-    let profile = profile::build(&merged, provider, &Scope::within(here.sink(), &merged, &base, anchor));
+    let profile = profile_merge::build(&merged, provider, &Scope::within(here.sink(), &merged, &base, anchor));
     Some(AccountConfig {
         name: parsed.ok()?,
         profile: Arc::new(profile?),
@@ -154,7 +154,7 @@ fn agent_listeners(
     known: &impl Fn(&str, &Scope) -> Option<AccountName>,
 ) -> Option<Vec<AgentListener>> {
     let listener = |raw: raw::BoundListener, address_here: &Scope, here: &Scope| {
-        let address = address_here.read(raw.address.as_deref()?, |text| value::address(text, env.home()));
+        let address = address_here.read(raw.address.as_deref()?, |text| value_parsers::address(text, env.home()));
         if no_keys && address.as_ref().is_some_and(|address| !address.is_local()) {
             address_here.wrong(
                 "can be reached from other machines, but there are no `agent.keys`: any machine could use these logins. \
@@ -192,7 +192,7 @@ fn agent_listeners(
 /// Which users may connect to a listener's socket.
 fn access(mode: Option<&str>, address: Option<&Address>, here: &Scope, no_keys: bool) -> Option<Access> {
     let Some(mode) = mode else { return Some(Access::Owner) };
-    let access = here.read(mode, value::access)?;
+    let access = here.read(mode, value_parsers::access)?;
     if let Some(Address::Tcp(_)) = address {
         here.wrong("is only for Unix sockets; remove it");
         return None;
@@ -281,8 +281,8 @@ fn size(raw: Option<u32>, default: usize) -> usize {
 
 fn path_or(raw: Option<String>, default: &str, here: &Scope, env: &Env) -> Option<PathBuf> {
     match raw {
-        Some(text) => here.read(&text, |text| value::path(text, env.home())),
-        None => value::path(default, env.home())
+        Some(text) => here.read(&text, |text| value_parsers::path(text, env.home())),
+        None => value_parsers::path(default, env.home())
             .map_err(|_| here.wrong(format!("is not given, and its default {default} needs HOME, which is not set")))
             .ok(),
     }

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::value::{Time, Timeout};
+use super::value_parsers::{Time, Timeout};
 use crate::oauth::profile::values::DURATION_PATTERN;
 use crate::oauth::profile::{Entries, Profile};
 use crate::proxy::agent::AgentLimits;

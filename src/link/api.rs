@@ -11,8 +11,8 @@ use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Frame, Incoming};
 use tokio::sync::watch;
 
+use super::authentication::{self, Authenticated, Guard};
 use super::client_snippets::{self, AgentEndpoint};
-use super::guard::{self, Authenticated, Guard};
 use super::http::{self, LinkBody, RequestBody};
 use super::page::{self, Facts};
 use super::problem::Problem;
@@ -76,7 +76,7 @@ impl LinkApi {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         if self.surface == LinkSurface::Page {
             let is_callback = self.services.linker.callbacks.is_callback_path(&path);
-            guard::check_origin(&method, request.headers(), is_callback)?;
+            authentication::check_origin(&method, request.headers(), is_callback)?;
             if !path.starts_with("/api/") {
                 return self.page(&method, &path, request.uri().query().unwrap_or_default()).await;
             }
@@ -89,7 +89,7 @@ impl LinkApi {
         }
         let person = match self.surface {
             LinkSurface::Page => self.services.guard.authenticate(request.headers())?,
-            LinkSurface::Control => guard::authenticate_peer(peer.uid)?,
+            LinkSurface::Control => authentication::authenticate_peer(peer.uid)?,
         };
         match route {
             Some((route, parameter))

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::attempt_binding::AttemptBinding;
 use super::authorization_request::AuthorizationRequest;
-use super::binding::AttemptBinding;
 use super::paste::{Client, Expected};
 use super::problem::Problem;
 use crate::account::Login;

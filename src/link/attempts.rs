@@ -179,7 +179,7 @@ mod tests {
     use crate::account::RefreshCredential;
     use crate::clock::Timestamp;
     use crate::link::attempt::{AttemptFlow, DevicePrompt, LIFETIME};
-    use crate::link::binding::AttemptBinding;
+    use crate::link::attempt_binding::AttemptBinding;
     use crate::oauth::discovery::Endpoints;
     use crate::secret::Secret;
     use url::Url;

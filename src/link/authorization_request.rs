@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use url::Url;
 
-use super::binding::AttemptBinding;
+use super::attempt_binding::AttemptBinding;
 use super::problem::Problem;
 use super::redirect_target::{CallbackListener, RedirectTarget};
 use crate::oauth::pkce::Verifier;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::attempt::{AttemptFailure, CodeRedemption};
+use super::attempt_binding::AttemptBinding;
 use super::attempts::Attempts;
-use super::binding::AttemptBinding;
 use super::problem::Problem;
 use crate::account::{Account, Accounts, Login, RefreshCredential, RevocationOutcome, State};
 use crate::api::Identified;

@@ -4,8 +4,8 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::attempt::{Attempt, AttemptFlow, CodeRedemption, DevicePrompt};
+use super::attempt_binding::AttemptBinding;
 use super::authorization_request::device_parameters;
-use super::binding::AttemptBinding;
 use super::code_exchange::CodeExchange;
 use super::problem::Problem;
 use crate::account::Account;

@@ -12,8 +12,8 @@ use hyper::body::Incoming;
 use tokio::sync::watch;
 use url::Url;
 
+use super::authentication;
 use super::callback::CallbackReceiver;
-use super::guard;
 use super::http::{self, LinkBody, RequestBody};
 use super::page;
 use super::problem::Problem;
@@ -159,7 +159,7 @@ impl CallbackSurface {
         let receiver = self.0.upgrade().ok_or_else(Problem::no_call)?;
         let path = request.uri().path();
         let is_callback = receiver.is_callback_path(path);
-        guard::check_origin(request.method(), request.headers(), is_callback)?;
+        authentication::check_origin(request.method(), request.headers(), is_callback)?;
         if request.method() != Method::GET {
             return Err(Problem::no_call());
         }

@@ -3,7 +3,7 @@
 //! These types are the one definition of a profile: `config/providers/*.yaml` and an account's `profile` are deserialized
 //! into them, and `pixy schema` prints their schema. No other module knows a provider by name.
 
-mod entries;
+mod ordered_map;
 mod path_pattern;
 mod redirect;
 pub mod values;
@@ -12,7 +12,7 @@ use http::Method;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use entries::Entries;
+pub use ordered_map::Entries;
 pub use path_pattern::PathPattern;
 pub use redirect::{Loopback, LoopbackHost, Ports, Redirect};
 

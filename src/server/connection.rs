@@ -12,7 +12,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
-use super::reject::Rejection;
+use super::rejection::Rejection;
 use super::shutdown::{self, Shutdown};
 use super::stall::StallTracker;
 use crate::lock::lock;

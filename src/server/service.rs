@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::connection::{ConnectionState, ExchangeBody};
 use super::framing::strict::SUBSTITUTE_MARK;
-use super::reject::Rejection;
+use super::rejection::Rejection;
 use super::shutdown::Shutdown;
 use super::surface::Surface;
 

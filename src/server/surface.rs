@@ -7,7 +7,7 @@ use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 
 use super::listener::Peer;
-use super::reject::Rejection;
+use super::rejection::Rejection;
 
 /// An HTTP interface of Pixy, served by one or more listeners.
 pub trait Surface: Send + Sync + 'static {

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::dial::Stream;
-use super::h2_settings::{self, PeerSettings};
+use super::h2_peer_settings::{self, PeerSettings};
 use super::request_body::RequestBody;
 use super::{AmbiguousFraming, AttemptError, Body, BoxError, Tuning, framing};
 
@@ -59,7 +59,7 @@ pub(super) async fn open(
     timeout: Duration,
 ) -> Result<(), BoxError> {
     let (observed, mut settings) = watch::channel(PeerSettings::default());
-    let stream = TokioIo::new(h2_settings::observe(TokioIo::new(stream), observed));
+    let stream = TokioIo::new(h2_peer_settings::observe(TokioIo::new(stream), observed));
     let (sender, connection) = builder(tuning).handshake(stream).await?;
     let id = pool.next_id();
     tokio::spawn(drive(connection, settings.clone(), Arc::downgrade(&pool), id, tuning.idle));

@@ -10,7 +10,7 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 use pixy::api::{self, Access};
 use pixy::clock::{Clock, Timestamp};
-use pixy::link::guard::Guard;
+use pixy::link::authentication::Guard;
 use pixy::secret::Secret;
 use serde_json::{Value, json};
 

@@ -3,7 +3,7 @@
 use super::chunked::{ChunkedBody, ChunkedProgress};
 use super::head::{BodyFraming, Head};
 use crate::server::limits::ServerLimits;
-use crate::server::reject::Rejection;
+use crate::server::rejection::Rejection;
 
 /// The state machine of one connection's requests.
 #[derive(Debug)]

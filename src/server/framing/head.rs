@@ -3,7 +3,7 @@
 
 use super::request_target;
 use crate::server::limits::ServerLimits;
-use crate::server::reject::Rejection;
+use crate::server::rejection::Rejection;
 
 /// How the body after the head is framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

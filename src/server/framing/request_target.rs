@@ -1,7 +1,7 @@
 //! Checks of single parts of a head: the method, the request target, `Host` and `Expect`.
 
 use crate::server::limits::ServerLimits;
-use crate::server::reject::Rejection;
+use crate::server::rejection::Rejection;
 
 /// Rejects CONNECT and TRACE, which only a forward proxy needs.
 pub(in crate::server) fn check_method(method: &[u8]) -> Result<(), Rejection> {

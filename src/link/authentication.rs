@@ -35,14 +35,14 @@ const MAX_OPEN: usize = 16;
 /// Proof that a call has a valid session or setup code, or came by the control socket. Only this module makes one.
 ///
 /// ```
-/// fn needs(_: &pixy::link::guard::Authenticated) {}
+/// fn needs(_: &pixy::link::authentication::Authenticated) {}
 /// ```
 ///
 /// No other module can make one:
 ///
 /// ```compile_fail
-/// fn needs(_: &pixy::link::guard::Authenticated) {}
-/// needs(&pixy::link::guard::Authenticated(()));
+/// fn needs(_: &pixy::link::authentication::Authenticated) {}
+/// needs(&pixy::link::authentication::Authenticated(()));
 /// ```
 pub struct Authenticated(());
 
