@@ -24,7 +24,7 @@
 //! | [`app`] | starts all components, reloads the configuration (`reload`, `listeners`), stops; the addresses for agents (`endpoints`) |
 //! | [`config`] | reads the file, reports its faults with their places; the provider profiles of `config/providers` |
 //! | [`proxy`] | the agent surface: the steps of a request, and the errors that agents get (`refusal`, `reject_response`) |
-//! | [`link`] | the person's surface: link attempts, sessions (`guard`), the calls of the JSON API (`api`), the page |
+//! | [`link`] | the person's surface: link attempts, sessions (`authentication`), the calls of the JSON API (`api`), the page |
 //! | [`ops`] | probes and metrics over HTTP |
 //! | [`api`] | the types and routes of the JSON API, shared by `link` and `cli`; OpenAPI |
 //! | [`account`] | a login's state machine (`state`, pure), its storage and publication (`lifecycle`), refreshes; the only writer of the vault |

@@ -1,7 +1,7 @@
 //! Linking: how a person's login becomes a sealed record.
 //!
 //! The journey is [`Linker::begin`], [`Linker::paste`], [`Linker::confirm`]; for a device code `link/device` polls in place of
-//! pasting. `link/api` serves it over HTTP, and `link/guard` authenticates its callers. Nothing is stored before the person has
+//! pasting. `link/api` serves it over HTTP, and `link/authentication` authenticates its callers. Nothing is stored before the person has
 //! confirmed whose account it is.
 
 mod account_status;
