@@ -26,6 +26,7 @@ mod state;
 mod pending_revocation;
 mod login;
 mod redaction;
+mod refresh_timing;
 mod account_config;
 mod usage_meter;
 mod services;

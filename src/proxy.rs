@@ -7,7 +7,7 @@ pub mod agent;
 pub(crate) mod attach;
 mod coalesce;
 mod forward;
-mod header_lists;
+mod comma_lists;
 mod refusal;
 mod reject_response;
 mod replay_body;

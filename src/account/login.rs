@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::clock::{Tick, Timestamp};
+use crate::clock::Timestamp;
 use crate::oauth::token_response::NotBefore;
 use crate::secret::Secret;
 
@@ -63,46 +63,7 @@ pub enum RefreshCredential {
     },
 }
 
-/// When the current access token is valid and when it should be refreshed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timing {
-    /// The token is not sent from here on; `None` is never.
-    pub usable_until: Option<Tick>,
-    /// When to refresh; `None` is never.
-    pub refresh_at: Option<Tick>,
-    /// No refresh before this, not even a forced one.
-    pub not_before: Option<Tick>,
-}
-
 impl Login {
-    /// Decides once, when a token is published, until when it is usable and when to refresh it. `jitter` is within 0..1.
-    pub fn timing(&self, profile_lead: Duration, jitter: f64, wall: Timestamp, tick: Tick) -> Timing {
-        let not_before = self.not_before.map(|at| {
-            // The longer of the server's moment and our own calculation, because our clock may have been wrong then or may be
-            // wrong now. A clock that was set back extends no wait beyond its original length.
-            let calculated = at.wait.saturating_sub(wall.since(self.obtained_at));
-            tick.after(at.moment.since(wall).max(calculated).min(at.wait))
-        });
-        let Some(lifetime) = self.lifetime else { return Timing { usable_until: None, refresh_at: None, not_before } };
-        // A token from the future was stored under another clock: its remaining lifetime is unknown.
-        let from_future = self.obtained_at > wall.after(CLOCK_TOLERANCE);
-        let remaining =
-            if from_future { Duration::ZERO } else { lifetime.saturating_sub(wall.since(self.obtained_at)) };
-        // Time for a request to arrive before the token ends. Servers count in whole seconds, so a token may end up to one
-        // second before its lifetime is over.
-        let margin = (lifetime / 20).clamp(Duration::from_millis(1_100), Duration::from_secs(10)).min(lifetime / 2);
-        let lead = profile_lead
-            .min(lifetime / 10)
-            .mul_f64(0.75 + jitter.clamp(0.0, 1.0) / 2.0)
-            .max(margin + (lifetime / 10).min(Duration::from_secs(1)));
-        let due = tick.after(remaining.saturating_sub(lead));
-        let refresh_at = match self.refresh_credential {
-            RefreshCredential::None => None,
-            _ => Some(not_before.map_or(due, |at| due.max(at))),
-        };
-        Timing { usable_until: Some(tick.after(remaining.saturating_sub(margin))), refresh_at, not_before }
-    }
-
     /// When the access token ends, by the wall clock.
     pub fn expires_at(&self) -> Option<Timestamp> {
         self.lifetime.map(|lifetime| self.obtained_at.after(lifetime))

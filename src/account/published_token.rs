@@ -5,7 +5,8 @@ use std::sync::Arc;
 use arc_swap::{ArcSwapOption, Guard};
 use tokio::sync::watch;
 
-use super::login::{Login, Timing};
+use super::login::Login;
+use super::refresh_timing::Timing;
 use super::view::{State, View};
 use crate::clock::{Clock, Tick};
 use crate::oauth::profile::Profile;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::login::Timing;
+use super::refresh_timing::Timing;
 use super::state::Record;
 use crate::clock::{Tick, Timestamp};
 

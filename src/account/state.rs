@@ -15,8 +15,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::login::{CLOCK_TOLERANCE, Login, RefreshCredential, Timing};
+use super::login::{CLOCK_TOLERANCE, Login, RefreshCredential};
 use super::pending_revocation::PendingRevocation;
+use super::refresh_timing::Timing;
 use crate::clock::{Tick, Timestamp};
 use crate::oauth::token_response::{TokenError, TokenErrorKind, TokenResponse};
 
@@ -204,7 +205,7 @@ impl Record {
     /// As [`Login::timing`], but an interrupted refresh is due at once: providers accept a second use of a refresh token for
     /// some seconds only, and the access token may be valid for hours yet.
     pub fn timing(&self, profile_lead: Duration, jitter: f64, wall: Timestamp, tick: Tick) -> Timing {
-        let timing = self.login.timing(profile_lead, jitter, wall, tick);
+        let timing = Timing::of(&self.login, profile_lead, jitter, wall, tick);
         let interrupted = self.intent.is_some() || self.unheard_since.is_some();
         if interrupted && self.is_refreshable() { Timing { refresh_at: Some(tick), ..timing } } else { timing }
     }

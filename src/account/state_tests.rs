@@ -142,36 +142,37 @@ async fn refresh_is_ahead_of_expiry_and_not_before_the_server_allows() {
     let ten_minutes = Duration::from_mins(10);
     let not_before = |seconds| Some(NotBefore { moment: at(seconds), wait: Duration::from_secs(3_500) });
 
-    let hour = login().timing(ten_minutes, 0.5, NOW, tick);
+    let hour = Timing::of(&login(), ten_minutes, 0.5, NOW, tick);
     assert_eq!(
         (hour.refresh_at, hour.usable_until),
         (after(3600.0 - 360.0), after(3590.0)),
         "10 % is less than the lead"
     );
 
-    let eight_hours = Login { lifetime: Some(Duration::from_hours(8)), ..login() }.timing(ten_minutes, 0.5, NOW, tick);
+    let eight_hours =
+        Timing::of(&Login { lifetime: Some(Duration::from_hours(8)), ..login() }, ten_minutes, 0.5, NOW, tick);
     assert_eq!(eight_hours.refresh_at, after(8.0 * 3600.0 - 600.0));
 
-    let late = Login { not_before: not_before(3_500), ..login() }.timing(ten_minutes, 0.5, NOW, tick);
+    let late = Timing::of(&Login { not_before: not_before(3_500), ..login() }, ten_minutes, 0.5, NOW, tick);
     assert_eq!(late.refresh_at, after(3500.0), "a refresh before earliest_refresh_at spends the token");
 
     let set_back = Login { obtained_at: at(100_000), not_before: not_before(103_500), ..login() };
     assert_eq!(
-        set_back.timing(ten_minutes, 0.5, NOW, tick).refresh_at,
+        Timing::of(&set_back, ten_minutes, 0.5, NOW, tick).refresh_at,
         after(3500.0),
         "a clock that was set back extends no wait"
     );
 
-    let short = Login { lifetime: Some(Duration::from_secs(5)), ..login() }.timing(ten_minutes, 0.5, NOW, tick);
+    let short = Timing::of(&Login { lifetime: Some(Duration::from_secs(5)), ..login() }, ten_minutes, 0.5, NOW, tick);
     assert_eq!((short.refresh_at, short.usable_until), (after(3.4), after(3.9)));
 
-    let stale = login().timing(ten_minutes, 0.5, at(10_000), tick);
+    let stale = Timing::of(&login(), ten_minutes, 0.5, at(10_000), tick);
     assert_eq!((stale.refresh_at, stale.usable_until), (Some(tick), Some(tick)), "expired: refresh now, do not send");
 
-    let future = Login { obtained_at: at(10_000), ..login() }.timing(ten_minutes, 0.5, NOW, tick);
+    let future = Timing::of(&Login { obtained_at: at(10_000), ..login() }, ten_minutes, 0.5, NOW, tick);
     assert_eq!(future.usable_until, Some(tick), "a token from the future may have expired");
 
-    let eternal = Login { lifetime: None, ..login() }.timing(ten_minutes, 0.5, NOW, tick);
+    let eternal = Timing::of(&Login { lifetime: None, ..login() }, ten_minutes, 0.5, NOW, tick);
     assert_eq!(eternal, Timing { usable_until: None, refresh_at: None, not_before: None });
 }
 

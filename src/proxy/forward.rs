@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use hyper::body::Body as _;
 
 use super::attach::Outgoing;
-use super::header_lists::{has_prefix, list_members};
+use super::comma_lists::{has_prefix, list_members};
 use super::refusal::Refusal;
 use super::request_id::RequestId;
 use super::response_scrub::ResponseScrub;

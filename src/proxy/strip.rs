@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use http::header::{CONNECTION, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::header_lists::{has_prefix, list_members};
+use super::comma_lists::{has_prefix, list_members};
 use super::route::Route;
 use crate::secret::Secret;
 

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, request};
 use hyper::body::Body;
 use hyper::upgrade::OnUpgrade;
 
-use super::header_lists::list_members;
+use super::comma_lists::list_members;
 use super::refusal::Refusal;
 use crate::server::Upgrade;
 use crate::upstream::Incoming;
