@@ -101,9 +101,7 @@ impl Lifecycle {
                     self.revocations.retry_now();
                     None
                 }
-                Err(error) => {
-                    Some(format!("This version of Pixy cannot read the format of the stored login ({error})."))
-                }
+                Err(error) => Some(format!("This version of Pixy cannot read the stored login ({error}).")),
             },
             Err(error) => Some(error.to_string()),
         };
@@ -140,7 +138,7 @@ impl Lifecycle {
         let replaced = self.record.take();
         // The same write that replaces a grant records that it must be revoked.
         let revoked = |old: &Record| {
-            let own = self.pending_revocation(&old.login);
+            let own = PendingRevocation::at_provider(&old.login, &self.configured.profile, self.wall());
             old.pending_revocations.iter().cloned().chain(own).collect::<Vec<_>>()
         };
         let pending_revocations = replaced.as_ref().map(revoked).unwrap_or_default();
@@ -164,10 +162,10 @@ impl Lifecycle {
     pub(super) async fn unlink(&mut self) -> Result<RevocationOutcome, VaultError> {
         self.require_served()?;
         let Some(record) = self.record.clone() else {
-            // There may be a record that does not open.
+            let unopenable = self.published.view().state == State::RelinkRequired;
             self.services.vault.remove(&self.name).await?;
             self.publish();
-            return Ok(RevocationOutcome::Revoked);
+            return Ok(if unopenable { RevocationOutcome::NotRevoked } else { RevocationOutcome::Revoked });
         };
         self.published.clear_bearer();
         let mut pending_revocations = record.pending_revocations.clone();
@@ -176,21 +174,27 @@ impl Lifecycle {
         } else {
             self.revoke_own(&record.login, &mut pending_revocations).await
         };
-        if pending_revocations.is_empty() {
-            self.services.vault.remove(&self.name).await.map_err(VaultError::during_unlink)?;
-            self.record = None;
+        let status = RecordStatus::RevocationPending { since: self.wall() };
+        let record = Record { status, pending_revocations, ..record };
+        let stored = if record.pending_revocations.is_empty() {
+            self.services.vault.remove(&self.name).await.map(|()| self.record = None)
         } else {
-            let status = RecordStatus::RevocationPending { since: self.wall() };
-            self.store(Record { status, pending_revocations, ..record }).await.map_err(VaultError::during_unlink)?;
+            self.store(record.clone()).await
+        };
+        if stored.is_err() {
+            self.record = Some(record); // it stays unusable in memory, and `revoke_pending` tries again
+            self.revocations.store_failed(jitter(), self.tick());
         }
         self.publish();
+        stored.map_err(VaultError::during_unlink)?;
         tracing::info!(account = %self.name, revocation = ?outcome, "unlinked");
         Ok(outcome)
     }
 
     /// Revokes the grant of `login`; one that stays pending is added to `pending`.
     async fn revoke_own(&mut self, login: &Login, pending: &mut Vec<PendingRevocation>) -> RevocationOutcome {
-        let Some(own) = self.pending_revocation(login) else { return RevocationOutcome::NotRevoked };
+        let own = PendingRevocation::at_provider(login, &self.configured.profile, self.wall());
+        let Some(own) = own else { return RevocationOutcome::NotRevoked };
         let (outcome, retry_after) = revocation_retry::revoke(&self.services, &self.configured.profile, &own).await;
         if outcome == RevocationOutcome::Pending {
             pending.push(own);
@@ -380,10 +384,6 @@ impl Lifecycle {
         let refresh_at = self.schedule.refresh_at();
         let next_refresh_at = refresh_at.map(|at| wall.after(at.since(tick)));
         self.published.update_view(|view| *view = View { next_refresh_at, refresh_at, ..View::of(record) });
-    }
-
-    fn pending_revocation(&self, login: &Login) -> Option<PendingRevocation> {
-        PendingRevocation::at_provider(login, &self.configured.profile, self.wall())
     }
 
     fn require_served(&self) -> Result<(), VaultError> {

@@ -7,6 +7,8 @@ mod proof; // id_tokens, issuers and the mix-up
 mod revocation; // revocation at the provider
 mod shipped; // the flow of each shipped profile
 
+use std::time::Duration;
+
 use http::Method;
 use serde_json::{Value, json};
 
@@ -171,6 +173,40 @@ async fn unlinking_revokes_and_deletes() {
     assert_eq!(pixy.get("/a/v1/models").await.status, 401);
     let pixy = pixy.restart().await;
     assert_eq!(pixy.shown("a").await["state"], "unlinked");
+}
+
+#[tokio::test]
+async fn a_login_that_could_not_be_removed_stays_unusable() {
+    let upstream = Upstream::start().await;
+    let key = json!({ "provider": "anthropic", "profile": { "api": { "base_url": upstream.url() } } });
+    let pixy = Pixy::start(&json!({ "a": key })).await;
+    pixy.post("/api/accounts/a/key", json!({ "key": "sk-static" })).await;
+    assert_eq!(pixy.get("/a/v1/models").await.status, 200);
+    let (vault, moved) = (pixy.scratch.path("vault"), pixy.scratch.path("moved"));
+    std::fs::rename(&vault, &moved).unwrap();
+    let (status, answer) = pixy.api(Method::DELETE, "/api/accounts/a", Value::Null).await;
+    assert_eq!((status, problem(&answer)), (500, "not_removed"), "{answer:#}");
+    std::fs::rename(&moved, &vault).unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await; // more than the pause after which a failed write is repeated
+    assert_eq!(pixy.get("/a/v1/models").await.status, 401);
+    assert_eq!(pixy.shown("a").await["state"], "unlinked");
+    pixy.post("/api/accounts/a/key", json!({ "key": "sk-other" })).await;
+    assert_eq!(pixy.get("/a/v1/models").await.status, 200, "it can be linked again");
+}
+
+#[tokio::test]
+async fn unlinking_a_record_that_does_not_open_revokes_nothing() {
+    let (pixy, endpoint, _upstream) = unlinked().await;
+    pixy.link(&endpoint).await;
+    let records = std::fs::read_dir(pixy.scratch.path("vault")).unwrap().map(|entry| entry.unwrap().path());
+    let record = records.filter(|path| path.extension().is_some_and(|extension| extension == "record"));
+    for path in record {
+        std::fs::write(&path, "damaged").unwrap();
+    }
+    let pixy = pixy.crash().await;
+    assert_eq!(pixy.shown("a").await["state"], "relink_required");
+    let (status, answer) = pixy.api(Method::DELETE, "/api/accounts/a", Value::Null).await;
+    assert_eq!((status, answer), (200, json!({ "revoked": false })), "the provider was not asked");
 }
 
 #[tokio::test]
