@@ -22,12 +22,14 @@ impl PathPattern {
 
     /// Whether `path` matches. It must start with `/`, have no query and no encoded separators.
     pub fn matches(&self, path: &str) -> bool {
-        let has_as_many = self.0.split('/').count() == path.split('/').count();
-        has_as_many
-            && self.0.split('/').zip(path.split('/')).all(|(pattern, segment)| match pattern.strip_prefix('*') {
+        let mut segments = path.split('/');
+        let matches_next = |pattern: &str| {
+            segments.next().is_some_and(|segment| match pattern.strip_prefix('*') {
                 Some(suffix) => segment.len() > suffix.len() && segment.ends_with(suffix),
                 None => segment == pattern,
             })
+        };
+        self.0.split('/').all(matches_next) && segments.next().is_none()
     }
 
     /// The pattern as it is written in a profile.
