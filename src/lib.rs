@@ -35,6 +35,7 @@
 //! | [`server`] | listeners, HTTP/1.1 framing checks (`framing`), connection limits (`admission`, `stall`), drain |
 //! | [`scrub`] | finds an account's secrets, in every encoding, in what an upstream sends |
 //! | [`usage`] | counts tokens of the model and requests by the hour; reads quota headers |
+//! | [`memory`] | the budget of bytes that clients may occupy |
 //! | [`metrics`], [`name`], [`secret`], [`clock`], [`lock`] | shared by all |
 //!
 //! # Layers
@@ -70,6 +71,7 @@ pub mod server;
 pub mod scrub;
 pub mod usage;
 pub mod metrics;
+pub mod memory;
 pub mod name;
 pub mod secret;
 pub mod clock;
