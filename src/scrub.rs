@@ -31,6 +31,7 @@ use std::sync::Arc;
 
 use aho_corasick::{AhoCorasick, Input, MatchKind};
 use bytes::{Bytes, BytesMut};
+use http::HeaderName;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::secret::Secret;
@@ -55,6 +56,8 @@ const TOKEN_CHARACTERS: &[u8] = b"-._~+/=%\\";
 pub struct SecretPatterns {
     /// `None`: no secret is long enough.
     matcher: Option<Matcher>,
+    /// Of the patterns in lower case, for field names.
+    in_names: Option<Matcher>,
 }
 
 /// Filters one response; see the module.
@@ -83,16 +86,14 @@ impl SecretPatterns {
     /// All encodings of `secrets`.
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Self {
         let long = secrets.into_iter().filter(|secret| secret.expose().len() >= MIN_SECRET);
-        let mut patterns: Vec<_> = long.flat_map(|secret| encodings(secret.expose())).collect();
-        patterns.sort_unstable_by(|one, other| one.as_slice().cmp(other.as_slice()));
-        patterns.dedup();
-        Self { matcher: Matcher::new(patterns) }
+        let patterns: Vec<_> = long.flat_map(|secret| encodings(secret.expose())).collect();
+        let lower = patterns.iter().map(|pattern| Zeroizing::new(pattern.to_ascii_lowercase())).collect();
+        Self { matcher: Matcher::new(patterns), in_names: Matcher::new(lower) }
     }
 
     /// Scrubs a complete text, such as a header value; returns it with the number of matches, or `None` without any.
     pub fn scrub(&self, text: &[u8]) -> Option<(Vec<u8>, u64)> {
-        // Most names and values are shorter than every pattern.
-        let (found, _) = self.matcher.as_ref().filter(|matcher| text.len() >= matcher.shortest)?.scan(text, true);
+        let found = find_all(self.matcher.as_ref(), text);
         if found.is_empty() {
             return None;
         }
@@ -102,6 +103,17 @@ impl SecretPatterns {
         }
         Some((scrubbed, found.len() as u64))
     }
+
+    /// The number of matches in the name of a field. Names are compared without case (RFC 9110 §5.1), and `http` makes them lower
+    /// case.
+    pub fn count_in_name(&self, name: &HeaderName) -> u64 {
+        find_all(self.in_names.as_ref(), name.as_str().as_bytes()).len() as u64
+    }
+}
+
+/// The matches in a complete text. Most names and values are shorter than every pattern.
+fn find_all(matcher: Option<&Matcher>, text: &[u8]) -> Vec<Range<usize>> {
+    matcher.filter(|matcher| text.len() >= matcher.shortest).map_or_else(Vec::new, |matcher| matcher.scan(text, true).0)
 }
 
 impl Scrubber {
@@ -156,7 +168,9 @@ impl Scrubber {
 }
 
 impl Matcher {
-    fn new(patterns: Vec<Zeroizing<Vec<u8>>>) -> Option<Self> {
+    fn new(mut patterns: Vec<Zeroizing<Vec<u8>>>) -> Option<Self> {
+        patterns.sort_unstable_by(|one, other| one.as_slice().cmp(other.as_slice()));
+        patterns.dedup();
         let lengths = || patterns.iter().map(|pattern| pattern.len());
         let (shortest, longest) = (lengths().min()?, lengths().max()?);
         let mut characters = Box::new([false; 256]);

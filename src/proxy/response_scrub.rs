@@ -31,8 +31,10 @@ impl ResponseScrub {
 
     /// Replaces secrets in field values; removes a field whose name holds one.
     pub fn headers(&mut self, headers: HeaderMap) -> HeaderMap {
-        let is_clean = |text: &[u8]| self.patterns.scrub(text).is_none();
-        if headers.iter().all(|(name, value)| is_clean(name.as_str().as_bytes()) && is_clean(value.as_bytes())) {
+        let is_clean = |name, value: &HeaderValue| {
+            self.patterns.count_in_name(name) == 0 && self.patterns.scrub(value.as_bytes()).is_none()
+        };
+        if headers.iter().all(|(name, value)| is_clean(name, value)) {
             return headers; // the usual case
         }
         let mut scrubbed = HeaderMap::with_capacity(headers.len());
@@ -41,8 +43,9 @@ impl ResponseScrub {
         for (name, value) in headers {
             current = name.or(current);
             let Some(name) = &current else { continue };
-            if let Some((_, count)) = self.patterns.scrub(name.as_str().as_bytes()) {
-                found += count;
+            let in_name = self.patterns.count_in_name(name);
+            if in_name > 0 {
+                found += in_name;
                 continue;
             }
             let value = match self.patterns.scrub(value.as_bytes()) {

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE};
 use proptest::prelude::*;
 
 use super::*;
@@ -199,6 +199,16 @@ fn a_value_equal_to_the_shortest_secret_is_scrubbed() {
     assert_eq!(secret.len(), MIN_SECRET);
     let scrubbed = patterns(&[TOKEN, secret]).scrub(secret.as_bytes());
     assert_eq!(scrubbed, Some((b"[pixy:redacted]*".to_vec(), 1)));
+}
+
+#[test]
+fn attack_97_a_secret_is_found_in_a_field_name() {
+    let patterns = patterns(&["Sk-Other_0123456789+ABCDEF"]);
+    let count = |name: &[u8]| patterns.count_in_name(&HeaderName::from_bytes(name).unwrap());
+    assert_eq!(count(b"X-Sk-Other_0123456789%2BABCDEF-Sk-Other_0123456789%2bABCDEF"), 2);
+    assert_eq!(count(STANDARD_NO_PAD.encode("Sk-Other_0123456789+ABCDEF").replace('/', "").as_bytes()), 1);
+    assert_eq!(count(b"x-sk-other_0123456789-abcdef"), 0);
+    assert_eq!(count(b"x-ratelimit-remaining-requests"), 0);
 }
 
 /// Leftmost-longest replacement by comparison at every offset.
