@@ -3,6 +3,7 @@
 //! All outgoing requests pass [`Upstream`]: it follows no redirect, reads no proxy setting from the environment, and uses plain HTTP
 //! to loopback hosts alone.
 
+mod address_class;
 mod dial;
 mod framing;
 mod h1;
@@ -29,11 +30,13 @@ use rustls::ClientConfig;
 use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
+pub use address_class::{AddressRange, is_globally_reachable};
 use dial::Dialer;
 use incoming_body::BodyConnection;
 pub use incoming_body::Incoming;
 use pool::{Lease, Pool};
 pub use resolve::Resolver;
+use resolve::{AddressFilter, FilteredResolver};
 pub use roots::RootsError;
 
 /// Any error of bodies and connectors.
@@ -47,6 +50,8 @@ pub type Body = UnsyncBoxBody<Bytes, BoxError>;
 pub struct UpstreamSettings {
     /// Additional trusted roots, PEM (a company's gateway).
     pub extra_ca_file: Option<PathBuf>,
+    /// Ranges that a provider's name may resolve to, besides the addresses that are globally reachable.
+    pub allow_addresses: Vec<AddressRange>,
     /// For name resolution, TCP and TLS together.
     pub connect_timeout: Duration,
     /// From the start of the request to the head of the response.
@@ -122,6 +127,7 @@ impl Default for UpstreamSettings {
     fn default() -> Self {
         Self {
             extra_ca_file: None,
+            allow_addresses: Vec::new(),
             connect_timeout: Duration::from_secs(10),
             head_timeout: Duration::from_mins(10),
             idle_timeout: Duration::from_mins(10),
@@ -149,7 +155,9 @@ impl Upstream {
     /// As [`Upstream::new`], for tests with shorter times or a resolver of their own.
     pub fn tuned(settings: &UpstreamSettings, tuning: Tuning) -> Result<Self, RootsError> {
         let tls = roots::client_config(settings.extra_ca_file.as_deref())?;
-        let dialer = Arc::new(Dialer::new(&tls, tuning.resolver.clone(), settings.connect_timeout));
+        let filter = AddressFilter::new(&settings.allow_addresses);
+        let resolver = FilteredResolver::new(tuning.resolver.clone(), filter);
+        let dialer = Arc::new(Dialer::new(&tls, resolver, settings.connect_timeout));
         let pool = Arc::new(Pool::new(Arc::clone(&dialer), tuning));
         let (head_timeout, idle_timeout) = (settings.head_timeout, settings.idle_timeout);
         Ok(Self { pool, dialer, tls: Arc::new(tls), head_timeout, idle_timeout })

@@ -2,6 +2,7 @@
 
 use super::state::{Record, RecordStatus};
 use crate::clock::{Tick, Timestamp};
+use crate::oauth::identity::shown;
 
 /// The state of an account to show to a person. Holds no token.
 #[derive(Clone, Debug)]
@@ -68,8 +69,9 @@ impl View {
         };
         let login = &record.login;
         Self {
-            identity: login.identity.clone(),
-            scopes: login.scopes.clone(),
+            // Records of earlier versions hold the provider's texts as they were sent.
+            identity: login.identity.iter().map(|text| shown(text)).collect(),
+            scopes: login.scopes.iter().map(|text| shown(text)).collect(),
             client_id: login.client_id.clone(),
             expires_at: login.expires_at(),
             refreshed_at: Some(login.obtained_at),

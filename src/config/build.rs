@@ -14,7 +14,7 @@ use crate::name::{AccountName, GRAMMAR};
 use crate::proxy;
 use crate::proxy::agent::AgentKey;
 use crate::server::{Access, Address, ServerLimits};
-use crate::upstream::UpstreamSettings;
+use crate::upstream::{AddressRange, UpstreamSettings};
 use crate::vault::{KeySettings, VaultSettings};
 
 /// The default of `state_dir`.
@@ -256,6 +256,7 @@ fn upstream(raw: raw::Upstream, here: &Scope, env: &Env) -> Option<UpstreamSetti
     let extra_ca_file = |file| path_or(Some(file), "", &here.at("extra_ca_file"), env).map(Some);
     Some(UpstreamSettings {
         extra_ca_file: raw.extra_ca_file.map_or(Some(None), extra_ca_file)?,
+        allow_addresses: raw.allow_addresses.unwrap_or_default().into_iter().map(AddressRange::from).collect(),
         connect_timeout: raw.connect_timeout.map_or(default.connect_timeout, Duration::from),
         head_timeout: raw.head_timeout.map_or(default.head_timeout, Duration::from),
         idle_timeout: raw.idle_timeout.map_or(default.idle_timeout, Duration::from),

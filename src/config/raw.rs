@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::value_parsers::{Time, Timeout};
+use super::value_parsers::{Range, Time, Timeout};
 use crate::oauth::profile::values::DURATION_PATTERN;
 use crate::oauth::profile::{Entries, Profile};
 use crate::proxy::agent::AgentLimits;
@@ -170,6 +170,9 @@ pub(super) struct Account {
 pub(super) struct Upstream {
     /// Additional trusted root certificates, PEM; those of the system are always trusted.
     pub(super) extra_ca_file: Option<String>,
+    /// Addresses that a provider's name may resolve to although they are not globally reachable, such as a company's gateway: a
+    /// list of addresses and ranges in CIDR notation. Loopback and link-local addresses are never allowed. Default: none
+    pub(super) allow_addresses: Option<Vec<Range>>,
     /// For TCP and TLS together. Default: 10s
     #[schemars(extend("pattern" = DURATION_PATTERN))]
     pub(super) connect_timeout: Option<Timeout>,

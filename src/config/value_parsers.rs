@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::oauth::profile::values::{InvalidValue, duration, parsed};
 use crate::server::{Access, Address};
+use crate::upstream::AddressRange;
 
 /// As [`duration`], but not zero.
 pub(super) fn timeout(text: &str) -> Result<Duration, InvalidValue> {
@@ -69,7 +70,16 @@ pub(super) fn sha256(text: &str) -> Result<[u8; 32], InvalidValue> {
     Ok(digest)
 }
 
+/// `10.0.0.0/8`, `fd00::/8` or `192.0.2.7`.
+fn range(text: &str) -> Result<AddressRange, InvalidValue> {
+    let invalid =
+        "is not a range of addresses; write 10.0.0.0/8, fd00::/8 or one address, without bits after the prefix";
+    text.parse().map_err(|_| invalid.into())
+}
+
 parsed! {
+    /// A range of addresses.
+    Range(AddressRange) = range;
     /// A duration that is not zero.
     Timeout(Duration) = timeout;
     /// A duration.

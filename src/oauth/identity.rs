@@ -1,4 +1,6 @@
-//! The identity of an account, from a token response and its id_token.
+//! The identity of an account, from a token response and its id_token, and how a provider's text is shown to a person.
+
+use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -30,11 +32,54 @@ impl Claims {
     }
 }
 
+/// The longest text of a provider that is shown to a person, in characters.
+const LONGEST_SHOWN: usize = 200;
+
+/// The longest value of a header that is copied from a claim, in bytes.
+const LONGEST_CLAIM_HEADER: usize = 4096;
+
+/// A provider's text as it is shown to a person, on the page, in the terminal, in the API and in a log: at most
+/// [`LONGEST_SHOWN`] characters on one line, in which everything that has no glyph, or that changes how other characters are
+/// shown, is written as `\u{202e}`. A text that went through here stays as it is.
+pub fn shown(text: &str) -> String {
+    let mut escaped = String::new();
+    for character in text.chars() {
+        if is_unshowable(character) {
+            let _ = write!(escaped, "\\u{{{:x}}}", u32::from(character)); // a String accepts it
+        } else {
+            escaped.push(character);
+        }
+    }
+    if escaped.chars().count() <= LONGEST_SHOWN {
+        return escaped;
+    }
+    escaped.chars().take(LONGEST_SHOWN - 1).chain(['…']).collect()
+}
+
+/// Whether a character is a control or format character (Unicode Cc, Cf: bidi controls and zero width included), a separator
+/// other than the space (Zl, Zp, Zs), for private use, unassigned, or ignored by default (Default_Ignorable_Code_Point).
+fn is_unshowable(character: char) -> bool {
+    // The standard library has the table of the general categories in `escape_debug` alone. After a base character it escapes no
+    // combining mark, which scripts need.
+    let pair: String = ['a', character].iter().collect();
+    let is_escaped = pair.escape_debug().nth(1) == Some('\\') && !matches!(character, '\\' | '"' | '\'');
+    is_escaped
+        || matches!(
+            u32::from(character),
+            // Marks and letters that are ignored by default: the grapheme joiner, fillers, vowels without a glyph, variation selectors.
+            0x34f | 0x115f..=0x1160 | 0x17b4..=0x17b5 | 0x180b..=0x180f | 0x3164 | 0xfe00..=0xfe0f | 0xffa0
+                | 0xe0000..=0xe0fff
+            // BRAILLE PATTERN BLANK has a glyph without ink.
+            | 0x2800
+        )
+}
+
 /// The texts to show a person, in the order of the profile, without duplicates.
 pub fn find(paths: &[FieldPath], reply: &Map<String, Value>, claims: Option<&Claims>) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     for text in paths.iter().filter_map(|path| look_up(path, reply, claims)) {
-        if !found.contains(&text) {
+        let text = shown(text.trim());
+        if !text.is_empty() && !found.contains(&text) {
             found.push(text);
         }
     }
@@ -50,6 +95,7 @@ pub fn claim_headers(
     wanted
         .given()
         .filter_map(|(name, path)| Some((name.as_str().to_owned(), look_up(path, reply, claims)?)))
+        .filter(|(_, value)| !value.trim().is_empty() && value.len() <= LONGEST_CLAIM_HEADER)
         .filter(|(_, value)| HeaderValue::from_str(value).is_ok())
         .collect()
 }
@@ -61,14 +107,11 @@ fn look_up(path: &FieldPath, reply: &Map<String, Value>, claims: Option<&Claims>
     };
     let (first, rest) = path.members.split_first()?;
     let value = rest.iter().try_fold(start.get(first)?, |value, member| value.get(member))?;
-    let text = match value {
-        Value::String(text) => text.clone(),
-        Value::Number(number) => number.to_string(),
-        _ => return None,
-    };
-    // The text is shown to a person: no control characters, at most one line.
-    let shown: String = text.chars().filter(|character| !character.is_control()).take(200).collect();
-    (!shown.trim().is_empty()).then_some(shown)
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -92,7 +135,7 @@ mod tests {
             path(FieldSource::TokenResponse, &["absent", "name"]),
             path(FieldSource::TokenResponse, &["n"]),
         ];
-        assert_eq!(find(&paths, reply.as_object().unwrap(), Some(&claims)), ["a@b.c", "Acme", "7"]);
+        assert_eq!(find(&paths, reply.as_object().unwrap(), Some(&claims)), ["a@b.c", "Ac\\u{7}me", "7"]);
         assert_eq!(claims.seconds("exp"), Some(5));
     }
 
@@ -101,5 +144,93 @@ mod tests {
         for text in ["", "a", "a.b", "a.!!!.c", "a.W10.c", "sk-ant-oat01-x"] {
             assert!(Claims::read_unverified(text).is_none(), "{text}");
         }
+    }
+
+    #[test]
+    fn attack_94_format_characters_are_shown_as_escapes() {
+        // The general categories Cc, Cf, Zl, Zp, and Zs without the space; bidi controls and zero width are Cf.
+        let ranges = [
+            0x0..=0x1f,
+            0x7f..=0x9f,
+            0xa0..=0xa0,
+            0xad..=0xad,
+            0x600..=0x605,
+            0x61c..=0x61c,
+            0x6dd..=0x6dd,
+            0x70f..=0x70f,
+            0x890..=0x891,
+            0x8e2..=0x8e2,
+            0x1680..=0x1680,
+            0x180e..=0x180e,
+            0x2000..=0x200f,
+            0x2028..=0x202f,
+            0x205f..=0x206f,
+            0x3000..=0x3000,
+            0xfeff..=0xfeff,
+            0xfff9..=0xfffb,
+            0x110bd..=0x110bd,
+            0x110cd..=0x110cd,
+            0x13430..=0x1343f,
+            0x1bca0..=0x1bca3,
+            0x1d173..=0x1d17a,
+            0xe0001..=0xe0001,
+            0xe0020..=0xe007f,
+            // Ignored by default without being Cf; private use; noncharacters.
+            0x34f..=0x34f,
+            0x115f..=0x1160,
+            0x17b4..=0x17b5,
+            0x180b..=0x180f,
+            0x3164..=0x3164,
+            0xfe00..=0xfe0f,
+            0xffa0..=0xffa0,
+            0xe0100..=0xe01ef,
+            0x2800..=0x2800,
+            0xe000..=0xe0ff,
+            0xfffe..=0xffff,
+            0x10ffff..=0x10ffff,
+        ];
+        for code in ranges.into_iter().flatten() {
+            let character = char::from_u32(code).unwrap();
+            assert_eq!(shown(&format!("a{character}b")), format!("a\\u{{{code:x}}}b"));
+        }
+        let evil = "admin@corp.example\u{202e}moc.live@eve\n\u{1b}[2J\u{200b}";
+        let escaped = r"admin@corp.example\u{202e}moc.live@eve\u{a}\u{1b}[2J\u{200b}";
+        assert_eq!(shown(evil), escaped);
+        assert_eq!(shown(escaped), escaped, "twice is as once");
+    }
+
+    #[test]
+    fn names_of_people_stay_as_they_are() {
+        for name in [
+            "Zoë O'Brien \"Zo\" <zoe@example.com>",
+            r"CORP\zoe",
+            "Zoe\u{308}", // a combining mark
+            "अनुष्का",
+            "محمد",
+            "שָׁלוֹם",
+            "李小龍 👩",
+            "ไทย",
+            "Nguyễn",
+        ] {
+            assert_eq!(shown(name), name);
+        }
+    }
+
+    #[test]
+    fn attack_94_an_identity_is_bounded() {
+        let long = shown(&"é".repeat(100_000));
+        assert_eq!((long.chars().count(), long.chars().last()), (200, Some('…')));
+        assert_eq!(shown(&long), long);
+        assert_eq!(shown(&"\u{202e}".repeat(100_000)).chars().count(), 200);
+        assert_eq!(shown(&"x".repeat(200)), "x".repeat(200));
+    }
+
+    #[test]
+    fn a_claim_becomes_a_header_as_it_is_or_not_at_all() {
+        let reply = json!({ "good": "a b", "bad": "a\nb", "empty": " ", "long": "x".repeat(5000) });
+        let wanted = r"{ x-good: [token, good], x-bad: [token, bad], x-empty: [token, empty], x-long: [token, long] }";
+        let wanted: Entries<PlainHeader, FieldPath> = serde_yaml::from_str(wanted).unwrap();
+        let found = claim_headers(&wanted, reply.as_object().unwrap(), None);
+        assert_eq!(found, [("x-good".to_owned(), "a b".to_owned())]);
     }
 }

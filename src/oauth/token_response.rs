@@ -243,7 +243,7 @@ fn tokens(
             let moment = moment(reply.get(field.as_str())?)?;
             Some(NotBefore { moment, wait: moment.since(server_time.unwrap_or(now)) })
         }),
-        scopes: text("scope").map(|scopes| scopes.split_ascii_whitespace().map(str::to_owned).collect()),
+        scopes: text("scope").map(|scopes| scopes.split_ascii_whitespace().map(identity::shown).collect()),
         id_token: id_token.map(|token| Secret::new(token.to_owned())),
         identity: identity::find(&profile.identity, reply, claims.as_ref()),
         claim_headers: identity::claim_headers(&profile.api.headers.claims, reply, claims.as_ref()),

@@ -11,13 +11,13 @@ use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tower::Service as _;
 
-use super::resolve::Resolver;
-use super::{BoxError, SendError, resolve};
+use super::resolve::{AddressFilter, FilteredResolver};
+use super::{BoxError, SendError};
 
 /// Plain to loopback hosts, TLS to all others.
 pub(super) type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 
-type Connector = HttpsConnector<HttpConnector<Resolver>>;
+type Connector = HttpsConnector<HttpConnector<FilteredResolver>>;
 
 /// Opens connections, each within the timeout.
 pub(super) struct Dialer {
@@ -30,7 +30,7 @@ pub(super) struct Dialer {
 }
 
 impl Dialer {
-    pub(super) fn new(tls: &ClientConfig, resolver: Resolver, timeout: Duration) -> Self {
+    pub(super) fn new(tls: &ClientConfig, resolver: FilteredResolver, timeout: Duration) -> Self {
         let mut tcp = HttpConnector::new_with_resolver(resolver);
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -66,12 +66,12 @@ pub(super) fn check(uri: &Uri) -> Result<(), SendError> {
     may_be_dialed(uri).then_some(()).ok_or_else(|| SendError::Unreachable(refused.into()))
 }
 
-/// Plain HTTP is allowed to loopback hosts alone, and an address in a URL must be one that a provider can have; the addresses of
-/// names are checked when they are resolved.
+/// Plain HTTP is allowed to loopback hosts alone, and an address in a URL must be one that a provider can have (it is configured, or
+/// `oauth::discovery` has checked it); the addresses of names are checked when they are resolved.
 fn may_be_dialed(uri: &Uri) -> bool {
     let Some(host) = uri.host() else { return false };
     let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let fits = bare.parse().map_or(true, |address| resolve::may_be_dialed(host, address));
+    let fits = bare.parse().map_or(true, |address| AddressFilter::default().allows(host, address));
     match uri.scheme_str() {
         Some("https") => fits,
         Some("http") => fits && super::is_loopback_host(host),
@@ -97,9 +97,13 @@ mod tests {
         for bad in ["http://api.example.com/", "http://127.0.0.1.example.com/", "ftp://127.0.0.1/", "/only/a/path"] {
             assert!(!may_be_dialed(&Uri::from_static(bad)), "{bad}");
         }
-        for bad in
-            ["https://169.254.169.254/", "https://[fe80::1]/", "https://[::ffff:169.254.169.254]/", "https://0.0.0.0/"]
-        {
+        for bad in [
+            "https://169.254.169.254/",
+            "https://[fe80::1]/",
+            "https://[::ffff:169.254.169.254]/",
+            "https://0.0.0.0/",
+            "https://[64:ff9b::7f00:1]/",
+        ] {
             assert!(!may_be_dialed(&Uri::from_static(bad)), "{bad}");
         }
     }

@@ -457,7 +457,7 @@ fn the_reference_contains_every_key() {
             checked += 1;
         }
     }
-    assert_eq!(checked, 43);
+    assert_eq!(checked, 44);
 }
 
 proptest! {

@@ -155,7 +155,8 @@ pub fn duration(text: &str) -> Result<Duration, InvalidValue> {
 /// A duration, for editors that read the schema; [`duration`] reports more about an invalid one.
 pub const DURATION_PATTERN: &str = "^[0-9]+(ms|s|m|h|d)$";
 
-fn endpoint(text: &str) -> Result<Url, InvalidValue> {
+/// A URL with https, or http to this machine, without a user name or fragment.
+pub fn endpoint(text: &str) -> Result<Url, InvalidValue> {
     let is_plain = !text.chars().any(|c| c.is_whitespace() || c.is_control() || c == '\\');
     valid(is_plain, "is not a URL: it contains a space, a control character or a backslash")?;
     let url = Url::parse(text).map_err(|error| format!("is not a URL ({error}); write https://host/path"))?;

@@ -209,6 +209,45 @@ async fn attack_61_metadata_of_another_issuer_is_rejected() {
 }
 
 #[tokio::test]
+async fn attack_94_metadata_names_no_weaker_endpoint() {
+    let provider = OpenId::start().await;
+    let (pixy, _upstream) = at(&provider).await;
+    for (member, url, word) in [
+        ("token_endpoint", "http://10.1.2.3/token", "unencrypted"),
+        ("jwks_uri", "https://me@keys.example/jwks", "user name"),
+        ("revocation_endpoint", "file:///etc/passwd", "no host"),
+        ("authorization_endpoint", "javascript:alert(1)", "no host"),
+    ] {
+        let own = format!("{}/own", provider.issuer());
+        provider.publish(move |metadata| metadata[member] = json!(url));
+        let (status, answer) = pixy.api(Method::POST, "/api/accounts/a/attempts", Value::Null).await;
+        assert_eq!((status, problem(&answer)), (502, "provider_down"), "{url}");
+        let title = answer["title"].as_str().unwrap();
+        for part in [member, url, word, "the authorization server's fault"] {
+            assert!(title.contains(part), "{part} is missing: {title}");
+        }
+        provider.publish(move |metadata| metadata[member] = json!(own));
+    }
+    assert_eq!(provider.asked("/token").len(), 0);
+}
+
+#[tokio::test]
+async fn attack_94_an_identity_is_shown_with_escapes() {
+    let provider = OpenId::start().await;
+    let (pixy, _upstream) = at(&provider).await;
+    provider.claim(|claims| claims["email"] = json!("ada\u{202e}moc\u{200b}\n\u{1b}[31m"));
+    provider.reply(|reply| reply["scope"] = json!("openid email\u{202e} offline_access"));
+    let (status, shown) = link(&pixy, &provider).await;
+    let expected = json!([r"ada\u{202e}moc\u{200b}\u{a}\u{1b}[31m"]);
+    assert_eq!((status, &shown["identity"]), (200, &expected), "{shown:#}");
+    assert_eq!(shown["scopes"], json!(["openid", r"email\u{202e}", "offline_access"]));
+    let attempt = pixy.shown("a").await["attempt"].clone();
+    assert_eq!(attempt["identity"], expected, "{attempt:#}");
+    pixy.post(&format!("/api/attempts/{}/confirm", attempt["attempt"].as_str().unwrap()), Value::Null).await;
+    assert_eq!(pixy.shown("a").await["identity"], expected);
+}
+
+#[tokio::test]
 async fn pinned_endpoints_work_without_metadata() {
     let provider = OpenId::start().await;
     let upstream = Upstream::start().await;
