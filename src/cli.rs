@@ -11,7 +11,8 @@ mod env;
 mod health;
 mod link;
 pub(crate) mod log;
-mod log_buffer;
+mod log_sampling;
+mod log_writer;
 mod providers;
 mod serve;
 mod status;
@@ -20,6 +21,7 @@ mod unlink;
 mod url;
 mod vault_admin;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -184,11 +186,11 @@ pub fn main() -> ExitCode {
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(CommandError::Usage(text)) => {
-            terminal::print_error(text.trim_end());
+            print_last(text.trim_end());
             ExitCode::from(64)
         }
         Err(CommandError::Runtime(text)) => {
-            terminal::print_error(&format!("pixy: {}", text.trim_end()));
+            print_last(&format!("pixy: {}", text.trim_end()));
             ExitCode::FAILURE
         }
     }
@@ -224,9 +226,15 @@ fn run(cli: Cli) -> Result<(), CommandError> {
     }
 }
 
+/// Why the program ends. The log's thread writes it where there is one: a full pipe must not keep the process.
+fn print_last(text: &str) {
+    log_writer::write_text(&format!("{text}\n"));
+    log_writer::finish();
+}
+
 #[allow(clippy::unnecessary_wraps, reason = "the end of every command, which may fail")]
 fn print_text(text: &str) -> Result<(), CommandError> {
-    print!("{text}");
+    let _ = std::io::stdout().write_all(text.as_bytes()); // a closed pipe is ignored
     Ok(())
 }
 
@@ -242,8 +250,6 @@ fn runtime_with(io_threads: usize) -> Result<tokio::runtime::Runtime, CommandErr
     let mut builder = if io_threads > 1 { Builder::new_multi_thread() } else { Builder::new_current_thread() };
     if io_threads > 1 {
         builder.worker_threads(io_threads);
-    } else {
-        builder.on_thread_park(log_buffer::flush);
     }
     builder
         .enable_all()

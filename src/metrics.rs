@@ -1,5 +1,6 @@
 //! Prometheus metrics for `/metrics`. Names and label values are bounded; no label holds a path, a person or a secret.
 
+use std::sync::LazyLock;
 use std::sync::atomic::AtomicI64;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -62,6 +63,18 @@ const ROTATION_WINDOW_SECONDS: [f64; 15] =
 
 /// Outcomes of a refresh.
 const REFRESH_OUTCOMES: [&str; 6] = ["renewed", "terminal", "transient", "unheard", "unknown", "vault_unwritable"];
+
+/// Lines that did not reach the log, of the whole process.
+#[derive(Default)]
+pub struct LogLines {
+    /// Standard error did not accept them.
+    pub dropped: Counter,
+    /// Too many of one kind.
+    pub suppressed: Counter,
+}
+
+/// The log is the process's, and begins before there are [`Metrics`].
+pub static LOG_LINES: LazyLock<LogLines> = LazyLock::new(LogLines::default);
 
 /// Counts one open stream until it is dropped.
 pub struct OpenStream(Gauge);
@@ -126,6 +139,17 @@ impl Metrics {
             registry: all,
         };
         metrics.reload_successful.set(1);
+        let LogLines { dropped, suppressed } = &*LOG_LINES;
+        metrics.registry.register(
+            "log_lines_dropped",
+            "Log lines that were lost because standard error did not accept them: a full pipe or disk",
+            dropped.clone(),
+        );
+        metrics.registry.register(
+            "log_lines_suppressed",
+            "Log lines that were not written because too many of one kind came in a second",
+            suppressed.clone(),
+        );
         let build: Family<BuildLabels, Gauge> =
             metric(&mut metrics.registry, "build_info", "Always 1; the version is a label");
         build.get_or_create(&BuildLabels { version: crate::VERSION }).set(1);

@@ -105,7 +105,8 @@ impl Proxy {
         self.services.peer_audit.check(peer, &self.services.metrics).await;
         let id = RequestId::next();
         let account = route::account(&self.services.accounts, self.bound.as_ref(), request.uri());
-        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let method = cut(request.method().as_str(), LOGGED_METHOD);
+        let path = cut(request.uri().path(), LOGGED_PATH);
         let asks_for_websocket = websocket_handshake::is_requested(request.headers());
         let result = match &account {
             Some(account) => self.pass(id, account, request).await,
@@ -115,8 +116,14 @@ impl Proxy {
             result.map_err(|refusal| if asks_for_websocket { websocket_handshake::refuse(refusal) } else { refusal });
         let (response, code) = self.finish(id, account.as_deref(), result);
         let account = account.as_ref().map(|account| account.name().as_str());
+        let status = response.status();
         // Without the query, which may hold a key, and without headers and bodies.
-        tracing::info!(request_id = %id, %method, path, account, status = response.status().as_u16(), code, "request");
+        if is_probe(&response) {
+            // Without `code`, it may be suppressed: a provider bounds the number of other requests.
+            tracing::info!(request_id = %id, %method, path, account, status = status.as_u16(), "request");
+        } else {
+            tracing::info!(request_id = %id, %method, path, account, status = status.as_u16(), code, "request");
+        }
         response
     }
 
@@ -221,6 +228,19 @@ impl Proxy {
     }
 }
 
+/// Whether Pixy answered by itself, without a refusal.
+fn is_probe(response: &Response<ResponseBody>) -> bool {
+    response.status().is_success() && matches!(response.body(), ResponseBody::Fixed(_))
+}
+
+/// A client's text as it is logged: at most `length` bytes, with a mark if there were more.
+fn cut(text: &str, length: usize) -> String {
+    if text.len() <= length {
+        return text.to_owned();
+    }
+    format!("{}…", &text[..text.floor_char_boundary(length)])
+}
+
 impl Surface for Proxy {
     type Body = ResponseBody;
     type Connection = Peer;
@@ -243,3 +263,9 @@ impl Surface for Proxy {
         response
     }
 }
+
+/// Bytes of a method that are logged.
+const LOGGED_METHOD: usize = 32;
+
+/// Bytes of a path that are logged: a model's name fits.
+const LOGGED_PATH: usize = 200;

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `seal` | the sealed record: bytes in, bytes out |
 //! | `key` | the keys: from a key file, or a passphrase |
+//! | `stretch` | Argon2id, one at a time, below a ceiling |
 //! | `file` | private, atomic, durable files and the lock |
 //! | `high_water` | the highest generation ever seen, stored outside the vault |
 //! | `records` | the rules: what a read refuses, what a write keeps |
@@ -23,6 +24,7 @@ mod records;
 mod rotate;
 pub(crate) mod seal;
 mod settings;
+mod stretch;
 #[cfg(test)]
 mod tests;
 
@@ -36,12 +38,13 @@ use crate::secret::Secret;
 
 pub use error::VaultError;
 pub use export::Existing;
-use key::Cost;
 pub use key::new_key;
 pub use records::Opened;
 use records::Records;
 pub use rotate::RotationReport;
 pub use settings::{KeySettings, VaultSettings};
+use stretch::Cost;
+pub use stretch::reserve_memory_in;
 
 /// An open vault; clones share it. The directory is locked until the last is dropped.
 #[derive(Clone)]
@@ -185,6 +188,7 @@ impl Vault {
     /// # Errors
     /// [`VaultError::PartialImport`]: some were stored. All others, of which [`VaultError::AlreadyLinked`],
     /// [`VaultError::WrongPassphrase`] and [`VaultError::DamagedExport`] are usual: nothing was stored.
+    /// [`VaultError::StretchTooCostly`]: the file asks for more memory or time than a passphrase may cost.
     pub async fn import(
         &self,
         bytes: &[u8],

@@ -16,21 +16,20 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use super::log_buffer::BufferedStderr;
+use super::log_sampling::Sampling;
+use super::log_writer::LogWriter;
 use super::{LogFormat, LogOptions};
 
-/// Installs the logger. The level applies to Pixy alone: libraries log the data that they carry at `debug` and `trace`, so they
+/// Installs the logger; its lines wait until [`super::log_writer::start_thread`]. The level applies to Pixy alone: libraries log the data that they carry at `debug` and `trace`, so they
 /// stay at `info`.
 pub(super) fn start(options: &LogOptions) {
     let level = options.log;
-    let layer = tracing_subscriber::fmt::layer().with_writer(BufferedStderr).with_target(false);
-    let registry = tracing_subscriber::registry().with(filter(level));
+    let layer = tracing_subscriber::fmt::layer().with_writer(LogWriter).with_target(false);
+    let registry = tracing_subscriber::registry().with(filter(level)).with(Sampling);
     // Fails when a logger is installed already, as in tests.
     let _ = match options.log_format {
-        LogFormat::Text if std::io::stderr().is_terminal() => {
-            registry.with(layer.with_writer(std::io::stderr).with_ansi(true)).try_init()
-        }
-        LogFormat::Text => plain(level, BufferedStderr).try_init(),
+        LogFormat::Text if std::io::stderr().is_terminal() => registry.with(layer.with_ansi(true)).try_init(),
+        LogFormat::Text => plain(level, LogWriter).try_init(),
         LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
     };
 }
@@ -41,7 +40,7 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let layer = tracing_subscriber::fmt::layer().with_writer(writer).event_format(Line::default());
-    tracing_subscriber::registry().with(filter(level)).with(layer)
+    tracing_subscriber::registry().with(filter(level)).with(Sampling).with(layer)
 }
 
 fn filter(level: LevelFilter) -> Targets {

@@ -1,8 +1,10 @@
 //! `pixy serve`.
 
+use std::fmt::Write as _;
+
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{CommandError, LogOptions, log, log_buffer, runtime_with};
+use super::{CommandError, LogOptions, log, log_sampling, log_writer, runtime_with};
 use crate::account::State;
 use crate::app::{self, Running};
 use crate::config::{Config, Env};
@@ -14,15 +16,14 @@ pub(super) fn run(config: Config, options: &LogOptions, mut hardening: Hardening
     config.log_warnings();
     let peer_audit = PeerAudit::open();
     hardening.confine(&app::allowed_paths(&config)); // before the runtime starts threads, which inherit it
+    log_writer::start_thread(log_sampling::report)
+        .map_err(|error| CommandError::Runtime(format!("the log's thread cannot be started: {error}")))?;
     // jemalloc's own thread returns freed memory to the system also while no request comes.
     if let Err(error) = tikv_jemalloc_ctl::background_thread::write(true) {
         tracing::debug!(%error, "freed memory is returned to the system only by later requests");
     }
     let (file, env) = (config.file.clone(), Env::read());
     let runtime = runtime_with(config.io_threads)?;
-    if config.io_threads == 1 {
-        log_buffer::buffer_this_thread();
-    }
     let outcome = runtime.block_on(async {
         let failed = |error: &dyn std::fmt::Display| CommandError::Runtime(error.to_string());
         let mut terminate = signal(SignalKind::terminate()).map_err(|error| failed(&error))?;
@@ -47,7 +48,7 @@ pub(super) fn run(config: Config, options: &LogOptions, mut hardening: Hardening
         tracing::info!("shutting down: open streams may finish");
         running.stop().await.map_err(|what| failed(&what))
     });
-    log_buffer::flush();
+    log_writer::finish();
     runtime.shutdown_background();
     outcome
 }
@@ -66,28 +67,33 @@ async fn announce(running: &Running, origin: &str, hardening: &Hardening) {
     let linked: Vec<String> = names(running, |state| state != State::Unlinked);
     let unlinked: Vec<String> = names(running, |state| state == State::Unlinked);
     let agents = running.agents.iter().map(|address| format!("http://{address}/<account>/…")).collect::<Vec<_>>();
-    eprintln!("Pixy {} serves, on {origin}.", crate::VERSION);
-    eprintln!("  agents   {}", agents.join(", ").replace("http://unix:", "unix:"));
+    let mut text = String::new(); // writing to it cannot fail
+    let _ = writeln!(text, "Pixy {} serves, on {origin}.", crate::VERSION);
+    let _ = writeln!(text, "  agents   {}", agents.join(", ").replace("http://unix:", "unix:"));
     match &running.page {
         Some(page) => {
-            eprintln!("  you      http://{page}/  (`pixy url` prints the address with a setup code)");
+            let _ = writeln!(text, "  you      http://{page}/  (`pixy url` prints the address with a setup code)");
         }
-        None => eprintln!("  you      the page is off; `pixy link NAME` links in the terminal"),
+        None => {
+            let _ = writeln!(text, "  you      the page is off; `pixy link NAME` links in the terminal");
+        }
     }
-    eprintln!("  probes   http://{}/readyz, /livez, /metrics", running.ops);
-    eprintln!("  guarded  {hardening}");
+    let _ = writeln!(text, "  probes   http://{}/readyz, /livez, /metrics", running.ops);
+    let _ = writeln!(text, "  guarded  {hardening}");
     for warning in hardening.warnings() {
-        eprintln!("  caution  {warning}");
+        let _ = writeln!(text, "  caution  {warning}");
     }
-    eprintln!("  linked   {}", or_none(&linked));
+    let _ = writeln!(text, "  linked   {}", or_none(&linked));
     if !unlinked.is_empty() {
-        eprintln!("  not yet  {}", unlinked.join(", "));
+        let _ = writeln!(text, "  not yet  {}", unlinked.join(", "));
     }
     if let (true, Some(first)) = (linked.is_empty(), unlinked.first()) {
-        eprintln!(
+        let _ = writeln!(
+            text,
             "Next: in another terminal, `pixy link {first}`, then `pixy env {first}` for the lines that your agent needs."
         );
     }
+    log_writer::write_text(&text);
     if hardening.is_complete() {
         tracing::info!("guarded: {hardening}");
     } else {

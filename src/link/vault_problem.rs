@@ -86,6 +86,8 @@ fn kind(error: &VaultError) -> (StatusCode, &'static str) {
         VaultError::NewerExport { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "export_newer"),
         VaultError::EmptyPassphrase => (StatusCode::UNPROCESSABLE_ENTITY, "passphrase_empty"),
         VaultError::PassphraseTooLong => (StatusCode::UNPROCESSABLE_ENTITY, "passphrase_too_long"),
+        VaultError::StretchTooCostly { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "passphrase_too_costly"),
+        VaultError::NoMemory { .. } => (StatusCode::SERVICE_UNAVAILABLE, "no_memory"),
         VaultError::NoAccounts => (StatusCode::CONFLICT, "no_accounts"),
         VaultError::NotConfigured => (StatusCode::NOT_FOUND, "no_account"),
         VaultError::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "shutting_down"),
@@ -159,6 +161,14 @@ fn text(error: &VaultError) -> (String, String) {
         }
         VaultError::EmptyPassphrase => ("The passphrase is empty.".to_owned(), "Choose one."),
         VaultError::PassphraseTooLong => ("The passphrase is too long.".to_owned(), "Choose a shorter one."),
+        VaultError::StretchTooCostly { place, cost } => (
+            format!("Stretching the passphrase of {place} would take {cost}."),
+            "The file was changed or damaged: restore it, or export again on the other machine.",
+        ),
+        VaultError::NoMemory { bytes } => (
+            format!("There are no {} MiB of memory free to stretch the passphrase.", bytes.div_ceil(1024 * 1024)),
+            "Try again when fewer requests are under way, or raise `limits.memory`.",
+        ),
         VaultError::NoAccounts => {
             ("The configuration has no accounts, so there are no logins.".to_owned(), "Configure an account.")
         }
@@ -225,6 +235,11 @@ mod tests {
             VaultError::NewerExport { .. } => VaultError::NewerExport { version: 9 },
             VaultError::EmptyPassphrase => VaultError::EmptyPassphrase,
             VaultError::PassphraseTooLong => VaultError::PassphraseTooLong,
+            VaultError::StretchTooCostly { .. } => VaultError::StretchTooCostly {
+                place: "the export".to_owned(),
+                cost: "4194304 KiB, 3 passes and 4 lanes, but Pixy spends at most 65536 KiB, 10 passes and 16 lanes".to_owned(),
+            },
+            VaultError::NoMemory { .. } => VaultError::NoMemory { bytes: 64 << 20 },
             VaultError::NoAccounts => VaultError::NoAccounts,
             VaultError::NotConfigured => VaultError::NotConfigured,
             VaultError::ShuttingDown => VaultError::ShuttingDown,
@@ -305,6 +320,12 @@ mod tests {
         422 urn:pixy:problem:passphrase_too_long
             The passphrase is too long.
             Choose a shorter one. Nothing was changed.
+        422 urn:pixy:problem:passphrase_too_costly
+            Stretching the passphrase of the export would take 4194304 KiB, 3 passes and 4 lanes, but Pixy spends at most 65536 KiB, 10 passes and 16 lanes.
+            The file was changed or damaged: restore it, or export again on the other machine. Nothing was changed.
+        503 urn:pixy:problem:no_memory
+            There are no 64 MiB of memory free to stretch the passphrase.
+            Try again when fewer requests are under way, or raise `limits.memory`. Nothing was changed.
         409 urn:pixy:problem:no_accounts
             The configuration has no accounts, so there are no logins.
             Configure an account. Nothing was changed.

@@ -124,6 +124,18 @@ pub enum VaultError {
     EmptyPassphrase,
     /// A passphrase is longer than Argon2 takes (4 GiB).
     PassphraseTooLong,
+    /// A file asks for more memory or time than Pixy spends on a passphrase; nothing was allocated for it.
+    StretchTooCostly {
+        /// The file: an export, or the path of a key parameter file.
+        place: String,
+        /// What it asks for, and the most that Pixy spends.
+        cost: String,
+    },
+    /// There is no memory to stretch a passphrase.
+    NoMemory {
+        /// The memory that it needs.
+        bytes: usize,
+    },
     /// The configuration has no accounts, so no vault holds logins.
     NoAccounts,
     /// The account was removed from the configuration.
@@ -242,6 +254,18 @@ impl fmt::Display for VaultError {
                 f.write_str("nothing was exported: an export needs a passphrase that is not empty")
             }
             Self::PassphraseTooLong => f.write_str("the passphrase was not used, because it is too long: shorten it"),
+            Self::StretchTooCostly { place, cost } => {
+                write!(f, "{place} asks for Argon2id with {cost}: ")?;
+                f.write_str("it was changed or damaged; nothing was done. Restore it, or export again")
+            }
+            Self::NoMemory { bytes } => {
+                let mib = bytes.div_ceil(1024 * 1024);
+                write!(
+                    f,
+                    "nothing was done: a passphrase needs {mib} MiB for a moment, which `limits.memory` does not "
+                )?;
+                f.write_str("have free now; try again, or raise it")
+            }
             Self::NoAccounts => {
                 f.write_str("nothing was done: the configuration has no accounts, so there are no logins")
             }

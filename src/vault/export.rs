@@ -16,8 +16,8 @@ use zeroize::Zeroizing;
 
 use super::codec::{self, Reader};
 use super::error::VaultError;
-use super::key::Cost;
 use super::records::Records;
+use super::stretch::Cost;
 use crate::name::AccountName;
 use crate::secret::{Secret, fill_random};
 
@@ -63,7 +63,7 @@ impl Records {
             }
             logins
         };
-        seal(&logins, passphrase, self.export_cost).ok_or(VaultError::PassphraseTooLong)
+        seal(&logins, passphrase, self.export_cost)
     }
 
     pub(super) fn import(
@@ -101,7 +101,7 @@ impl Records {
     }
 }
 
-fn seal(logins: &[Login], passphrase: &Secret, cost: Cost) -> Option<Vec<u8>> {
+fn seal(logins: &[Login], passphrase: &Secret, cost: Cost) -> Result<Vec<u8>, VaultError> {
     // Sized in advance: a growing buffer would leave copies of tokens in freed memory.
     let size: usize = logins.iter().map(|login| login.plaintext.len() + login.provider.len() + 128).sum();
     let mut body = Zeroizing::new(Vec::with_capacity(size + 16));
@@ -129,7 +129,7 @@ fn seal(logins: &[Login], passphrase: &Secret, cost: Cost) -> Option<Vec<u8>> {
         .expect("an export is shorter than the cipher's 256 GiB");
     out.extend_from_slice(&nonce);
     out.extend_from_slice(&body);
-    Some(out)
+    Ok(out)
 }
 
 fn open(bytes: &[u8], passphrase: &Secret) -> Result<Vec<Login>, VaultError> {
@@ -152,8 +152,9 @@ fn open(bytes: &[u8], passphrase: &Secret) -> Result<Vec<Login>, VaultError> {
     let header = &bytes[..bytes.len() - reader.rest().len()];
     let nonce = reader.array::<24>().ok_or(VaultError::DamagedExport)?;
 
-    let key =
-        ExportKey::derive(passphrase, Cost { memory_kib, passes, lanes }, &salt).ok_or(VaultError::DamagedExport)?;
+    let cost = Cost { memory_kib, passes, lanes };
+    cost.check(|| "the export".to_owned())?;
+    let key = ExportKey::derive(passphrase, cost, &salt)?;
     if !bool::from(key.commitment.ct_eq(&commitment)) {
         return Err(VaultError::WrongPassphrase);
     }
@@ -182,13 +183,13 @@ fn read_login(reader: &mut Reader<'_>) -> Option<Login> {
 impl ExportKey {
     /// Argon2id, then HKDF for key and commitment: the cipher does not commit to its key, and an export is tried with
     /// passphrases that people choose (partitioning oracle attacks, USENIX Security 2021).
-    fn derive(passphrase: &Secret, cost: Cost, salt: &[u8; 16]) -> Option<Self> {
+    fn derive(passphrase: &Secret, cost: Cost, salt: &[u8; 16]) -> Result<Self, VaultError> {
         let master = cost.stretch(passphrase, salt)?;
         let hkdf = Hkdf::<Sha256>::new(Some(salt), &*master);
         let mut derived = Self { key: Zeroizing::new([0; 32]), commitment: [0; 32] };
         hkdf.expand(b"pixy export v1", &mut *derived.key).expect("SHA-256 expands to 32 bytes");
         hkdf.expand(b"pixy export v1 commitment", &mut derived.commitment).expect("SHA-256 expands to 32 bytes");
-        Some(derived)
+        Ok(derived)
     }
 }
 

@@ -8,7 +8,6 @@
 
 use std::path::{Path, PathBuf};
 
-use argon2::{Algorithm, Argon2, Params, Version};
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -18,6 +17,7 @@ use super::error::VaultError;
 use super::file;
 use super::seal::{RecordKey, StoreId};
 use super::settings::KeySettings;
+use super::stretch::Cost;
 use crate::secret::{Secret, base64_url, fill_random};
 
 /// The keys of one store; never empty.
@@ -36,14 +36,6 @@ struct Key {
 enum Source {
     File(PathBuf),
     Passphrase { kdf: PathBuf, passphrase: Secret, cost: Cost },
-}
-
-/// What stretching a passphrase costs: memory in KiB, passes over it, lanes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Cost {
-    pub(super) memory_kib: u32,
-    pub(super) passes: u32,
-    pub(super) lanes: u32,
 }
 
 /// A new key in the format of a key file: 32 random bytes as base64.
@@ -205,7 +197,7 @@ impl Key {
     fn from_passphrase(passphrase: &Secret, cost: Cost, store: StoreId) -> Result<Self, VaultError> {
         let mut salt = [0; SALT];
         fill_random(&mut salt);
-        let master = cost.stretch(passphrase, &salt).ok_or(VaultError::PassphraseTooLong)?;
+        let master = cost.stretch(passphrase, &salt)?;
         let record = RecordKey::derive(&master, store);
         let Cost { memory_kib, passes, lanes } = cost;
         let line = format!(
@@ -218,33 +210,15 @@ impl Key {
 
     fn from_kdf_line(line: &str, passphrases: &[Secret], store: StoreId, kdf: &Path) -> Result<Self, VaultError> {
         let (cost, salt, check) = parse_kdf_line(line).ok_or_else(|| unreadable(kdf, KDF_LINES))?;
+        cost.check(|| kdf.display().to_string())?;
         for passphrase in passphrases {
-            let master = cost.stretch(passphrase, &salt).ok_or_else(|| unreadable(kdf, KDF_LINES))?;
+            let master = cost.stretch(passphrase, &salt)?;
             let record = RecordKey::derive(&master, store);
             if record.id() == check {
                 return Ok(Self { record, line: Secret::new(line.to_owned()) });
             }
         }
         Err(VaultError::WrongKey { path: kdf.to_owned() })
-    }
-}
-
-impl Cost {
-    /// RFC 9106 §4, the second recommended choice: 64 MiB, three passes, four lanes.
-    pub(super) const STRONG: Self = Self { memory_kib: 64 * 1024, passes: 3, lanes: 4 };
-
-    /// Derives a key from a passphrase; `None` if the cost is out of bounds: a manipulated file must not exhaust memory.
-    pub(super) fn stretch(self, passphrase: &Secret, salt: &[u8]) -> Option<Zeroizing<[u8; 32]>> {
-        let Self { memory_kib, passes, lanes } = self;
-        if memory_kib > 1024 * 1024 || passes > 64 || lanes > 64 {
-            return None;
-        }
-        let params = Params::new(memory_kib, passes, lanes, Some(32)).ok()?;
-        let mut key = Zeroizing::new([0; 32]);
-        Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-            .hash_password_into(passphrase.expose().as_bytes(), salt, &mut *key)
-            .ok()?;
-        Some(key)
     }
 }
 

@@ -213,10 +213,17 @@ fn attack_78_damaged_key_parameters_are_refused_and_kept() {
     let kdf = fixture.path("vault/kdf");
     let whole = fs::read_to_string(&kdf).unwrap();
     assert!(whole.starts_with("argon2id m=64 t=1 p=1 salt="));
-    for damage in ["", "argon2id", "m=1", &whole.replace("m=64", "m=4194304"), &whole.replace("argon2id", "argon2i")] {
+    for damage in ["", "argon2id", "m=1", &whole.replace("argon2id", "argon2i")] {
         fs::write(&kdf, damage).unwrap();
         assert!(matches!(fixture.open(), Err(VaultError::InvalidFile { .. })), "{damage}");
         assert_eq!(fs::read_to_string(&kdf).unwrap(), damage);
+    }
+    for costly in [whole.replace("m=64", "m=4194304"), whole.replace("t=1", "t=64"), whole.replace("p=1", "p=0")] {
+        fs::write(&kdf, &costly).unwrap();
+        let refused = fixture.open().unwrap_err();
+        assert!(matches!(refused, VaultError::StretchTooCostly { .. }), "{refused}");
+        assert!(refused.to_string().contains("vault/kdf asks for Argon2id with "), "{refused}");
+        assert_eq!(fs::read_to_string(&kdf).unwrap(), costly);
     }
     fs::write(&kdf, whole.replace("t=1", "t=2")).unwrap();
     assert!(matches!(fixture.open(), Err(VaultError::WrongKey { .. })));
@@ -264,6 +271,25 @@ fn attack_78_a_damaged_export_does_not_open() {
     }
     assert!(vault.0.store.list().unwrap().is_empty());
     assert!(matches!(vault.0.export(&Secret::new(String::new())), Err(VaultError::EmptyPassphrase)));
+}
+
+#[test]
+fn attack_82_an_import_that_is_too_costly_is_refused() {
+    let fixture = Fixture::with_key_file();
+    let vault = fixture.open().unwrap();
+    put(&vault, "a", 1, b"x");
+    let passphrase = Secret::new("moving".to_owned());
+    let bytes = vault.0.export(&passphrase).unwrap();
+    // Memory, passes and lanes, 4 bytes each behind magic and version.
+    for (at, number) in [(8, 4 * 1024 * 1024_u32), (8, 65_537), (8, u32::MAX), (12, 64), (12, u32::MAX), (16, 17)] {
+        let mut costly = bytes.clone();
+        costly[at..at + 4].copy_from_slice(&number.to_be_bytes());
+        let began = std::time::Instant::now();
+        let refused = vault.0.import(&costly, &passphrase, Existing::Replace).unwrap_err();
+        assert!(matches!(refused, VaultError::StretchTooCostly { .. }), "{at} {number}: {refused}");
+        assert!(began.elapsed() < std::time::Duration::from_millis(100), "nothing was computed");
+    }
+    assert_eq!(get(&vault, "a"), b"x");
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod io_threads; // the same behaviour with several I/O threads
 mod kill; // kill -9 at each system call of a refresh; failing disks
 mod layers; // module layers, import circles, file length
 mod linking; // linking: the flows, and attacks on them
+mod log_floods; // floods of log lines, and a standard error that accepts nothing
 mod listening; // sockets: modes, the accept queue, leftover files
 mod monitoring; // /metrics and the rules for Prometheus, checked by promtool
 mod openapi; // the OpenAPI description is complete and matches a running Pixy
