@@ -182,8 +182,12 @@ pub struct Config {
     pub agent_keys: Vec<AgentKey>,
     /// The person's page; `None` when off.
     pub link_listen: Option<Address>,
+    /// Names that `Host` may hold on the page, besides IP literals and `localhost`.
+    pub link_hosts: Vec<String>,
     /// Probes and metrics.
     pub ops_listen: Address,
+    /// As `link_hosts`, for probes and metrics.
+    pub ops_hosts: Vec<String>,
     /// `control.sock` lives here.
     pub state_dir: PathBuf,
     /// Where logins are stored.
@@ -232,6 +236,8 @@ pub struct AgentListener {
     pub account: Option<AccountName>,
     /// Which users may connect, if it is a Unix socket.
     pub access: Access,
+    /// Names that `Host` may hold, besides IP literals and `localhost`.
+    pub hosts: Vec<String>,
 }
 
 /// One account.

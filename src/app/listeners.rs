@@ -17,13 +17,23 @@ use crate::link::api::{self, LinkApi, LinkSurface};
 use crate::name::AccountName;
 use crate::ops::Ops;
 use crate::proxy::{self, Proxy};
-use crate::server::{self, Access, Address, ConnectionBudget, ConnectionLimit, Listener, ServerLimits, Shutdown};
+use crate::server::{
+    self, Access, Address, ConnectionBudget, ConnectionLimit, HostChecked, HostNames, Listener, ServerLimits, Shutdown,
+};
 
 /// Longest drain of the page, the control socket and the probes: their calls take milliseconds.
 const SHORT_DRAIN: Duration = Duration::from_secs(1);
 
 /// Most connections of the page, of the control socket and of the probes, each.
 const OTHER_CONNECTIONS: usize = 64;
+
+/// What the client of an unknown `Host` is told, on each surface.
+const AGENT_HOSTS: &str = "Host is neither an IP address nor localhost, and no configured name: to allow it, set \
+    `agent.listen: [ { address: ADDRESS, hosts: [NAME] } ]` in Pixy's configuration";
+const PAGE_HOSTS: &str = "Host is neither an IP address nor localhost, and no configured name: to allow it, set \
+    `link.hosts: [NAME]` in Pixy's configuration";
+const OPS_HOSTS: &str = "Host is neither an IP address nor localhost, and no configured name: to allow it, set \
+    `ops.hosts: [NAME]` in Pixy's configuration";
 
 /// What answers on the listeners.
 pub(super) struct Services {
@@ -55,6 +65,7 @@ struct SurfaceCapacity {
 pub(super) struct OpenListener {
     settings: ListenerSettings,
     address: Address,
+    hosts: HostNames,
     shutdown: watch::Sender<Shutdown>,
     /// Resolves when the socket is closed.
     closed: oneshot::Receiver<()>,
@@ -66,6 +77,12 @@ struct ListenerSettings {
     role: ListenerRole,
     address: Address,
     access: Access,
+}
+
+/// A listener of the configuration. Other names need no other socket: `hosts` is replaced while it is open.
+struct Configured {
+    settings: ListenerSettings,
+    hosts: Vec<String>,
 }
 
 /// The surface that a listener serves.
@@ -83,6 +100,7 @@ pub(super) struct BoundListeners(Vec<BoundListener>);
 
 struct BoundListener {
     settings: ListenerSettings,
+    hosts: Vec<String>,
     address: Address,
     /// `None` if a listener that is open stays.
     new: Option<Listener>,
@@ -105,7 +123,7 @@ pub struct BindError {
 /// The first listener that cannot be bound; then nothing has changed.
 pub(super) async fn bind(open: &[OpenListener], config: &Config) -> Result<BoundListeners, BindError> {
     let mut listeners = Vec::new();
-    for (at, (settings, kept)) in match_open(open, config).into_iter().enumerate() {
+    for (at, (Configured { settings, hosts }, kept)) in match_open(open, config).into_iter().enumerate() {
         let (address, new) = if let Some(kept) = kept {
             (kept.address.clone(), None)
         } else {
@@ -118,28 +136,32 @@ pub(super) async fn bind(open: &[OpenListener], config: &Config) -> Result<Bound
             })?;
             (listener.address().clone(), Some(listener))
         };
-        listeners.push(BoundListener { settings, address, new });
+        listeners.push(BoundListener { settings, hosts, address, new });
     }
     Ok(BoundListeners(listeners))
 }
 
 /// The configured listeners in the order of the file, agents first, each with the open one that has the same settings.
-fn match_open<'a>(open: &'a [OpenListener], config: &Config) -> Vec<(ListenerSettings, Option<&'a OpenListener>)> {
-    let own = |role, address: &Address| ListenerSettings { role, address: address.clone(), access: Access::Owner };
-    let agents = config.agent_listeners.iter().map(|listener| ListenerSettings {
-        role: ListenerRole::Agents(listener.account.clone()),
-        address: listener.address.clone(),
-        access: listener.access,
+fn match_open<'a>(open: &'a [OpenListener], config: &Config) -> Vec<(Configured, Option<&'a OpenListener>)> {
+    let configured = |role, address: &Address, access, hosts: &[String]| Configured {
+        settings: ListenerSettings { role, address: address.clone(), access },
+        hosts: hosts.to_vec(),
+    };
+    let own = |role, address: &Address, hosts: &[String]| configured(role, address, Access::Owner, hosts);
+    let agents = config.agent_listeners.iter().map(|listener| {
+        let role = ListenerRole::Agents(listener.account.clone());
+        configured(role, &listener.address, listener.access, &listener.hosts)
     });
     let control = Address::Unix(config.state_dir.join("control.sock"));
-    let configured = agents
-        .chain(config.link_listen.iter().map(|address| own(ListenerRole::Page, address)))
-        .chain([own(ListenerRole::Ops, &config.ops_listen), own(ListenerRole::Control, &control)]);
+    let all = agents
+        .chain(config.link_listen.iter().map(|address| own(ListenerRole::Page, address, &config.link_hosts)))
+        .chain([own(ListenerRole::Ops, &config.ops_listen, &config.ops_hosts)])
+        .chain([own(ListenerRole::Control, &control, &[])]);
     // Several with port 0 may have the same settings: each open listener is matched once.
     let mut unmatched: Vec<&OpenListener> = open.iter().collect();
-    let matched = configured.map(|settings| {
-        let at = unmatched.iter().position(|open| open.settings == settings);
-        (settings, at.map(|at| unmatched.remove(at)))
+    let matched = all.map(|configured| {
+        let at = unmatched.iter().position(|open| open.settings == configured.settings);
+        (configured, at.map(|at| unmatched.remove(at)))
     });
     matched.collect()
 }
@@ -240,7 +262,7 @@ impl Listeners {
     /// that overlaps. In the words of the file.
     pub(super) fn changed_in_place(&self, config: &Config) -> Vec<String> {
         let added = match_open(&self.open, config).into_iter().filter(|(_, kept)| kept.is_none());
-        let changed = added.filter_map(|(settings, _)| {
+        let changed = added.filter_map(|(Configured { settings, .. }, _)| {
             let held = self.open.iter().map(|open| &open.address).find(|held| overlap(held, &settings.address))?;
             Some(format!("`{}` {} (Pixy listens on {held})", settings.role.setting(), settings.address))
         });
@@ -253,10 +275,14 @@ impl Listeners {
         while self.tasks.try_join_next().is_some() {}
         self.removed.retain(|shutdown| !shutdown.is_closed());
         let mut before = std::mem::take(&mut self.open);
-        for BoundListener { settings, address, new } in bound.0 {
+        for BoundListener { settings, hosts, address, new } in bound.0 {
             let open = match (new, before.iter().position(|open| open.address == address)) {
-                (Some(listener), _) => self.serve(settings, listener),
-                (None, Some(at)) => before.swap_remove(at),
+                (Some(listener), _) => self.serve(settings, HostNames::new(hosts), listener),
+                (None, Some(at)) => {
+                    let open = before.swap_remove(at);
+                    open.hosts.replace(hosts);
+                    open
+                }
                 (None, None) => continue, // `bind` found it among the open ones
             };
             self.open.push(open);
@@ -296,7 +322,7 @@ impl Listeners {
         }
     }
 
-    fn serve(&mut self, settings: ListenerSettings, mut listener: Listener) -> OpenListener {
+    fn serve(&mut self, settings: ListenerSettings, hosts: HostNames, mut listener: Listener) -> OpenListener {
         let (shutdown, ends) = watch::channel(Shutdown::No);
         let Self { services, tasks, capacity, .. } = self;
         let (address, closed) = (listener.address().clone(), listener.closed());
@@ -305,11 +331,13 @@ impl Listeners {
             ListenerRole::Agents(account) => {
                 let local = address.is_local() && settings.access != Access::Everybody;
                 let proxy = Proxy::new(Arc::clone(&services.proxy), account.clone(), local);
+                let proxy = HostChecked::new(proxy, hosts.clone(), AGENT_HOSTS);
                 let limits = self.agent_limits.subscribe();
                 tasks.spawn(server::serve(listener, proxy, limits, capacity.agents.clone(), ends));
             }
             ListenerRole::Page => {
                 let page = LinkApi::new(Arc::clone(&services.link), LinkSurface::Page);
+                let page = HostChecked::new(page, hosts.clone(), PAGE_HOSTS);
                 tasks.spawn(server::serve(listener, page, limits, capacity.page.clone(), ends));
             }
             ListenerRole::Control => {
@@ -317,10 +345,11 @@ impl Listeners {
                 tasks.spawn(server::serve(listener, control, limits, capacity.control.clone(), ends));
             }
             ListenerRole::Ops => {
-                tasks.spawn(server::serve(listener, services.ops.clone(), limits, capacity.ops.clone(), ends));
+                let ops = HostChecked::new(services.ops.clone(), hosts.clone(), OPS_HOSTS);
+                tasks.spawn(server::serve(listener, ops, limits, capacity.ops.clone(), ends));
             }
         }
-        OpenListener { settings, address, shutdown, closed }
+        OpenListener { settings, address, hosts, shutdown, closed }
     }
 }
 

@@ -39,15 +39,20 @@ pub(super) fn config(raw: raw::File, file: Option<PathBuf>, here: &Scope, root: 
     let listen = |text: Option<String>, default: &str, here: &Scope| {
         here.read(text.as_deref().unwrap_or(default), |text| value_parsers::address(text, env.home()))
     };
-    let link_here = here.at("link").at("listen");
-    let link_listen = match raw.link {
-        Some(raw::Link::Word(raw::Off::Off)) => Some(None),
-        Some(raw::Link::Surface(raw::LinkSurface { listen: Some(word) })) if word == "off" => Some(None),
-        Some(raw::Link::Surface(surface)) => listen(surface.listen, "127.0.0.1:8701", &link_here).map(Some),
-        None => listen(None, "127.0.0.1:8701", &link_here).map(Some),
+    let link_here = here.at("link");
+    let link = match raw.link {
+        Some(raw::Link::Word(raw::Off::Off)) => raw::LinkSurface { listen: Some("off".to_owned()), hosts: None },
+        Some(raw::Link::Surface(surface)) => surface,
+        None => raw::LinkSurface::default(),
     };
-    let ops_here = here.at("ops").at("listen");
-    let ops_listen = listen(raw.ops.and_then(|ops| ops.listen), "127.0.0.1:8702", &ops_here);
+    let link_listen = match link.listen.as_deref() {
+        Some("off") => Some(None),
+        _ => listen(link.listen, "127.0.0.1:8701", &link_here.at("listen")).map(Some),
+    };
+    let link_hosts = hosts(link.hosts, link_listen.as_ref().and_then(Option::as_ref), &link_here.at("hosts"));
+    let (ops, ops_here) = (raw.ops.unwrap_or_default(), here.at("ops"));
+    let ops_listen = listen(ops.listen, "127.0.0.1:8702", &ops_here.at("listen"));
+    let ops_hosts = hosts(ops.hosts, ops_listen.as_ref(), &ops_here.at("hosts"));
     report_collisions(agent_listeners.as_deref(), link_listen.as_ref(), ops_listen.as_ref(), here);
 
     let state_dir = path_or(raw.state_dir, STATE_DIR, &here.at("state_dir"), env);
@@ -60,7 +65,9 @@ pub(super) fn config(raw: raw::File, file: Option<PathBuf>, here: &Scope, root: 
         agent_listeners: agent_listeners?,
         agent_keys: keys?,
         link_listen: link_listen?,
+        link_hosts: link_hosts?,
         ops_listen: ops_listen?,
+        ops_hosts: ops_hosts?,
         state_dir: state_dir?,
         vault: vault?,
         accounts: accounts.into_iter().collect::<Option<_>>()?,
@@ -163,9 +170,10 @@ fn agent_listeners(
         }
         let access = access(raw.mode.as_deref(), address.as_ref(), &here.at("mode"), no_keys);
         let account = raw.account.map_or(Some(None), |name| known(&name, &here.at("account")).map(Some));
-        Some(AgentListener { address: address?, account: account?, access: access? })
+        let hosts = hosts(raw.hosts, address.as_ref(), &here.at("hosts"));
+        Some(AgentListener { address: address?, account: account?, access: access?, hosts: hosts? })
     };
-    let open = |address: String| raw::BoundListener { address: Some(address), account: None, mode: None };
+    let open = |address: String| raw::BoundListener { address: Some(address), account: None, mode: None, hosts: None };
     match raw {
         None => listener(open("127.0.0.1:8700".to_owned()), here, here).map(|one| vec![one]),
         Some(raw::Listen::One(text)) => listener(open(text), here, here).map(|one| vec![one]),
@@ -187,6 +195,15 @@ fn agent_listeners(
             read.into_iter().collect()
         }
     }
+}
+
+/// The names that `Host` may hold.
+fn hosts(raw: Option<Vec<String>>, address: Option<&Address>, here: &Scope) -> Option<Vec<String>> {
+    if raw.is_some() && matches!(address, Some(Address::Unix(_))) {
+        here.wrong("is only for TCP; on a Unix socket no host is checked: remove it");
+    }
+    let names = raw.unwrap_or_default();
+    names.iter().enumerate().map(|(index, name)| here.at(index).read(name, value_parsers::host_name)).collect()
 }
 
 /// Which users may connect to a listener's socket.

@@ -82,6 +82,9 @@ pub(super) struct BoundListener {
     /// directory ("0666", which needs keys). Default: "0600"
     #[schemars(extend("pattern" = "^0?6(00|60|66)$"))]
     pub(super) mode: Option<String>,
+    /// The names that clients may address this listener by, besides IP addresses and `localhost`: a Compose service, a
+    /// Kubernetes service, host.docker.internal. Requests that name another host get a 421. Default: none
+    pub(super) hosts: Option<Vec<String>>,
 }
 
 /// An agent's key and the accounts it may use.
@@ -126,6 +129,8 @@ pub(super) enum Off {
 pub(super) struct LinkSurface {
     /// 127.0.0.1:8701, unix:/path or off. Default: 127.0.0.1:8701
     pub(super) listen: Option<String>,
+    /// The names that a browser may address the page by, besides IP addresses and `localhost`. Default: none
+    pub(super) hosts: Option<Vec<String>>,
 }
 
 /// Probes and metrics.
@@ -134,6 +139,8 @@ pub(super) struct LinkSurface {
 pub(super) struct Ops {
     /// 127.0.0.1:8702, 0.0.0.0:8702 in a pod, or unix:/path. Default: 127.0.0.1:8702
     pub(super) listen: Option<String>,
+    /// The names that probes and scrapers may address it by, besides IP addresses and `localhost`. Default: none
+    pub(super) hosts: Option<Vec<String>>,
 }
 
 /// Where logins are stored, encrypted, and the key.

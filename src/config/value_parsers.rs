@@ -40,6 +40,26 @@ pub(super) fn access(text: &str) -> Result<Access, InvalidValue> {
     }
 }
 
+/// The name of a host, in lower case, without port and without the dot of the root.
+pub(super) fn host_name(text: &str) -> Result<String, InvalidValue> {
+    let is_label = |label: &str| {
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        !label.is_empty() && label.len() <= 63 && label.bytes().all(is_name)
+    };
+    let name = text.strip_suffix('.').unwrap_or(text);
+    if name.len() > 253 || !name.split('.').all(is_label) {
+        return Err(
+            "is not the name of a host; write one like pixy or pixy.example.com, without scheme and port, and \
+                    without `*`"
+                .into(),
+        );
+    }
+    if name.parse::<std::net::Ipv4Addr>().is_ok() {
+        return Err("is an IP address, which is always allowed; remove it".into());
+    }
+    Ok(name.to_ascii_lowercase())
+}
+
 /// An absolute path; `~` is the home directory.
 pub(super) fn path(text: &str, home: Option<&Path>) -> Result<PathBuf, InvalidValue> {
     let full = match text.strip_prefix('~') {
@@ -100,6 +120,18 @@ mod tests {
         for wrong in ["x", "./x", "~you/x", "", "/a\0b"] {
             assert!(path(wrong, home).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn host_names() {
+        assert_eq!(host_name("Pixy.Example.com."), Ok("pixy.example.com".to_owned()));
+        assert_eq!(host_name("host_1"), Ok("host_1".to_owned()));
+        for wrong in
+            ["", ".", "*", "*.example.com", "http://pixy", "pixy:8700", "[::1]", "a..b", "pi xy", "pïxy", "10.0.0.1"]
+        {
+            assert!(host_name(wrong).is_err(), "{wrong:?}");
+        }
+        assert!(host_name(&"a".repeat(64)).is_err());
     }
 
     #[test]

@@ -19,7 +19,9 @@ use super::page;
 use super::problem::Problem;
 use super::redirect_target::{CallbackListener, RedirectTarget};
 use crate::oauth::profile::{Ports, Redirect};
-use crate::server::{self, Address, ConnectionLimit, Listener, Peer, Rejection, ServerLimits, Shutdown, Surface};
+use crate::server::{
+    self, Address, ConnectionLimit, HostChecked, HostNames, Listener, Peer, Rejection, ServerLimits, Shutdown, Surface,
+};
 
 /// Connections of all redirects to one port; a browser opens a few.
 const CONNECTIONS: usize = 16;
@@ -35,6 +37,9 @@ const BIND_PAUSE: Duration = Duration::from_millis(20);
 
 /// The port of a redirect URI that no listener serves.
 const UNSERVED_PORT: u16 = 8701;
+
+/// What the client of an unknown `Host` is told.
+const CALLBACK_HOSTS: &str = "Host must be an IP address or localhost";
 
 /// The open listeners, by the host and port of their redirect URI.
 pub struct CallbackListeners {
@@ -104,6 +109,7 @@ impl CallbackListeners {
         let (_, limits) = watch::channel(ServerLimits { drain_time: DRAIN, ..ServerLimits::default() });
         for socket in sockets {
             let surface = CallbackSurface(Arc::downgrade(&self.receiver));
+            let surface = HostChecked::new(surface, HostNames::default(), CALLBACK_HOSTS);
             let limits = limits.clone();
             tokio::spawn(server::serve(socket, surface, limits, ConnectionLimit::new(CONNECTIONS), closed.clone()));
         }

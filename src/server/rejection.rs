@@ -16,6 +16,8 @@ pub enum Rejection {
     ExpectationFailed,
     /// The head is too large, or has too many fields.
     HeadTooLarge,
+    /// `Host` is no name of this Pixy; the text names the setting.
+    UnknownHost(&'static str),
 }
 
 impl Rejection {
@@ -30,6 +32,7 @@ impl Rejection {
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::UnknownHost(_) => StatusCode::MISDIRECTED_REQUEST,
         }
     }
 
@@ -41,13 +44,14 @@ impl Rejection {
             Self::TargetTooLong => "uri_too_long",
             Self::ExpectationFailed => "expectation_failed",
             Self::HeadTooLarge => "header_too_large",
+            Self::UnknownHost(_) => "unknown_host",
         }
     }
 
     /// What is wrong, without a final full stop.
     pub fn message(self) -> &'static str {
         match self {
-            Self::BadRequest(reason) => reason,
+            Self::BadRequest(reason) | Self::UnknownHost(reason) => reason,
             Self::MethodNotAllowed => "this method is never allowed",
             Self::TargetTooLong => "the request target is too long (`limits.uri_bytes`)",
             Self::ExpectationFailed => "the only supported expectation is 100-continue",

@@ -93,8 +93,14 @@ fn faults_are_reported_as_sentences() {
             "agent: { keys: [{ limits: { concurrent: 0 } }] }",
             "`agent.keys.0.limits.concurrent` must be from 1 to 4294967295",
         ),
-        ("link: on", "`link` cannot be `on`; allowed here: off or a map (listen)"),
+        ("link: on", "`link` cannot be `on`; allowed here: off or a map (listen, hosts)"),
         ("ops: { listen: off }", "`ops.listen` is not an address"),
+        ("ops: { hosts: [a, \"*.b\"] }", "`ops.hosts.1` is not the name of a host"),
+        ("link: { hosts: [10.0.0.1] }", "`link.hosts.0` is an IP address, which is always allowed"),
+        (
+            "agent: { listen: [{ address: \"unix:/s\", hosts: [a] }] }",
+            "`agent.listen.0.hosts` is only for TCP; on a Unix socket no host is checked",
+        ),
         ("vault: { key_file: /a, passphrase_file: /b }", "`vault` contains both key_file and passphrase_file"),
         ("vault: { dir: data }", "`vault.dir` is not an absolute path"),
         ("upstream: { head_timeout: 0s }", "`upstream.head_timeout` is zero; write at least 1ms"),
@@ -457,7 +463,7 @@ fn the_reference_contains_every_key() {
             checked += 1;
         }
     }
-    assert_eq!(checked, 44);
+    assert_eq!(checked, 47);
 }
 
 proptest! {

@@ -149,6 +149,10 @@ async fn the_base_url_is_tried_with_the_agents_key() {
     found.assert("environment", "bad", "ANTHROPIC_AUTH_TOKEN");
     let found = as_agent(&home.path(""), &[], &["--base-url", &format!("http://{}/unknown", pixy.agents())]);
     found.assert("base url", "bad", "/unknown is not one of its accounts");
+    // The resolver takes this for 127.0.0.1, but it is a name.
+    let by_name = format!("http://127.1:{}/a", pixy.agents().port());
+    let found = as_agent(&home.path(""), &[], &["--base-url", &by_name]);
+    found.assert("base url", "bad", "Add the name to `hosts` of this address in `agent.listen`");
 }
 
 #[tokio::test(flavor = "multi_thread")]

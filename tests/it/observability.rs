@@ -20,16 +20,17 @@ async fn attack_53_labels_hold_no_text_of_agents_or_people() {
     assert_eq!(pixy.shown("a").await["identity"][0], "ada@example.com");
     upstream.answer(Reply::new(200).header("x-marked", "marked").body("{\"model\":\"marked-model\"}"));
     upstream.answer(Reply::new(401));
-    for (method, target) in [
-        ("GET", "/a/v1/models/marked-model?marked=query&key=marked-key"),
-        ("GET", "/a/v1/models/marked-model"),
-        ("GET", "/a/marked-path"),
-        ("GET", "/marked-account/v1/models"),
-        ("MARKED", "/a/v1/models"),
-        ("GET", "/a/v1/models%2fmarked"),
+    for (method, target, host) in [
+        ("GET", "/a/v1/models/marked-model?marked=query&key=marked-key", "pixy"),
+        ("GET", "/a/v1/models/marked-model", "pixy"),
+        ("GET", "/a/marked-path", "pixy"),
+        ("GET", "/marked-account/v1/models", "pixy"),
+        ("MARKED", "/a/v1/models", "pixy"),
+        ("GET", "/a/v1/models%2fmarked", "pixy"),
+        ("GET", "/a/v1/models", "marked.example"),
     ] {
         let request = format!(
-            "{method} {target} HTTP/1.1\r\nHost: marked.example\r\nUser-Agent: marked\r\nAuthorization: Bearer marked-agent\r\nConnection: close\r\n\r\n"
+            "{method} {target} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: marked\r\nAuthorization: Bearer marked-agent\r\nConnection: close\r\n\r\n"
         );
         within(pixy.send(&request)).await;
     }
@@ -54,7 +55,14 @@ async fn attack_53_labels_hold_no_text_of_agents_or_people() {
     assert_eq!(accounts.into_iter().collect::<Vec<_>>(), ["\"\"", "\"a\""], "configured accounts, or none");
     assert_eq!(
         codes.into_iter().collect::<Vec<_>>(),
-        ["\"\"", "\"bad_request\"", "\"method_not_allowed\"", "\"no_route\"", "\"path_not_allowed\""]
+        [
+            "\"\"",
+            "\"bad_request\"",
+            "\"method_not_allowed\"",
+            "\"no_route\"",
+            "\"path_not_allowed\"",
+            "\"unknown_host\""
+        ]
     );
 }
 

@@ -198,6 +198,28 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     }
   });
 
+  test('attack_89_a_rebound_name_reads_no_port', async (t) => {
+    await stage.pixy.link('claude');
+    const context = await browser.newContext();
+    t.after(() => context.close());
+    const page = await context.newPage();
+    const { agent, link, ops } = stage.pixy.ports;
+    const ports = [[agent, '/claude/v1/models', 403], [link, '/', 200], [ops, '/livez', 200], [ops, '/readyz'], [ops, '/metrics', 200]];
+    const read = (path) => page.evaluate((path) => fetch(path).then(async (answer) => [answer.status, await answer.text()]), path);
+    const before = stage.api.to('/v1/models').length;
+    for (const [port, path, literal] of ports) {
+      const response = await page.goto(`http://${EVIL}:${port}${path}`);
+      assert.equal(response.status(), 421, path);
+      const [status, text] = await read(path); // of the page's own origin
+      assert.equal(status, 421, path);
+      assert.match(text, /hosts: \[NAME\]/, path);
+      assert.doesNotMatch(text, /claude|linked|pixy_/, path);
+      await page.goto(`http://127.0.0.1:${port}/`);
+      if (literal) assert.equal((await read(path))[0], literal, `${path} by its address`);
+    }
+    assert.equal(stage.api.to('/v1/models').length, before, 'nothing was forwarded');
+  });
+
   test('the attacks succeed on a server without guards', async (t) => {
     const asked = new Set();
     const open = await listen((request, response) => {

@@ -65,6 +65,13 @@ async fn check_base_url(
     };
     let unusable = match answer.code() {
         None => Some((Outcome::Bad, format!("another program is listening on {target}: do not send it a key"))),
+        Some("unknown_host") => Some((
+            Outcome::Bad,
+            format!(
+                "Pixy answers on {target} with 421: it has no such name. Add the name to `hosts` of this address in \
+                 `agent.listen`, or use an IP address"
+            ),
+        )),
         Some("no_route") if path == "/" => {
             let says = format!("Pixy answers on {target}; the base URL names no account, so nothing else was checked");
             Some((Outcome::Good, says))
@@ -177,7 +184,8 @@ async fn check_page_ports(host: &str, candidates: BTreeSet<u16>, report: &mut Re
     for port in candidates {
         let target = ProbeTarget::Tcp { host: host.to_owned(), port };
         let Ok(answer) = http_probe::get(&target, "/", None).await else { continue };
-        if !answer.body.contains("<title>Pixy") {
+        // Another name in `Host` may be one that the page accepts.
+        if !["<title>Pixy", "urn:pixy:problem:unknown_host"].iter().any(|mark| answer.body.contains(mark)) {
             continue;
         }
         let is_open =

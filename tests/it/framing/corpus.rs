@@ -470,7 +470,7 @@ impl Corpus {
                 latin(&format!("GET /a/v1/models HTTP/1.1\r\nHost: {host}\r\n\r\n")),
             );
         }
-        for host in ["pixy", "127.0.0.1:8700", "[::1]:8700", "PIXY", "%2Frun%2Fpixy.sock", "a.b-c_d~e", "localhost:0"] {
+        for host in ["pixy", "127.0.0.1:8700", "[::1]:8700", "PIXY", "pixy:1", "pixy.", "localhost:0"] {
             self.got(format!("Host {host:?}"), format!("GET /a/v1/models HTTP/1.1\r\nHost: {host}\r\n\r\n"));
         }
     }

@@ -107,7 +107,7 @@ async fn an_address_in_use_changes_nothing() {
     let error = fixture.reload(&more).await.unwrap_err();
     let text = fs::read_to_string(fixture.pixy.scratch.path("pixy.yaml")).unwrap();
     let line = text.lines().position(|line| line.contains(&held)).unwrap() + 1;
-    assert!(error.contains(&format!("pixy.yaml:{line}:")) && error.contains("`agent.listen.1`"), "{error}");
+    assert!(error.contains(&format!("pixy.yaml:{line}:")) && error.contains("`agent.listen.1.address`"), "{error}");
     assert!(error.contains(&held) && error.contains("in use by another program"), "{error}");
     assert!(error.ends_with("the configuration before stays in force"), "{error}");
     assert!(!error.contains("nothing was started"), "{error}");

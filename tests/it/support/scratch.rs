@@ -1,6 +1,7 @@
 //! A temporary directory for one test, and a configuration in it.
 
 use std::fs::{self, Permissions};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -51,6 +52,7 @@ impl Scratch {
         for (key, value) in more.as_object().into_iter().flatten() {
             config[key] = value.clone();
         }
+        name_listeners(&mut config);
         // JSON is YAML.
         self.write("pixy.yaml", format!("{config:#}\n"))
     }
@@ -86,6 +88,30 @@ pub(crate) fn oauth_account(endpoint: &TokenEndpoint, upstream: &Upstream) -> Va
         },
     } })
 }
+
+/// Lets clients address every TCP listener by [`NAMES`], unless a test gives its own names.
+fn name_listeners(config: &mut Value) {
+    let is_tcp = |address: &Value| address.as_str().is_some_and(|address| address.parse::<SocketAddr>().is_ok());
+    for surface in ["link", "ops"] {
+        if config[surface].get("listen").is_some_and(is_tcp) && config[surface].get("hosts").is_none() {
+            config[surface]["hosts"] = json!(NAMES);
+        }
+    }
+    let Some(listen) = config["agent"].get_mut("listen") else { return };
+    if listen.is_string() {
+        *listen = json!([listen]);
+    }
+    for listener in listen.as_array_mut().into_iter().flatten() {
+        if is_tcp(listener) {
+            *listener = json!({ "address": listener, "hosts": NAMES });
+        } else if listener.get("address").is_some_and(is_tcp) && listener.get("hosts").is_none() {
+            listener["hosts"] = json!(NAMES);
+        }
+    }
+}
+
+/// The names by which tests address Pixy.
+const NAMES: [&str; 4] = ["pixy", "a", "b", "x"];
 
 fn entries(directory: &Path) -> Vec<PathBuf> {
     let listed = fs::read_dir(directory).expect("the directory is readable");

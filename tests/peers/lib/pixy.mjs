@@ -39,7 +39,7 @@ export async function startPixy({ server, api, log = 'info', agentKey, accounts,
 function surfaces({ directory, ports, keyFile }, agentKey) {
   const keys = agentKey ? [{ name: 'coder', key_file: keyFile, accounts: ['claude'] }] : undefined;
   return {
-    agent: { listen: `127.0.0.1:${ports.agent}`, keys },
+    agent: { listen: [{ address: `127.0.0.1:${ports.agent}`, hosts: ['pixy'] }], keys },
     link: { listen: `127.0.0.1:${ports.link}` },
     ops: { listen: `127.0.0.1:${ports.ops}` },
     state_dir: join(directory, 'state'),
