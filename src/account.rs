@@ -12,6 +12,7 @@
 //! | `token_request` | the call of the token endpoint |
 //! | `published`, `view` | what requests and the page read |
 //! | `state`, `login`, `pending_revocation` | the sealed record and its transitions; pure |
+//! | `continuity` | whether a refresh continues the login that a person confirmed; pure |
 //! | `redaction` | the secrets that no response may contain |
 //! | `usage_meter` | what agents use of an account |
 
@@ -22,6 +23,7 @@ mod token_request;
 mod schedule;
 mod published_token;
 mod view;
+mod continuity;
 mod state;
 mod pending_revocation;
 mod login;

@@ -62,7 +62,8 @@ const ROTATION_WINDOW_SECONDS: [f64; 15] =
     [0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0];
 
 /// Outcomes of a refresh.
-const REFRESH_OUTCOMES: [&str; 6] = ["renewed", "terminal", "transient", "unheard", "unknown", "vault_unwritable"];
+const REFRESH_OUTCOMES: [&str; 7] =
+    ["renewed", "withheld", "terminal", "transient", "unheard", "unknown", "vault_unwritable"];
 
 /// Lines that did not reach the log, of the whole process.
 #[derive(Default)]

@@ -62,6 +62,7 @@ pub fn login() -> Login {
         token_url: None,
         revoke_url: None,
         scopes: Vec::new(),
+        subject: None,
         identity: Vec::new(),
         claim_headers: vec![("x-account".to_owned(), "ours".to_owned())],
     }

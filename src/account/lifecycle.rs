@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::account_config::Configured;
+use super::continuity;
 use super::login::Login;
 use super::pending_revocation::PendingRevocation;
 use super::published_token::{Bearer, Published};
@@ -137,10 +138,7 @@ impl Lifecycle {
         self.generation = self.services.vault.next_generation(&self.name).await?.saturating_sub(1);
         let replaced = self.record.take();
         // The same write that replaces a grant records that it must be revoked.
-        let revoked = |old: &Record| {
-            let own = PendingRevocation::at_provider(&old.login, &self.configured.profile, self.wall());
-            old.pending_revocations.iter().cloned().chain(own).collect::<Vec<_>>()
-        };
+        let revoked = |old: &Record| old.all_revocations(&self.configured.profile, self.wall());
         let pending_revocations = replaced.as_ref().map(revoked).unwrap_or_default();
         // Higher than any serial before: a 401 for an old token never concerns the new one.
         let login = Login { serial: self.generation + 1, ..login };
@@ -172,7 +170,7 @@ impl Lifecycle {
         let outcome = if record.is_being_revoked() {
             RevocationOutcome::Pending // unlinked before: its own revocation is in the list
         } else {
-            self.revoke_own(&record.login, &mut pending_revocations).await
+            self.revoke_own(&record, &mut pending_revocations).await
         };
         let status = RecordStatus::RevocationPending { since: self.wall() };
         let record = Record { status, pending_revocations, ..record };
@@ -191,16 +189,18 @@ impl Lifecycle {
         Ok(outcome)
     }
 
-    /// Revokes the grant of `login`; one that stays pending is added to `pending`.
-    async fn revoke_own(&mut self, login: &Login, pending: &mut Vec<PendingRevocation>) -> RevocationOutcome {
-        let own = PendingRevocation::at_provider(login, &self.configured.profile, self.wall());
-        let Some(own) = own else { return RevocationOutcome::NotRevoked };
-        let (outcome, retry_after) = revocation_retry::revoke(&self.services, &self.configured.profile, &own).await;
-        if outcome == RevocationOutcome::Pending {
-            pending.push(own);
-            self.revocations.failed_first(retry_after, jitter(), self.tick());
+    /// Revokes the grants of `record`; those that stay pending are added to `pending`.
+    async fn revoke_own(&mut self, record: &Record, pending: &mut Vec<PendingRevocation>) -> RevocationOutcome {
+        let mut result = RevocationOutcome::NotRevoked;
+        for own in record.own_revocations(&self.configured.profile, self.wall()) {
+            let (outcome, retry_after) = revocation_retry::revoke(&self.services, &self.configured.profile, &own).await;
+            if outcome == RevocationOutcome::Pending {
+                pending.push(own);
+                self.revocations.failed_first(retry_after, jitter(), self.tick());
+            }
+            result = if result == RevocationOutcome::Pending { result } else { outcome };
         }
-        outcome
+        result
     }
 
     /// Does what is due, and returns the pause until the next pass. `rejected` are the serials of tokens for which a refresh
@@ -233,7 +233,7 @@ impl Lifecycle {
     /// 2. intent, stored: the same, or the intent is found open after the restart and the token is sent once more;
     /// 3. call: the provider may have spent the token. The open intent says so, and the token is sent once more, which a
     ///    provider with a grace period answers;
-    /// 4. durable: as 3 until the rename is durable, the new login after it. `pixy_rotation_window_seconds` measures 4 and 5;
+    /// 4. durable: as 3 until the rename, the new login (or the withheld tokens) after it. `pixy_rotation_window_seconds`: 4 and 5;
     /// 5. publish: after the restart the new login is read from the vault.
     async fn refresh(&mut self, record: &Record) {
         let breaker = record.breaker_wait(self.wall());
@@ -255,10 +255,10 @@ impl Lifecycle {
         let response = token_request::send(&self.services, &self.refresh_profile, &record.login).await;
         let responded = Instant::now();
         let (next, error) = match response {
-            Ok(tokens) => (record.refreshed(tokens, self.wall()), None),
+            Ok(tokens) => (continuity::next_record(&record, tokens, &self.refresh_profile, self.wall()), None),
             Err(error) => (record.failed(&error, self.wall()), Some(error)),
         };
-        token_request::report(&self.services, &self.name, error.as_ref());
+        token_request::report(&self.services, &self.name, &next, error.as_ref());
         if self.store_until_durable(&next).await {
             self.publish();
             self.schedule_next(&next, error);
@@ -379,7 +379,7 @@ impl Lifecycle {
         };
         let (wall, tick) = (self.services.clock.wall(), self.services.clock.tick());
         let timing = self.schedule.publish(record, *self.refresh_profile.token.refresh_lead, jitter(), wall, tick);
-        let patterns = self.redactions.patterns(&record.login);
+        let patterns = self.redactions.patterns(record);
         self.published.set_bearer(Bearer::new(Arc::clone(&self.configured.profile), &record.login, timing, patterns));
         let refresh_at = self.schedule.refresh_at();
         let next_refresh_at = refresh_at.map(|at| wall.after(at.since(tick)));

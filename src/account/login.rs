@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::clock::Timestamp;
+use crate::oauth::identity::Subject;
 use crate::oauth::token_response::NotBefore;
 use crate::secret::Secret;
 
@@ -37,6 +38,9 @@ pub struct Login {
     pub revoke_url: Option<Url>,
     /// The granted scopes.
     pub scopes: Vec<String>,
+    /// Who linked the account, as far as an id_token named the person: a refresh must name the same (OpenID Connect Core §12.2).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Subject>,
     /// Whose account it is, to show to the person.
     pub identity: Vec<String>,
     /// Headers with values copied from claims.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::login::{Login, RefreshCredential};
+use super::state::Record;
 use crate::scrub::SecretPatterns;
 use crate::secret::Secret;
 
@@ -12,6 +13,8 @@ use crate::secret::Secret;
 pub struct Redactions {
     access: Pair,
     refresh_credential: Pair,
+    withheld_access: Pair,
+    withheld_refresh: Pair,
     patterns: Option<Arc<SecretPatterns>>,
 }
 
@@ -22,23 +25,31 @@ struct Pair {
 }
 
 impl Redactions {
-    /// What to search for while `login` is the current one; built again only when a secret has changed.
-    pub fn patterns(&mut self, login: &Login) -> Arc<SecretPatterns> {
-        let credential = match &login.refresh_credential {
-            RefreshCredential::None => None,
-            RefreshCredential::RefreshToken { token } => Some(token),
-            RefreshCredential::ClientSecret { secret } => Some(secret),
-        };
+    /// What to search for while `record` is the current one; built again only when a secret has changed.
+    pub fn patterns(&mut self, record: &Record) -> Arc<SecretPatterns> {
+        let (login, withheld) = (&record.login, record.withheld.as_deref());
         let mut changed = self.access.replace(Some(&login.access_token));
-        changed |= self.refresh_credential.replace(credential);
+        changed |= self.refresh_credential.replace(credential(login));
+        changed |= self.withheld_access.replace(withheld.map(|withheld| &withheld.access_token));
+        changed |= self.withheld_refresh.replace(withheld.and_then(credential));
         match &self.patterns {
             Some(patterns) if !changed => Arc::clone(patterns),
             _ => {
-                let patterns = Arc::new(SecretPatterns::new(self.access.both().chain(self.refresh_credential.both())));
+                let pairs = [&self.access, &self.refresh_credential, &self.withheld_access, &self.withheld_refresh];
+                let secrets = pairs.into_iter().flat_map(Pair::both);
+                let patterns = Arc::new(SecretPatterns::new(secrets));
                 self.patterns = Some(Arc::clone(&patterns));
                 patterns
             }
         }
+    }
+}
+
+fn credential(login: &Login) -> Option<&Secret> {
+    match &login.refresh_credential {
+        RefreshCredential::None => None,
+        RefreshCredential::RefreshToken { token } => Some(token),
+        RefreshCredential::ClientSecret { secret } => Some(secret),
     }
 }
 

@@ -8,7 +8,8 @@
 //!                 intent stored ──▶ the call ─────────┤ transient, unknown (twice), unheard: still linked
 //!                                                     │
 //!                                                     └▶ relink_required(reason): terminal, unknown for the third time,
-//!                                                        two crashes with the same intent open
+//!                                                        two crashes with the same intent open, tokens that do not
+//!                                                        continue the login (withheld)
 //! ```
 
 use std::time::Duration;
@@ -19,6 +20,7 @@ use super::login::{CLOCK_TOLERANCE, Login, RefreshCredential};
 use super::pending_revocation::PendingRevocation;
 use super::refresh_timing::Timing;
 use crate::clock::{Tick, Timestamp};
+use crate::oauth::profile::Profile;
 use crate::oauth::token_response::{TokenError, TokenErrorKind, TokenResponse};
 
 /// This many unknown responses in a row are treated as the end of the grant.
@@ -41,6 +43,10 @@ pub struct Record {
     pub status: RecordStatus,
     /// What was granted.
     pub login: Login,
+    /// Tokens that a refresh brought and that did not continue the login (`continuity`): kept because the refresh token of
+    /// `login` may be spent, and never sent to the API.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub withheld: Option<Box<Login>>,
     /// A refresh that was begun and whose outcome is not recorded.
     pub intent: Option<RefreshIntent>,
     /// A refresh token was sent at this time, and no response received.
@@ -91,6 +97,7 @@ impl Record {
         Self {
             status: RecordStatus::Linked,
             login,
+            withheld: None,
             intent: None,
             unheard_since: None,
             unknown_answers: 0,
@@ -156,6 +163,7 @@ impl Record {
             token_url: old.token_url.clone(),
             revoke_url: old.revoke_url.clone(),
             scopes: tokens.scopes.unwrap_or_else(|| old.scopes.clone()),
+            subject: tokens.subject.or_else(|| old.subject.clone()),
             identity: if tokens.identity.is_empty() { old.identity.clone() } else { tokens.identity },
             claim_headers: if tokens.claim_headers.is_empty() {
                 old.claim_headers.clone()
@@ -164,6 +172,25 @@ impl Record {
             },
         };
         Self { failures, pending_revocations: self.pending_revocations.clone(), ..Self::linked(login, self.linked_at) }
+    }
+
+    /// After the provider issued tokens that do not continue the login. The person is asked; until then the old access token is
+    /// used while it is valid.
+    #[must_use]
+    pub fn withholding(&self, tokens: TokenResponse, reason: &str, now: Timestamp) -> Self {
+        let withheld = Some(Box::new(self.refreshed(tokens, now).login));
+        Self { withheld, unheard_since: None, unknown_answers: 0, ..self.relink_required(reason, now) }
+    }
+
+    /// Everything that must be revoked at the provider when this login is given up.
+    pub fn all_revocations(&self, profile: &Profile, now: Timestamp) -> Vec<PendingRevocation> {
+        self.pending_revocations.iter().cloned().chain(self.own_revocations(profile, now)).collect()
+    }
+
+    /// The revocations of the login and of withheld tokens.
+    pub fn own_revocations(&self, profile: &Profile, now: Timestamp) -> Vec<PendingRevocation> {
+        let grants = std::iter::once(&self.login).chain(self.withheld.as_deref());
+        grants.filter_map(|grant| PendingRevocation::at_provider(grant, profile, now)).collect()
     }
 
     /// After a failed call. No failure changes the login.
@@ -254,4 +281,4 @@ impl Record {
 
 #[cfg(test)]
 #[path = "state_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -4,11 +4,11 @@ use crate::secret::Secret;
 
 const NOW: Timestamp = Timestamp::EPOCH;
 
-fn at(seconds: i64) -> Timestamp {
+pub fn at(seconds: i64) -> Timestamp {
     Timestamp::from_seconds(seconds)
 }
 
-fn login() -> Login {
+pub fn login() -> Login {
     Login {
         access_token: Secret::new("at-0".into()),
         refresh_credential: RefreshCredential::RefreshToken { token: Secret::new("rt-0".into()) },
@@ -20,12 +20,13 @@ fn login() -> Login {
         token_url: None,
         revoke_url: None,
         scopes: vec!["a".into()],
+        subject: None,
         identity: vec!["anna@example.com".into()],
         claim_headers: Vec::new(),
     }
 }
 
-fn tokens(refresh_token: Option<&str>, lifetime: u64) -> TokenResponse {
+pub fn tokens(refresh_token: Option<&str>, lifetime: u64) -> TokenResponse {
     TokenResponse {
         id_token: None,
         access_token: Secret::new("at-1".into()),
@@ -33,6 +34,7 @@ fn tokens(refresh_token: Option<&str>, lifetime: u64) -> TokenResponse {
         lifetime: Some(Duration::from_secs(lifetime)),
         not_before: None,
         scopes: None,
+        subject: None,
         identity: Vec::new(),
         claim_headers: Vec::new(),
     }
@@ -42,14 +44,14 @@ fn error(kind: TokenErrorKind) -> TokenError {
     TokenError { kind, code: None, what: "it failed".into(), retry_after: None, certainly_unspent: false }
 }
 
-fn refresh_token(record: &Record) -> &str {
+pub fn refresh_token(record: &Record) -> &str {
     match &record.login.refresh_credential {
         RefreshCredential::RefreshToken { token } => token.expose(),
         _ => "",
     }
 }
 
-fn is_relink(record: &Record) -> bool {
+pub fn is_relink(record: &Record) -> bool {
     matches!(record.status, RecordStatus::RelinkRequired { .. })
 }
 

@@ -2,6 +2,7 @@
 
 use super::login::{Login, RefreshCredential};
 use super::services::AccountServices;
+use super::state::Record;
 use crate::name::AccountName;
 use crate::oauth::discovery;
 use crate::oauth::profile::Profile;
@@ -33,9 +34,10 @@ async fn discover(services: &AccountServices, profile: &Profile) -> Result<url::
     endpoints.ok().and_then(|endpoints| endpoints.token).ok_or_else(TokenError::not_discovered)
 }
 
-/// Counts and logs the outcome of a request; `error` is `None` for a success.
-pub(super) fn report(services: &AccountServices, account: &AccountName, error: Option<&TokenError>) {
+/// Counts and logs the outcome of a request, after which the record is `next`; `error` is `None` for a success.
+pub(super) fn report(services: &AccountServices, account: &AccountName, next: &Record, error: Option<&TokenError>) {
     let outcome = match error.map(|error| error.kind) {
+        None if next.withheld.is_some() => "withheld",
         None => "renewed",
         Some(TokenErrorKind::Terminal) => "terminal",
         Some(TokenErrorKind::Transient) => "transient",
@@ -44,6 +46,9 @@ pub(super) fn report(services: &AccountServices, account: &AccountName, error: O
     };
     services.metrics.record_refresh(account, outcome);
     match error {
+        None if next.withheld.is_some() => {
+            tracing::warn!(%account, outcome, "the refresh does not continue the login, a person must decide");
+        }
         None => tracing::info!(%account, "refreshed"),
         Some(error) => tracing::warn!(%account, outcome, what = error.what, "refresh failed"),
     }

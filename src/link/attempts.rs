@@ -218,6 +218,7 @@ mod tests {
             token_url: None,
             revoke_url: None,
             scopes: Vec::new(),
+            subject: None,
             identity: Vec::new(),
             claim_headers: Vec::new(),
         }

@@ -172,6 +172,7 @@ pub(super) fn new_login(
         revoke_url: endpoints.and_then(|endpoints| endpoints.revoke.clone()),
         // RFC 6749 §5.1: a response without `scope` grants what was asked for.
         scopes: tokens.scopes.unwrap_or_else(|| profile.link.scopes.clone()),
+        subject: tokens.subject,
         identity: tokens.identity,
         claim_headers: tokens.claim_headers,
     }

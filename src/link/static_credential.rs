@@ -50,6 +50,7 @@ fn static_tokens(key: Secret) -> TokenResponse {
         not_before: None,
         scopes: None,
         id_token: None,
+        subject: None,
         identity: Vec::new(),
         claim_headers: Vec::new(),
     }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderValue;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::profile::values::PlainHeader;
@@ -24,12 +24,28 @@ impl Claims {
         serde_json::from_slice(&bytes).ok()
     }
 
+    /// Who the token is about; `None` without `sub`.
+    pub fn subject(&self) -> Option<Subject> {
+        let text = |name: &str| self.0.get(name).and_then(Value::as_str).map(str::to_owned);
+        Some(Subject { issuer: text("iss"), subject: text("sub").filter(|subject| !subject.is_empty())? })
+    }
+
     /// A claim in whole seconds; RFC 7519 §2 allows fractions.
     pub fn seconds(&self, name: &str) -> Option<i64> {
         let number = self.0.get(name)?;
         #[allow(clippy::cast_possible_truncation, reason = "`as` saturates, and no real claim is beyond an i64")]
         number.as_i64().or_else(|| number.as_f64().map(|seconds| seconds as i64))
     }
+}
+
+/// A person at an authorization server (OpenID Connect Core §2: `iss` and `sub` together identify one). The serialized names are
+/// part of the sealed record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subject {
+    /// `iss`.
+    pub issuer: Option<String>,
+    /// `sub`.
+    pub subject: String,
 }
 
 /// The longest text of a provider that is shown to a person, in characters.

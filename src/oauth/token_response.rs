@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::identity::{self, Claims};
+use super::identity::{self, Claims, Subject};
 use super::profile::{Expiry, Profile};
 use crate::clock::Timestamp;
 use crate::secret::Secret;
@@ -37,6 +37,8 @@ pub struct TokenResponse {
     pub scopes: Option<Vec<String>>,
     /// The id_token (OpenID Connect Core §3.1.3.3), not verified here.
     pub id_token: Option<Secret>,
+    /// The person that the id_token names.
+    pub subject: Option<Subject>,
     /// The identity of the account, as far as the response contains it.
     pub identity: Vec<String>,
     /// Headers that the profile copies from claims.
@@ -245,6 +247,7 @@ fn tokens(
         }),
         scopes: text("scope").map(|scopes| scopes.split_ascii_whitespace().map(identity::shown).collect()),
         id_token: id_token.map(|token| Secret::new(token.to_owned())),
+        subject: claims.as_ref().and_then(Claims::subject),
         identity: identity::find(&profile.identity, reply, claims.as_ref()),
         claim_headers: identity::claim_headers(&profile.api.headers.claims, reply, claims.as_ref()),
     })

@@ -1,5 +1,6 @@
 //! Linking an account, and attacks on it.
 
+mod continuity; // refreshes that name another person
 mod device; // device codes
 mod issued; // client ids that the provider issues
 mod loopback; // redirects to Pixy

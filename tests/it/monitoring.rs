@@ -89,7 +89,7 @@ async fn promtool_accepts_the_metrics() {
     let pixy = Pixy::linked(&endpoint, &upstream).await;
     let request = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     let at_first = RawClient::once(pixy.ops(), request).await.unwrap().text();
-    for outcome in ["renewed", "terminal", "transient", "unheard", "unknown", "vault_unwritable"] {
+    for outcome in ["renewed", "withheld", "terminal", "transient", "unheard", "unknown", "vault_unwritable"] {
         let first = format!("\npixy_refreshes_total{{account=\"a\",outcome=\"{outcome}\"}} 0\n");
         assert!(at_first.contains(&first), "initialised to 0: {at_first}");
     }

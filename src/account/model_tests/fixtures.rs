@@ -25,6 +25,7 @@ pub fn tokens(pair: Pair, lifetime: Duration, now: Duration) -> TokenResponse {
         lifetime: Some(lifetime),
         not_before: not_before(pair, now),
         scopes: None,
+        subject: None,
         identity: Vec::new(),
         claim_headers: Vec::new(),
     }

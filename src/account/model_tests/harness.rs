@@ -90,6 +90,7 @@ impl Harness {
             token_url: None,
             revoke_url: None,
             scopes: vec!["a".into()],
+            subject: None,
             identity: vec!["anna@example.com".into()],
             claim_headers: vec![("x-org".into(), "1".into())],
         };
