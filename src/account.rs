@@ -13,6 +13,7 @@
 //! | `published`, `view` | what requests and the page read |
 //! | `state`, `login`, `pending_revocation` | the sealed record and its transitions; pure |
 //! | `continuity` | whether a refresh continues the login that a person confirmed; pure |
+//! | `origins`, `lifecycle/moved` | the origins that a login may be sent to, and what a person confirms when they change |
 //! | `redaction` | the secrets that no response may contain |
 //! | `usage_meter` | what agents use of an account |
 
@@ -25,6 +26,7 @@ mod published_token;
 mod view;
 mod continuity;
 mod state;
+mod origins;
 mod pending_revocation;
 mod login;
 mod redaction;
@@ -52,6 +54,7 @@ pub use crate::vault::VaultError;
 use account_config::Configured;
 use lifecycle::Lifecycle;
 pub use login::{Login, RefreshCredential};
+pub use origins::Bound;
 pub use published_token::Bearer;
 use published_token::Published;
 pub use registry::{AccountSettings, Accounts};
@@ -107,7 +110,7 @@ impl Account {
     /// An account whose login was not yet read from the vault.
     pub fn new(name: AccountName, profile: Arc<Profile>, terms_accepted: bool, services: AccountServices) -> Arc<Self> {
         let configured = Arc::new(Configured { profile, terms_accepted, served: true });
-        let published = Arc::new(Published::new(services.changes.clone()));
+        let published = Arc::new(Published::new(Arc::clone(&configured.profile), services.changes.clone()));
         let lifecycle = Lifecycle::new(name.clone(), services.clone(), Arc::clone(&published), Arc::clone(&configured));
         Arc::new(Self {
             name,
@@ -156,26 +159,31 @@ impl Account {
         if let Some(bearer) = self.usable() {
             return Ok(bearer);
         }
-        let mut view = self.published.subscribe();
+        let mut shown = self.published.subscribe();
         loop {
-            let (state, refresh_at) = {
-                let view = view.borrow_and_update();
-                (view.state, view.refresh_at)
+            let (state, refresh_at, is_current) = {
+                let shown = shown.borrow_and_update();
+                let is_current = Arc::ptr_eq(&shown.profile, &self.configured.load().profile);
+                (shown.view.state, shown.view.refresh_at, is_current)
             };
             if let Some(bearer) = self.usable() {
                 return Ok(bearer);
             }
-            match state {
-                State::Unlinked => return Err(Unusable::NotLinked),
-                State::RelinkRequired => return Err(Unusable::RelinkRequired),
-                State::Starting | State::Linked | State::Refreshing | State::Uncertain => {}
+            let mut wait = Duration::ZERO;
+            // Else the account's task is about to apply a reload.
+            if is_current {
+                match state {
+                    State::Unlinked => return Err(Unusable::NotLinked),
+                    State::RelinkRequired => return Err(Unusable::RelinkRequired),
+                    State::Starting | State::Linked | State::Refreshing | State::Uncertain => {}
+                }
+                wait = refresh_at.map_or(Duration::ZERO, |tick| tick.since(self.services.clock.tick()));
             }
-            let wait = refresh_at.map_or(Duration::ZERO, |tick| tick.since(self.services.clock.tick()));
             if wait > until.saturating_duration_since(Instant::now()) {
                 return Err(Unusable::Unavailable { retry_after: wait });
             }
             self.wake.notify_one();
-            if tokio::time::timeout_at(until, view.changed()).await.is_err() {
+            if tokio::time::timeout_at(until, shown.changed()).await.is_err() {
                 return Err(Unusable::Unavailable { retry_after: RETRY_AFTER_WAIT });
             }
         }
@@ -245,6 +253,19 @@ impl Account {
             account.lock().await.accept_older_copy().await?;
             account.wake.notify_one();
             Ok(())
+        })
+        .await
+    }
+
+    /// Binds the login to the origins that are configured now, because a person asked for it. Does nothing for a login that has
+    /// not moved. Returns `false`, and changes nothing, when it has moved in another way than the person has `seen`. Continues when
+    /// the caller's future is dropped.
+    pub async fn confirm_moved(self: &Arc<Self>, seen: Option<String>) -> Result<bool, VaultError> {
+        let account = Arc::clone(self);
+        detached(async move {
+            let confirmed = account.lock().await.confirm_moved(seen.as_deref()).await?;
+            account.wake.notify_one();
+            Ok(confirmed)
         })
         .await
     }

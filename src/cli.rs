@@ -86,6 +86,9 @@ enum Command {
         /// Accept an older copy of the login that was restored into the vault, instead of linking again
         #[arg(long, conflicts_with = "yes")]
         older_copy: bool,
+        /// Confirm that the login may be sent to where the configuration has moved it, instead of linking again
+        #[arg(long, conflicts_with = "older_copy")]
+        moved: bool,
         /// Print every step as a line of JSON; input is still read line by line
         #[arg(long)]
         json: bool,
@@ -211,6 +214,7 @@ fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Providers { name: None } => print_text(&providers::table()),
         Command::Providers { name: Some(name) } => print_text(&providers::describe(&name)?),
         Command::Link { name, older_copy: true, json, .. } => link::accept_older_copy(&control()?, &name, json),
+        Command::Link { name, moved: true, yes, json, .. } => link::confirm_moved(&control()?, &name, yes, json),
         Command::Link { name, yes, json, .. } => link::run(&control()?, &name, yes, json),
         Command::Unlink { name, json } => unlink::run(&control()?, &name, json),
         Command::Status { json } => status::print(&control()?, json),

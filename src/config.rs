@@ -10,6 +10,7 @@ mod check;
 mod deserialize;
 mod env;
 mod fault;
+mod file_trust;
 mod spanned_yaml;
 mod state_dir;
 mod profile_merge;
@@ -31,6 +32,7 @@ pub use shipped::profile_text as shipped_profile_text;
 
 use diagnostics::{FaultSink, Scope};
 use fault::SourceText;
+use file_trust::Distrust;
 use spanned_yaml::Node;
 
 use crate::name::AccountName;
@@ -44,7 +46,8 @@ use crate::vault::VaultSettings;
 /// shipped one.
 ///
 /// # Errors
-/// Every fault of the first file that exists. A file that exists but cannot be read is a fault: no other is tried.
+/// Every fault of the first file that exists. A file that exists but cannot be read, or that other users may change, is a fault: no
+/// other is tried.
 pub fn load(explicit: Option<&Path>) -> Result<Config, Faults> {
     load_with(explicit, &Env::read())
 }
@@ -52,7 +55,12 @@ pub fn load(explicit: Option<&Path>) -> Result<Config, Faults> {
 /// As [`load`], with an environment that was read before.
 pub fn load_with(explicit: Option<&Path>, env: &Env) -> Result<Config, Faults> {
     match find(explicit, env) {
-        Some(file) => parse(&read(&file)?, Some(file), env),
+        Some(file) => {
+            let (text, warning) = read_trusted(&file)?;
+            let mut config = parse(&text, Some(file), env)?;
+            config.warnings.extend(warning);
+            Ok(config)
+        }
         None => parse(shipped::CONFIGURATION, None, env),
     }
 }
@@ -156,15 +164,32 @@ pub fn shipped_profile_needs(name: &str) -> Vec<String> {
 }
 
 fn read(file: &Path) -> Result<String, Faults> {
-    let fault = |message: String| Faults::new(vec![Fault::of_file(file.display().to_string(), message)]);
-    let cannot = |error: std::io::Error| {
-        fault(format!(
-            "the configuration cannot be read ({}); name another with --config or PIXY_CONFIG.",
-            error.kind()
-        ))
+    let opened = std::fs::File::open(file).map_err(|error| unreadable(file, &error))?;
+    content(opened, file)
+}
+
+/// The text of a file that no other user may change, and a warning where a group may.
+fn read_trusted(file: &Path) -> Result<(String, Option<Fault>), Faults> {
+    let opened = std::fs::File::open(file).map_err(|error| unreadable(file, &error))?;
+    let of_file = |message| Fault::of_file(file.display().to_string(), message);
+    let warning = match file_trust::check(&opened, file).map_err(|error| unreadable(file, &error))? {
+        Some(Distrust::Refused(why)) => return Err(Faults::new(vec![of_file(why)])),
+        Some(Distrust::Warning(what)) => Some(of_file(what)),
+        None => None,
     };
+    Ok((content(opened, file)?, warning))
+}
+
+fn unreadable(file: &Path, error: &std::io::Error) -> Faults {
+    let message =
+        format!("the configuration cannot be read ({}); name another with --config or PIXY_CONFIG.", error.kind());
+    Faults::new(vec![Fault::of_file(file.display().to_string(), message)])
+}
+
+fn content(opened: std::fs::File, file: &Path) -> Result<String, Faults> {
+    let fault = |message: String| Faults::new(vec![Fault::of_file(file.display().to_string(), message)]);
     let mut content = Vec::new();
-    std::fs::File::open(file).and_then(|opened| opened.take(LONGEST + 1).read_to_end(&mut content)).map_err(cannot)?;
+    opened.take(LONGEST + 1).read_to_end(&mut content).map_err(|error| unreadable(file, &error))?;
     if u64::try_from(content.len()).is_ok_and(|length| length > LONGEST) {
         return Err(fault("the configuration is longer than 1 MiB; name the right file.".to_owned()));
     }
@@ -204,12 +229,12 @@ pub struct Config {
     pub replay_bytes: usize,
     /// Threads for connections, 1 or more; file access has its own threads.
     pub io_threads: usize,
-    /// Keys that were removed and are ignored.
+    /// Keys that were removed and are ignored, and a file that a group may change.
     pub warnings: Vec<Fault>,
 }
 
 impl Config {
-    /// Logs the keys that were removed and are ignored, each with its position.
+    /// Logs the warnings, each with its position.
     pub fn log_warnings(&self) {
         for warning in &self.warnings {
             let at = warning.place().map(|(line, column)| format!(":{line}:{column}")).unwrap_or_default();

@@ -144,6 +144,14 @@ impl Linker {
         Ok(account.adopt(login).await?)
     }
 
+    /// Confirms that the login may be sent to the origins that are configured now.
+    /// `seen` is the sentence that the person saw.
+    pub async fn confirm_moved(&self, name: &str, seen: Option<String>) -> Result<Arc<Account>, Problem> {
+        let account = self.account(name)?;
+        let confirmed = account.confirm_moved(seen).await?;
+        if confirmed { Ok(account) } else { Err(Problem::moved_again()) }
+    }
+
     /// Accepts an older copy of a login that was put back on purpose.
     pub async fn accept_older_copy(&self, name: &str) -> Result<Arc<Account>, Problem> {
         let account = self.account(name)?;

@@ -2,6 +2,9 @@
 //!
 //! A [`Lifecycle`] is behind the account's mutex, which is held over every change, calls of the provider included.
 
+mod moved;
+mod revocations;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +15,9 @@ use zeroize::Zeroizing;
 use super::account_config::Configured;
 use super::continuity;
 use super::login::Login;
-use super::pending_revocation::PendingRevocation;
 use super::published_token::{Bearer, Published};
 use super::redaction::Redactions;
-use super::revocation_retry::{self, RevocationOutcome, RevocationSchedule};
+use super::revocation_retry::{RevocationOutcome, RevocationSchedule};
 use super::schedule::RefreshSchedule;
 use super::services::AccountServices;
 use super::state::{Record, RecordStatus};
@@ -23,7 +25,6 @@ use super::token_request;
 use super::view::{State, View};
 use crate::clock::{Tick, Timestamp};
 use crate::name::AccountName;
-use crate::oauth::profile::Profile;
 use crate::oauth::token_response::TokenError;
 use crate::vault::VaultError;
 
@@ -39,14 +40,13 @@ pub(super) struct Lifecycle {
     published: Arc<Published>,
     /// The configuration at the last change.
     configured: Arc<Configured>,
-    /// The profile that the login is refreshed with: that of its link, so that a changed configuration does not send its
-    /// refresh token elsewhere.
-    refresh_profile: Arc<Profile>,
     record: Option<Record>,
     generation: u64,
     schedule: RefreshSchedule,
     redactions: Redactions,
     revocations: RevocationSchedule,
+    /// `false` while the login is bound to its origins in memory alone.
+    binding_is_stored: bool,
 }
 
 impl Lifecycle {
@@ -61,13 +61,13 @@ impl Lifecycle {
             name,
             services,
             published,
-            refresh_profile: Arc::clone(&configured.profile),
             configured,
             record: None,
             generation: 0,
             schedule: RefreshSchedule::default(),
             redactions: Redactions::default(),
             revocations: RevocationSchedule::default(),
+            binding_is_stored: true,
         }
     }
 
@@ -78,7 +78,12 @@ impl Lifecycle {
             (true, false) => self.unload(),
             (false, true) => self.load().await,
             (true, true) if !Arc::ptr_eq(&before.profile, &self.configured.profile) => {
-                self.published.change_profile(&self.configured.profile);
+                // Until then no request gets the token: it was published for the profile before.
+                if self.is_moved() || self.published.view().moved {
+                    self.publish();
+                } else {
+                    self.published.change_profile(&self.configured.profile);
+                }
             }
             (true, true) | (false, false) => {}
         }
@@ -91,7 +96,7 @@ impl Lifecycle {
         }
         // Nothing changes before the read, so that dropping this future there leaves the login as it was.
         let stored = self.services.vault.read(&self.name, &self.configured.profile.provider).await;
-        self.record = None;
+        (self.record, self.binding_is_stored) = (None, true);
         self.schedule.forget_timing();
         let problem = match stored {
             Ok(None) => None,
@@ -99,6 +104,7 @@ impl Lifecycle {
                 Ok(record) => {
                     self.generation = opened.generation;
                     self.record = Some(record.after_restart(self.wall()));
+                    self.bind().await;
                     self.revocations.retry_now();
                     None
                 }
@@ -141,7 +147,10 @@ impl Lifecycle {
         let revoked = |old: &Record| old.all_revocations(&self.configured.profile, self.wall());
         let pending_revocations = replaced.as_ref().map(revoked).unwrap_or_default();
         // Higher than any serial before: a 401 for an old token never concerns the new one.
-        let login = Login { serial: self.generation + 1, ..login };
+        let mut login = Login { serial: self.generation + 1, ..login };
+        if login.bound.is_none() {
+            login.bind(&self.configured.profile);
+        }
         let record = Record { pending_revocations, ..Record::linked(login, self.wall()) };
         if let Err(error) = self.store(record).await {
             self.record = replaced;
@@ -149,7 +158,6 @@ impl Lifecycle {
         }
         self.schedule.succeeded();
         self.revocations.retry_now();
-        self.refresh_profile = Arc::clone(&self.configured.profile);
         self.publish();
         tracing::info!(account = %self.name, "linked");
         Ok(())
@@ -189,23 +197,10 @@ impl Lifecycle {
         Ok(outcome)
     }
 
-    /// Revokes the grants of `record`; those that stay pending are added to `pending`.
-    async fn revoke_own(&mut self, record: &Record, pending: &mut Vec<PendingRevocation>) -> RevocationOutcome {
-        let mut result = RevocationOutcome::NotRevoked;
-        for own in record.own_revocations(&self.configured.profile, self.wall()) {
-            let (outcome, retry_after) = revocation_retry::revoke(&self.services, &self.configured.profile, &own).await;
-            if outcome == RevocationOutcome::Pending {
-                pending.push(own);
-                self.revocations.failed_first(retry_after, jitter(), self.tick());
-            }
-            result = if result == RevocationOutcome::Pending { result } else { outcome };
-        }
-        result
-    }
-
     /// Does what is due, and returns the pause until the next pass. `rejected` are the serials of tokens for which a refresh
     /// was requested.
     pub(super) async fn run_due(&mut self, rejected: &[u64]) -> Duration {
+        self.store_binding().await;
         self.refresh_if_due(rejected).await;
         self.revoke_if_due().await;
         let now = self.tick();
@@ -214,6 +209,9 @@ impl Lifecycle {
     }
 
     async fn refresh_if_due(&mut self, rejected: &[u64]) {
+        if self.is_moved() {
+            return;
+        }
         let Some(record) = self.record.clone().filter(|record| !record.is_being_revoked()) else { return };
         if record.is_refreshable() {
             let now = self.tick();
@@ -252,10 +250,10 @@ impl Lifecycle {
                 .postpone(pause, &format!("No refresh was tried, because its result could not be stored: {error}"));
         }
         self.published.update_view(|view| view.state = State::Refreshing);
-        let response = token_request::send(&self.services, &self.refresh_profile, &record.login).await;
+        let response = token_request::send(&self.services, &self.configured.profile, &record.login).await;
         let responded = Instant::now();
         let (next, error) = match response {
-            Ok(tokens) => (continuity::next_record(&record, tokens, &self.refresh_profile, self.wall()), None),
+            Ok(tokens) => (continuity::next_record(&record, tokens, &self.configured.profile, self.wall()), None),
             Err(error) => (record.failed(&error, self.wall()), Some(error)),
         };
         token_request::report(&self.services, &self.name, &next, error.as_ref());
@@ -301,56 +299,13 @@ impl Lifecycle {
         });
     }
 
-    pub(super) async fn revoke_if_due(&mut self) {
-        if !self.revocations.is_due(self.tick()) {
-            return;
-        }
-        if let Err(error) = self.revoke_pending().await {
-            tracing::error!(account = %self.name, %error, "the result of a revocation cannot be stored");
-            self.revocations.store_failed(jitter(), self.tick());
-        }
-    }
-
-    /// Asks the provider to revoke every pending grant, and removes from the record those that it revoked or refused.
-    async fn revoke_pending(&mut self) -> Result<(), VaultError> {
-        let has_pending = |record: &Record| !record.pending_revocations.is_empty() || record.is_being_revoked();
-        let Some(record) = self.record.clone().filter(has_pending) else {
-            self.revocations.succeeded();
-            return Ok(());
-        };
-        let wall = self.wall();
-        let (mut left, mut retry_after) = (record.pending_revocations.clone(), None);
-        for pending in &record.pending_revocations {
-            let (outcome, asked) = revocation_retry::revoke(&self.services, &self.configured.profile, pending).await;
-            let _ = left.remove(0);
-            if outcome == RevocationOutcome::Pending && !pending.is_given_up(wall) {
-                // The provider is not asked about the others either; at the next try they come first.
-                retry_after = asked;
-                left.push(pending.clone());
-                break;
-            }
-        }
-        if left.is_empty() {
-            self.revocations.succeeded();
-        } else {
-            self.revocations.failed(retry_after, jitter(), self.tick());
-        }
-        if left.is_empty() && record.is_being_revoked() {
-            self.services.vault.remove(&self.name).await?;
-            self.record = None;
-        } else if left.len() < record.pending_revocations.len() {
-            self.store(Record { pending_revocations: left, ..record }).await?;
-        }
-        Ok(())
-    }
-
     /// Makes `record` durable under the next generation; then it is the current one. On an error nothing has changed.
     async fn store(&mut self, record: Record) -> Result<(), VaultError> {
         let plaintext = Zeroizing::new(serde_json::to_vec(&record).expect("a record has string keys only"));
         let generation = self.generation + 1;
         self.services.vault.write(&self.name, &self.configured.profile.provider, generation, plaintext).await?;
         self.generation = generation;
-        self.record = Some(record);
+        (self.record, self.binding_is_stored) = (Some(record), true);
         Ok(())
     }
 
@@ -372,13 +327,23 @@ impl Lifecycle {
 
     /// Publishes the current record, which is durable, to requests and the page.
     fn publish(&mut self) {
+        self.publish_record();
+        self.published.set_profile(&self.configured.profile);
+    }
+
+    fn publish_record(&mut self) {
         let Some(record) = self.record.as_ref().filter(|record| !record.is_being_revoked()) else {
             self.schedule.stop();
             self.published.clear_bearer();
             return self.published.update_view(|view| *view = View::empty(State::Unlinked));
         };
+        if let Some(sentence) = record.moved(&self.configured.profile) {
+            self.schedule.stop();
+            self.published.clear_bearer();
+            return self.published.update_view(|view| *view = View::moved(record, sentence));
+        }
         let (wall, tick) = (self.services.clock.wall(), self.services.clock.tick());
-        let timing = self.schedule.publish(record, *self.refresh_profile.token.refresh_lead, jitter(), wall, tick);
+        let timing = self.schedule.publish(record, *self.configured.profile.token.refresh_lead, jitter(), wall, tick);
         let patterns = self.redactions.patterns(record);
         self.published.set_bearer(Bearer::new(Arc::clone(&self.configured.profile), &record.login, timing, patterns));
         let refresh_at = self.schedule.refresh_at();

@@ -5,8 +5,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use super::origins::{Bound, Move, RevocationEndpoint};
 use crate::clock::Timestamp;
 use crate::oauth::identity::Subject;
+use crate::oauth::profile::Profile;
 use crate::oauth::token_response::NotBefore;
 use crate::secret::Secret;
 
@@ -45,6 +47,9 @@ pub struct Login {
     pub identity: Vec<String>,
     /// Headers with values copied from claims.
     pub claim_headers: Vec<(String, String)>,
+    /// The origins that it may be sent to; `None` in records of earlier versions, until they are loaded.
+    #[serde(default)]
+    pub bound: Option<Bound>,
 }
 
 /// What a new access token is requested with.
@@ -71,5 +76,35 @@ impl Login {
     /// When the access token ends, by the wall clock.
     pub fn expires_at(&self) -> Option<Timestamp> {
         self.lifetime.map(|lifetime| self.obtained_at.after(lifetime))
+    }
+
+    /// The origins in `profile` that it is not bound to.
+    pub(super) fn moves(&self, profile: &Profile) -> Vec<Move> {
+        let discovered: Vec<&Url> = self.token_url.iter().chain(&self.revoke_url).collect();
+        self.bound.as_ref().map(|bound| bound.moves(profile, &discovered)).unwrap_or_default()
+    }
+
+    /// Whether `profile` moved away from an origin that it is bound to, and names that origin as its former one.
+    pub(super) fn has_moved_formerly(&self, profile: &Profile) -> bool {
+        self.moves(profile).is_empty() && self.bound.as_ref().is_some_and(|bound| bound.is_formerly_of(profile))
+    }
+
+    /// Binds it to the origins in `profile`. Endpoints that another server's metadata named are forgotten.
+    pub(super) fn bind(&mut self, profile: &Profile) {
+        let bound = Bound::to(profile, self.revoke_url.as_ref());
+        if self.bound.as_ref().is_some_and(|before| before.has_other_server(&bound)) {
+            (self.token_url, self.revoke_url) = (None, None);
+            self.bound = Some(Bound::to(profile, None));
+        } else {
+            self.bound = Some(bound);
+        }
+    }
+
+    /// Where it is revoked: at the endpoint that it came with while `profile` has moved, else as `profile` says.
+    pub(super) fn revocation_endpoint(&self, profile: &Profile) -> Option<RevocationEndpoint> {
+        match &self.bound {
+            Some(bound) if !self.moves(profile).is_empty() => bound.revocation_endpoint().cloned(),
+            _ => RevocationEndpoint::of(profile, self.revoke_url.as_ref()),
+        }
     }
 }

@@ -17,8 +17,15 @@ use crate::secret::Secret;
 pub(super) struct Published {
     /// Durable, and the only token that a request may get.
     bearer: ArcSwapOption<Bearer>,
-    view: watch::Sender<View>,
+    shown: watch::Sender<Shown>,
     changes: watch::Sender<u64>,
+}
+
+/// What is known of the account.
+pub(super) struct Shown {
+    pub(super) view: View,
+    /// The profile that the view is of: after a reload the one before, until the account's task has applied the new one.
+    pub(super) profile: Arc<Profile>,
 }
 
 /// A token that may be sent now.
@@ -33,8 +40,18 @@ pub struct Bearer {
 }
 
 impl Published {
-    pub(super) fn new(changes: watch::Sender<u64>) -> Self {
-        Self { bearer: ArcSwapOption::empty(), view: watch::Sender::new(View::empty(State::Starting)), changes }
+    pub(super) fn new(profile: Arc<Profile>, changes: watch::Sender<u64>) -> Self {
+        let shown = watch::Sender::new(Shown { view: View::empty(State::Starting), profile });
+        Self { bearer: ArcSwapOption::empty(), shown, changes }
+    }
+
+    /// The view is of `profile` from here on. Wakes the requests that wait for that.
+    pub(super) fn set_profile(&self, profile: &Arc<Profile>) {
+        self.shown.send_if_modified(|shown| {
+            let differs = !Arc::ptr_eq(&shown.profile, profile);
+            shown.profile = Arc::clone(profile);
+            differs
+        });
     }
 
     /// The token, if it has not expired and was published under `profile`.
@@ -53,11 +70,11 @@ impl Published {
     }
 
     pub(super) fn view(&self) -> View {
-        self.view.borrow().clone()
+        self.shown.borrow().view.clone()
     }
 
-    pub(super) fn subscribe(&self) -> watch::Receiver<View> {
-        self.view.subscribe()
+    pub(super) fn subscribe(&self) -> watch::Receiver<Shown> {
+        self.shown.subscribe()
     }
 
     pub(super) fn set_bearer(&self, bearer: Bearer) {
@@ -73,12 +90,13 @@ impl Published {
         if let Some(bearer) = self.bearer.load_full() {
             self.set_bearer(Bearer { profile: Arc::clone(profile), ..Bearer::clone(&bearer) });
         }
-        self.update_view(|_| {}); // wakes the requests that wait for a token
+        self.set_profile(profile);
+        self.update_view(|_| {});
     }
 
     /// Changes the view and notifies its watchers.
     pub(super) fn update_view(&self, change: impl FnOnce(&mut View)) {
-        self.view.send_modify(change);
+        self.shown.send_modify(|shown| change(&mut shown.view));
         self.changes.send_modify(|count| *count += 1);
     }
 }

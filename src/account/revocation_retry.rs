@@ -71,10 +71,9 @@ impl RevocationSchedule {
 /// Asks the provider once to revoke `pending`. With [`RevocationOutcome::Pending`] comes the provider's `Retry-After`.
 pub(super) async fn revoke(
     services: &AccountServices,
-    profile: &Profile,
     pending: &PendingRevocation,
 ) -> (RevocationOutcome, Option<Duration>) {
-    let Some((url, body)) = pending.endpoint(profile) else { return (RevocationOutcome::NotRevoked, None) };
+    let Some((url, body)) = pending.endpoint() else { return (RevocationOutcome::NotRevoked, None) };
     let client_id = pending.client_id.as_deref();
     match revoke::revoke(&services.upstream, url, body, client_id, &pending.token, pending.hint).await {
         RevocationResponse::Revoked => (RevocationOutcome::Revoked, None),
@@ -86,7 +85,7 @@ pub(super) async fn revoke(
 /// Asks the provider once to revoke a login that was never stored.
 pub(super) async fn revoke_login(services: &AccountServices, profile: &Profile, login: &Login) -> RevocationOutcome {
     match PendingRevocation::at_provider(login, profile, services.clock.wall()) {
-        Some(pending) => revoke(services, profile, &pending).await.0,
+        Some(pending) => revoke(services, &pending).await.0,
         None => RevocationOutcome::NotRevoked,
     }
 }

@@ -17,6 +17,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::login::{CLOCK_TOLERANCE, Login, RefreshCredential};
+use super::origins;
 use super::pending_revocation::PendingRevocation;
 use super::refresh_timing::Timing;
 use crate::clock::{Tick, Timestamp};
@@ -114,8 +115,9 @@ impl Record {
     pub fn after_restart(&self, now: Timestamp) -> Self {
         if self.is_being_revoked() && self.pending_revocations.is_empty() {
             // Written by a version without pending revocations: the login itself must be revoked.
+            let endpoint = self.login.bound.as_ref().and_then(|bound| bound.revocation_endpoint().cloned());
             return Self {
-                pending_revocations: PendingRevocation::of(&self.login, now).into_iter().collect(),
+                pending_revocations: PendingRevocation::of(&self.login, endpoint, now).into_iter().collect(),
                 ..self.clone()
             };
         }
@@ -170,6 +172,7 @@ impl Record {
             } else {
                 tokens.claim_headers
             },
+            bound: old.bound.clone(),
         };
         Self { failures, pending_revocations: self.pending_revocations.clone(), ..Self::linked(login, self.linked_at) }
     }
@@ -227,6 +230,36 @@ impl Record {
     #[must_use]
     pub fn expired(&self, now: Timestamp) -> Self {
         self.relink_required("The login expired, and the provider issued no refresh token for it.", now)
+    }
+
+    /// Where the configuration moved the login, in a sentence for the person; `None` while it is where it was linked.
+    pub fn moved(&self, profile: &Profile) -> Option<String> {
+        if self.is_being_revoked() { None } else { origins::sentence(&self.login.moves(profile)) }
+    }
+
+    /// Bound to the origins in `profile`: a record of an earlier version, and one that a shipped profile moved. `None` where
+    /// nothing is to be bound.
+    pub fn bound(&self, profile: &Profile) -> Option<Self> {
+        let login_is_old = self.login.bound.is_none();
+        let is_bound = !login_is_old && self.pending_revocations.iter().all(PendingRevocation::is_bound);
+        let moved_by_us = self.login.has_moved_formerly(profile);
+        if is_bound && !moved_by_us {
+            return None;
+        }
+        let mut bound = self.clone();
+        if login_is_old || moved_by_us {
+            bound.login.bind(profile);
+        }
+        bound.pending_revocations.iter_mut().for_each(|pending| pending.bind(profile));
+        Some(bound)
+    }
+
+    /// After a person confirmed that the login may go to the origins in `profile`.
+    #[must_use]
+    pub fn rebound(&self, profile: &Profile) -> Self {
+        let mut rebound = self.clone();
+        rebound.login.bind(profile);
+        rebound
     }
 
     /// As [`Login::timing`], but an interrupted refresh is due at once: providers accept a second use of a refresh token for

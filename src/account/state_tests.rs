@@ -23,6 +23,7 @@ pub fn login() -> Login {
         subject: None,
         identity: vec!["anna@example.com".into()],
         claim_headers: Vec::new(),
+        bound: None,
     }
 }
 

@@ -21,6 +21,8 @@ pub struct View {
     pub next_refresh_at: Option<Timestamp>,
     /// The error, in a sentence.
     pub error: Option<String>,
+    /// The configuration moved the login to origins that it is not bound to; a person may confirm that.
+    pub moved: bool,
     /// The client id that the login belongs to; one that the provider issued is used again for the next link.
     pub client_id: Option<String>,
     /// [`View::next_refresh_at`] on the boot clock, for requests that wait for a token.
@@ -54,6 +56,7 @@ impl View {
             refreshed_at: None,
             next_refresh_at: None,
             error: None,
+            moved: false,
             client_id: None,
             refresh_at: None,
         }
@@ -78,6 +81,15 @@ impl View {
             error,
             ..Self::empty(state)
         }
+    }
+
+    /// Of a stored record that the configuration moved, as `sentence` says. One that ended anyway is reported as ended.
+    pub(super) fn moved(record: &Record, sentence: String) -> Self {
+        let view = Self::of(record);
+        if view.state == State::RelinkRequired {
+            return view;
+        }
+        Self { state: State::RelinkRequired, error: Some(sentence), moved: true, ..view }
     }
 }
 

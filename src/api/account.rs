@@ -104,6 +104,23 @@ pub struct AccountError {
     pub title: String,
     /// What to do.
     pub detail: String,
+    /// The same for programs, where there is a word for it.
+    pub reason: Option<ErrorReason>,
+}
+
+/// Confirms that a login may be sent to where the configuration has moved it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MovedConfirmation {
+    /// The `title` of the error that the person saw. When the configuration has changed since, nothing is confirmed.
+    pub seen: Option<String>,
+}
+
+/// What is wrong with an account, for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorReason {
+    /// The configuration sends the login to another origin than it was linked for; a person may confirm that.
+    Moved,
 }
 
 /// One rate limit, as the provider reported it last.

@@ -7,8 +7,8 @@ use serde::de::DeserializeOwned;
 
 use super::{
     AccountStateAnswer, AccountStatus, AttemptOptions, CancelledAnswer, ClientSnippet, ConfigurationStatus,
-    EventStream, ExportRequest, Identified, ImportRequest, KeyRotation, OpenApiDocument, PageUrl, PastedAnswer,
-    RevocationAnswer, SealedExport, Session, SetupCode, StartedAttempt, StaticCredential,
+    EventStream, ExportRequest, Identified, ImportRequest, KeyRotation, MovedConfirmation, OpenApiDocument, PageUrl,
+    PastedAnswer, RevocationAnswer, SealedExport, Session, SetupCode, StartedAttempt, StaticCredential,
 };
 
 /// One call of the API, with the types of its bodies.
@@ -104,6 +104,8 @@ routes! {
     SetStaticCredential: POST "/api/accounts/{name}/key" Session, StaticCredential => AccountStateAnswer;
     /// Requests a refresh of the access token.
     RefreshAccount: POST "/api/accounts/{name}/refresh" Session, () => AccountStateAnswer;
+    /// Confirms that the login may be sent to the origins that are configured now.
+    ConfirmMoved: POST "/api/accounts/{name}/moved" Session, Option<MovedConfirmation> => AccountStateAnswer;
     /// Revokes the login at the provider and deletes it.
     UnlinkAccount: DELETE "/api/accounts/{name}" Session, () => RevocationAnswer;
     /// Exchanges the authorization code that the person pasted.

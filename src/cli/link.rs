@@ -16,8 +16,8 @@ use super::terminal::{
 };
 use super::{CommandError, problem_text, runtime};
 use crate::api::{
-    self, AccountStatus, AttemptError, AttemptRedirect, AttemptStage, AttemptStatus, Flow, Identified, PastedAnswer,
-    Problem, StartedAttempt, StaticCredential,
+    self, AccountStatus, AttemptError, AttemptRedirect, AttemptStage, AttemptStatus, ErrorReason, Flow, Identified,
+    MovedConfirmation, PastedAnswer, Problem, StartedAttempt, StaticCredential,
 };
 use crate::secret::Secret;
 
@@ -88,6 +88,28 @@ pub(super) fn accept_older_copy(control: &ControlClient, name: &str, as_json: bo
     outcome.map_err(|error| session.report(error))
 }
 
+/// Shows where the configuration has moved the login, and confirms it.
+pub(super) fn confirm_moved(control: &ControlClient, name: &str, yes: bool, as_json: bool) -> Result<(), CommandError> {
+    let session = LinkSession { control, name, style: OutputStyle::of_stdout(), as_json };
+    let runtime = runtime()?;
+    let outcome = runtime.block_on(async {
+        let error = control.account(name).await?.error.filter(|error| error.reason == Some(ErrorReason::Moved));
+        let Some(error) = error else {
+            return Err(LinkError::Stopped("it was not moved, so there is nothing to confirm"));
+        };
+        session.print("moved", &error, || error.title.clone());
+        let mut input = BufReader::new(tokio::io::stdin()).lines();
+        if !yes && !session.ask("Send it there from now on? [y/N] ", &mut input).await {
+            return Err(LinkError::Stopped("not confirmed, so the login is still sent nowhere"));
+        }
+        let seen = MovedConfirmation { seen: Some(error.title) };
+        control.call::<api::ConfirmMoved>(name, &Some(seen)).await?;
+        session.print_linked().await
+    });
+    runtime.shutdown_background(); // a pending read of standard input would keep the process alive
+    outcome.map_err(|error| session.report(error))
+}
+
 impl LinkSession<'_> {
     async fn store_credential(
         &self,
@@ -148,7 +170,7 @@ impl LinkSession<'_> {
         self.print("identified", &exchanged, || {
             format!("\n{}", messages::identified(&exchanged.identified(), self.style))
         });
-        if yes || self.ask_to_link(input).await {
+        if yes || self.ask("Link it? [y/N] ", input).await {
             return Ok(());
         }
         Err(LinkError::Stopped("not confirmed, so nothing was linked, and the login was revoked"))
@@ -215,9 +237,9 @@ impl LinkSession<'_> {
         }
     }
 
-    async fn ask_to_link(&self, input: &mut InputLines) -> bool {
+    async fn ask(&self, question: &str, input: &mut InputLines) -> bool {
         if !self.as_json {
-            prompt("Link it? [y/N] ");
+            prompt(question);
         }
         let answer = input.next_line().await.ok().flatten().unwrap_or_default();
         matches!(answer.trim(), "y" | "Y" | "yes")

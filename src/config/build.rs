@@ -99,15 +99,25 @@ fn account(name: &str, raw: &raw::Account, here: &Scope, root: &Node) -> Option<
     };
     let entry = root.get("accounts").and_then(|accounts| accounts.node.get(name));
     // The changes are read from the tree, which has their positions. `profile:` without a value changes nothing.
-    if let Some(changes) = entry.and_then(|entry| entry.node.get("profile")).filter(|_| raw.profile.is_some()) {
+    let changes = entry.and_then(|entry| entry.node.get("profile")).filter(|_| raw.profile.is_some());
+    if let Some(changes) = changes {
+        if changes.node.get("formerly").is_some() {
+            here.at("profile").at("formerly").at_key().wrong(
+                "is for shipped profiles; a login whose URLs change here is confirmed by a person, with `pixy link NAME --moved`",
+            );
+        }
         profile_merge::merge(&mut merged, &changes.node);
     }
     let base = ["accounts", name, "profile"].map(str::to_owned);
     let anchor = entry.map(|entry| &entry.span);
     let profile = profile_merge::build(&merged, provider, &Scope::within(here.sink(), &merged, &base, anchor));
+    let mut profile = profile?;
+    if changes.is_some_and(|changes| profile_merge::writes_a_url(&changes.node)) {
+        profile.formerly.clear(); // it vouches for the shipped URLs alone
+    }
     Some(AccountConfig {
         name: parsed.ok()?,
-        profile: Arc::new(profile?),
+        profile: Arc::new(profile),
         accept_terms: raw.accept_terms.unwrap_or(false),
     })
 }

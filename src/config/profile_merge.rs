@@ -37,6 +37,13 @@ pub(super) fn merge(shipped: &mut Node, changes: &Node) {
     shipped.merge(changes.clone());
 }
 
+/// Whether an account's `profile` writes a URL that a login is bound to.
+pub(super) fn writes_a_url(changes: &Node) -> bool {
+    let urls: [&[&str]; 5] =
+        [&["link", "issuer"], &["link", "device"], &["token", "url"], &["revoke"], &["api", "base_url"]];
+    urls.iter().any(|path| changes.get_path(&path.iter().map(|&step| step.to_owned()).collect::<Vec<_>>()).is_some())
+}
+
 /// Builds a profile from its tree. `None` only after a fault was reported.
 pub(super) fn build(node: &Node, provider: &str, here: &Scope) -> Option<Profile> {
     report_missing(here);

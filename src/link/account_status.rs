@@ -6,9 +6,10 @@ use super::client_snippets::{self, AgentEndpoint};
 use super::code_exchange::missing;
 use crate::account::{Account, State, View};
 use crate::api::{
-    AccountError, AccountState, AccountStatus, AttemptError, AttemptRedirect, AttemptStage, AttemptStatus, QuotaLimit,
-    Redirect, StartedAttempt, Terms, Time, UsageHistory, UsageHour,
+    AccountError, AccountState, AccountStatus, AttemptError, AttemptRedirect, AttemptStage, AttemptStatus, ErrorReason,
+    QuotaLimit, Redirect, StartedAttempt, Terms, Time, UsageHistory, UsageHour,
 };
+use crate::name::AccountName;
 use crate::oauth::profile::{self, Profile};
 
 impl Linker {
@@ -37,7 +38,7 @@ impl Linker {
             expires_at: view.expires_at.map(Time),
             refreshed_at: view.refreshed_at.map(Time),
             next_refresh_at: view.next_refresh_at.map(Time),
-            error: error(&view),
+            error: error(account.name(), &view),
             quota: quota(account),
             usage: usage(account),
             base_url: client_snippets::base_url(account, endpoint),
@@ -136,7 +137,14 @@ pub(super) fn state(state: State) -> AccountState {
     }
 }
 
-fn error(view: &View) -> Option<AccountError> {
+fn error(name: &AccountName, view: &View) -> Option<AccountError> {
+    if view.moved {
+        let detail = format!(
+            "If you trust the new address, confirm it on the page or with `pixy link {name} --moved`, or link the account again. \
+             Until then this login is sent nowhere, and agents get an error that says so."
+        );
+        return Some(AccountError { title: view.error.clone()?, detail, reason: Some(ErrorReason::Moved) });
+    }
     let detail = match view.state {
         State::RelinkRequired => "Link it again; until then agents get an error that says so.",
         State::Linked | State::Refreshing | State::Uncertain => {
@@ -144,7 +152,7 @@ fn error(view: &View) -> Option<AccountError> {
         }
         State::Starting | State::Unlinked => "",
     };
-    Some(AccountError { title: view.error.clone()?, detail: detail.to_owned() })
+    Some(AccountError { title: view.error.clone()?, detail: detail.to_owned(), reason: None })
 }
 
 /// `None` before the provider has reported a limit.

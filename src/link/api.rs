@@ -166,6 +166,11 @@ impl LinkApi {
                 account.refresh_soon();
                 http::answer::<api::RefreshAccount>(&state_of(&account))
             }
+            Operation::ConfirmMoved => {
+                let seen = http::read::<api::ConfirmMoved>(request).await?.and_then(|confirmation| confirmation.seen);
+                let account = linker.confirm_moved(parameter, seen).await?;
+                http::answer::<api::ConfirmMoved>(&state_of(&account))
+            }
             Operation::UnlinkAccount => {
                 let revoked = revocation(linker.unlink(parameter).await?);
                 http::answer::<api::UnlinkAccount>(&RevocationAnswer { revoked })

@@ -1,5 +1,6 @@
 //! What an attempt is bound to.
 
+use crate::account::Bound;
 use crate::name::AccountName;
 use crate::oauth::discovery::Endpoints;
 use crate::oauth::profile::{Flow, Profile};
@@ -17,6 +18,8 @@ pub struct AttemptBinding {
     pub client_id: Option<String>,
     /// The provider issued the client id at an earlier link.
     pub client_id_was_issued: bool,
+    /// The origins that the login may be sent to.
+    pub bound: Bound,
     /// The id_token must repeat it.
     pub nonce: Option<Secret>,
 }
@@ -35,7 +38,8 @@ impl AttemptBinding {
         // A device authorization request has no nonce (RFC 8628 §3.1).
         let nonce = (flow == Flow::AuthorizationCode && needs_nonce(profile)).then(|| Secret::random(16));
         let client_id = issued.or_else(|| profile.link.client_id.as_deref().cloned());
-        Self { id: random_id(), account, endpoints, client_id, client_id_was_issued, nonce }
+        let bound = Bound::to(profile, endpoints.revoke.as_ref());
+        Self { id: random_id(), account, endpoints, client_id, client_id_was_issued, bound, nonce }
     }
 }
 

@@ -176,7 +176,7 @@ impl Attempts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::account::RefreshCredential;
+    use crate::account::{Bound, RefreshCredential};
     use crate::clock::Timestamp;
     use crate::link::attempt::{AttemptFlow, DevicePrompt, LIFETIME};
     use crate::link::attempt_binding::AttemptBinding;
@@ -196,6 +196,7 @@ mod tests {
             endpoints: Endpoints::default(),
             client_id: None,
             client_id_was_issued: false,
+            bound: Bound::default(),
             nonce: None,
         };
         let prompt = DevicePrompt {
@@ -221,6 +222,7 @@ mod tests {
             subject: None,
             identity: Vec::new(),
             claim_headers: Vec::new(),
+            bound: None,
         }
     }
 

@@ -8,7 +8,7 @@ use super::attempt::{AttemptFailure, CodeRedemption};
 use super::attempt_binding::AttemptBinding;
 use super::attempts::Attempts;
 use super::problem::Problem;
-use crate::account::{Account, Accounts, Login, RefreshCredential, RevocationOutcome, State};
+use crate::account::{Account, Accounts, Bound, Login, RefreshCredential, RevocationOutcome, State};
 use crate::api::Identified;
 use crate::clock::{Clock, Timestamp};
 use crate::oauth::discovery::Endpoints;
@@ -75,6 +75,7 @@ impl CodeExchange {
         let profile = account.profile();
         let verified = self.verify_id_token(binding, client_id.as_deref(), &tokens).await;
         let login = new_login(&profile, client_id, Some(&binding.endpoints), tokens, self.clock.wall());
+        let login = Login { bound: Some(binding.bound.clone()), ..login }; // the profile may have changed since the attempt began
         let missing_scopes = missing(&profile.link.required_scopes, &login.scopes);
         let failure = match verified {
             Err(problem) => problem.into(),
@@ -175,6 +176,7 @@ pub(super) fn new_login(
         subject: tokens.subject,
         identity: tokens.identity,
         claim_headers: tokens.claim_headers,
+        bound: Some(Bound::to(profile, endpoints.and_then(|endpoints| endpoints.revoke.as_ref()))),
     }
 }
 

@@ -48,6 +48,16 @@ impl Problem {
         )
     }
 
+    /// The configuration has changed again since the person saw where the login moved.
+    pub fn moved_again() -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "moved_again",
+            "The configuration has changed since you saw where the login moved.",
+            "Nothing was confirmed. Look at the new addresses, then confirm again.",
+        )
+    }
+
     /// The account is linked by a key and the call begins a login, or the reverse.
     pub fn other_flow(flow: Flow) -> Self {
         let (title, detail) = match flow {

@@ -48,6 +48,9 @@ pub struct Profile {
     pub revoke: Option<Revoke>,
     /// Where requests are sent and what may be requested there.
     pub api: Api,
+    /// URLs at which this provider was before it moved: logins that are bound to them stay usable. For shipped profiles alone.
+    #[serde(default)]
+    pub formerly: Vec<Endpoint>,
 }
 
 /// Whether the provider allows this use of a login.
@@ -163,7 +166,7 @@ pub struct Token {
 }
 
 /// How the body of a request is encoded: `application/x-www-form-urlencoded` (RFC 6749) or `application/json`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the type says it")]
 pub enum BodyKind {

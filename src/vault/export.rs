@@ -138,7 +138,7 @@ fn open(bytes: &[u8], passphrase: &Secret) -> Result<Vec<Login>, VaultError> {
         return Err(VaultError::DamagedExport);
     }
     match reader.array() {
-        Some([VERSION]) => {}
+        Some([OLDEST_VERSION..=VERSION]) => {}
         Some([version]) if version > VERSION => return Err(VaultError::NewerExport { version }),
         _ => return Err(VaultError::DamagedExport),
     }
@@ -194,4 +194,7 @@ impl ExportKey {
 }
 
 const MAGIC: &[u8; 7] = b"PIXYEXP";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2; // the records in it are of version 2, as in `seal`
+
+/// Exports from this version on are imported.
+const OLDEST_VERSION: u8 = 1;

@@ -5,7 +5,8 @@
 //! nonce       24 random bytes
 //! ciphertext  XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha-03), tag included
 //! ```
-//! Account and provider are prefixed by their length. The whole header is authenticated as associated data, and so is the
+//! Version 2 differs from version 1 in the plaintext alone: its logins are bound to their origins, which an older Pixy would
+//! ignore and drop. Account and provider are prefixed by their length. The whole header is authenticated as associated data, and so is the
 //! [`RecordId`] that the caller expects: a record that was moved does not open. The random 192-bit nonce needs no state.
 
 use chacha20poly1305::aead::AeadInOut as _;
@@ -41,6 +42,7 @@ pub struct RecordKey {
 
 /// The header of a record; not authenticated until the record was opened.
 pub struct Header<'a> {
+    version: u8,
     key_id: [u8; 16],
     commitment: [u8; 32],
     store: StoreId,
@@ -79,7 +81,7 @@ pub fn seal(key: &RecordKey, id: &RecordId<'_>, generation: u64, plaintext: &[u8
     record.extend_from_slice(&generation.to_be_bytes());
     codec::put(&mut record, id.account.as_bytes());
     codec::put(&mut record, id.provider.as_bytes());
-    let associated = associated_data(&record, id, generation);
+    let associated = associated_data(&record, VERSION, id, generation);
 
     let mut nonce = [0; NONCE];
     fill_random(&mut nonce);
@@ -108,7 +110,7 @@ pub fn open<'k>(
         return Err(OpenError::Foreign);
     }
     let key = header.key_among(keys)?;
-    let associated = associated_data(header.bytes, id, header.generation);
+    let associated = associated_data(header.bytes, header.version, id, header.generation);
     let mut body = Zeroizing::new(header.ciphertext.to_vec());
     XChaCha20Poly1305::new(&(*key.key).into())
         .decrypt_in_place(&XNonce::from(header.nonce), &associated, &mut *body)
@@ -145,14 +147,15 @@ impl<'a> Header<'a> {
         let [version] = reader.array().ok_or(OpenError::Damaged)?;
         match version {
             _ if magic != *MAGIC => Err(OpenError::Damaged),
-            VERSION => Self::parse_version_1(record, reader).ok_or(OpenError::Damaged),
+            OLDEST_VERSION..=VERSION => Self::parse_rest(version, record, reader).ok_or(OpenError::Damaged),
             newer if newer > VERSION => Err(OpenError::NewerVersion(newer)),
             _ => Err(OpenError::Damaged),
         }
     }
 
-    fn parse_version_1(record: &'a [u8], mut reader: Reader<'a>) -> Option<Self> {
+    fn parse_rest(version: u8, record: &'a [u8], mut reader: Reader<'a>) -> Option<Self> {
         Some(Self {
+            version,
             key_id: reader.array()?,
             commitment: reader.array()?,
             store: StoreId(reader.array()?),
@@ -180,10 +183,10 @@ impl<'a> Header<'a> {
     }
 }
 
-fn associated_data(header: &[u8], id: &RecordId<'_>, generation: u64) -> Vec<u8> {
+fn associated_data(header: &[u8], version: u8, id: &RecordId<'_>, generation: u64) -> Vec<u8> {
     let mut out = Vec::with_capacity(2 * header.len() + 128);
     codec::put(&mut out, header);
-    codec::put(&mut out, &[VERSION]);
+    codec::put(&mut out, &[version]);
     codec::put(&mut out, &id.store.0);
     codec::put(&mut out, id.account.as_bytes());
     codec::put(&mut out, id.provider.as_bytes());
@@ -198,7 +201,10 @@ thread_local! {
 }
 
 const MAGIC: &[u8; 7] = b"PIXYVLT";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+
+/// Records from this version on open.
+const OLDEST_VERSION: u8 = 1;
 const NONCE: usize = 24;
 const TAG: usize = 16;
 
@@ -290,7 +296,11 @@ mod tests {
     #[test]
     fn attack_80_a_newer_version_is_reported() {
         let mut record = seal(&key(), &ID, 3, PLAINTEXT);
-        record[7] = 2;
-        assert_eq!(open([&key()], &ID, &record).unwrap_err(), OpenError::NewerVersion(2));
+        record[7] = VERSION + 1;
+        assert_eq!(open([&key()], &ID, &record).unwrap_err(), OpenError::NewerVersion(VERSION + 1));
+        record[7] = OLDEST_VERSION; // the version is authenticated
+        assert_eq!(open([&key()], &ID, &record).unwrap_err(), OpenError::Damaged);
+        record[7] = 0;
+        assert_eq!(open([&key()], &ID, &record).unwrap_err(), OpenError::Damaged);
     }
 }

@@ -21,6 +21,7 @@ mod layers; // module layers, import circles, file length
 mod linking; // linking: the flows, and attacks on them
 mod log_floods; // floods of log lines, and a standard error that accepts nothing
 mod listening; // sockets: modes, the accept queue, leftover files
+mod origins; // a changed configuration sends a stored login nowhere before a person confirms
 mod monitoring; // /metrics and the rules for Prometheus, checked by promtool
 mod openapi; // the OpenAPI description is complete and matches a running Pixy
 mod profiles; // the shipped provider profiles

@@ -99,6 +99,7 @@ async fn answers_of_a_running_pixy_are_as_described() {
     assert_eq!((&linked[0]["state"], linked[0]["usage"].is_object()), (&json!("linked"), true));
     described.call(Method::GET, "/api/accounts/{name}/env", "a", Value::Null).await;
     described.call(Method::POST, "/api/accounts/{name}/refresh", "a", Value::Null).await;
+    described.call(Method::POST, "/api/accounts/{name}/moved", "a", Value::Null).await;
     described.call(Method::GET, "/api/configuration", "", Value::Null).await;
     described.call(Method::GET, "/api/openapi.json", "", Value::Null).await;
     described.call(Method::POST, "/api/setup", "", Value::Null).await;

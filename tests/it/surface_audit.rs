@@ -26,6 +26,7 @@ const CALLS: &[(&str, &str, Access)] = &[
     ("POST", "/api/accounts/{name}/attempts", Access::Session),
     ("POST", "/api/accounts/{name}/key", Access::Session),
     ("POST", "/api/accounts/{name}/refresh", Access::Session),
+    ("POST", "/api/accounts/{name}/moved", Access::Session),
     ("DELETE", "/api/accounts/{name}", Access::Session),
     ("POST", "/api/attempts/{id}/paste", Access::Session),
     ("POST", "/api/attempts/{id}/confirm", Access::Session),

@@ -1,7 +1,7 @@
 // The page in real browsers: linking, and attacks on it. `PIXY_SCREENSHOTS=DIRECTORY` also stores a screenshot of every state.
 
 import assert from 'node:assert/strict';
-import { mkdir } from 'node:fs/promises';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { logIn, shownCode } from './lib/browser.mjs';
@@ -66,6 +66,38 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     assert.equal(shown.trim(), (await stage.pixy.lines('claude', 'claude-code')).trim());
     assert.equal((await stage.pixy.message()).status, 200);
     await says('1 of 2 accounts working');
+  });
+
+  test('a login that the configuration moved waits for a confirmation', async (t) => {
+    const { pixy, api } = stage;
+    await pixy.link('claude');
+    const { page, card, says } = await person(t);
+    const before = await readFile(pixy.config, 'utf8');
+    let asked = 0;
+    const moved = await listen((request, response) => {
+      asked += 1;
+      response.setHeader('content-type', 'application/json').end('{}');
+    });
+    t.after(moved.close);
+    let connected = 0;
+    moved.server.on('connection', () => { connected += 1; });
+    t.after(async () => {
+      await writeFile(pixy.config, before);
+      pixy.child.kill('SIGHUP');
+    });
+    const settings = JSON.parse(before);
+    settings.accounts.claude.profile.api.base_url = moved.url;
+    await writeFile(pixy.config, JSON.stringify(settings));
+    pixy.child.kill('SIGHUP');
+    await says(`moved from ${api.url} to ${moved.url}`);
+    assert.equal((await pixy.account('claude')).error.reason, 'moved');
+    assert.equal((await pixy.message()).status, 401);
+    assert.equal(connected, 0, 'nothing is sent there before the person confirms');
+    await press(card('claude'), 'Confirm');
+    await says('1 of 2 accounts working');
+    assert.equal((await pixy.message()).status, 200);
+    assert.equal(asked, 1);
+    assert.deepEqual(await violations(page), []);
   });
 
   test('a redirect needs no pasting', async (t) => {

@@ -93,6 +93,7 @@ impl Harness {
             subject: None,
             identity: vec!["anna@example.com".into()],
             claim_headers: vec![("x-org".into(), "1".into())],
+            bound: None,
         };
         let record = Record::linked(login, wall(Duration::ZERO, 0));
         let mut harness = Self {

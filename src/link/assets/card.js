@@ -1,5 +1,3 @@
-// One account's card.
-
 import { call } from "./api.js";
 import { at, fill, idOf, part, pick, web } from "./dom.js";
 import { begin, flow } from "./flow.js";
@@ -28,9 +26,9 @@ export function update(account) {
 }
 
 function actions(facts, shown) {
-  const { name } = facts;
+  const { name } = facts, post = (what, body = {}) => () => act(name, () => call("POST", `/api/accounts/${name}/${what}`, body));
   return part("actions", { ...facts, shown, link: () => begin(name), give: () => form(name, true), unlink: () => unlink(facts),
-    renew: () => act(name, () => call("POST", `/api/accounts/${name}/refresh`, {})),
+    renew: post("refresh"), moved: post("moved", { seen: facts.error?.title }),
     use: () => note(name, { use: !shown, fresh: false }) });
 }
 

@@ -157,6 +157,11 @@ impl OpenId {
         lock(&self.state).down = paths.to_vec();
     }
 
+    /// How many connections were accepted so far.
+    pub(crate) fn connections(&self) -> usize {
+        self.upstream.connections()
+    }
+
     /// Requests of a path.
     pub(crate) fn asked(&self, path: &str) -> Vec<Seen> {
         self.upstream.requests().into_iter().filter(|seen| seen.path() == path).collect()

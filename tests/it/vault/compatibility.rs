@@ -77,6 +77,25 @@ async fn logins_of_an_earlier_version_are_served_and_refreshed() {
     assert_ne!(pixy.shown("login").await["state"], "relink_required");
 }
 
+#[tokio::test]
+async fn attack_85_an_earlier_login_is_bound_at_the_first_start() {
+    let (endpoint, upstream, new) = (TokenEndpoint::start().await, Upstream::start().await, Upstream::start().await);
+    let scratch = Scratch::new();
+    copy(&data().join("key-file"), &scratch.path(""));
+    let version = |scratch: &Scratch| fs::read(scratch.path("vault/key.record")).unwrap()[7];
+    assert_eq!(version(&scratch), 1);
+    let mut key = oauth_account(&endpoint, &upstream);
+    key["profile"]["link"] = json!({ "flow": "api_key" });
+    let pixy = Pixy::at(scratch, &json!({ "key": key }), &json!({})).await;
+    assert_eq!(version(&pixy.scratch), 2, "an older Pixy refuses it: it would drop the origins");
+    let (scratch, _) = pixy.dismantle().await;
+    key["profile"]["api"]["base_url"] = json!(new.url());
+    let pixy = Pixy::at(scratch, &json!({ "key": key }), &json!({})).await;
+    assert_eq!(pixy.shown("key").await["error"]["reason"], "moved");
+    assert_eq!(pixy.get("/key/v1/models").await.status, 401);
+    assert_eq!((upstream.connections(), new.connections()), (0, 0));
+}
+
 /// A private copy of the fixture `name`.
 fn earlier_vault(name: &str) -> Fixture {
     let fixture = Fixture::new();

@@ -59,6 +59,11 @@ const key = (more) => account('api', { provider: 'anthropic', title: 'Claude API
 const HELD = 'Port 1455 of this machine, where the provider sends the browser back to, is held by another program, so Pixy cannot receive '
   + 'the redirect. Allow it at the provider, then copy the whole address that the browser ends at and paste it here.';
 const ENDED = { title: 'The provider ended the login: invalid_grant.', detail: 'Link it again; until then agents get an error that says so.' };
+const MOVED = {
+  title: 'The login was moved from https://api.anthropic.com to https://llm-gateway.example.com:8443 by the configuration.',
+  detail: 'If you trust the new address, confirm it on the page or with `pixy link claude --moved`, or link the account again. Until then this login is sent nowhere, and agents get an error that says so.',
+  reason: 'moved',
+};
 const LATE = { title: 'The provider does not answer: connection refused.', detail: 'Nothing to do: Pixy retries, and the current token is used until it expires.' };
 
 /** Hostile texts of a provider, a configuration or a person. */
@@ -147,6 +152,10 @@ export const STATES = {
   'needs-you': {
     accounts: () => [linked('codex', { title: 'ChatGPT plan (Codex)' }), linked('claude', { state: 'relink_required', usable: false, expires_at: null, next_refresh_at: null, error: ENDED, usage: WORKDAY() })],
   },
+  moved: {
+    accounts: () => [linked('codex', { title: 'ChatGPT plan (Codex)' }), linked('claude', { state: 'relink_required', usable: false, next_refresh_at: null, error: MOVED })],
+  },
+  'moved-key': { accounts: () => [key({ state: 'relink_required', usable: false, error: MOVED })] },
   renewing: {
     accounts: () => [
       linked('claude', { state: 'refreshing', error: LATE, next_refresh_at: from(32), expires_at: from(9 * 60) }),
