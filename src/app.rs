@@ -27,7 +27,7 @@ use crate::ops::Ops;
 use crate::proxy;
 use crate::proxy::BodyLimits;
 use crate::proxy::agent::Agents;
-use crate::server::{Address, ServerLimits};
+use crate::server::{Address, PassedSocket, ServerLimits};
 use crate::upstream::{RootsError, Upstream};
 use crate::vault::{self, Vault, VaultError};
 
@@ -51,6 +51,8 @@ pub enum StartError {
     Roots(RootsError),
     /// A listener.
     Bind(BindError),
+    /// A socket of the service manager has the address of no listener.
+    UnusedSocket(Address),
 }
 
 /// A refresh did not end within the time that a shutdown waits for it.
@@ -106,11 +108,15 @@ pub fn allowed_paths(config: &Config) -> AllowedPaths {
 
 /// Starts all components or none: every address is bound before the first connection is accepted.
 pub async fn start(config: Config) -> Result<Running, StartError> {
-    start_with_peer_audit(config, PeerAudit::open()).await
+    start_with(config, PeerAudit::open(), Vec::new()).await
 }
 
-/// As [`start`], with the peer audit that was opened before the process was confined.
-pub async fn start_with_peer_audit(config: Config, peer_audit: PeerAudit) -> Result<Running, StartError> {
+/// As [`start`], with the peer audit that was opened before the process was confined, and the sockets of the service manager.
+pub async fn start_with(
+    config: Config,
+    peer_audit: PeerAudit,
+    mut passed: Vec<PassedSocket>,
+) -> Result<Running, StartError> {
     make_state_dir(&config.state_dir)?;
     let vault = Vault::open(&config.vault).map_err(StartError::Vault)?;
     let upstream = Upstream::new(&config.upstream).map_err(StartError::Roots)?;
@@ -119,7 +125,10 @@ pub async fn start_with_peer_audit(config: Config, peer_audit: PeerAudit) -> Res
     let (shutdown, shutdown_signal) = watch::channel(false);
     let (changes, change_receiver) = watch::channel(0);
 
-    let bound = listeners::bind(&[], &config).await.map_err(StartError::Bind)?;
+    let bound = listeners::bind(&[], &config, &mut passed).await.map_err(StartError::Bind)?;
+    if let Some(unused) = passed.first() {
+        return Err(StartError::UnusedSocket(unused.address().clone()));
+    }
     let endpoints = Endpoints::new(&config, &bound);
 
     let shared = account::AccountServices {
@@ -250,6 +259,11 @@ impl fmt::Display for StartError {
             Self::Vault(error) => write!(f, "{error}"),
             Self::Roots(error) => write!(f, "{error}"),
             Self::Bind(error) => write!(f, "{error}"),
+            Self::UnusedSocket(address) => write!(
+                f,
+                "the service manager passed a socket on {address}, but no listener of the configuration has this address: give \
+                 one of `agent.listen`, `link.listen` and `ops.listen` the address of each `ListenStream=`"
+            ),
         }
     }
 }

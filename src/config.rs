@@ -26,7 +26,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::Value;
 
-pub use env::{Env, variable, variables};
+pub use env::{Env, passed_sockets, variable, variables};
 pub use fault::{Fault, Faults};
 pub use shipped::profile_text as shipped_profile_text;
 

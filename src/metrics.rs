@@ -141,15 +141,17 @@ impl Metrics {
         };
         metrics.reload_successful.set(1);
         let LogLines { dropped, suppressed } = &*LOG_LINES;
-        metrics.registry.register(
+        register_metric(
+            &mut metrics.registry,
             "log_lines_dropped",
             "Log lines that were lost because standard error did not accept them: a full pipe or disk",
-            dropped.clone(),
+            dropped,
         );
-        metrics.registry.register(
+        register_metric(
+            &mut metrics.registry,
             "log_lines_suppressed",
             "Log lines that were not written because too many of one kind came in a second",
-            suppressed.clone(),
+            suppressed,
         );
         let build: Family<BuildLabels, Gauge> =
             metric(&mut metrics.registry, "build_info", "Always 1; the version is a label");
@@ -245,8 +247,12 @@ impl Metrics {
 /// Registers a new metric.
 fn metric<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
     let new = M::default();
-    registry.register(name, help, new.clone());
+    register_metric(registry, name, help, &new);
     new
+}
+
+fn register_metric<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: &M) {
+    registry.register(name, help, metric.clone());
 }
 
 /// Registers a metric in seconds.

@@ -42,7 +42,7 @@ pub use connection::{Upgrade, Upgraded};
 pub use fd_limit::{ConnectionBudget, connection_budget};
 pub use host::{HostChecked, HostNames};
 pub use limits::ServerLimits;
-pub use listener::{Access, Address, Listener, Peer};
+pub use listener::{Access, Address, Listener, PassedSocket, Peer};
 pub use rejection::Rejection;
 pub use shutdown::Shutdown;
 pub use surface::Surface;

@@ -18,7 +18,8 @@ use crate::name::AccountName;
 use crate::ops::Ops;
 use crate::proxy::{self, Proxy};
 use crate::server::{
-    self, Access, Address, ConnectionBudget, ConnectionLimit, HostChecked, HostNames, Listener, ServerLimits, Shutdown,
+    self, Access, Address, ConnectionBudget, ConnectionLimit, HostChecked, HostNames, Listener, PassedSocket,
+    ServerLimits, Shutdown,
 };
 
 /// Longest drain of the page, the control socket and the probes: their calls take milliseconds.
@@ -69,6 +70,8 @@ pub(super) struct OpenListener {
     shutdown: watch::Sender<Shutdown>,
     /// Resolves when the socket is closed.
     closed: oneshot::Receiver<()>,
+    /// A service manager holds the socket too.
+    is_passed: bool,
 }
 
 /// A listener as the configuration describes it.
@@ -104,6 +107,8 @@ struct BoundListener {
     address: Address,
     /// `None` if a listener that is open stays.
     new: Option<Listener>,
+    /// A service manager holds the socket too.
+    is_passed: bool,
 }
 
 /// A new listener cannot be bound.
@@ -117,17 +122,26 @@ pub struct BindError {
     pub(super) source: io::Error,
 }
 
-/// Binds each listener of `config` that is not among `open`.
+/// Binds each listener of `config` that is not among `open`, or takes the socket with its address from `passed`.
 ///
 /// # Errors
 /// The first listener that cannot be bound; then nothing has changed.
-pub(super) async fn bind(open: &[OpenListener], config: &Config) -> Result<BoundListeners, BindError> {
+pub(super) async fn bind(
+    open: &[OpenListener],
+    config: &Config,
+    passed: &mut Vec<PassedSocket>,
+) -> Result<BoundListeners, BindError> {
     let mut listeners = Vec::new();
     for (at, (Configured { settings, hosts }, kept)) in match_open(open, config).into_iter().enumerate() {
+        let passed = passed.iter().position(|socket| *socket.address() == settings.address).map(|at| passed.remove(at));
+        let is_passed = passed.is_some() || kept.is_some_and(|kept| kept.is_passed);
         let (address, new) = if let Some(kept) = kept {
             (kept.address.clone(), None)
         } else {
-            let bound = Listener::bind_with_access(&settings.address, settings.access).await;
+            let bound = match passed {
+                Some(passed) => Listener::from_passed(passed),
+                None => Listener::bind_with_access(&settings.address, settings.access).await,
+            };
             let listener = bound.map_err(|source| BindError {
                 key: settings.role.key(at),
                 surface: settings.role.name(),
@@ -136,7 +150,7 @@ pub(super) async fn bind(open: &[OpenListener], config: &Config) -> Result<Bound
             })?;
             (listener.address().clone(), Some(listener))
         };
-        listeners.push(BoundListener { settings, hosts, address, new });
+        listeners.push(BoundListener { settings, hosts, address, new, is_passed });
     }
     Ok(BoundListeners(listeners))
 }
@@ -255,7 +269,7 @@ impl Listeners {
 
     /// As [`bind`], beside those that are open.
     pub(super) async fn bind(&self, config: &Config) -> Result<BoundListeners, BindError> {
-        bind(&self.open, config).await
+        bind(&self.open, config, &mut Vec::new()).await
     }
 
     /// The listeners of `config` that cannot be bound while Pixy listens as it does: the same address with other settings, or one
@@ -266,7 +280,13 @@ impl Listeners {
             let held = self.open.iter().map(|open| &open.address).find(|held| overlap(held, &settings.address))?;
             Some(format!("`{}` {} (Pixy listens on {held})", settings.role.setting(), settings.address))
         });
-        changed.collect()
+        // Connections to a removed one would wait for ever.
+        let kept: Vec<_> = match_open(&self.open, config).into_iter().filter_map(|(_, kept)| kept).collect();
+        let is_removed = |open: &&OpenListener| open.is_passed && !kept.iter().any(|kept| std::ptr::eq(*kept, *open));
+        let removed = self.open.iter().filter(is_removed).map(|open| {
+            format!("`{}` {} (the service manager holds this socket)", open.settings.role.setting(), open.address)
+        });
+        changed.chain(removed).collect()
     }
 
     /// Serves these from now on, and new connections with these limits. When it returns, the sockets of removed listeners are closed.
@@ -275,9 +295,11 @@ impl Listeners {
         while self.tasks.try_join_next().is_some() {}
         self.removed.retain(|shutdown| !shutdown.is_closed());
         let mut before = std::mem::take(&mut self.open);
-        for BoundListener { settings, hosts, address, new } in bound.0 {
+        for BoundListener { settings, hosts, address, new, is_passed } in bound.0 {
             let open = match (new, before.iter().position(|open| open.address == address)) {
-                (Some(listener), _) => self.serve(settings, HostNames::new(hosts), listener),
+                (Some(listener), _) => {
+                    OpenListener { is_passed, ..self.serve(settings, HostNames::new(hosts), listener) }
+                }
                 (None, Some(at)) => {
                     let open = before.swap_remove(at);
                     open.hosts.replace(hosts);
@@ -349,7 +371,7 @@ impl Listeners {
                 tasks.spawn(server::serve(listener, ops, limits, capacity.ops.clone(), ends));
             }
         }
-        OpenListener { settings, address, hosts, shutdown, closed }
+        OpenListener { settings, address, hosts, shutdown, closed, is_passed: false }
     }
 }
 

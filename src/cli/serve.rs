@@ -7,13 +7,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{CommandError, LogOptions, log, log_sampling, log_writer, runtime_with};
 use crate::account::State;
 use crate::app::{self, Running};
-use crate::config::{Config, Env};
+use crate::config::{self, Config, Env};
 use crate::hardening::{Hardening, PeerAudit};
 
 /// Serves until SIGTERM or SIGINT.
 pub(super) fn run(config: Config, options: &LogOptions, mut hardening: Hardening) -> Result<(), CommandError> {
     log::start(options);
     config.log_warnings();
+    let passed = config::passed_sockets().map_err(CommandError::Usage)?;
     let peer_audit = PeerAudit::open();
     hardening.confine(&app::allowed_paths(&config)); // before the runtime starts threads, which inherit it
     log_writer::start_thread(log_sampling::report)
@@ -29,7 +30,7 @@ pub(super) fn run(config: Config, options: &LogOptions, mut hardening: Hardening
         let mut terminate = signal(SignalKind::terminate()).map_err(|error| failed(&error))?;
         let mut hangup = signal(SignalKind::hangup()).map_err(|error| failed(&error))?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| failed(&error))?;
-        let mut running = app::start_with_peer_audit(config, peer_audit).await.map_err(|error| failed(&error))?;
+        let mut running = app::start_with(config, peer_audit, passed).await.map_err(|error| failed(&error))?;
         let origin = file.map_or("the built-in configuration".to_owned(), |file| file.display().to_string());
         announce(&running, &origin, &hardening).await;
         let mut watched = running.watched_files();

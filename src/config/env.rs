@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use listenfd::ListenFd;
+
 use crate::secret::Secret;
+use crate::server::PassedSocket;
 
 /// The variables that a configuration depends on, as a value that tests can make.
 #[derive(Debug, Clone, Default)]
@@ -36,6 +39,35 @@ impl Env {
         self.secret_directories.iter().map(|directory| directory.join("pixy-key")).find(|file| file.is_file())
     }
 }
+
+/// Takes the listening sockets that a service manager passed to this process (sd_listen_fds(3)). Call it once, at the start.
+///
+/// # Errors
+/// In words: a passed file is no listening stream socket.
+pub fn passed_sockets() -> Result<Vec<PassedSocket>, String> {
+    let own = variable("LISTEN_PID").is_some_and(|id| id == std::process::id().to_string());
+    let count = variable("LISTEN_FDS").and_then(|count| count.parse::<usize>().ok()).unwrap_or(0);
+    if !own || count == 0 {
+        return Ok(Vec::new());
+    }
+    if count > MOST_SOCKETS {
+        return Err(format!("LISTEN_FDS is {count}, but Pixy takes at most {MOST_SOCKETS} sockets"));
+    }
+    let mut passed = ListenFd::from_env();
+    let mut take = |at: usize| {
+        // A file of another kind stays where it is, for the next attempt.
+        if let Ok(Some(socket)) = passed.take_unix_listener(at) {
+            return PassedSocket::unix(socket);
+        }
+        passed.take_tcp_listener(at)?.map_or_else(|| Err(std::io::ErrorKind::InvalidInput.into()), PassedSocket::tcp)
+    };
+    let one =
+        |at| take(at).map_err(|error| format!("file {} of LISTEN_FDS is no listening stream socket: {error}", at + 3));
+    (0..count).map(one).collect()
+}
+
+/// Most sockets that a service manager may pass: more than the listeners of any configuration.
+const MOST_SOCKETS: usize = 64;
 
 /// All variables of this process, for `pixy doctor`, which searches them for credentials.
 pub fn variables() -> Vec<(String, Secret)> {

@@ -41,6 +41,20 @@ pub struct Listener {
     address: Address,
 }
 
+/// A listening socket that a service manager holds and passed to this process. It stays open while Pixy restarts: connections wait
+/// for the next Pixy, and no other program can take the address.
+#[derive(Debug)]
+pub struct PassedSocket {
+    socket: StdSocket,
+    address: Address,
+}
+
+#[derive(Debug)]
+enum StdSocket {
+    Tcp(std::net::TcpListener),
+    Unix(std::os::unix::net::UnixListener),
+}
+
 /// The peer of a connection, as the kernel reports it.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer {
@@ -82,7 +96,57 @@ impl Access {
     }
 }
 
+impl PassedSocket {
+    /// # Errors
+    /// It does not listen.
+    pub fn tcp(socket: std::net::TcpListener) -> io::Result<Self> {
+        listens(&socket)?;
+        let address = Address::Tcp(socket.local_addr()?);
+        Ok(Self { socket: StdSocket::Tcp(socket), address })
+    }
+
+    /// # Errors
+    /// It does not listen, or has no path.
+    pub fn unix(socket: std::os::unix::net::UnixListener) -> io::Result<Self> {
+        listens(&socket)?;
+        let path = socket.local_addr()?.as_pathname().map(Path::to_path_buf);
+        let path = path.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the socket has no path"))?;
+        Ok(Self { socket: StdSocket::Unix(socket), address: Address::Unix(path) })
+    }
+
+    /// The address that it is bound to.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+}
+
+fn listens(socket: impl std::os::fd::AsFd) -> io::Result<()> {
+    if rustix::net::sockopt::socket_acceptconn(socket)? {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "the socket does not listen"))
+}
+
 impl Listener {
+    /// Serves a socket of a service manager, which sets the mode of a Unix socket and removes its file.
+    ///
+    /// # Errors
+    /// The runtime does not take it.
+    pub fn from_passed(passed: PassedSocket) -> io::Result<Self> {
+        let PassedSocket { socket, address } = passed;
+        let socket = match socket {
+            StdSocket::Tcp(socket) => {
+                socket.set_nonblocking(true)?;
+                Socket::Tcp(TcpListener::from_std(socket)?)
+            }
+            StdSocket::Unix(socket) => {
+                socket.set_nonblocking(true)?;
+                Socket::Unix(UnixListener::from_std(socket)?)
+            }
+        };
+        Ok(Self::new(socket, address, None))
+    }
+
     /// Binds with [`Access::Owner`]. A TCP port in use is an error, never a reason to take another. A Unix socket file without a
     /// listening process is a leftover and is replaced.
     pub async fn bind(address: &Address) -> io::Result<Self> {

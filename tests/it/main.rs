@@ -31,6 +31,7 @@ mod repair; // an early 401: one refresh, one replay
 mod request_ids; // one id for a request in the response and in the log
 mod scrub; // secrets in responses are replaced, in every encoding
 mod sockets; // WebSockets: handshake, frames, close
+mod socket_activation; // sockets that a service manager holds while Pixy restarts
 mod support; // the harness: fake providers, a raw client, a whole Pixy
 mod observability; // metrics and logs hold no text of agents or providers
 mod tokens; // refreshes, their failures, crashes

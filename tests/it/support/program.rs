@@ -51,12 +51,13 @@ impl Program {
 
     /// As [`Program::start`], with this command.
     pub(crate) async fn spawn(mut command: Command, scratch: &Scratch) -> Self {
-        let mut child = command
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("the binary is built");
+        command.stdin(Stdio::null());
+        Self::spawn_with_stdin(command, scratch).await
+    }
+
+    /// As [`Program::spawn`], with the standard input of the command.
+    pub(crate) async fn spawn_with_stdin(mut command: Command, scratch: &Scratch) -> Self {
+        let mut child = command.stderr(Stdio::piped()).kill_on_drop(true).spawn().expect("the binary is built");
         let mut lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
         let mut output = String::new();
         let agents = loop {
