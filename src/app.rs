@@ -1,6 +1,8 @@
 //! Builds a running Pixy from its configuration, and shuts it down. The one module that knows all components.
 
+mod bind_error;
 mod listeners;
+mod ports;
 mod reload;
 mod endpoints;
 
@@ -17,7 +19,7 @@ use tokio::task::JoinSet;
 use crate::account::{self, AccountSettings, Accounts};
 use crate::clock::Clock;
 use crate::config::{AccountConfig, Config};
-use crate::hardening::{AllowedPaths, PeerAudit};
+use crate::hardening::{AllowedPaths, AllowedPorts, PeerAudit};
 use crate::link::Linker;
 use crate::link::api;
 use crate::link::authentication::Guard;
@@ -31,9 +33,10 @@ use crate::server::{Address, PassedSocket, ServerLimits};
 use crate::upstream::{RootsError, Upstream};
 use crate::vault::{self, Vault, VaultError};
 
+pub use bind_error::BindError;
 use endpoints::Endpoints;
-pub use listeners::BindError;
 use listeners::{BoundListeners, Listeners, Services};
+pub use ports::allowed_ports;
 use reload::ReloadState;
 pub use reload::{ReloadError, WatchedFiles};
 
@@ -53,6 +56,22 @@ pub enum StartError {
     Bind(BindError),
     /// A socket of the service manager has the address of no listener.
     UnusedSocket(Address),
+}
+
+/// What was prepared in the process before it was confined.
+pub struct Process {
+    /// Reads tables of the kernel.
+    pub peer_audit: PeerAudit,
+    /// Sockets of the service manager.
+    pub passed: Vec<PassedSocket>,
+    /// The ports that the process is limited to, if it is.
+    pub ports: Option<AllowedPorts>,
+}
+
+impl Default for Process {
+    fn default() -> Self {
+        Self { peer_audit: PeerAudit::open(), passed: Vec::new(), ports: None }
+    }
 }
 
 /// A refresh did not end within the time that a shutdown waits for it.
@@ -108,15 +127,12 @@ pub fn allowed_paths(config: &Config) -> AllowedPaths {
 
 /// Starts all components or none: every address is bound before the first connection is accepted.
 pub async fn start(config: Config) -> Result<Running, StartError> {
-    start_with(config, PeerAudit::open(), Vec::new()).await
+    start_with(config, Process::default()).await
 }
 
-/// As [`start`], with the peer audit that was opened before the process was confined, and the sockets of the service manager.
-pub async fn start_with(
-    config: Config,
-    peer_audit: PeerAudit,
-    mut passed: Vec<PassedSocket>,
-) -> Result<Running, StartError> {
+/// As [`start`], in a process that was prepared for it.
+pub async fn start_with(config: Config, process: Process) -> Result<Running, StartError> {
+    let Process { peer_audit, mut passed, ports } = process;
     make_state_dir(&config.state_dir)?;
     let vault = Vault::open(&config.vault).map_err(StartError::Vault)?;
     let upstream = Upstream::new(&config.upstream).map_err(StartError::Roots)?;
@@ -169,7 +185,7 @@ pub async fn start_with(
         account_tasks,
         shutdown,
         shutdown_signal,
-        reload: ReloadState { config, shared, proxy: proxy_services, endpoints, problem },
+        reload: ReloadState { config, shared, proxy: proxy_services, endpoints, ports, problem },
         _vault: vault,
     };
     let limits = running.reload.config.limits;

@@ -229,6 +229,8 @@ pub struct Config {
     pub replay_bytes: usize,
     /// Threads for connections, 1 or more; file access has its own threads.
     pub io_threads: usize,
+    /// The process is limited to the TCP ports that the configuration names, where the kernel can.
+    pub limit_network: bool,
     /// Keys that were removed and are ignored, and a file that a group may change.
     pub warnings: Vec<Fault>,
 }

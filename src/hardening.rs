@@ -3,11 +3,11 @@
 //! ```text
 //! process     no core dumps, memory closed to other programs, no new privileges, private files
 //! swap        memory is locked where the machine swaps
-//! landlock    only the paths that Pixy needs
+//! landlock    only the paths that Pixy needs, and the TCP ports
 //! seccomp     refuses system calls that Pixy never makes
 //! peer_audit  warns of an agent that runs as the same user, and of a shared process list
 //! ```
-//! Nothing here needs a setting or stops Pixy from starting: what this machine does not support is skipped and reported.
+//! Nothing here needs a setting (`hardening.network` switches the ports off) or stops Pixy from starting: what this machine does not support is skipped and reported.
 //! Everything applies to the calling thread and to threads that it starts later, so it runs before the runtime is built.
 
 #[cfg(target_os = "linux")]
@@ -19,6 +19,7 @@ mod process;
 #[cfg(target_os = "linux")]
 mod swap;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -47,6 +48,49 @@ pub struct AllowedPaths {
     pub read: Vec<PathBuf>,
 }
 
+/// The TCP ports that Pixy needs; `None`: any.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AllowedPorts {
+    /// Connections go to these ports.
+    pub connect: Option<BTreeSet<u16>>,
+    /// Listeners have these ports; 0 is any that the system chooses.
+    pub bind: Option<BTreeSet<u16>>,
+}
+
+impl AllowedPorts {
+    /// What `needed` has beyond these, in words.
+    pub fn lacking(&self, needed: &Self) -> Vec<String> {
+        let lacks =
+            |what: &str, allowed: &Option<BTreeSet<u16>>, needed: &Option<BTreeSet<u16>>| match (allowed, needed) {
+                (None, _) => None,
+                (Some(_), None) => Some(format!("{what} any port ({CLOSED})")),
+                (Some(allowed), Some(needed)) => {
+                    let ports: Vec<String> = needed.difference(allowed).map(u16::to_string).collect();
+                    (!ports.is_empty()).then(|| format!("{what} port {} ({CLOSED})", ports.join(", ")))
+                }
+            };
+        let connect = lacks("connections to", &self.connect, &needed.connect);
+        connect.into_iter().chain(lacks("listening on", &self.bind, &needed.bind)).collect()
+    }
+}
+
+/// Why a port is not available.
+const CLOSED: &str = "Pixy closed it to itself at the start, see `hardening.network`";
+
+/// Limits a thread of its own to these ports, and tries another one. Returns what was proven, or why it does not hold here.
+#[cfg(target_os = "linux")]
+pub fn prove_ports(ports: &AllowedPorts) -> Result<String, String> {
+    let ports = ports.clone();
+    let limited = std::thread::spawn(move || landlock::limit_ports(&ports)).join();
+    limited.map_err(|_| "the attempt failed".to_owned())?.map_err(|NotInForce(why)| why)
+}
+
+/// As on Linux.
+#[cfg(not(target_os = "linux"))]
+pub fn prove_ports(_: &AllowedPorts) -> Result<String, String> {
+    Err("TCP ports are not limited (only Linux can)".to_owned())
+}
+
 /// Restricts the process itself. Call it before reading a secret.
 pub fn harden_process() -> Hardening {
     let mut hardening = Hardening::default();
@@ -58,17 +102,25 @@ pub fn harden_process() -> Hardening {
 }
 
 impl Hardening {
-    /// Limits files and system calls. Call it before the first thread is started.
-    pub fn confine(&mut self, paths: &AllowedPaths) {
+    /// Limits files, TCP ports (unless `None`) and system calls. Call it before the first thread is started. Returns whether the
+    /// ports are limited.
+    pub fn confine(&mut self, paths: &AllowedPaths, ports: Option<&AllowedPorts>) -> bool {
         #[cfg(target_os = "linux")]
         {
             self.record(landlock::limit_files(paths));
+            let limited = ports.map(landlock::limit_ports);
+            let are_limited = matches!(limited, Some(Ok(_)));
+            if let Some(outcome) = limited {
+                self.record(outcome);
+            }
             self.record(seccomp::limit_system_calls());
+            are_limited
         }
         #[cfg(not(target_os = "linux"))]
         {
-            let _ = paths;
-            self.record(Err(NotInForce("files and system calls are not limited (only Linux can)".to_owned())));
+            let _ = (paths, ports);
+            self.record(Err(NotInForce("files, ports and system calls are not limited (only Linux can)".to_owned())));
+            false
         }
     }
 

@@ -3,8 +3,6 @@
 //! [`bind`] binds every new listener, or fails and has changed nothing; [`Listeners::apply`] cannot fail. A listener whose
 //! settings stay the same is left alone. A removed one closes its socket; its connections stay open until they end.
 
-use std::fmt;
-use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
+use super::bind_error::BindError;
 use crate::config::Config;
 use crate::link::api::{self, LinkApi, LinkSurface};
 use crate::name::AccountName;
@@ -109,17 +108,6 @@ struct BoundListener {
     new: Option<Listener>,
     /// A service manager holds the socket too.
     is_passed: bool,
-}
-
-/// A new listener cannot be bound.
-#[derive(Debug)]
-pub struct BindError {
-    /// The key of the configuration, outermost first.
-    pub(super) key: Vec<String>,
-    /// Which surface: "agents", "the page", …
-    surface: &'static str,
-    pub(super) address: Address,
-    pub(super) source: io::Error,
 }
 
 /// Binds each listener of `config` that is not among `open`, or takes the socket with its address from `passed`.
@@ -390,20 +378,4 @@ fn share(connections: usize) -> ConnectionBudget {
         );
     }
     share
-}
-
-impl fmt::Display for BindError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { surface, address, source, .. } = self;
-        if source.kind() == io::ErrorKind::AddrInUse {
-            write!(
-                f,
-                "{address}, the address for {surface}, is in use by another program. Pixy never takes another port by itself: \
-                 the program that has this one could impersonate Pixy. Find it (`ss -ltnp`), or set another address in the \
-                 configuration"
-            )
-        } else {
-            write!(f, "Pixy cannot listen on {address}, the address for {surface}: {source}")
-        }
-    }
 }

@@ -15,11 +15,13 @@ use tokio::sync::watch;
 use tokio::task::JoinError;
 use zeroize::Zeroizing;
 
+use super::bind_error::BindError;
 use super::endpoints::Endpoints;
-use super::listeners::{BindError, BoundListeners};
-use super::{Running, account_settings, body_limits};
+use super::listeners::BoundListeners;
+use super::{Running, account_settings, body_limits, ports};
 use crate::account;
 use crate::config::{self, Config, Env, Faults};
+use crate::hardening::AllowedPorts;
 use crate::proxy;
 use crate::server::Address;
 
@@ -33,6 +35,8 @@ pub(super) struct ReloadState {
     pub(super) shared: account::AccountServices,
     pub(super) proxy: Arc<proxy::ProxyServices>,
     pub(super) endpoints: Endpoints,
+    /// The ports that the process is limited to, if it is.
+    pub(super) ports: Option<AllowedPorts>,
     /// Why the last reload failed; `None` if it succeeded.
     pub(super) problem: watch::Sender<Option<String>>,
 }
@@ -136,6 +140,7 @@ impl Running {
             ("`vault`", old.vault != new.vault),
             ("`upstream`", old.upstream != new.upstream),
             ("`limits.io_threads`", old.io_threads != new.io_threads),
+            ("`hardening`", old.limit_network != new.limit_network),
         ];
         let mut changes: Vec<String> =
             settings.iter().filter(|(_, differs)| *differs).map(|(setting, _)| (*setting).to_owned()).collect();
@@ -147,6 +152,9 @@ impl Running {
             }
         }
         changes.extend(self.listeners.changed_in_place(new));
+        if let Some(allowed) = &self.reload.ports {
+            changes.extend(allowed.lacking(&ports::allowed_ports(new)));
+        }
         changes
     }
 }

@@ -6,7 +6,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{CommandError, LogOptions, log, log_sampling, log_writer, runtime_with};
 use crate::account::State;
-use crate::app::{self, Running};
+use crate::app::{self, Process, Running};
 use crate::config::{self, Config, Env};
 use crate::hardening::{Hardening, PeerAudit};
 
@@ -16,7 +16,10 @@ pub(super) fn run(config: Config, options: &LogOptions, mut hardening: Hardening
     config.log_warnings();
     let passed = config::passed_sockets().map_err(CommandError::Usage)?;
     let peer_audit = PeerAudit::open();
-    hardening.confine(&app::allowed_paths(&config)); // before the runtime starts threads, which inherit it
+    let ports = config.limit_network.then(|| app::allowed_ports(&config));
+    // Before the runtime starts threads, which inherit it.
+    let are_limited = hardening.confine(&app::allowed_paths(&config), ports.as_ref());
+    let process = Process { peer_audit, passed, ports: ports.filter(|_| are_limited) };
     log_writer::start_thread(log_sampling::report)
         .map_err(|error| CommandError::Runtime(format!("the log's thread cannot be started: {error}")))?;
     // jemalloc's own thread returns freed memory to the system also while no request comes.
@@ -30,7 +33,7 @@ pub(super) fn run(config: Config, options: &LogOptions, mut hardening: Hardening
         let mut terminate = signal(SignalKind::terminate()).map_err(|error| failed(&error))?;
         let mut hangup = signal(SignalKind::hangup()).map_err(|error| failed(&error))?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| failed(&error))?;
-        let mut running = app::start_with(config, peer_audit, passed).await.map_err(|error| failed(&error))?;
+        let mut running = app::start_with(config, process).await.map_err(|error| failed(&error))?;
         let origin = file.map_or("the built-in configuration".to_owned(), |file| file.display().to_string());
         announce(&running, &origin, &hardening).await;
         let mut watched = running.watched_files();

@@ -76,6 +76,7 @@ pub(super) fn config(raw: raw::File, file: Option<PathBuf>, here: &Scope, root: 
         replay_bytes: size(limits.replay_bytes, body.replay_bytes),
         io_threads: usize::from(limits.io_threads.unwrap_or(1)),
         limits: server_limits(limits),
+        limit_network: raw.hardening.unwrap_or_default().network.unwrap_or(true),
         warnings: Vec::new(),
     })
 }

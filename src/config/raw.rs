@@ -36,6 +36,17 @@ pub(super) struct File {
     pub(super) upstream: Option<Upstream>,
     /// Limits of clients.
     pub(super) limits: Option<Intake>,
+    /// Restrictions that Pixy puts on its own process.
+    pub(super) hardening: Option<Hardening>,
+}
+
+/// Restrictions that Pixy puts on its own process.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Hardening {
+    /// Use only the TCP ports that this file names at the start, 443 and 53; a reload that needs another port then needs a restart.
+    /// Needs Linux 6.7. Default: true
+    pub(super) network: Option<bool>,
 }
 
 /// Where agents connect, and which may.

@@ -1,17 +1,20 @@
-//! Landlock: only the paths that Pixy needs, and no execution of any file.
+//! Landlock: only the paths and TCP ports that Pixy needs, and no execution of any file.
 //!
 //! Rules are on directories rather than on files: keys, certificates and the resolver's settings are replaced by renaming, and
 //! a rule on a file stays with the old inode.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access as _, AccessFs, BitFlags, CompatLevel, Compatible as _, LandlockStatus, PathBeneath, PathFd, Ruleset,
-    RulesetAttr as _, RulesetCreatedAttr as _, RulesetError, RulesetStatus, Scope, make_bitflags,
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible as _, LandlockStatus, NetPort,
+    PathBeneath, PathFd, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetError, RulesetStatus, Scope,
+    make_bitflags,
 };
 
-use super::{AllowedPaths, NotInForce};
+use super::{AllowedPaths, AllowedPorts, NotInForce};
 
 /// Restricts this thread, and those that it starts, to `paths`.
 pub(super) fn limit_files(paths: &AllowedPaths) -> Result<String, NotInForce> {
@@ -49,6 +52,57 @@ fn restrict(rules: &BTreeMap<PathBuf, BitFlags<AccessFs>>) -> Result<landlock::R
     }
     ruleset.restrict_self()
 }
+
+/// Restricts this thread, and those that it starts, to these TCP ports, and proves it by trying another one.
+pub(super) fn limit_ports(ports: &AllowedPorts) -> Result<String, NotInForce> {
+    let not_limited = |why: &dyn std::fmt::Display| NotInForce(format!("TCP ports are not limited ({why})"));
+    if ports.connect.is_none() && ports.bind.is_none() {
+        return Err(not_limited(&"an account's endpoints are discovered, and a redirect may use any port"));
+    }
+    // Required, not at best effort: a kernel that limits files only would say nothing.
+    restrict_ports(ports).map_err(|_| not_limited(&"this kernel has no Landlock for them: Linux 6.7 or later"))?;
+    let unlisted = |allowed: &BTreeSet<u16>| UNUSED_PORTS.into_iter().find(|port| !allowed.contains(port));
+    if let Some(port) = ports.connect.as_ref().and_then(unlisted)
+        && !is_refused(TcpStream::connect((Ipv4Addr::LOCALHOST, port)))
+    {
+        return Err(not_limited(&"a connection to another port was not refused"));
+    }
+    if let Some(port) = ports.bind.as_ref().and_then(unlisted)
+        && !is_refused(TcpListener::bind((Ipv4Addr::LOCALHOST, port)))
+    {
+        return Err(not_limited(&"listening on another port was not refused"));
+    }
+    let shown = |ports: &Option<BTreeSet<u16>>| {
+        let listed = |ports: &BTreeSet<u16>| ports.iter().map(u16::to_string).collect::<Vec<_>>().join(" ");
+        ports.as_ref().map_or_else(|| "any".to_owned(), listed)
+    };
+    Ok(format!("TCP to ports {}, listening on {} (Landlock)", shown(&ports.connect), shown(&ports.bind)))
+}
+
+fn restrict_ports(ports: &AllowedPorts) -> Result<landlock::RestrictionStatus, RulesetError> {
+    let mut handled = BitFlags::EMPTY;
+    for (access, ports) in [(AccessNet::ConnectTcp, &ports.connect), (AccessNet::BindTcp, &ports.bind)] {
+        if ports.is_some() {
+            handled |= access;
+        }
+    }
+    let ruleset = Ruleset::default().set_compatibility(CompatLevel::HardRequirement).handle_access(handled)?;
+    let mut ruleset = ruleset.create()?;
+    for (access, ports) in [(AccessNet::ConnectTcp, &ports.connect), (AccessNet::BindTcp, &ports.bind)] {
+        for &port in ports.iter().flatten() {
+            ruleset = ruleset.add_rule(NetPort::new(port, access))?;
+        }
+    }
+    ruleset.restrict_self()
+}
+
+/// Landlock's error; others come from ports in use.
+fn is_refused<T>(outcome: std::io::Result<T>) -> bool {
+    outcome.is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
+}
+
+/// Ports that no service has, for the proof: the first that is not allowed is tried.
+const UNUSED_PORTS: [u16; 3] = [65_531, 65_530, 65_529];
 
 /// The access that is allowed below each canonical path.
 fn rules(paths: &AllowedPaths) -> BTreeMap<PathBuf, BitFlags<AccessFs>> {
@@ -166,6 +220,31 @@ mod tests {
             ] {
                 let kind = refused.unwrap_err().kind();
                 assert!(matches!(kind, std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::CrossesDevices));
+            }
+        });
+        limited.join().unwrap();
+    }
+
+    #[test]
+    fn attack_95_only_known_ports_are_used() {
+        let open = TcpListener::bind("127.0.0.1:0").unwrap();
+        let known = open.local_addr().unwrap().port();
+        let other = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port(); // closed again
+        let ports = AllowedPorts { connect: Some([known].into()), bind: Some([other].into()) };
+        // Landlock applies to this thread alone.
+        let limited = std::thread::spawn(move || {
+            if let Err(NotInForce(why)) = limit_ports(&ports) {
+                assert!(why.contains("Linux 6.7"), "{why}");
+                return; // this kernel does not support it
+            }
+            TcpStream::connect((Ipv4Addr::LOCALHOST, known)).unwrap();
+            let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, other)).unwrap();
+            for port in [other, 443, 1, 65_535] {
+                assert!(is_refused(TcpStream::connect((Ipv4Addr::LOCALHOST, port))), "{port}");
+            }
+            drop(bound);
+            for port in [0, 8700, known] {
+                assert!(is_refused(TcpListener::bind((Ipv4Addr::LOCALHOST, port))), "{port}");
             }
         });
         limited.join().unwrap();

@@ -254,6 +254,8 @@ fn for_a_person(address: &str) -> Option<Url> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use serde_json::json;
 
@@ -322,5 +324,23 @@ mod tests {
         let fine = read(&reply, Some(&page)).unwrap();
         assert_eq!((fine.user_code.as_str(), fine.verification_url, fine.lifetime), ("ABCD", page, secs(900)));
         assert!(read(&reply, None).is_none(), "no page to type it on");
+    }
+
+    proptest! {
+        /// Release builds abort at a panic.
+        #[test]
+        fn attack_95_no_device_answer_panics(
+            expires in "-?[0-9]{0,25}(\\.[0-9]{0,5})?(e-?[0-9]{1,4})?|inf|NaN|-inf",
+            number in proptest::num::f64::ANY,
+        ) {
+            for (lifetime, interval) in [(json!(expires), json!(number)), (json!(number), json!(expires))] {
+                let reply = json!({
+                    "device_code": "d", "user_code": "u", "verification_uri": "https://a.example/",
+                    "expires_in": lifetime, "interval": interval,
+                });
+                let read = read(&reply, None).unwrap();
+                assert!(read.lifetime <= LONGEST_LIFETIME && INTERVALS.contains(&read.interval));
+            }
+        }
     }
 }

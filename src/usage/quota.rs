@@ -163,6 +163,8 @@ fn parse_duration(text: &str) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const NOW: i64 = 1_764_144_000;
@@ -265,5 +267,23 @@ mod tests {
             .chain((0..1000).map(|n| (format!("x-ratelimit-remaining-{n}").parse().unwrap(), "1".parse().unwrap())))
             .collect();
         assert_eq!(parse(&["x-ratelimit-*".to_owned()], &many, Timestamp::from_seconds(NOW)).len(), MAX_LIMITS);
+    }
+
+    proptest! {
+        /// Release builds abort at a panic.
+        #[test]
+        fn attack_95_no_quota_field_panics(
+            window in "[0-9]{0,20}[hd]?[a-z0-9-]{0,8}",
+            field in "(used|limit|remaining|reset|reset-after|utilization|window-minutes|status)?(-[a-z]{1,6})?",
+            value in "[0-9]{0,25}(\\.[0-9]{0,9})?(e[0-9]{1,3})?(ms|s|m|h|d|x)?[ -~]{0,6}",
+        ) {
+            let name = format!("x-ratelimit-{window}-{field}");
+            if let (Ok(name), Ok(value)) = (name.parse::<http::HeaderName>(), value.parse::<http::HeaderValue>()) {
+                let headers = HeaderMap::from_iter([(name, value)]);
+                for now in [0, NOW, i64::MAX] {
+                    let _ = parse(&["x-ratelimit-*".to_owned()], &headers, Timestamp::from_seconds(now));
+                }
+            }
+        }
     }
 }

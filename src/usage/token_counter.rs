@@ -89,6 +89,8 @@ fn number(text: &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const START: &str =
@@ -145,5 +147,23 @@ mod tests {
         counter.feed(b"kens\":5}"); // the beginning of this name belonged to the response before
         counter.feed(b"{\"output_tokens\":2}");
         assert_eq!(counter.take(), TokenCounts { input: 0, output: 2 });
+    }
+
+    proptest! {
+        /// Release builds abort at a panic.
+        #[test]
+        fn attack_95_no_response_panics_the_counter(
+            text in "(\"|:| |,|tokens|_tokens|TokenCount|input|output|prompt|[0-9]{0,25}){0,60}",
+            cuts in proptest::collection::vec(0_usize..200, 0..8),
+        ) {
+            let mut counter = TokenCounter::default();
+            let mut rest = text.as_bytes();
+            for cut in cuts {
+                let (piece, after) = rest.split_at(cut.min(rest.len()));
+                counter.feed(piece);
+                rest = after;
+            }
+            counter.feed(rest);
+        }
     }
 }

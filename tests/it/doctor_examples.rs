@@ -115,6 +115,37 @@ fn the_systemd_unit_is_confined_and_stops_on_faults() {
     assert!(is("RestartPreventExitStatus", "64"));
     let config = pixy_config(&examples("systemd/pixy.yaml"));
     assert!(config.state_dir.starts_with("/var/lib/pixy"), "the StateDirectory");
+
+    // systemd holds exactly the addresses of the configuration.
+    assert!(unit.contains("\nRequires=pixy.socket\n") && unit.contains("\nAlso=pixy.socket\n"));
+    let socket = fs::read_to_string(examples("systemd/pixy.socket")).unwrap();
+    let held: BTreeSet<String> =
+        socket.lines().filter_map(|line| line.strip_prefix("ListenStream=")).map(str::to_owned).collect();
+    let agents = config.agent_listeners.iter().map(|listener| &listener.address);
+    let listeners = agents.chain(&config.link_listen).chain([&config.ops_listen]);
+    assert_eq!(held, listeners.map(ToString::to_string).collect());
+}
+
+#[test]
+fn the_socket_examples_give_agents_a_read_only_directory() {
+    let patch = yaml(&examples("kubernetes/socket/deployment.yaml"));
+    let pod = &patch["spec"]["template"]["spec"];
+    let mount = |container: &Value| {
+        let mounts = container["volumeMounts"].as_array().unwrap().iter();
+        mounts.filter(|mount| mount["name"] == "sockets").map(|mount| mount["readOnly"] == true).collect::<Vec<_>>()
+    };
+    assert_eq!((mount(&pod["initContainers"][0]), mount(&pod["containers"][0])), (vec![false], vec![true]));
+    let volumes = pod["volumes"].as_array().unwrap();
+    assert!(volumes.iter().any(|volume| volume["name"] == "sockets" && volume["emptyDir"].is_object()));
+    let config = pixy_config(&examples("kubernetes/socket/pixy.yaml"));
+    let [agents] = &config.agent_listeners[..] else { panic!("one listener") };
+    assert_eq!(agents.address, Address::Unix("/run/pixy/agent.sock".into()));
+    assert_eq!(agents.access, pixy::server::Access::Group);
+    let groups = &pod["containers"][0]["securityContext"];
+    assert_eq!(groups["runAsGroup"], 65532, "the socket's group");
+    let kustomization = yaml(&examples("kubernetes/socket/kustomization.yaml"));
+    assert_eq!(list(&kustomization["resources"]), ["../base"]);
+    assert_eq!(kustomization["configMapGenerator"][0]["behavior"], "replace");
 }
 
 #[test]

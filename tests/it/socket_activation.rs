@@ -12,9 +12,8 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use pixy::app;
+use pixy::app::{self, Process};
 use pixy::config::{self, Env};
-use pixy::hardening::PeerAudit;
 use pixy::server::PassedSocket;
 use serde_json::json;
 use tokio::process::Command;
@@ -213,8 +212,9 @@ async fn a_reload_cannot_drop_a_passed_socket() {
     fs::write(&manager.config, &text).unwrap();
     let parsed = config::parse(&text, Some(manager.config.clone()), &Env::default()).unwrap();
     let passed = PassedSocket::tcp(manager.agents.try_clone().unwrap()).unwrap();
-    let mut running =
-        app::start_with(parsed, PeerAudit::open(), vec![passed]).await.unwrap_or_else(|error| panic!("{error}"));
+    let mut running = app::start_with(parsed, Process { passed: vec![passed], ..Process::default() })
+        .await
+        .unwrap_or_else(|error| panic!("{error}"));
     fs::write(&manager.config, text.replace(&manager.address().to_string(), "127.0.0.1:0")).unwrap();
     let refused = running.reload(&Env::default()).await.unwrap_err().to_string();
     assert!(

@@ -9,6 +9,7 @@ use tokio::net::UnixStream;
 use super::http_probe::{self, ProbeAnswer, ProbeTarget};
 use super::{Report, listening_ports, processes, provider_probe};
 use crate::api::{AccountState, AccountStatus, ListAccounts};
+use crate::app;
 use crate::cli::control_client::{CallError, ControlClient};
 use crate::config::Config;
 use crate::hardening;
@@ -26,6 +27,7 @@ pub(super) async fn check(config: &Config) -> Report {
         check_port(what, address, running.is_ok(), process, &mut report).await;
     }
     check_hardening(process, &mut report);
+    check_ports(config, &mut report);
     match &running {
         Ok(_) => report.good("pixy", "it runs, and answers on its control socket"),
         Err(error @ CallError::Problem(_)) => report.bad("pixy", error.to_string()),
@@ -166,6 +168,17 @@ fn check_hardening(process: Option<u32>, report: &mut Report) {
     ];
     for (guard, on) in guards {
         if on { report.good("guards", guard) } else { report.warn("guards", format!("not in force: {guard}")) }
+    }
+}
+
+/// Proves, by trying, that this kernel limits a process to the TCP ports of the configuration.
+fn check_ports(config: &Config, report: &mut Report) {
+    if !config.limit_network {
+        return report.warn("guards", "not in force: TCP ports limited (`hardening.network` is false)");
+    }
+    match hardening::prove_ports(&app::allowed_ports(config)) {
+        Ok(proven) => report.good("guards", format!("another port was tried and refused: {proven}")),
+        Err(why) => report.warn("guards", why),
     }
 }
 
