@@ -463,7 +463,7 @@ fn the_reference_contains_every_key() {
             checked += 1;
         }
     }
-    assert_eq!(checked, 47);
+    assert_eq!(checked, 48);
 }
 
 proptest! {
