@@ -30,9 +30,10 @@
 //! | [`account`] | a login's state machine (`state`, pure), its storage and publication (`lifecycle`), refreshes; the only writer of the vault |
 //! | [`oauth`] | the provider profile as data (`profile`), calls to its endpoints, and the meaning of the responses |
 //! | [`vault`] | one sealed record for each account: envelope (`seal`), keys, files, high-water marks |
-//! | [`upstream`] | connections to providers (`pool`, `h1`, `h2`), TLS, timeouts; follows no redirects |
+//! | [`upstream`] | connections to providers (`pool`, `h1`, `h2`), checks of responses (`response_framer`), TLS, timeouts; follows no redirects |
 //! | [`hardening`] | restricts the process before it holds a secret, and warns of peers that can read it |
-//! | [`server`] | listeners, HTTP/1.1 framing checks (`framing`), connection limits (`admission`, `stall`), drain |
+//! | [`server`] | listeners, checks of requests (`framing`), connection limits (`admission`, `stall`), drain |
+//! | [`framing`] | the strict reading of HTTP/1.1 messages that `server` and `upstream` share |
 //! | [`scrub`] | finds an account's secrets, in every encoding, in what an upstream sends |
 //! | [`usage`] | counts tokens of the model and requests by the hour; reads quota headers |
 //! | [`memory`] | the budget of bytes that clients may occupy |
@@ -68,6 +69,7 @@ pub mod vault;
 pub mod upstream;
 pub mod hardening;
 pub mod server;
+pub mod framing;
 pub mod scrub;
 pub mod usage;
 pub mod metrics;

@@ -1,6 +1,5 @@
-//! Checks the bytes of a connection before hyper parses them (RFC 9112).
+//! Checks the bytes of a connection's requests before hyper parses them (RFC 9112).
 
-pub(super) mod chunked;
 pub(super) mod framer;
 pub(super) mod head;
 pub(super) mod request_target;

@@ -1,7 +1,9 @@
 //! Tracks where each request of an HTTP/1 connection begins and ends. Does no input or output.
 
-use super::chunked::{ChunkedBody, ChunkedProgress};
-use super::head::{BodyFraming, Head};
+use super::head::Head;
+use crate::framing::chunked::{ChunkedBody, ChunkedProgress};
+use crate::framing::fields::{BodyFraming, FieldLimits};
+use crate::framing::lines::HeadLines;
 use crate::server::limits::ServerLimits;
 use crate::server::rejection::Rejection;
 
@@ -12,9 +14,7 @@ pub(in crate::server) struct Framer {
     state: FramerState,
     /// The head that is being read.
     head: Head,
-    /// Bytes of the head that are scanned, and where its unfinished line starts.
-    scanned: usize,
-    line_start: usize,
+    lines: HeadLines,
 }
 
 /// What the next byte belongs to.
@@ -46,7 +46,7 @@ const REQUEST_LINE_OVERHEAD: usize = 64;
 
 impl Framer {
     pub(in crate::server) fn new(limits: ServerLimits) -> Self {
-        Self { limits, state: FramerState::Head, head: Head::default(), scanned: 0, line_start: 0 }
+        Self { limits, state: FramerState::Head, head: Head::default(), lines: HeadLines::default() }
     }
 
     pub(in crate::server) fn state(&self) -> FramerState {
@@ -78,7 +78,7 @@ impl Framer {
                         self.end_request();
                     }
                 }
-                FramerState::Chunked(body) => match body.check(rest, &self.limits) {
+                FramerState::Chunked(body) => match body.check(rest, field_limits(&self.limits)) {
                     ChunkedProgress::Continues => passed = bytes.len(),
                     ChunkedProgress::Ends(length) => {
                         passed += length;
@@ -97,14 +97,9 @@ impl Framer {
 
     /// The length of the head at the start of these bytes, if it is complete.
     fn check_head(&mut self, bytes: &[u8]) -> Result<Option<usize>, Rejection> {
-        while let Some(found) = memchr::memchr(b'\n', &bytes[self.scanned..]) {
-            let end = self.scanned + found;
-            // RFC 9112 §2.2 lets a server accept a bare LF as a line's end; where one does and another does not, a request hides.
-            let line = bytes[self.line_start..end].strip_suffix(b"\r");
-            let line = line.ok_or(Rejection::BadRequest("every line of a head ends with CR LF"))?;
-            self.scanned = end + 1;
-            self.line_start = end + 1;
-            if self.scanned > self.limits.header_bytes {
+        while let Some(line) = self.lines.next(bytes) {
+            let line = line.map_err(Rejection::BadRequest)?;
+            if self.lines.length() > self.limits.header_bytes {
                 return Err(Rejection::HeadTooLarge);
             }
             if line.is_empty() {
@@ -112,14 +107,14 @@ impl Framer {
                     BodyFraming::Length(left) => FramerState::Length(left),
                     BodyFraming::Chunked => FramerState::Chunked(ChunkedBody::new()),
                 };
+                let length = self.lines.length();
                 if self.state == FramerState::Length(0) {
                     self.end_request();
                 }
-                return Ok(Some(end + 1));
+                return Ok(Some(length));
             }
             self.head.line(line, &self.limits)?;
         }
-        self.scanned = bytes.len();
         if self.head.is_empty() && bytes.len() > self.limits.uri_bytes + REQUEST_LINE_OVERHEAD {
             return Err(Rejection::TargetTooLong);
         }
@@ -132,6 +127,10 @@ impl Framer {
     fn end_request(&mut self) {
         self.state = if self.head.asks_for_upgrade() { FramerState::Upgrading } else { FramerState::Head };
         self.head = Head::default();
-        (self.scanned, self.line_start) = (0, 0);
+        self.lines = HeadLines::default();
     }
+}
+
+fn field_limits(limits: &ServerLimits) -> FieldLimits {
+    FieldLimits { bytes: limits.header_bytes, fields: limits.header_fields }
 }

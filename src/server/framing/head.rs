@@ -2,27 +2,17 @@
 //! rejected, also where the RFC would let a server repair it: request smuggling needs exactly such heads.
 
 use super::request_target;
+use crate::framing::fields::{BodyFraming, FramingFields, field, is_token};
 use crate::server::limits::ServerLimits;
 use crate::server::rejection::Rejection;
 
-/// How the body after the head is framed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::server) enum BodyFraming {
-    /// By its length in bytes.
-    Length(u64),
-    /// In chunks (RFC 9112 §7.1).
-    Chunked,
-}
-
 /// What is known of a head so far.
 #[derive(Debug, Default)]
-#[allow(clippy::struct_excessive_bools, reason = "each is an independent fact about a head")]
 pub(in crate::server) struct Head {
     lines: usize,
     is_http_10: bool,
     has_host: bool,
-    length: Option<u64>,
-    chunked: bool,
+    body: FramingFields,
     asks_for_upgrade: bool,
 }
 
@@ -59,15 +49,8 @@ impl Head {
         if !self.has_host {
             return Err(Rejection::BadRequest("a request must carry exactly one Host"));
         }
-        match (self.chunked, self.length) {
-            // RFC 9112 §6.1: this "ought to be handled as an error", and §11.2 is why.
-            (true, Some(_)) => Err(Rejection::BadRequest("Content-Length and Transfer-Encoding exclude each other")),
-            (true, None) if self.is_http_10 => {
-                Err(Rejection::BadRequest("HTTP/1.0 has no Transfer-Encoding")) // RFC 9112 §6.1
-            }
-            (true, None) => Ok(BodyFraming::Chunked),
-            (false, length) => Ok(BodyFraming::Length(length.unwrap_or(0))),
-        }
+        let framing = self.body.framing(self.is_http_10).map_err(Rejection::BadRequest)?;
+        Ok(framing.unwrap_or(BodyFraming::Length(0)))
     }
 
     /// Three parts with exactly one space between them (RFC 9112 §3).
@@ -104,68 +87,8 @@ impl Head {
             }
             6 if is("expect") => request_target::check_expectation(value)?,
             7 if is("upgrade") => self.asks_for_upgrade = true,
-            14 if is("content-length") => {
-                if self.length.is_some() {
-                    return Err(Rejection::BadRequest("a request may carry one Content-Length"));
-                }
-                self.length = Some(length(value)?);
-            }
-            17 if is("transfer-encoding") => {
-                // A second field, equal or not, would make the value a list.
-                if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
-                    return Err(Rejection::BadRequest("the only Transfer-Encoding is chunked"));
-                }
-                self.chunked = true;
-            }
-            _ => {}
+            _ => self.body.note(name, value).map_err(Rejection::BadRequest)?,
         }
         Ok(())
     }
-}
-
-/// The name and the trimmed value of a field line (RFC 9110 §5.1, §5.5).
-fn field(line: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {
-    if line.first().is_some_and(|&byte| is_blank(byte)) {
-        return Err("a field must not continue in the next line"); // obs-fold, RFC 9112 §5.2
-    }
-    let end = line.iter().position(|&byte| !is_token(byte)).unwrap_or(line.len());
-    let (name, rest) = line.split_at(end);
-    let Some(value) = rest.strip_prefix(b":").filter(|_| !name.is_empty()) else {
-        return Err(if line.contains(&b':') {
-            "a field name contains an invalid character" // white space before the colon too, RFC 9112 §5.1
-        } else {
-            "a field must be a name, a colon and a value"
-        });
-    };
-    // Without stopping at the first wrong byte: the compiler vectorises this loop.
-    if value.iter().fold(false, |wrong, &byte| wrong | !is_text(byte)) {
-        return Err("a field value contains a control character");
-    }
-    Ok((name, value.trim_ascii()))
-}
-
-fn length(value: &[u8]) -> Result<u64, Rejection> {
-    const WRONG: Rejection = Rejection::BadRequest("Content-Length must be one number");
-    // `parse` alone would accept a sign.
-    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
-        return Err(WRONG);
-    }
-    std::str::from_utf8(value).ok().and_then(|digits| digits.parse().ok()).ok_or(WRONG)
-}
-
-/// RFC 9110 §5.6.2.
-pub(in crate::server) fn is_token(byte: u8) -> bool {
-    matches!(byte,
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.'
-        | b'^' | b'_' | b'`' | b'|' | b'~')
-}
-
-/// RFC 9110 §5.5: visible characters, blanks, and bytes above ASCII.
-pub(in crate::server) fn is_text(byte: u8) -> bool {
-    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
-}
-
-/// RFC 9110 §5.6.3.
-pub(in crate::server) fn is_blank(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t')
 }

@@ -1,11 +1,10 @@
 //! Checks a chunked body (RFC 9112 §7.1) without buffering any of it: what passes has one reading.
 
-use super::head::{is_text, is_token};
-use crate::server::limits::ServerLimits;
+use super::fields::{FieldLimits, is_text, is_token};
 
 /// The state machine of one chunked body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::server) struct ChunkedBody {
+pub struct ChunkedBody {
     state: ChunkState,
     /// The chunk's size while it is read, then the bytes of its data that are left.
     left: u64,
@@ -32,7 +31,7 @@ enum ChunkState {
 
 /// What a piece of a chunked body contains.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::server) enum ChunkedProgress {
+pub enum ChunkedProgress {
     /// The body continues after the piece.
     Continues,
     /// The body ends after so many bytes of the piece.
@@ -48,12 +47,13 @@ const MAX_EXTENSION: usize = 256;
 const MAX_DIGITS: usize = 16;
 
 impl ChunkedBody {
-    pub(in crate::server) fn new() -> Self {
+    /// Before its first byte.
+    pub fn new() -> Self {
         Self { state: ChunkState::Size, left: 0, count: 0, trailers: 0 }
     }
 
     /// Checks the next piece of the body.
-    pub(in crate::server) fn check(&mut self, piece: &[u8], limits: &ServerLimits) -> ChunkedProgress {
+    pub fn check(&mut self, piece: &[u8], limits: FieldLimits) -> ChunkedProgress {
         let mut at = 0;
         while at < piece.len() {
             if self.state == ChunkState::Data {
@@ -75,7 +75,7 @@ impl ChunkedBody {
     }
 
     /// Checks one byte of the framing. `true` when it is the last byte of the body.
-    fn step(&mut self, byte: u8, limits: &ServerLimits) -> Result<bool, &'static str> {
+    fn step(&mut self, byte: u8, limits: FieldLimits) -> Result<bool, &'static str> {
         self.state = match (self.state, byte) {
             (ChunkState::Size, digit) if digit.is_ascii_hexdigit() => {
                 self.count += 1;
@@ -125,15 +125,15 @@ impl ChunkedBody {
     }
 
     /// Checks one byte of a trailer, by the rules and the limits of a head's fields.
-    fn trailer(&mut self, byte: u8, limits: &ServerLimits) -> Result<ChunkState, &'static str> {
+    fn trailer(&mut self, byte: u8, limits: FieldLimits) -> Result<ChunkState, &'static str> {
         self.count += 1;
-        if self.count > limits.header_bytes {
+        if self.count > limits.bytes {
             return Err("the trailers are too large");
         }
         match (self.state, byte) {
             (ChunkState::TrailerStart, byte) if is_token(byte) => {
                 self.trailers += 1;
-                if self.trailers > limits.header_fields {
+                if self.trailers > limits.fields {
                     return Err("there are too many trailers");
                 }
                 Ok(ChunkState::TrailerName)
