@@ -4,8 +4,8 @@
 //! to loopback hosts alone.
 
 mod address_class;
+mod checked_stream;
 mod dial;
-mod framing;
 mod h1;
 mod h2;
 mod h2_peer_settings;
@@ -14,6 +14,7 @@ mod incoming_body;
 mod pool;
 mod request_body;
 mod resolve;
+mod response_framer;
 mod roots;
 
 use std::error::Error;
@@ -106,7 +107,7 @@ pub enum SendError {
     TooLarge,
 }
 
-/// What is done with a response of ambiguous framing, or with an unrequested 101. Its connection is not reused.
+/// What is done with a response that is malformed, has ambiguous framing, or is an unrequested 101. Its connection is not reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AmbiguousFraming {
     /// For a response that is forwarded: the agent could read it differently.
@@ -202,7 +203,9 @@ impl Upstream {
             };
             match sent {
                 Err(_) => return Err(SendError::Timeout),
-                Ok(Ok((response, connection))) => return Ok(response.map(|body| Incoming::new(body, connection))),
+                Ok(Ok((response, connection))) => {
+                    return Ok(response.map(|body| Incoming::new(body, connection, ambiguous)));
+                }
                 // The server may have closed an idle connection (RFC 9112 §9.3.1). There is no further attempt after a new
                 // connection was closed, too.
                 Ok(Err(AttemptError::NotSent(unsent, _))) if reused => request = *unsent,
@@ -224,7 +227,7 @@ impl Upstream {
             Ok(Err(error)) => Err(SendError::Broken(error)),
             Ok(Ok((response, connection))) => {
                 let connection = connection.map_or(BodyConnection::None, BodyConnection::Exclusive);
-                Ok(response.map(|body| Incoming::new(body, connection)))
+                Ok(response.map(|body| Incoming::new(body, connection, AmbiguousFraming::Refuse)))
             }
         }
     }
@@ -286,7 +289,8 @@ pub fn is_loopback_host(host: &str) -> bool {
         || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-fn innermost<'a>(mut error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+/// The cause of an error: that of hyper's errors says what happened.
+pub fn innermost<'a>(mut error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     while let Some(source) = error.source() {
         error = source;
     }

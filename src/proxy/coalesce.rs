@@ -29,7 +29,7 @@ pub struct Coalesced<E> {
 enum End<E> {
     NotReached,
     Clean,
-    /// Returned after one more yield: on an error hyper drops what it has not written, which may be the last piece.
+    /// Returned after one more yield: on an error hyper drops what it has not written, which may be the head or the last piece.
     DelayedError(E),
     Error(E),
 }
@@ -85,7 +85,11 @@ impl<E> Coalesced<E> {
                         return Poll::Ready(Some(Ok(self.take())));
                     }
                 }
-                Poll::Ready(Some(Err(error))) if self.len() == 0 => return Poll::Ready(Some(Err(error))),
+                Poll::Ready(Some(Err(error))) if self.len() == 0 => {
+                    self.end = End::Error(error);
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 Poll::Ready(None) if self.len() == 0 => return Poll::Ready(None),
                 Poll::Ready(end) => {
                     self.end = end.and_then(Result::err).map_or(End::Clean, End::DelayedError);

@@ -115,7 +115,10 @@ impl StreamingBody {
                     scrubbed
                 }
                 // What the scrubber holds back is dropped: it may be most of a secret, and the response is incomplete anyway.
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                Some(Err(error)) => {
+                    scrub.log_cut(&error);
+                    return Poll::Ready(Some(Err(error)));
+                }
                 None => {
                     let rest = scrub.piece(Bytes::new(), true);
                     if rest.is_empty() {

@@ -10,6 +10,7 @@ use crate::account::Bearer;
 use crate::metrics::Metrics;
 use crate::name::AccountName;
 use crate::scrub::{Scrubber, SecretPatterns};
+use crate::upstream::{BoxError, innermost};
 
 /// Scrubs the response to one request that carried the account's token.
 pub struct ResponseScrub {
@@ -74,6 +75,12 @@ impl ResponseScrub {
     /// Bytes of the body that are held back because a secret may begin in them.
     pub fn held(&self) -> usize {
         self.body.held()
+    }
+
+    /// Logs why the response ended early.
+    pub fn log_cut(&self, error: &BoxError) {
+        let error = innermost(error.as_ref());
+        tracing::warn!(request_id = %self.id, account = %self.account, %error, "the response ended early, and the agent's connection with it");
     }
 
     /// Counts secrets; logs one warning per response.

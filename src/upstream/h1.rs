@@ -7,7 +7,7 @@
 use std::future::{Future as _, poll_fn};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -16,17 +16,22 @@ use http::header::HOST;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
 use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use tokio::sync::oneshot;
 
+use super::checked_stream::CheckedStream;
 use super::dial::Stream;
 use super::request_body::RequestBody;
-use super::{AmbiguousFraming, AttemptError, Body, BoxError, framing};
+use super::response_framer::{Asks, ResponseFramer};
+use super::{AmbiguousFraming, AttemptError, Body, BoxError};
+use crate::lock::lock;
 
 /// A connection, in use or idle. Dropping it closes the connection.
 pub(super) struct Http1 {
     sender: http1::SendRequest<RequestBody>,
     /// `None` once it has ended.
     connection: Option<Pin<Box<Connection>>>,
+    framer: Arc<Mutex<ResponseFramer>>,
     wakeup: Arc<ConnectionWaker>,
     /// Wakes `wakeup`.
     waker: Waker,
@@ -45,7 +50,7 @@ pub(super) trait Http1Pool: Send + Sync {
     fn park(&self, connection: Http1);
 }
 
-type Connection = http1::Connection<Stream, RequestBody>;
+type Connection = http1::Connection<TokioIo<CheckedStream<TokioIo<Stream>>>, RequestBody>;
 
 /// Wakes the task that holds a connection. Its socket and hyper's channels have this waker alone: they would wake the task that
 /// polled last, which differs from request to request, or is the current one.
@@ -57,11 +62,12 @@ struct ConnectionWaker {
 
 /// Opens an HTTP/1.1 connection on a stream, for a pool.
 pub(super) async fn open(pool: Weak<dyn Http1Pool>, stream: Stream, max_idle: Duration) -> Result<Http1, BoxError> {
-    let (sender, connection) = builder().handshake(stream).await?;
+    let (stream, framer) = CheckedStream::new(TokioIo::new(stream));
+    let (sender, connection) = builder().handshake(TokioIo::new(stream)).await?;
     let wakeup = Arc::<ConnectionWaker>::default();
     let waker = Waker::from(Arc::clone(&wakeup));
     let connection = Some(Box::pin(connection));
-    Ok(Http1 { sender, connection, wakeup, waker, reused: false, is_last: false, max_idle, pool })
+    Ok(Http1 { sender, connection, framer, wakeup, waker, reused: false, is_last: false, max_idle, pool })
 }
 
 fn builder() -> http1::Builder {
@@ -79,7 +85,9 @@ pub(super) async fn upgrade(
     stream: Stream,
     request: Request<Body>,
 ) -> Result<(Response<hyper::body::Incoming>, Option<oneshot::Sender<()>>), BoxError> {
-    let (mut sender, connection) = builder().handshake(stream).await?;
+    let (stream, framer) = CheckedStream::new(TokioIo::new(stream));
+    lock(&framer).announce(Asks::ForUpgrade, AmbiguousFraming::Refuse);
+    let (mut sender, connection) = builder().handshake(TokioIo::new(stream)).await?;
     let (upgraded, mut released) = oneshot::channel::<()>();
     tokio::spawn(async move {
         let mut connection = std::pin::pin!(connection.with_upgrades());
@@ -93,9 +101,6 @@ pub(super) async fn upgrade(
         }
     });
     let response = sender.send_request(outgoing(request)).await?;
-    if !framing::is_unambiguous(&response) {
-        return Err(framing::AMBIGUOUS.into());
-    }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let _ = upgraded.send(());
         return Ok((response, None));
@@ -175,6 +180,7 @@ impl Http1 {
         ambiguous: AmbiguousFraming,
     ) -> Result<(Response<hyper::body::Incoming>, Self), AttemptError> {
         let uri = request.uri().clone();
+        lock(&self.framer).announce(Asks::of(request.method()), ambiguous);
         yield_once().await;
         let mut response = std::pin::pin!(self.sender.try_send_request(outgoing(request)));
         let response = poll_fn(|context| self.poll(context, |context| response.as_mut().poll(context))).await;
@@ -184,13 +190,6 @@ impl Http1 {
         }
         match response {
             Ok(response) => {
-                // The request did not ask for another protocol (RFC 9110 §15.2.2).
-                let is_clear =
-                    response.status() != StatusCode::SWITCHING_PROTOCOLS && framing::is_unambiguous(&response);
-                if !is_clear && ambiguous == AmbiguousFraming::Refuse {
-                    return Err(AttemptError::MaybeSent(framing::AMBIGUOUS.into()));
-                }
-                self.is_last |= !is_clear;
                 self.apply_keep_alive(response.headers());
                 Ok((response, self))
             }
@@ -218,7 +217,7 @@ impl Http1 {
     /// nearly always so.
     pub(super) fn give_back(mut self) {
         self.reused = true;
-        if self.is_last || self.connection.is_none() {
+        if self.is_last || self.connection.is_none() || !lock(&self.framer).is_idle() {
             return;
         }
         let Some(pool) = self.pool.upgrade() else { return };

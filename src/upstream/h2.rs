@@ -3,8 +3,8 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use http::header::HOST;
-use http::{Request, Response, Version};
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::{HeaderMap, Request, Response, Version};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::sync::watch;
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::dial::Stream;
 use super::h2_peer_settings::{self, PeerSettings};
 use super::request_body::RequestBody;
-use super::{AmbiguousFraming, AttemptError, Body, BoxError, Tuning, framing};
+use super::{AmbiguousFraming, AttemptError, Body, BoxError, Tuning};
 
 /// The right to open one stream.
 pub(super) struct Http2 {
@@ -90,8 +90,8 @@ impl Http2 {
         *request.version_mut() = Version::HTTP_2;
         let held: Arc<dyn Send + Sync> = Arc::<StreamPermit>::clone(&permit);
         match sender.try_send_request(request.map(|body| RequestBody { body, permit: Some(held) })).await {
-            Ok(response) if ambiguous == AmbiguousFraming::Refuse && !framing::is_unambiguous(&response) => {
-                Err(AttemptError::MaybeSent(framing::AMBIGUOUS.into()))
+            Ok(response) if ambiguous == AmbiguousFraming::Refuse && !is_unambiguous(response.headers()) => {
+                Err(AttemptError::MaybeSent("the upstream's response has ambiguous framing".into()))
             }
             Ok(response) => Ok((response, permit)),
             Err(mut error) => {
@@ -109,6 +109,12 @@ impl Http2 {
             }
         }
     }
+}
+
+/// Whether a head allows one reading also over HTTP/1.1: no coding (RFC 9113 §8.2.2), and one length, which is forwarded to the agent.
+/// h2 compares the length with the body.
+fn is_unambiguous(headers: &HeaderMap) -> bool {
+    headers.get(TRANSFER_ENCODING).is_none() && headers.get_all(CONTENT_LENGTH).iter().count() <= 1
 }
 
 impl Drop for StreamPermit {

@@ -8,15 +8,16 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::oneshot;
 
-use super::BoxError;
 use super::h1::Http1;
 use super::h2::StreamPermit;
+use super::{AmbiguousFraming, BoxError};
 
 /// A response's body. Dropping it before its end aborts the stream: RST_STREAM over HTTP/2, the end of the connection over
 /// HTTP/1.1.
 pub struct Incoming {
     body: hyper::body::Incoming,
     connection: BodyConnection,
+    ambiguous: AmbiguousFraming,
 }
 
 /// The connection of a body: returned at the body's end, dropped if the body is not read to its end.
@@ -31,8 +32,8 @@ pub(super) enum BodyConnection {
 }
 
 impl Incoming {
-    pub(super) fn new(body: hyper::body::Incoming, connection: BodyConnection) -> Self {
-        Self { body, connection }
+    pub(super) fn new(body: hyper::body::Incoming, connection: BodyConnection, ambiguous: AmbiguousFraming) -> Self {
+        Self { body, connection, ambiguous }
     }
 
     /// Whether a poll returns all that has arrived. Otherwise another task has to run first.
@@ -52,13 +53,19 @@ impl Body for Incoming {
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let Self { body, connection } = &mut *self;
+        let Self { body, connection, ambiguous } = &mut *self;
         let frame = ready!(match connection {
             BodyConnection::Http1(connection) => {
                 connection.poll(context, |context| Pin::new(&mut *body).poll_frame(context))
             }
-            _ => Pin::new(body).poll_frame(context),
+            _ => Pin::new(&mut *body).poll_frame(context),
         });
+        // hyper ends a body also after RST_STREAM or GOAWAY with NO_ERROR, complete or not (RFC 9113 §8.1 means a complete one).
+        let is_cut = frame.is_none() && matches!(connection, BodyConnection::Http2(_)) && !body.is_end_stream();
+        if is_cut && *ambiguous == AmbiguousFraming::Refuse {
+            self.connection = BodyConnection::None;
+            return Poll::Ready(Some(Err("the upstream ended the HTTP/2 stream before the response's end".into())));
+        }
         match &frame {
             None => self.return_connection(),
             Some(Err(_)) => self.connection = BodyConnection::None,

@@ -4,6 +4,8 @@ mod attacks; // servers and networks that want more than they should get
 mod request_mixup; // an answer and the one who asked for it
 mod h2_frames; // HTTP/2 frames by hand, for servers that no library would be
 mod timeouts; // how long a server keeps a connection
+mod strict_responses; // responses that are malformed, ambiguous or cut
+mod strict_http2; // the same over HTTP/2
 mod relay; // a network that fails
 
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -8,8 +8,10 @@ use crate::support::{Authority, Protocols, Validity, within};
 
 pub(super) const DATA: u8 = 0;
 pub(super) const HEADERS: u8 = 1;
+pub(super) const RST_STREAM: u8 = 3;
 pub(super) const SETTINGS: u8 = 4;
 pub(super) const PUSH_PROMISE: u8 = 5;
+pub(super) const GOAWAY: u8 = 7;
 pub(super) const ALTSVC: u8 = 10;
 pub(super) const ORIGIN: u8 = 12;
 pub(super) const END_STREAM: u8 = 1;
