@@ -1,7 +1,5 @@
 //! What the vault refused, as a problem: the one table from [`VaultError`] to status, type and text.
 
-use std::io;
-
 use http::StatusCode;
 
 use super::problem::Problem;
@@ -38,7 +36,7 @@ impl Problem {
     /// The problem of a vault error: what happened, what to do, and what has changed.
     pub fn vault(error: &VaultError, progress: Progress) -> Self {
         let (status, code) = kind(error);
-        let (title, remedy) = text(error);
+        let (title, remedy) = error.text();
         let changed = match error {
             VaultError::NotRemoved { .. } => {
                 "No agent gets this login now, but Pixy may use it again after a restart: unlink it again. \
@@ -94,110 +92,16 @@ fn kind(error: &VaultError) -> (StatusCode, &'static str) {
     }
 }
 
-/// What happened, and what to do about it.
-fn text(error: &VaultError) -> (String, String) {
-    let (title, remedy) = match error {
-        VaultError::Io { what, path, source } => {
-            (format!("Pixy could not {what} ({}): {source}.", path.display()), io_remedy(source.kind()))
-        }
-        VaultError::InUse { directory } => {
-            (format!("Another Pixy is using {}.", directory.display()), "Stop it, or give this one another directory.")
-        }
-        VaultError::NotPrivate { path, mode, wanted } => {
-            let title = format!("{} is open to other users of this machine (mode {mode:04o}).", path.display());
-            return (title, format!("Run `chmod {wanted:o} {}`.", path.display()));
-        }
-        VaultError::WrongOwner { path, owner, us } => {
-            let title = format!("{} belongs to user id {owner}, but Pixy runs as {us}.", path.display());
-            return (title, format!("Run `chown {us} {}`, or run Pixy as its owner.", path.display()));
-        }
-        VaultError::KeyMissing { path, .. } => {
-            (format!("The vault's key is missing: {}.", path.display()), "Restore it from a backup.")
-        }
-        VaultError::InvalidFile { path, wanted } => {
-            (format!("{} does not hold {wanted}.", path.display()), "Restore it from a backup.")
-        }
-        VaultError::WrongKey { path } => {
-            (format!("{} was sealed with another key than the one configured.", path.display()), "Configure that key.")
-        }
-        VaultError::DamagedRecord { path } => {
-            (format!("{} is damaged.", path.display()), "Restore it from a backup of today, or link the account again.")
-        }
-        VaultError::ForeignRecord { path } => {
-            let title = format!("{} was sealed for another account, provider or machine.", path.display());
-            (title, "Restore the right file, or link the account again.")
-        }
-        VaultError::NewerRecord { path, version } => {
-            let title = format!("A newer Pixy wrote {} (record version {version}).", path.display());
-            (title, "Run that version.")
-        }
-        VaultError::RolledBack { stored, seen } => {
-            let title = format!("The stored login is an older copy (generation {stored}, but {seen} was seen).");
-            (title, "Link the account again, or, if you restored the copy, run `pixy link NAME --older-copy`.")
-        }
-        VaultError::StaleWrite { stored, offered } => {
-            let title = format!("The login was not stored: generation {offered} is older than {stored}.");
-            (title, "This is a bug in Pixy; please report it.")
-        }
-        VaultError::RecordTooLarge => ("The login is larger than 1 MiB.".to_owned(), ""),
-        VaultError::NotRemoved { source } => {
-            let (title, remedy) = text(source);
-            return (format!("The login was not removed from the vault. {title}"), remedy);
-        }
-        VaultError::AlreadyLinked { accounts } => {
-            let title = format!("These accounts are linked here already: {}.", list(accounts));
-            (title, "Unlink them first, or import again and replace them.")
-        }
-        VaultError::PartialImport { source, .. } => {
-            let (title, remedy) = text(source);
-            return (format!("The import stopped. {title}"), format!("{remedy} Then import again and replace."));
-        }
-        VaultError::WrongPassphrase => ("The passphrase does not open this export.".to_owned(), "Enter it again."),
-        VaultError::DamagedExport => {
-            ("This is not an export of Pixy, or it is damaged.".to_owned(), "Export again on the other machine.")
-        }
-        VaultError::NewerExport { version } => {
-            (format!("A newer Pixy made this export (version {version})."), "Import it with that version.")
-        }
-        VaultError::EmptyPassphrase => ("The passphrase is empty.".to_owned(), "Choose one."),
-        VaultError::PassphraseTooLong => ("The passphrase is too long.".to_owned(), "Choose a shorter one."),
-        VaultError::StretchTooCostly { place, cost } => (
-            format!("Stretching the passphrase of {place} would take {cost}."),
-            "The file was changed or damaged: restore it, or export again on the other machine.",
-        ),
-        VaultError::NoMemory { bytes } => (
-            format!("There are no {} MiB of memory free to stretch the passphrase.", bytes.div_ceil(1024 * 1024)),
-            "Try again when fewer requests are under way, or raise `limits.memory`.",
-        ),
-        VaultError::NoAccounts => {
-            ("The configuration has no accounts, so there are no logins.".to_owned(), "Configure an account.")
-        }
-        VaultError::NotConfigured => {
-            ("The account is no longer configured.".to_owned(), "Put it back into Pixy's configuration.")
-        }
-        VaultError::ShuttingDown => ("Pixy is shutting down.".to_owned(), "Try again once it runs."),
-    };
-    (title, remedy.to_owned())
-}
-
-fn io_remedy(kind: io::ErrorKind) -> &'static str {
-    match kind {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "Free space on that disk.",
-        io::ErrorKind::ReadOnlyFilesystem => "Mount it writable, or configure another directory.",
-        io::ErrorKind::PermissionDenied => "Let the user that runs Pixy reach it.",
-        io::ErrorKind::NotFound => "Create it, or configure another path.",
-        _ => "Check that disk.",
-    }
-}
-
 fn list(accounts: &[AccountName]) -> String {
     accounts.iter().map(AccountName::as_str).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::io;
     use std::path::PathBuf;
+
+    use super::*;
 
     /// Makes one error of each variant; a variant that is missing here does not compile.
     macro_rules! every_variant {
@@ -271,25 +175,25 @@ mod tests {
             Run `chown 2 /vault/claude`, or run Pixy as its owner. Nothing was changed.
         500 urn:pixy:problem:vault_key_missing
             The vault's key is missing: /vault/claude.
-            Restore it from a backup. Nothing was changed.
+            Restore it from a backup: a new one would not open the logins in /vault/claude. To start without logins, configure an empty directory. Nothing was changed.
         500 urn:pixy:problem:vault_file_invalid
             /vault/claude does not hold a key.
             Restore it from a backup. Nothing was changed.
         500 urn:pixy:problem:vault_wrong_key
             /vault/claude was sealed with another key than the one configured.
-            Configure that key. Nothing was changed.
+            Configure that key; without it the account must be linked again. Nothing was changed.
         500 urn:pixy:problem:record_damaged
             /vault/claude is damaged.
-            Restore it from a backup of today, or link the account again. Nothing was changed.
+            Restore it from a backup of today, or link the account again: the damaged file is kept beside it. Nothing was changed.
         500 urn:pixy:problem:record_foreign
             /vault/claude was sealed for another account, provider or machine.
-            Restore the right file, or link the account again. Nothing was changed.
+            Restore the right file, or link the account again. `pixy export` and `pixy import` move logins between machines. Nothing was changed.
         500 urn:pixy:problem:record_newer
             A newer Pixy wrote /vault/claude (record version 9).
             Run that version. Nothing was changed.
         409 urn:pixy:problem:record_rolled_back
             The stored login is an older copy (generation 3, but 5 was seen).
-            Link the account again, or, if you restored the copy, run `pixy link NAME --older-copy`. Nothing was changed.
+            Its refresh token was probably spent, and using it may sign the account out everywhere. Link the account again, or, if you restored the copy, run `pixy link NAME --older-copy`. Nothing was changed.
         409 urn:pixy:problem:stale_write
             The login was not stored: generation 3 is older than 5.
             This is a bug in Pixy; please report it. Nothing was changed.

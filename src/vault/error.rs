@@ -169,6 +169,105 @@ impl VaultError {
         if imported.is_empty() { self } else { Self::PartialImport { imported, source: Box::new(self) } }
     }
 
+    /// What happened, and what to do about it, if anything can be done: two texts of whole sentences.
+    pub fn text(&self) -> (String, String) {
+        let (title, remedy) = match self {
+            Self::Io { what, path, source } => {
+                (format!("Pixy could not {what} ({}): {source}.", path.display()), io_remedy(source.kind()))
+            }
+            Self::InUse { directory } => (
+                format!("Another Pixy is using {}.", directory.display()),
+                "Stop it, or give this one another directory.",
+            ),
+            Self::NotPrivate { path, mode, wanted } => {
+                let title = format!("{} is open to other users of this machine (mode {mode:04o}).", path.display());
+                return (title, format!("Run `chmod {wanted:o} {}`.", path.display()));
+            }
+            Self::WrongOwner { path, owner, us } => {
+                let title = format!("{} belongs to user id {owner}, but Pixy runs as {us}.", path.display());
+                return (title, format!("Run `chown {us} {}`, or run Pixy as its owner.", path.display()));
+            }
+            Self::KeyMissing { path, directory } => {
+                let remedy = format!(
+                    "Restore it from a backup: a new one would not open the logins in {}. To start without logins, configure an empty directory.",
+                    directory.display()
+                );
+                return (format!("The vault's key is missing: {}.", path.display()), remedy);
+            }
+            Self::InvalidFile { path, wanted } => {
+                (format!("{} does not hold {wanted}.", path.display()), "Restore it from a backup.")
+            }
+            Self::WrongKey { path } => (
+                format!("{} was sealed with another key than the one configured.", path.display()),
+                "Configure that key; without it the account must be linked again.",
+            ),
+            Self::DamagedRecord { path } => (
+                format!("{} is damaged.", path.display()),
+                "Restore it from a backup of today, or link the account again: the damaged file is kept beside it.",
+            ),
+            Self::ForeignRecord { path } => {
+                let title = format!("{} was sealed for another account, provider or machine.", path.display());
+                (
+                    title,
+                    "Restore the right file, or link the account again. `pixy export` and `pixy import` move logins between machines.",
+                )
+            }
+            Self::NewerRecord { path, version } => {
+                let title = format!("A newer Pixy wrote {} (record version {version}).", path.display());
+                (title, "Run that version.")
+            }
+            Self::RolledBack { stored, seen } => {
+                let title = format!("The stored login is an older copy (generation {stored}, but {seen} was seen).");
+                (
+                    title,
+                    "Its refresh token was probably spent, and using it may sign the account out everywhere. Link the account again, or, if you restored the copy, run `pixy link NAME --older-copy`.",
+                )
+            }
+            Self::StaleWrite { stored, offered } => {
+                let title = format!("The login was not stored: generation {offered} is older than {stored}.");
+                (title, "This is a bug in Pixy; please report it.")
+            }
+            Self::RecordTooLarge => ("The login is larger than 1 MiB.".to_owned(), ""),
+            Self::NotRemoved { source } => {
+                let (title, remedy) = source.text();
+                return (format!("The login was not removed from the vault. {title}"), remedy);
+            }
+            Self::AlreadyLinked { accounts } => {
+                let title = format!("These accounts are linked here already: {}.", list(accounts));
+                (title, "Unlink them first, or import again and replace them.")
+            }
+            Self::PartialImport { source, .. } => {
+                let (title, remedy) = source.text();
+                return (format!("The import stopped. {title}"), format!("{remedy} Then import again and replace."));
+            }
+            Self::WrongPassphrase => ("The passphrase does not open this export.".to_owned(), "Enter it again."),
+            Self::DamagedExport => {
+                ("This is not an export of Pixy, or it is damaged.".to_owned(), "Export again on the other machine.")
+            }
+            Self::NewerExport { version } => {
+                (format!("A newer Pixy made this export (version {version})."), "Import it with that version.")
+            }
+            Self::EmptyPassphrase => ("The passphrase is empty.".to_owned(), "Choose one."),
+            Self::PassphraseTooLong => ("The passphrase is too long.".to_owned(), "Choose a shorter one."),
+            Self::StretchTooCostly { place, cost } => (
+                format!("Stretching the passphrase of {place} would take {cost}."),
+                "The file was changed or damaged: restore it, or export again on the other machine.",
+            ),
+            Self::NoMemory { bytes } => (
+                format!("There are no {} MiB of memory free to stretch the passphrase.", bytes.div_ceil(1024 * 1024)),
+                "Try again when fewer requests are under way, or raise `limits.memory`.",
+            ),
+            Self::NoAccounts => {
+                ("The configuration has no accounts, so there are no logins.".to_owned(), "Configure an account.")
+            }
+            Self::NotConfigured => {
+                ("The account is no longer configured.".to_owned(), "Put it back into Pixy's configuration.")
+            }
+            Self::ShuttingDown => ("Pixy is shutting down.".to_owned(), "Try again once it runs."),
+        };
+        (title, remedy.to_owned())
+    }
+
     /// A record is there and cannot be opened; linking the account again sets it aside and replaces it.
     pub fn is_unopenable_record(&self) -> bool {
         matches!(
@@ -190,119 +289,22 @@ impl std::error::Error for VaultError {
 
 impl fmt::Display for VaultError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Io { what, path, source } => {
-                write!(f, "Pixy could not {what} ({}): {source}; {}", path.display(), advice(source.kind()))
-            }
-            Self::InUse { directory } => {
-                write!(f, "another Pixy is using {}: stop it, or {OWN_DIRECTORY}", directory.display())
-            }
-            Self::NotPrivate { path, mode, wanted } => {
-                let path = path.display();
-                write!(f, "{path} {NOT_PRIVATE} (mode {mode:04o}): run `chmod {wanted:o} {path}`")
-            }
-            Self::WrongOwner { path, owner, us } => {
-                let path = path.display();
-                write!(
-                    f,
-                    "{path} belongs to user id {owner}, but Pixy runs as {us}: run `chown {us} {path}`, or run Pixy as its owner"
-                )
-            }
-            Self::KeyMissing { path, directory } => {
-                write!(f, "{} holds logins, but {}, {KEY_MISSING}", directory.display(), path.display())
-            }
-            Self::InvalidFile { path, wanted } => {
-                write!(
-                    f,
-                    "{} does not hold {wanted}: it was changed or damaged; restore it from a backup",
-                    path.display()
-                )
-            }
-            Self::WrongKey { path } => write!(f, "{} {WRONG_KEY}", path.display()),
-            Self::DamagedRecord { path } => write!(f, "{} {DAMAGED_RECORD}", path.display()),
-            Self::ForeignRecord { path } => write!(f, "{} {FOREIGN_RECORD}", path.display()),
-            Self::NewerRecord { path, version } => {
-                write!(f, "{} was written by a newer Pixy (record version {version}): run that one", path.display())
-            }
-            Self::RolledBack { stored, seen } => {
-                write!(f, "the stored login is an older copy (generation {stored}, but {seen} was seen): {ROLLED_BACK}")
-            }
-            Self::StaleWrite { stored, offered } => {
-                write!(f, "a login of generation {offered} was not stored, because generation {stored} exists: {BUG}")
-            }
-            Self::RecordTooLarge => f.write_str("the login was not stored, because it is larger than 1 MiB"),
-            Self::NotRemoved { source } => write!(f, "{NOT_REMOVED}: {source}; then unlink the account again"),
-            Self::AlreadyLinked { accounts } => {
-                write!(
-                    f,
-                    "nothing was imported, because these accounts are linked here: {}; {ASK_TO_REPLACE}",
-                    list(accounts)
-                )
-            }
-            Self::PartialImport { imported, source } => {
-                write!(f, "only these accounts were imported: {}; {source}; import again, replacing", list(imported))
-            }
-            Self::WrongPassphrase => f.write_str("the passphrase does not open this export; nothing was imported"),
-            Self::DamagedExport => f.write_str(DAMAGED_EXPORT),
-            Self::NewerExport { version } => {
-                write!(
-                    f,
-                    "nothing was imported: a newer Pixy made this export (version {version}); import it with that one"
-                )
-            }
-            Self::EmptyPassphrase => {
-                f.write_str("nothing was exported: an export needs a passphrase that is not empty")
-            }
-            Self::PassphraseTooLong => f.write_str("the passphrase was not used, because it is too long: shorten it"),
-            Self::StretchTooCostly { place, cost } => {
-                write!(f, "{place} asks for Argon2id with {cost}: ")?;
-                f.write_str("it was changed or damaged; nothing was done. Restore it, or export again")
-            }
-            Self::NoMemory { bytes } => {
-                let mib = bytes.div_ceil(1024 * 1024);
-                write!(
-                    f,
-                    "nothing was done: a passphrase needs {mib} MiB for a moment, which `limits.memory` does not "
-                )?;
-                f.write_str("have free now; try again, or raise it")
-            }
-            Self::NoAccounts => {
-                f.write_str("nothing was done: the configuration has no accounts, so there are no logins")
-            }
-            Self::NotConfigured => f.write_str("nothing was changed: the account was removed from the configuration"),
-            Self::ShuttingDown => f.write_str("nothing was changed: Pixy is shutting down"),
-        }
+        let (title, remedy) = self.text();
+        f.write_str(&title)?;
+        if remedy.is_empty() { Ok(()) } else { write!(f, " {remedy}") }
     }
 }
 
-fn advice(kind: io::ErrorKind) -> &'static str {
+fn io_remedy(kind: io::ErrorKind) -> &'static str {
     match kind {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free space on that disk",
-        io::ErrorKind::ReadOnlyFilesystem => "mount it writable, or configure another directory",
-        io::ErrorKind::PermissionDenied => "let the user that runs Pixy reach it",
-        io::ErrorKind::NotFound => "create it, or configure another path",
-        _ => "check that disk",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "Free space on that disk.",
+        io::ErrorKind::ReadOnlyFilesystem => "Mount it writable, or configure another directory.",
+        io::ErrorKind::PermissionDenied => "Let the user that runs Pixy reach it.",
+        io::ErrorKind::NotFound => "Create it, or configure another path.",
+        _ => "Check that disk.",
     }
 }
 
 fn list(accounts: &[AccountName]) -> String {
     accounts.iter().map(AccountName::as_str).collect::<Vec<_>>().join(", ")
 }
-
-const OWN_DIRECTORY: &str = "give this one a directory of its own";
-const NOT_PRIVATE: &str = "can be reached by other users of this machine";
-const KEY_MISSING: &str = "which is needed to open them, is missing: restore it from a backup (a new one would not open \
-    them), or configure an empty directory to start without logins";
-const WRONG_KEY: &str = "was sealed with another key or passphrase than the one configured: configure that one; without it \
-    the account must be linked again";
-const DAMAGED_RECORD: &str = "is damaged and does not open: restore it from a backup of today, or link the account again \
-    (the damaged file is kept beside it)";
-const FOREIGN_RECORD: &str = "was sealed for another account, provider or machine: restore the right file, or link the \
-    account again; to move logins between machines use `pixy export` and `pixy import`";
-const ROLLED_BACK: &str = "its refresh token was probably spent, and using it may sign the account out everywhere; link the \
-    account again, or, if the copy was restored on purpose, run `pixy link NAME --older-copy`";
-const BUG: &str = "this is a bug in Pixy; please report it";
-const NOT_REMOVED: &str = "no agent gets the login now, but it was not removed from the vault and may be used again after a \
-    refresh or a restart";
-const ASK_TO_REPLACE: &str = "unlink them first, or import again, replacing";
-const DAMAGED_EXPORT: &str = "this is not an export of Pixy, or it is damaged; nothing was imported: export again";

@@ -47,7 +47,7 @@ async fn a_second_pixy_on_the_same_files_refuses_to_start() {
     let text = std::fs::read_to_string(&config).unwrap();
     let config = pixy::config::parse(&text, Some(config), &pixy::config::Env::default()).unwrap();
     let Err(error) = pixy::app::start(config).await else { panic!("both run") };
-    assert!(error.to_string().contains("another Pixy is using"), "{error}");
+    assert!(error.to_string().contains("Another Pixy is using"), "{error}");
 }
 
 #[tokio::test]

@@ -32,7 +32,7 @@ fn attack_06_paths_open_to_others_are_refused_with_the_fix() {
         let path = fixture.path(name);
         chmod(&path, mode);
         let message = fixture.open_error().to_string();
-        assert!(message.contains(&format!("run `{fix} {}`", path.display())), "{message}");
+        assert!(message.contains(&format!("Run `{fix} {}`", path.display())), "{message}");
         chmod(&path, if fix.ends_with("700") { 0o700 } else { 0o600 });
         fixture.open();
     }
@@ -58,7 +58,7 @@ fn attack_79_a_second_pixy_on_one_directory_is_refused() {
     assert!(matches!(refused, VaultError::InUse { .. }));
     let message = refused.to_string();
     assert!(
-        message.contains("another Pixy is using") && message.contains(&fixture.path("vault").display().to_string())
+        message.contains("Another Pixy is using") && message.contains(&fixture.path("vault").display().to_string())
     );
 
     // Two vaults with one state directory would overwrite each other's marks.
