@@ -5,24 +5,13 @@ mod imports;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::support::source::{root, rust_files};
 use imports::Imports;
 
 /// Every source file with its top-level module, unit tests included.
 fn sources() -> Vec<(String, PathBuf, String)> {
-    fn walk(directory: &Path, found: &mut Vec<PathBuf>) {
-        for entry in fs::read_dir(directory).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                walk(&path, found);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                found.push(path);
-            }
-        }
-    }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = Vec::new();
-    walk(&root, &mut files);
-    let with_module = files.into_iter().map(|path| {
+    let root = root().join("src");
+    let with_module = rust_files(&root).into_iter().map(|path| {
         let relative = path.strip_prefix(&root).unwrap();
         let first = relative.components().next().unwrap().as_os_str().to_str().unwrap();
         (first.trim_end_matches(".rs").to_owned(), path.clone(), fs::read_to_string(&path).unwrap())
@@ -32,7 +21,7 @@ fn sources() -> Vec<(String, PathBuf, String)> {
 
 /// The modules in the order of `lib.rs`, uppermost first.
 fn layers() -> Vec<String> {
-    let lib = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")).unwrap();
+    let lib = fs::read_to_string(root().join("src/lib.rs")).unwrap();
     lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')).map(str::to_owned).collect()
 }
 
@@ -114,7 +103,7 @@ fn the_bans_of_lib_rs_hold() {
 
 #[test]
 fn no_two_files_import_each_other() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let root = root().join("src");
     let below_src = |path: &Path| path.strip_prefix(&root).unwrap().to_owned();
     let imports = Imports::of(sources().into_iter().map(|(_, path, text)| (below_src(&path), text)));
     assert!(imports.count() > 300, "the test finds the imports: {}", imports.count());

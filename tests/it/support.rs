@@ -22,6 +22,7 @@ mod program;
 mod reply;
 mod rotation;
 mod scratch;
+pub(crate) mod source;
 mod tls;
 mod token_endpoint;
 mod upstream;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::hint::black_box;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use http::header::AUTHORIZATION;
@@ -14,6 +14,7 @@ use pixy::link::authentication::Guard;
 use pixy::secret::Secret;
 use serde_json::{Value, json};
 
+use crate::support::source::{root, rust_files};
 use crate::support::{Pixy, RawClient, RawResponse, TokenEndpoint, Upstream};
 
 /// Every call of the link surface; `{…}` is a path parameter.
@@ -356,10 +357,6 @@ fn attack_52_secrets_are_only_compared_in_constant_time() {
     assert!(lines > 20, "{lines}");
 }
 
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-}
-
 /// A source file without comments and without the tests at its end.
 fn production(path: impl AsRef<Path>) -> String {
     let text = fs::read_to_string(root().join(path)).unwrap();
@@ -372,17 +369,4 @@ fn proxy() -> Vec<(String, String)> {
     let files = rust_files(&root().join("src/proxy")).into_iter().chain([root().join("src/proxy.rs")]);
     let named = files.map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), path));
     named.filter(|(name, _)| name != "fuzzing.rs").map(|(name, path)| (name, production(path))).collect()
-}
-
-fn rust_files(directory: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(rust_files(&path));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
-    found
 }
