@@ -24,14 +24,16 @@ pub use attempt::{
     AttemptError, AttemptOptions, AttemptRedirect, AttemptStage, AttemptStatus, Cancelled, CancelledAnswer, Identified,
     PastedAnswer, StartedAttempt,
 };
-pub use configuration::{ConfigurationStatus, EventStream, OpenApiDocument, PageUrl, Session, SetupCode};
+pub use configuration::{
+    Closed, ClosedSession, ConfigurationStatus, EventStream, OpenApiDocument, PageUrl, Session, SetupCode,
+};
 pub use problem::Problem;
 pub use redirect::Redirect;
 pub use routes::{
-    AcceptOlderCopy, Access, BeginAttempt, Call, CancelAttempt, ConfirmAttempt, ConfirmMoved, DescribeApi, ExportVault,
-    ImportVault, ListAccounts, OpenSession, Operation, Paste, ROUTES, ReadConfiguration, RefreshAccount,
-    RotateVaultKey, Route, SetStaticCredential, SetupUrl, ShowSnippets, StreamAccounts, UnlinkAccount, find_route,
-    path_of,
+    AcceptOlderCopy, Access, BeginAttempt, Call, CancelAttempt, CloseSession, ConfirmAttempt, ConfirmMoved,
+    DescribeApi, ExportVault, ImportVault, ListAccounts, OpenSession, Operation, Paste, ROUTES, ReadConfiguration,
+    RefreshAccount, RotateVaultKey, Route, SetStaticCredential, SetupUrl, ShowSnippets, StreamAccounts, UnlinkAccount,
+    find_route, path_of,
 };
 pub use secret_text::SecretText;
 pub use time::Time;

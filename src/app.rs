@@ -48,6 +48,8 @@ const REFRESH_DRAIN: Duration = Duration::from_secs(35);
 pub enum StartError {
     /// The directory of the control socket.
     StateDir(PathBuf, io::Error),
+    /// It is a symbolic link, which may lead elsewhere later.
+    StateDirIsLink(PathBuf),
     /// The vault.
     Vault(VaultError),
     /// The trusted roots.
@@ -247,7 +249,13 @@ fn make_state_dir(path: &Path) -> Result<(), StartError> {
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .map_err(|error| StartError::StateDir(path.to_owned(), error))
+        .map_err(|error| StartError::StateDir(path.to_owned(), error))?;
+    // Owner and mode are checked with the vault. Without a slash at its end, a link is seen as such.
+    let itself: PathBuf = path.components().collect();
+    match itself.symlink_metadata() {
+        Ok(found) if found.is_symlink() => Err(StartError::StateDirIsLink(itself)),
+        _ => Ok(()),
+    }
 }
 
 fn directory(file: &Path) -> Option<PathBuf> {
@@ -270,6 +278,11 @@ impl fmt::Display for StartError {
             Self::StateDir(path, error) => write!(
                 f,
                 "the state directory {} cannot be created ({error}); set `state_dir` to a directory that Pixy may write to",
+                path.display()
+            ),
+            Self::StateDirIsLink(path) => write!(
+                f,
+                "the state directory {} is a symbolic link; set `state_dir` to the directory that it leads to",
                 path.display()
             ),
             Self::Vault(error) => write!(f, "{error}"),

@@ -195,12 +195,12 @@ impl Linker {
     }
 
     async fn begin_in_browser(&self, account: &Account, binding: AttemptBinding) -> Result<Attempt, Problem> {
-        let page_port = match self.page_address.load().as_deref() {
-            Some(Address::Tcp(address)) => Some(address.port()),
+        let page = match self.page_address.load().as_deref() {
+            Some(Address::Tcp(address)) => Some(*address),
             Some(Address::Unix(_)) | None => None,
         };
         let profile = account.profile();
-        let target = self.listeners.redirect_target(&profile.link.redirect, page_port).await?;
+        let target = self.listeners.redirect_target(&profile.link.redirect, page).await?;
         let installation = account.services().vault.installation();
         let request = AuthorizationRequest::new(&profile, &binding, target, &installation)?;
         let flow = AttemptFlow::AuthorizationCode(Box::new(request));

@@ -29,7 +29,7 @@ pub struct StartedAttempt {
     pub expires_at: Time,
     /// How the authorization code reaches Pixy.
     pub redirect: AttemptRedirect,
-    /// Why the code must be pasted where a redirect to loopback is usual.
+    /// Why the code must be pasted where a redirect to loopback is usual, or why the redirect is to another port than usual.
     pub notice: Option<String>,
     /// The code to enter at the provider (RFC 8628).
     pub user_code: Option<String>,

@@ -20,6 +20,21 @@ pub struct Session {
     pub session: SecretText,
 }
 
+/// The session is closed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ClosedSession {
+    /// Always `closed`.
+    pub state: Closed,
+}
+
+/// The word `closed`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Closed {
+    /// It opens nothing any more.
+    Closed,
+}
+
 /// The page's address with a fresh setup code in its fragment, which browsers send to no server.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct PageUrl {

@@ -6,9 +6,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{
-    AccountStateAnswer, AccountStatus, AttemptOptions, CancelledAnswer, ClientSnippet, ConfigurationStatus,
-    EventStream, ExportRequest, Identified, ImportRequest, KeyRotation, MovedConfirmation, OpenApiDocument, PageUrl,
-    PastedAnswer, RevocationAnswer, SealedExport, Session, SetupCode, StartedAttempt, StaticCredential,
+    AccountStateAnswer, AccountStatus, AttemptOptions, CancelledAnswer, ClientSnippet, ClosedSession,
+    ConfigurationStatus, EventStream, ExportRequest, Identified, ImportRequest, KeyRotation, MovedConfirmation,
+    OpenApiDocument, PageUrl, PastedAnswer, RevocationAnswer, SealedExport, Session, SetupCode, StartedAttempt,
+    StaticCredential,
 };
 
 /// One call of the API, with the types of its bodies.
@@ -90,6 +91,8 @@ macro_rules! routes {
 routes! {
     /// Opens a session with a setup code.
     OpenSession: POST "/api/session" Open, SetupCode => Session;
+    /// Closes the session of the call; its event streams end.
+    CloseSession: DELETE "/api/session" Session, () => ClosedSession;
     /// Lists every account, in the order of the configuration.
     ListAccounts: GET "/api/accounts" Session, () => Vec<AccountStatus>;
     /// Streams the accounts: at once, and after every change.

@@ -1,6 +1,7 @@
 //! Calls the running Pixy over its control socket.
 
 use std::fmt;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -28,6 +29,8 @@ pub(super) enum CallError {
     Problem(Problem),
     /// The control socket cannot be connected to.
     NotConnected { socket: PathBuf, error: std::io::Error, faults: Option<Faults> },
+    /// Another user answers on the control socket. Nothing was sent.
+    Stranger { socket: PathBuf, uid: u32 },
     /// The connection failed, or what came over it is not HTTP.
     Interrupted { socket: PathBuf, error: Box<dyn std::error::Error + Send + Sync> },
     /// The answer is not what this version of the call returns.
@@ -92,6 +95,10 @@ impl ControlClient {
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), CallError> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.not_connected(error))?;
+        let uid = stream.peer_cred().map_err(|error| self.not_connected(error))?.uid();
+        if !self.may_answer(uid) {
+            return Err(CallError::Stranger { socket: self.socket.clone(), uid });
+        }
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = handshake.map_err(|error| self.interrupted(error))?;
         tokio::spawn(connection);
@@ -100,6 +107,15 @@ impl ControlClient {
         let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
         let body = body.map_err(|error| CallError::Interrupted { socket: self.socket.clone(), error })?;
         Ok((status, body.to_bytes()))
+    }
+
+    /// Whether a Pixy of this user may get secrets: root's and the caller's own may; from root, also that of the owner of
+    /// `state_dir`. Whoever may write to that directory, or to one above it, can put another socket there.
+    fn may_answer(&self, uid: u32) -> bool {
+        let us = rustix::process::geteuid().as_raw();
+        let owner =
+            || self.socket.parent().and_then(|directory| directory.symlink_metadata().ok()).map(|found| found.uid());
+        uid == 0 || uid == us || (us == 0 && owner() == Some(uid))
     }
 
     fn not_connected(&self, error: std::io::Error) -> CallError {
@@ -135,6 +151,15 @@ impl fmt::Display for CallError {
                     ),
                     _ => write!(f, "the control socket {socket} cannot be used: {error}"),
                 }
+            }
+            Self::Stranger { socket, uid } => {
+                let (socket, us) = (socket.display(), rustix::process::geteuid().as_raw());
+                write!(
+                    f,
+                    "user id {uid} answers on the control socket {socket}, but this command runs as {us}: nothing was sent. Run it \
+                     as the user that runs Pixy. If that is not {uid}, another program has taken the socket's place: let only \
+                     Pixy's user write to its directory"
+                )
             }
             Self::Interrupted { socket, error } => {
                 write!(f, "the connection to Pixy on {} failed ({error})", socket.display())

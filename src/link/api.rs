@@ -19,8 +19,9 @@ use super::problem::Problem;
 use super::{Linker, account_status, vault_admin};
 use crate::account::{Account, RevocationOutcome};
 use crate::api::{
-    self, Access, AccountState, AccountStateAnswer, AccountStatus, Cancelled, CancelledAnswer, ConfigurationStatus,
-    OpenApiDocument, Operation, PageUrl, PendingRevocation, Revocation, RevocationAnswer, Route, SecretText, Session,
+    self, Access, AccountState, AccountStateAnswer, AccountStatus, Cancelled, CancelledAnswer, Closed, ClosedSession,
+    ConfigurationStatus, OpenApiDocument, Operation, PageUrl, PendingRevocation, Revocation, RevocationAnswer, Route,
+    SecretText, Session,
 };
 use crate::secret::Secret;
 use crate::server::{self, Address, Peer, Rejection};
@@ -84,18 +85,23 @@ impl LinkApi {
         let route = api::find_route(&method, &path);
         if self.surface == LinkSurface::Page && route.is_some_and(|(route, _)| route.access == Access::Open) {
             let code = http::read::<api::OpenSession>(request).await?.setup_code;
-            let session = SecretText(self.services.guard.open_session(code.0.expose())?);
-            return http::answer::<api::OpenSession>(&Session { session });
+            return match self.services.guard.open_session(code.0.expose()) {
+                Ok(session) => http::answer::<api::OpenSession>(&Session { session: SecretText(session) }),
+                Err(denied) => Err(self.services.guard.refuse(denied).await),
+            };
         }
         let person = match self.surface {
-            LinkSurface::Page => self.services.guard.authenticate(request.headers())?,
+            LinkSurface::Page => match self.services.guard.authenticate(request.headers()) {
+                Ok(person) => person,
+                Err(denied) => return Err(self.services.guard.refuse(denied).await),
+            },
             LinkSurface::Control => authentication::authenticate_peer(peer.uid)?,
         };
         match route {
             Some((route, parameter))
                 if self.surface == LinkSurface::Control || route.access != Access::ControlSocket =>
             {
-                self.call(&person, route, parameter, request).await
+                self.call(person, route, parameter, request).await
             }
             _ => Err(Problem::no_call()),
         }
@@ -122,7 +128,7 @@ impl LinkApi {
     /// The calls of an authenticated person.
     async fn call(
         &self,
-        _: &Authenticated,
+        person: Authenticated,
         route: &Route,
         parameter: &str,
         request: Request<RequestBody>,
@@ -131,7 +137,11 @@ impl LinkApi {
         match route.operation {
             Operation::OpenSession => Err(Problem::no_call()), // answered on the page before authentication
             Operation::ListAccounts => http::answer::<api::ListAccounts>(&self.accounts()),
-            Operation::StreamAccounts => Ok(self.events()),
+            Operation::CloseSession => {
+                self.services.guard.close_session(&person);
+                http::answer::<api::CloseSession>(&ClosedSession { state: Closed::Closed })
+            }
+            Operation::StreamAccounts => Ok(self.events(person)),
             Operation::DescribeApi => http::answer::<api::DescribeApi>(&OpenApiDocument(api::openapi::document())),
             Operation::ShowSnippets => {
                 let account = linker.account(parameter)?;
@@ -214,33 +224,33 @@ impl LinkApi {
         self.services.linker.account_statuses(|account| (self.services.endpoint_of)(account))
     }
 
-    /// Server-sent events: all accounts, at once and after every change.
-    fn events(&self) -> Response<LinkBody> {
-        let start = (self.clone(), self.services.changes.clone(), true);
-        let events = futures_util::stream::unfold(start, |(api, mut changes, first)| async move {
-            let changed = if first {
-                true
-            } else {
-                match tokio::time::timeout(EVENT_HEARTBEAT, changes.changed()).await {
-                    Ok(Ok(())) => true,
-                    Ok(Err(_)) => return None, // Pixy is shutting down
-                    Err(_) => false,
-                }
+    /// Server-sent events: all accounts, at once and after every change, until the session of `person` ends.
+    fn events(&self, person: Authenticated) -> Response<LinkBody> {
+        let start = (self.clone(), self.services.changes.clone(), person, true);
+        let events = futures_util::stream::unfold(start, |(api, mut changes, person, first)| async move {
+            let text = tokio::select! {
+                biased;
+                () = api.services.guard.ended(&person) => return None,
+                text = api.next_event(&mut changes, first) => text?,
             };
-            if changed && !first {
-                tokio::time::sleep(EVENT_PAUSE).await;
-            }
-            let text = if changed {
-                changes.mark_unchanged();
-                format!("event: accounts\ndata: {}\n\n", serde_json::json!(api.accounts()))
-            } else {
-                ": keep-alive\n\n".to_owned()
-            };
-            Some((Ok::<_, BoxError>(Frame::data(Bytes::from(text))), (api, changes, false)))
+            Some((Ok::<_, BoxError>(Frame::data(Bytes::from(text))), (api, changes, person, false)))
         });
         let mut response = Response::new(StreamBody::new(events).boxed_unsync());
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
         response
+    }
+
+    /// `None` while Pixy shuts down.
+    async fn next_event(&self, changes: &mut watch::Receiver<u64>, first: bool) -> Option<String> {
+        if !first {
+            match tokio::time::timeout(EVENT_HEARTBEAT, changes.changed()).await {
+                Ok(changed) => changed.ok()?,
+                Err(_) => return Some(": keep-alive\n\n".to_owned()),
+            }
+            tokio::time::sleep(EVENT_PAUSE).await;
+        }
+        changes.mark_unchanged();
+        Some(format!("event: accounts\ndata: {}\n\n", serde_json::json!(self.accounts())))
     }
 }
 

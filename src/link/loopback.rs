@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -35,16 +35,19 @@ const BIND_TRIES: usize = 25;
 /// See [`BIND_TRIES`].
 const BIND_PAUSE: Duration = Duration::from_millis(20);
 
+/// Lets the system choose a port.
+const SYSTEM_CHOSEN: u16 = 0;
+
 /// The port of a redirect URI that no listener serves.
 const UNSERVED_PORT: u16 = 8701;
 
 /// What the client of an unknown `Host` is told.
 const CALLBACK_HOSTS: &str = "Host must be an IP address or localhost";
 
-/// The open listeners, by the host and port of their redirect URI.
+/// The open listeners, by the addresses and the port that were asked for.
 pub struct CallbackListeners {
     receiver: Arc<CallbackReceiver>,
-    open: tokio::sync::Mutex<HashMap<(String, u16), Weak<CallbackListener>>>,
+    open: tokio::sync::Mutex<HashMap<(Vec<IpAddr>, u16), Weak<CallbackListener>>>,
 }
 
 impl CallbackListeners {
@@ -53,11 +56,12 @@ impl CallbackListeners {
         Self { receiver, open: tokio::sync::Mutex::default() }
     }
 
-    /// Chooses where the provider sends the browser, and opens a listener there if need be.
+    /// Chooses where the provider sends the browser, and opens a listener there if need be. Every address that a browser may
+    /// resolve the host to is held: of the two of `localhost`, another program could hold one, and would get the code.
     pub async fn redirect_target(
         &self,
         redirect: &Redirect,
-        page_port: Option<u16>,
+        page: Option<SocketAddr>,
     ) -> Result<RedirectTarget, Problem> {
         let (host, ports, path) = match redirect {
             Redirect::Paste(page) => {
@@ -70,41 +74,58 @@ impl CallbackListeners {
         let uri = |port: u16| {
             Url::parse(&format!("http://{host}:{port}{path}")).map_err(|_| Problem::no_endpoint("redirect"))
         };
-        let wanted = match ports {
-            Ports::Any => page_port.map_or_else(|| vec![0], |_| Vec::new()), // 0: the system chooses
+        let page_port = page.map(|page| page.port());
+        let mut wanted: Vec<u16> = match ports {
+            Ports::Any => page_port.into_iter().chain([SYSTEM_CHOSEN]).collect(),
             Ports::Only(list) => list.clone(),
         };
-        if let Some(port) = page_port.filter(|port| wanted.is_empty() || wanted.contains(port)) {
-            let redirect_uri = uri(port)?;
-            return Ok(RedirectTarget { redirect_uri, reaches_pixy: true, notice: None, listener: None });
-        }
+        wanted.sort_by_key(|&port| Some(port) != page_port); // the page's port first, which may be reachable from elsewhere
         for &port in &wanted {
-            if let Ok(listener) = self.open(host, port).await {
-                let redirect_uri = uri(listener.port)?;
-                return Ok(RedirectTarget { redirect_uri, reaches_pixy: true, notice: None, listener: Some(listener) });
-            }
+            let is_held = |address: &IpAddr| page.is_some_and(|page| page.port() == port && covers(page, *address));
+            let (held, missing): (Vec<IpAddr>, Vec<IpAddr>) =
+                addresses(host).iter().partition(|address| is_held(address));
+            let listener = match self.open(missing, port, !held.is_empty()).await {
+                Ok(listener) => listener,
+                Err(error) => {
+                    tracing::debug!(host, port, %error, "a callback port cannot be held");
+                    continue;
+                }
+            };
+            let moved = wanted.first().filter(|&&first| first != port && port == SYSTEM_CHOSEN);
+            let port = listener.as_ref().map_or(port, |listener| listener.port);
+            let notice = moved.map(|first| moved_from(*first, port));
+            return Ok(RedirectTarget { redirect_uri: uri(port)?, reaches_pixy: true, notice, listener });
         }
-        let port = wanted.first().copied().filter(|&port| port != 0).unwrap_or(UNSERVED_PORT);
-        let notice = Some(held_by_others(&wanted));
+        let ports: Vec<u16> = wanted.into_iter().filter(|&port| port != SYSTEM_CHOSEN).collect();
+        let port = ports.first().copied().unwrap_or(UNSERVED_PORT);
+        let notice = Some(held_by_others(&ports));
         Ok(RedirectTarget { redirect_uri: uri(port)?, reaches_pixy: false, notice, listener: None })
     }
 
-    /// Opens the listener of a port; one that is open for another attempt is shared.
-    async fn open(&self, host: &str, port: u16) -> io::Result<Arc<CallbackListener>> {
+    /// Opens a listener on these addresses, all with this port; one that is open for another attempt is shared. `None`: the page
+    /// holds the others (`page_serves`), and this machine does not have these.
+    async fn open(
+        &self,
+        addresses: Vec<IpAddr>,
+        port: u16,
+        page_serves: bool,
+    ) -> io::Result<Option<Arc<CallbackListener>>> {
         let mut open = self.open.lock().await;
-        let key = (host.to_owned(), port);
+        let key = (addresses, port);
         if let Some(listener) = open.get(&key).and_then(Weak::upgrade) {
-            return Ok(listener);
+            return Ok(Some(listener));
         }
-        let mut tries = if open.remove(&key).is_some() { BIND_TRIES } else { 1 };
+        let mut tries = if open.remove(&key).is_some() || port == SYSTEM_CHOSEN { BIND_TRIES } else { 1 };
         let sockets = loop {
-            match bind(host, port).await {
+            match bind(&key.0, port).await {
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries > 1 => tries -= 1,
                 sockets => break sockets?,
             }
             tokio::time::sleep(BIND_PAUSE).await;
         };
-        let port = sockets.iter().find_map(port_of).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let Some(port) = sockets.iter().find_map(port_of) else {
+            return if page_serves { Ok(None) } else { Err(io::ErrorKind::AddrNotAvailable.into()) };
+        };
         let (close, closed) = watch::channel(Shutdown::No);
         let (_, limits) = watch::channel(ServerLimits { drain_time: DRAIN, ..ServerLimits::default() });
         for socket in sockets {
@@ -116,27 +137,46 @@ impl CallbackListeners {
         let listener = Arc::new(CallbackListener::new(port, close));
         open.retain(|_, listener| listener.strong_count() > 0);
         open.insert(key, Arc::downgrade(&listener));
-        Ok(listener)
+        Ok(Some(listener))
     }
 }
 
-/// Binds every address that a browser may resolve `host` to: of the two of `localhost`, another program could hold one, and
-/// would get the code.
-async fn bind(host: &str, port: u16) -> io::Result<Vec<Listener>> {
-    let bind_to = async |ip: IpAddr, port: u16| Listener::bind(&Address::Tcp((ip, port).into())).await;
+/// The addresses that a browser may resolve the host of a redirect URI to.
+fn addresses(host: &str) -> Vec<IpAddr> {
+    let (ipv4, ipv6) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
     match host {
-        "[::1]" => Ok(vec![bind_to(Ipv6Addr::LOCALHOST.into(), port).await?]),
-        "localhost" => {
-            let ipv4 = bind_to(Ipv4Addr::LOCALHOST.into(), port).await?;
-            let port = port_of(&ipv4).unwrap_or(port);
-            match bind_to(Ipv6Addr::LOCALHOST.into(), port).await {
-                Ok(ipv6) => Ok(vec![ipv4, ipv6]),
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error),
-                Err(_) => Ok(vec![ipv4]), // this machine has no IPv6
-            }
-        }
-        _ => Ok(vec![bind_to(Ipv4Addr::LOCALHOST.into(), port).await?]),
+        "[::1]" => vec![ipv6],
+        "localhost" => vec![ipv4, ipv6],
+        _ => vec![ipv4],
     }
+}
+
+/// Whether a socket on `listening` gets the connections to `address`. `[::]` includes IPv4.
+fn covers(listening: SocketAddr, address: IpAddr) -> bool {
+    let all = listening.ip();
+    all == address || (all.is_unspecified() && (all.is_ipv6() || address.is_ipv4()))
+}
+
+/// Binds these addresses with one port, without those of a family that this machine does not have.
+async fn bind(addresses: &[IpAddr], mut port: u16) -> io::Result<Vec<Listener>> {
+    let mut sockets = Vec::new();
+    for &address in addresses {
+        match Listener::bind(&Address::Tcp((address, port).into())).await {
+            Ok(socket) => {
+                port = port_of(&socket).unwrap_or(port);
+                sockets.push(socket);
+            }
+            Err(error) if is_missing_family(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(sockets)
+}
+
+/// The kernel has no IPv6, or no interface has an address of it.
+fn is_missing_family(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 fn port_of(listener: &Listener) -> Option<u16> {
@@ -146,12 +186,24 @@ fn port_of(listener: &Listener) -> Option<u16> {
     }
 }
 
+fn moved_from(port: u16, to: u16) -> String {
+    format!(
+        "Port {port} of this machine is in use by another program, which could receive the code, so the provider redirects the \
+         browser to port {to}. If the browser cannot open that page, copy its whole address and paste it here."
+    )
+}
+
 fn held_by_others(ports: &[u16]) -> String {
     let named: Vec<String> = ports.iter().map(ToString::to_string).collect();
-    let (what, are) = if ports.len() == 1 { ("Port", "is") } else { ("Ports", "are") };
+    let (what, are) = match ports.len() {
+        0 => ("Every port", "is"),
+        1 => ("Port", "is"),
+        _ => ("Ports", "are"),
+    };
     format!(
         "{what} {} of this machine, where the provider redirects the browser, {are} in use by another program. \
-         Allow the access at the provider, then copy the whole address that the browser ends at and paste it here.",
+         Allow the access at the provider, then copy the whole address that the browser ends at and paste it here. The other \
+         program may see the code, which only this Pixy can redeem.",
         named.join(" and ")
     )
 }

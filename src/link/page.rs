@@ -102,6 +102,7 @@ pub fn index(facts: &Facts) -> String {
                 div #cards data-port=[port] {}
             }
             footer {
+                p #signout hidden { button type="button" { "Sign out" } }
                 p #closable hidden {
                     "Every account is linked, so this page can be turned off: " code { "link: { listen: off }" }
                     ". The terminal still works."

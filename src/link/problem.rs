@@ -253,9 +253,9 @@ fixed_problems! {
         "Run `pixy url` in a terminal and open the link that it prints.";
     /// The setup code is unknown, used or expired.
     wrong_code: UNAUTHORIZED "not_signed_in", "That code is wrong, used or expired.", "Run `pixy url` again.";
-    /// Setup codes are not accepted for a while, because too many were wrong.
-    locked: TOO_MANY_REQUESTS "locked", "Too many wrong setup codes were tried.",
-        "Wait a minute, then run `pixy url` again. If it was not you, a program on this machine is guessing.";
+    /// A wrong setup code, while others are being refused. The right one is accepted.
+    locked: TOO_MANY_REQUESTS "locked", "That code is wrong, and too many wrong ones are being tried.",
+        "The right one is accepted: run `pixy url` again. If it was not you, a program on this machine is guessing.";
 }
 
 impl std::error::Error for Problem {}

@@ -13,7 +13,7 @@ pub struct RedirectTarget {
     pub redirect_uri: Url,
     /// The redirect URI reaches Pixy: the person has nothing to paste.
     pub reaches_pixy: bool,
-    /// Why a loopback redirect does not reach Pixy, for the person.
+    /// Why a loopback redirect does not reach Pixy, or reaches it at another port than usual, for the person.
     pub notice: Option<String>,
     /// Keeps the port of the redirect URI open.
     pub listener: Option<Arc<CallbackListener>>,

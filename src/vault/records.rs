@@ -64,6 +64,8 @@ impl Records {
         file::make_directory(directory)?;
         file::private_directory(directory)?;
         file::make_directory(&settings.state_dir)?;
+        // Another user who may write there could replace the control socket, or the marks.
+        file::private_directory(&settings.state_dir)?;
         let locks = [Lock::take(directory, "lock")?, Lock::take(&settings.state_dir, "high-water.lock")?];
         file::remove_temporary(directory)?;
         file::remove_temporary(&settings.state_dir)?;

@@ -172,6 +172,11 @@ async fn a_linked_pixy_passes_until_its_key_is_readable() {
         sent.iter().all(|request| request.headers.iter().all(|(name, _)| name != "authorization")),
         "no credential"
     );
+    found.assert("state", "good", "is closed to others");
+    let state = pixy.scratch.path("state");
+    fs::set_permissions(&state, Permissions::from_mode(0o755)).unwrap();
+    as_pixy(&pixy.scratch.path("pixy.yaml")).assert("state", "bad", "chmod 0700");
+    fs::set_permissions(&state, Permissions::from_mode(0o700)).unwrap();
     let key = pixy.scratch.path("key");
     fs::set_permissions(&key, Permissions::from_mode(0o644)).unwrap();
     as_pixy(&pixy.scratch.path("pixy.yaml")).assert("key", "bad", "chmod 0600");

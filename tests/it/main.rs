@@ -14,6 +14,7 @@ mod framing; // malformed, ambiguous and oversized requests are refused
 mod gateway; // requests through the proxy: what passes, what is refused, with which error
 mod agent_isolation; // Pixy and a hostile agent as two users in a network namespace
 mod vault_admin; // key rotation, export and import while Pixy runs
+mod control_socket; // who answers on the control socket
 mod hosts; // `Host` names this Pixy, or the request is refused
 mod io_threads; // the same behaviour with several I/O threads
 mod kill; // kill -9 at each system call of a refresh; failing disks

@@ -16,6 +16,26 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+#[tokio::test]
+async fn attack_91_a_state_dir_that_is_a_link_is_refused() {
+    let scratch = Scratch::new();
+    let config = scratch.config(&serde_json::json!({}));
+    let text = std::fs::read_to_string(&config).unwrap();
+    for slash in ["", "/"] {
+        let target = scratch.path(&format!("elsewhere{}", slash.len()));
+        std::fs::create_dir(&target).unwrap();
+        let _ = std::fs::remove_file(scratch.path("state"));
+        std::os::unix::fs::symlink(&target, scratch.path("state")).unwrap();
+        let state = scratch.path("state").display().to_string();
+        let text = text.replace(&state, &format!("{state}{slash}"));
+        let parsed = pixy::config::parse(&text, None, &pixy::config::Env::default()).unwrap();
+        let Err(error) = pixy::app::start(parsed).await else { panic!("it started") };
+        let error = error.to_string();
+        assert!(error.contains(&format!("{state} is a symbolic link; set `state_dir` to the directory")), "{error}");
+        assert_eq!(std::fs::read_dir(&target).unwrap().count(), 0, "nothing was written there");
+    }
+}
+
 #[test]
 fn check_reports_all_faults_and_exits_with_64() {
     let scratch = Scratch::new();

@@ -10,7 +10,7 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 use pixy::api::{self, Access};
 use pixy::clock::{Clock, Timestamp};
-use pixy::link::authentication::Guard;
+use pixy::link::authentication::{Denied, Guard};
 use pixy::secret::Secret;
 use serde_json::{Value, json};
 
@@ -38,6 +38,7 @@ const CALLS: &[(&str, &str, Access)] = &[
     ("POST", "/api/vault/rotate", Access::ControlSocket),
     ("POST", "/api/vault/export", Access::ControlSocket),
     ("POST", "/api/vault/import", Access::ControlSocket),
+    ("DELETE", "/api/session", Access::Session), // the last: it closes the session that the calls above use
 ];
 
 /// The only places where the proxy sends a request.
@@ -292,7 +293,6 @@ async fn attack_02_a_hundred_thousand_guesses_open_nothing() {
     let guard = Guard::new(Clock::tokio(Timestamp::EPOCH));
     let code = guard.setup_code();
     assert_eq!(code.expose().len(), 22, "128 bits");
-    let (mut compared, mut locked) = (0, 0);
     for minute in 0..14 {
         for n in 0..7200 {
             // The nearest guess: one character differs.
@@ -300,23 +300,85 @@ async fn attack_02_a_hundred_thousand_guesses_open_nothing() {
             let at = n % guess.len();
             guess[at] = if guess[at] == b'a' { b'b' } else { b'a' };
             let guess = String::from_utf8(guess).unwrap();
-            let status = if n % 2 == 0 {
-                guard.open_session(&guess).err().map(|problem| problem.status)
+            let denied = if n % 2 == 0 {
+                guard.open_session(&guess).err()
             } else {
                 let mut headers = HeaderMap::new();
                 headers.insert(AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {guess}")).unwrap());
-                guard.authenticate(&headers).err().map(|problem| problem.status)
+                guard.authenticate(&headers).err()
             };
-            match status {
-                Some(401) => compared += 1,
-                Some(429) => locked += 1,
-                other => panic!("minute {minute}, guess {n}: {other:?}"),
-            }
+            assert_eq!(denied, Some(Denied::Wrong), "minute {minute}, guess {n}");
         }
         tokio::time::advance(Duration::from_mins(1)).await;
     }
-    assert_eq!((compared, locked), (14 * 5, 14 * 7195), "five a minute are compared");
-    assert!(guard.open_session(code.expose()).is_ok(), "the right code opens a session after the lock");
+    assert!(guard.open_session(code.expose()).is_ok(), "the right code is accepted after them");
+}
+
+/// A flood of wrong codes over the network, and a person with the right one in it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn attack_92_the_right_code_passes_during_ten_thousand_wrong_ones() {
+    let pixy = Pixy::start(&json!({})).await;
+    let page = pixy.page();
+    let resident = || {
+        let text = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+        text.split_whitespace().nth(1).and_then(|pages| pages.parse::<usize>().ok()).unwrap_or_default() * 4096
+    };
+    let before = resident();
+    let mut flood = tokio::task::JoinSet::new();
+    for connection in 0..20 {
+        flood.spawn(async move {
+            let mut client = RawClient::connect(page).await;
+            let mut seen = BTreeSet::new();
+            for n in 0..500 {
+                let body = json!({ "setup_code": format!("wrong-{connection}-{n}") }).to_string();
+                let request = format!(
+                    "POST /api/session HTTP/1.1\r\nHost: {page}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+                    body.len()
+                );
+                client.send(request).await;
+                seen.insert(client.response().await.unwrap().status);
+            }
+            seen
+        });
+    }
+    let mut longest = Duration::ZERO;
+    for _ in 0..10 {
+        let start = Instant::now();
+        let session = session(&pixy).await;
+        assert_eq!(ask(&pixy, "GET", "/api/accounts", &session).await.status, 200);
+        longest = longest.max(start.elapsed());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let seen: BTreeSet<u16> = flood.join_all().await.into_iter().flatten().collect();
+    assert_eq!(seen, BTreeSet::from([401, 429]), "slowed, or refused");
+    let grown = resident().saturating_sub(before);
+    println!("longest sign-in during the flood {longest:?}, memory {} KiB more", grown / 1024);
+    assert!(longest < Duration::from_secs(2), "{longest:?}");
+    assert!(grown < 32 << 20, "{grown} bytes more");
+}
+
+#[tokio::test]
+async fn attack_93_a_closed_session_ends_its_event_stream() {
+    let pixy = Pixy::start(&json!({})).await;
+    let (mine, other) = (session(&pixy).await, session(&pixy).await);
+    let stream = async |session: &str| {
+        let mut client = RawClient::connect(pixy.page()).await;
+        let host = pixy.page();
+        client.send(format!("GET /api/events HTTP/1.1\r\nHost: {host}\r\n{session}\r\n")).await;
+        assert_eq!(client.head().await.unwrap().status, 200);
+        client
+    };
+    let (mut closed, mut open) = (stream(&mine).await, stream(&other).await);
+    assert_eq!(ask(&pixy, "DELETE", "/api/session", &mine).await.json(), json!({ "state": "closed" }));
+    // The last chunk, on a connection that stays open.
+    let mut bytes = Vec::new();
+    while !bytes.ends_with(b"0\r\n\r\n") {
+        bytes.extend(crate::support::within(closed.bytes(1)).await);
+    }
+    assert!(bytes.windows(15).any(|window| window == b"event: accounts"));
+    assert_eq!(ask(&pixy, "GET", "/api/accounts", &mine).await.status, 401);
+    assert_eq!(ask(&pixy, "GET", "/api/accounts", &other).await.status, 200);
+    assert!(tokio::time::timeout(Duration::from_millis(200), open.rest()).await.is_err(), "another's goes on");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 // The page with flows that do not end at its own port: device codes and fixed callback ports.
 
 import assert from 'node:assert/strict';
+import http from 'node:http';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { startAuthorizationServer } from './lib/authorization-server.mjs';
 import { answerOnDevice } from './lib/browser.mjs';
@@ -28,7 +29,8 @@ async function prepare(startBrowser) {
     },
   });
   const at = (port) => account({ redirect: { loopback: { host: 'localhost', ports: [Number(port)], path: '/auth/callback' } } });
-  const accounts = { device: account({ flow: 'device_code' }), free: at(free), held: at(new URL(other.url).port) };
+  const any = account({ redirect: { loopback: { host: 'localhost', ports: 'any', path: '/auth/callback' } } });
+  const accounts = { device: account({ flow: 'device_code' }), free: at(free), held: at(new URL(other.url).port), any };
   stage.pixy = await startPixy({ server, api, accounts });
   stage.browser = await startBrowser();
 }
@@ -36,7 +38,7 @@ async function prepare(startBrowser) {
 /** Restores the state before a test. */
 async function reset() {
   stage.server.forge = undefined;
-  for (const name of ['device', 'free', 'held']) {
+  for (const name of ['device', 'free', 'held', 'any']) {
     const { attempt } = await stage.pixy.account(name);
     if (attempt) await stage.pixy.call('DELETE', `/api/attempts/${attempt.attempt}`);
     await stage.pixy.call('DELETE', `/api/accounts/${name}`);
@@ -108,6 +110,27 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     assert.deepEqual(await violations(tab), []);
     await tab.close();
     await confirm(me, 'free');
+  });
+
+  test('attack_90_a_squatter_on_the_other_loopback_gets_nothing', async (t) => {
+    const stolen = [];
+    const squatter = http.createServer((request, response) => { stolen.push(request.url); response.end('Another program'); });
+    await new Promise((done, failed) => squatter.once('error', failed).listen(stage.pixy.ports.link, '::1', done));
+    t.after(() => { squatter.close(); squatter.closeAllConnections(); });
+    const probe = await stage.browser.newContext();
+    t.after(() => probe.close());
+    const page = await probe.newPage();
+    await page.goto(`http://localhost:${stage.pixy.ports.link}/probe`);
+    assert.deepEqual(stolen.splice(0).filter((url) => url === '/probe'), ['/probe'], 'the browser takes localhost for ::1 first');
+
+    const me = await person(t);
+    await press(me.card('any'), 'Link');
+    await me.card('any').getByText(/is in use by another program, which could receive the code/).waitFor();
+    const tab = await openProvider(me, 'any');
+    assert.equal(await tab.innerText('h1'), 'The provider has answered for any');
+    await tab.close();
+    await confirm(me, 'any');
+    assert.deepEqual(stolen.filter((url) => url.includes('code=')), []);
   });
 
   test('a callback port in use: the page takes the pasted address', async (t) => {

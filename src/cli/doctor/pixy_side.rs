@@ -30,7 +30,7 @@ pub(super) async fn check(config: &Config) -> Report {
     check_ports(config, &mut report);
     match &running {
         Ok(_) => report.good("pixy", "it runs, and answers on its control socket"),
-        Err(error @ CallError::Problem(_)) => report.bad("pixy", error.to_string()),
+        Err(error @ (CallError::Problem(_) | CallError::Stranger { .. })) => report.bad("pixy", error.to_string()),
         Err(error) => report.warn("pixy", format!("{error}. The state of the accounts is unknown.")),
     }
     let accounts = running.unwrap_or_default();
@@ -70,6 +70,7 @@ fn check_files(config: &Config, running: bool, report: &mut Report) {
     let directory = &config.vault.directory;
     let shown = directory.display();
     check_private("vault", directory, report);
+    check_private("state", &config.state_dir, report);
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         check_private("vault", &entry.path(), report);
     }
@@ -83,6 +84,7 @@ fn check_files(config: &Config, running: bool, report: &mut Report) {
             Err(error) => report.bad("vault", error.to_string()),
         }
     }
+    report.good_by_default("state", format!("{} is closed to others", config.state_dir.display()));
     let key_state = if key.exists() { "is closed to others" } else { "will be created at the first start" };
     report.good_by_default("key", format!("{} {key_state}", key.display()));
     report.good_by_default("vault", format!("{shown} is closed to others"));

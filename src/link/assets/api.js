@@ -8,6 +8,11 @@ export async function open(setup_code) {
   sessionStorage.setItem(KEY, (await call("POST", "/api/session", { setup_code })).session);
 }
 
+export async function close() {
+  await call("DELETE", "/api/session").catch(() => {}); // it may have ended already
+  sessionStorage.removeItem(KEY);
+}
+
 // JSON, or problem details (RFC 9457) are thrown.
 export const call = async (...request) => (await send(...request)).json();
 

@@ -1,4 +1,4 @@
-import { open, session, watch } from "./api.js";
+import { close, open, session, watch } from "./api.js";
 import { update } from "./card.js";
 import { at, fill, part } from "./dom.js";
 import { begin } from "./flow.js";
@@ -10,6 +10,10 @@ addEventListener("hashchange", readCode);
 at("signin").addEventListener("submit", (event) => {
   event.preventDefault();
   enterCode(at("setup").value);
+});
+at("signout").addEventListener("click", async () => {
+  await close();
+  signIn("You have signed out.");
 });
 readCode();
 
@@ -36,7 +40,7 @@ function signIn(why) {
   at("cards").replaceChildren();
   fill(at("remedy"), "", () => "");
   say("Open this page with a one-time link", why);
-  at("closable").hidden = true;
+  at("closable").hidden = at("signout").hidden = true;
   at("signin").hidden = false;
   at("setup").value = "";
   at("setup").focus();
@@ -50,6 +54,7 @@ function say(title, more = "") {
 
 function render() {
   if (!session()) return signIn("Your session has ended: it was idle, or Pixy restarted.");
+  at("signout").hidden = false;
   const { accounts, silent } = page, [title, more, about] = sentence(accounts);
   if (silent) say("Pixy does not answer", "This is the last known state. The page continues once Pixy does.");
   else say(title, more);

@@ -49,7 +49,7 @@ fn crawl(task: &Value) -> String {
                     assert!(open || greeting || !(200..400).contains(&status), "{request}");
                     assert!(status != 101 && status < 500, "{request}");
                     assert_clean(task, &request, &whole);
-                    // After five wrong guesses every call is locked.
+                    // Wrong guesses may be answered by a 429.
                     let locked = status == 429 && !guess.is_empty();
                     if path.starts_with("/api/") && path != "/api/session" && !locked {
                         let body = without_request_id(body);

@@ -141,16 +141,82 @@ async fn attack_04_a_callback_port_in_use_falls_back_to_pasting() {
 }
 
 #[tokio::test]
-async fn localhost_needs_both_of_its_addresses() {
-    // can1357/oh-my-pi#8814: a browser may take `localhost` for ::1 first.
-    let Ok(holder) = TcpListener::bind("[::1]:0") else { return }; // no IPv6 on this machine
-    let port = holder.local_addr().unwrap().port();
+async fn attack_90_a_fixed_port_that_is_half_held_is_pasted_with_a_notice() {
+    // A browser may take `localhost` for ::1 first.
+    let Some(squatter) = squatter("[::1]:0") else { return };
+    let port = squatter.local_addr().unwrap().port();
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
     let pixy =
         Pixy::start(&json!({ "a": with_callback_ports(&endpoint, &upstream, "localhost", &json!([port])) })).await;
     let begun = pixy.post("/api/accounts/a/attempts", Value::Null).await;
     assert_eq!(begun["redirect"], "paste", "the code would be sent to the program that listens on [::1]:{port}");
+    let notice = begun["notice"].as_str().unwrap();
+    assert!(notice.contains(&format!("Port {port}")) && notice.contains("paste it here"), "{notice}");
     assert!(TcpStream::connect(("127.0.0.1", port)).await.is_err(), "the other address is closed again");
+}
+
+#[tokio::test]
+async fn attack_90_a_squatter_on_the_pages_other_address_gets_no_code() {
+    let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
+    let accounts = json!({ "a": with_callback_ports(&endpoint, &upstream, "localhost", &json!("any")) });
+    let pixy = Pixy::start(&accounts).await; // its page is on 127.0.0.1 alone
+    let page = pixy.page().port();
+    let Some(squatter) = squatter(&format!("[::1]:{page}")) else { return };
+    let begun = pixy.post("/api/accounts/a/attempts", Value::Null).await;
+    let port = redirect_of(&begun).port().unwrap();
+    assert_ne!(port, page);
+    let notice = begun["notice"].as_str().unwrap();
+    assert!(notice.contains(&format!("Port {page}")) && notice.contains("paste it here"), "{notice}");
+    let consent = endpoint.consent(begun["authorize_url"].as_str().unwrap());
+    let back = Url::parse(&consent.redirected_to).unwrap();
+    for address in [SocketAddr::from(([127, 0, 0, 1], port)), SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, port))] {
+        assert!(TcpStream::connect(address).await.is_ok(), "Pixy holds {address}");
+    }
+    assert_eq!(open(&back).await.status, 200);
+    assert_eq!(pixy.shown("a").await["attempt"]["stage"], "to_confirm");
+    squatter.set_nonblocking(true).unwrap();
+    assert!(squatter.accept().is_err(), "nobody was sent there");
+}
+
+#[tokio::test]
+async fn attack_90_the_pages_other_address_is_held_during_the_attempt() {
+    if squatter("[::1]:0").is_none() {
+        return;
+    }
+    let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
+    let accounts = json!({ "a": with_callback_ports(&endpoint, &upstream, "localhost", &json!("any")) });
+    let pixy = Pixy::start(&accounts).await;
+    let other = SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, pixy.page().port()));
+    let begun = pixy.post("/api/accounts/a/attempts", Value::Null).await;
+    assert_eq!((redirect_of(&begun).port(), &begun["notice"]), (Some(other.port()), &Value::Null));
+    assert!(TcpListener::bind(other).is_err(), "no other program can have it");
+    let back = Url::parse(&endpoint.consent(begun["authorize_url"].as_str().unwrap()).redirected_to).unwrap();
+    let request = format!(
+        "GET {}?{} HTTP/1.1\r\nHost: localhost:{}\r\nConnection: close\r\n\r\n",
+        back.path(),
+        back.query().unwrap(),
+        other.port()
+    );
+    assert_eq!(RawClient::once(other, request).await.unwrap().status, 200, "the browser chose ::1");
+    let attempt = pixy.shown("a").await["attempt"].clone();
+    assert_eq!(attempt["stage"], "to_confirm");
+    pixy.post(&format!("/api/attempts/{}/confirm", attempt["attempt"].as_str().unwrap()), Value::Null).await;
+    for _ in 0..200 {
+        if TcpListener::bind(other).is_ok() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{other} stays open");
+}
+
+/// Another program on this address; `None` where this machine has no IPv6.
+fn squatter(address: &str) -> Option<TcpListener> {
+    let bound = TcpListener::bind(address);
+    if bound.is_err() {
+        println!("skipped: this machine has no IPv6");
+    }
+    bound.ok()
 }
 
 #[tokio::test]

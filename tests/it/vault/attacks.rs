@@ -51,6 +51,26 @@ fn attack_06_a_directory_of_another_user_is_refused() {
 }
 
 #[test]
+fn attack_91_a_state_dir_open_to_others_is_refused() {
+    for mode in [0o755, 0o777, 0o1777, 0o770, 0o750] {
+        let fixture = Fixture::new();
+        drop(fixture.open());
+        let path = fixture.path("state");
+        chmod(&path, mode);
+        let message = fixture.open_error().to_string();
+        assert!(message.contains(&format!("run `chmod 700 {}`", path.display())), "{message}");
+        chmod(&path, 0o700);
+        fixture.open();
+        if std::os::unix::fs::chown(&path, Some(4321), None).is_err() {
+            println!("skipped: only root may change the owner of a directory");
+            continue;
+        }
+        let message = fixture.open_error().to_string();
+        assert!(message.contains("belongs to user id 4321") && message.contains("run `chown "), "{message}");
+    }
+}
+
+#[test]
 fn attack_79_a_second_pixy_on_one_directory_is_refused() {
     let fixture = Fixture::new();
     let first = fixture.open();
