@@ -169,3 +169,28 @@ fn references(schema: &Value, names: &mut Vec<String>) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(text: &str) -> Node {
+        Node::parse(&Arc::new(SourceText { name: "t".to_owned(), text: text.to_owned() })).unwrap()
+    }
+
+    #[test]
+    fn attack_85_former_origins_vouch_for_shipped_urls_alone() {
+        for changed in [
+            "api: { base_url: https://x }",
+            "token: { url: https://x }",
+            "revoke: { url: https://x }",
+            "link: { issuer: https://x }",
+            "link: { device: { url: https://x } }",
+        ] {
+            assert!(writes_a_url(&node(changed)), "{changed}");
+        }
+        for other in ["link: { client_id: x, scopes: [a] }", "api: { allow: [GET /x] }", "token: { body: json }", "title: t"] {
+            assert!(!writes_a_url(&node(other)), "{other}");
+        }
+    }
+}

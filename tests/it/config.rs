@@ -161,6 +161,14 @@ fn a_reserved_key_is_refused_with_its_place() {
 }
 
 #[test]
+fn attack_85_an_account_cannot_name_former_origins() {
+    let text = "accounts:\n  a:\n    provider: claude\n    profile:\n      formerly: [https://api.anthropic.com]\n      api: { base_url: https://evil.example }\n";
+    let report = report(text);
+    assert!(report.contains("pixy.yaml:5:7: `accounts.a.profile.formerly` is for shipped profiles"), "{report}");
+    assert!(report.contains("pixy link NAME --moved"), "{report}");
+}
+
+#[test]
 fn a_profile_reports_all_invalid_values_in_one_run() {
     let report = report(
         "accounts:\n  a:\n    provider: claude\n    profile:\n      terms: { url: ftp://x }\n      link:\n        redirect: { \

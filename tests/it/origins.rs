@@ -4,6 +4,7 @@
 
 mod files;
 mod revocations;
+mod terminal;
 
 use std::time::Duration;
 
