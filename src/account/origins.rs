@@ -76,9 +76,9 @@ impl Bound {
             if !accepted {
                 let from =
                     self.origins.get(&role).or_else(|| self.server_origins().next()).or(self.origins.get(&Role::Api));
-                let moved = Move { from: from.cloned().unwrap_or_default(), to };
-                if !moves.contains(&moved) {
-                    moves.push(moved);
+                let found = Move { from: from.cloned().unwrap_or_default(), to };
+                if !moves.contains(&found) {
+                    moves.push(found);
                 }
             }
         }

@@ -189,7 +189,9 @@ mod tests {
         ] {
             assert!(writes_a_url(&node(changed)), "{changed}");
         }
-        for other in ["link: { client_id: x, scopes: [a] }", "api: { allow: [GET /x] }", "token: { body: json }", "title: t"] {
+        for other in
+            ["link: { client_id: x, scopes: [a] }", "api: { allow: [GET /x] }", "token: { body: json }", "title: t"]
+        {
             assert!(!writes_a_url(&node(other)), "{other}");
         }
     }

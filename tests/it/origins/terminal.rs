@@ -57,8 +57,7 @@ async fn a_move_is_shown_asked_for_and_confirmed_in_the_terminal() {
     pixy.reload(&json!({ "a": account }), &json!({})).await.unwrap();
     until_reason(&pixy, &json!("moved")).await; // it belongs to the new origin now
     let confirmed = confirm(&pixy, &["--json"], "y\n").await;
-    let steps: Vec<Value> =
-        text(&confirmed.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let steps: Vec<Value> = text(&confirmed.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let steps: Vec<_> = steps.iter().map(|step| step["step"].as_str().unwrap()).collect();
     assert_eq!(steps, ["moved", "linked"]);
     assert_eq!(within(pixy.get("/a/v1/models")).await.status, 200);
