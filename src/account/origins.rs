@@ -70,7 +70,9 @@ impl Bound {
                 Some(from) => *from == to || names(&profile.formerly, from),
                 // Was not configured: a server that gets this login's refresh token anyway is not new to it.
                 None => {
-                    self.server_origins().any(|known| *known == to) || discovered.iter().any(|url| origin(url) == to)
+                    self.is_from_former(profile)
+                        || self.server_origins().any(|known| *known == to)
+                        || discovered.iter().any(|url| origin(url) == to)
                 }
             };
             if !accepted {
@@ -85,11 +87,13 @@ impl Bound {
         moves
     }
 
-    /// Whether the login is bound to an origin that `profile` left and names as a former one.
+    /// Whether the login is bound to a former origin of `profile`, and not as `profile` configures.
     pub(super) fn is_formerly_of(&self, profile: &Profile) -> bool {
-        let configured = configured(profile);
-        let left = self.origins.iter().filter(|(role, from)| configured.get(role).is_some_and(|to| to != *from));
-        left.into_iter().any(|(_, from)| names(&profile.formerly, from))
+        self.is_from_former(profile) && self.origins != configured(profile)
+    }
+
+    fn is_from_former(&self, profile: &Profile) -> bool {
+        self.origins.values().any(|from| names(&profile.formerly, from))
     }
 
     /// Whether another server than that of `other` refreshes the login.

@@ -68,6 +68,10 @@ fn a_former_origin_of_a_shipped_profile_is_accepted() {
     now.formerly = serde_json::from_value(json!(["https://a"])).unwrap();
     assert!(bound.moves(&now, &[]).is_empty() && bound.is_formerly_of(&now));
     assert!(!Bound::to(&now, None).is_formerly_of(&now), "bound anew, it is where it belongs");
+    let mut with_revocation = profile("", "t", "r", "a");
+    assert_eq!(bound.moves(&with_revocation, &[]).len(), 1);
+    with_revocation.formerly = now.formerly.clone();
+    assert!(bound.moves(&with_revocation, &[]).is_empty() && bound.is_formerly_of(&with_revocation), "it gained a URL");
     now.token = profile("", "x", "", "b").token;
     assert_eq!(bound.moves(&now, &[]).len(), 1, "the token endpoint has no former origin");
 }

@@ -48,7 +48,8 @@ pub struct Profile {
     pub revoke: Option<Revoke>,
     /// Where requests are sent and what may be requested there.
     pub api: Api,
-    /// URLs at which this provider was before it moved: logins that are bound to them stay usable. For shipped profiles alone.
+    /// URLs at which this provider was before it moved, or before it gained a URL at another host: logins that are bound to them stay
+    /// usable. For shipped profiles alone.
     #[serde(default)]
     pub formerly: Vec<Endpoint>,
 }
