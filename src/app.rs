@@ -1,6 +1,7 @@
 //! Builds a running Pixy from its configuration, and shuts it down. The one module that knows all components.
 
 mod bind_error;
+mod clients;
 mod listeners;
 mod ports;
 mod reload;
@@ -29,11 +30,13 @@ use crate::ops::Ops;
 use crate::proxy;
 use crate::proxy::BodyLimits;
 use crate::proxy::agent::Agents;
-use crate::server::{Address, PassedSocket, ServerLimits};
+use crate::server::{Address, Capacity, PassedSocket};
 use crate::upstream::{RootsError, Upstream};
 use crate::vault::{self, Vault, VaultError};
 
 pub use bind_error::BindError;
+use clients::Clients;
+pub use clients::capacity;
 use endpoints::Endpoints;
 use listeners::{BoundListeners, Listeners, Services};
 pub use ports::allowed_ports;
@@ -68,11 +71,13 @@ pub struct Process {
     pub passed: Vec<PassedSocket>,
     /// The ports that the process is limited to, if it is.
     pub ports: Option<AllowedPorts>,
+    /// Resident memory in bytes; `None` if the process is not Pixy's alone.
+    pub resident: Option<usize>,
 }
 
 impl Default for Process {
     fn default() -> Self {
-        Self { peer_audit: PeerAudit::open(), passed: Vec::new(), ports: None }
+        Self { peer_audit: PeerAudit::open(), passed: Vec::new(), ports: None, resident: None }
     }
 }
 
@@ -127,6 +132,13 @@ pub fn allowed_paths(config: &Config) -> AllowedPaths {
     paths
 }
 
+/// Bytes of this process that are in memory (proc_pid_status(5)).
+pub fn resident() -> Option<usize> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<usize>().ok().map(|kib| kib * 1024)
+}
+
 /// Starts all components or none: every address is bound before the first connection is accepted.
 pub async fn start(config: Config) -> Result<Running, StartError> {
     start_with(config, Process::default()).await
@@ -134,7 +146,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
 
 /// As [`start`], in a process that was prepared for it.
 pub async fn start_with(config: Config, process: Process) -> Result<Running, StartError> {
-    let Process { peer_audit, mut passed, ports } = process;
+    let Process { peer_audit, mut passed, ports, resident } = process;
     make_state_dir(&config.state_dir)?;
     let vault = Vault::open(&config.vault).map_err(StartError::Vault)?;
     let upstream = Upstream::new(&config.upstream).map_err(StartError::Roots)?;
@@ -161,15 +173,18 @@ pub async fn start_with(config: Config, process: Process) -> Result<Running, Sta
     let settings = config.accounts.iter().map(account_settings).collect();
     accounts.serve(settings, &shared, &mut account_tasks, &shutdown_signal);
 
+    let clients = Clients::new(&config, resident);
+    vault::reserve_memory_in(clients.memory.clone());
     let (problem, shown_problem) = watch::channel(None);
     let link = link_services(&shared, &accounts, &endpoints, change_receiver, shown_problem);
     let proxy_services = Arc::new(proxy::ProxyServices {
         accounts: accounts.clone(),
-        agents: Agents::new(config.agent_keys.clone(), clock.clone()),
+        agents: Agents::new(config.agent_keys.clone(), clock.clone(), clients.agents.clone()),
         upstream,
         metrics: Arc::clone(&metrics),
         peer_audit: Arc::new(peer_audit),
         limits: ArcSwap::from_pointee(body_limits(&config)),
+        memory: clients.variable.clone(),
     });
 
     let services = Services {
@@ -183,15 +198,14 @@ pub async fn start_with(config: Config, process: Process) -> Result<Running, Sta
         ops: config.ops_listen.clone(),
         control: config.state_dir.join("control.sock"),
         accounts,
-        listeners: Listeners::new(services, config.limits),
+        listeners: Listeners::new(services, clients, config.limits),
         account_tasks,
         shutdown,
         shutdown_signal,
         reload: ReloadState { config, shared, proxy: proxy_services, endpoints, ports, problem },
         _vault: vault,
     };
-    let limits = running.reload.config.limits;
-    running.apply_listeners(bound, limits).await;
+    running.apply_listeners(bound).await;
     Ok(running)
 }
 
@@ -211,13 +225,19 @@ impl Running {
         refreshed.map_err(|_| RefreshNotFinished)
     }
 
-    async fn apply_listeners(&mut self, bound: BoundListeners, limits: ServerLimits) {
+    /// How many connections fit.
+    pub fn capacity(&self) -> Capacity {
+        self.listeners.clients.capacity()
+    }
+
+    /// Serves these listeners, with the limits of the configuration.
+    async fn apply_listeners(&mut self, bound: BoundListeners) {
         self.agents = bound.agents().map(|(_, address)| address.clone()).collect();
         self.page = bound.page().cloned();
         if let Some(ops) = bound.ops() {
             self.ops = ops.clone();
         }
-        self.listeners.apply(bound, limits).await;
+        self.listeners.apply(bound, &self.reload.config).await;
     }
 }
 

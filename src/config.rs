@@ -223,6 +223,8 @@ pub struct Config {
     pub upstream: UpstreamSettings,
     /// Limits of clients.
     pub limits: ServerLimits,
+    /// The ceiling of the process's resident memory, in bytes.
+    pub memory: usize,
     /// The largest body of a request.
     pub body_bytes: u64,
     /// How much of a body is buffered for a retry; 0: no request is retried.

@@ -11,6 +11,8 @@ pub struct MemoryBudget(Arc<Bytes>);
 struct Bytes {
     total: AtomicUsize,
     reserved: AtomicUsize,
+    /// What is reserved here is reserved there too.
+    whole: Option<MemoryBudget>,
 }
 
 /// Bytes of a [`MemoryBudget`], returned when it is dropped.
@@ -23,7 +25,17 @@ pub struct Reservation {
 impl MemoryBudget {
     /// A budget of `total` bytes.
     pub fn new(total: usize) -> Self {
-        Self(Arc::new(Bytes { total: AtomicUsize::new(total), reserved: AtomicUsize::new(0) }))
+        Self::create(total, None)
+    }
+
+    /// A part of this budget: at most `total` bytes of it.
+    #[must_use]
+    pub fn part(&self, total: usize) -> Self {
+        Self::create(total, Some(self.clone()))
+    }
+
+    fn create(total: usize, whole: Option<Self>) -> Self {
+        Self(Arc::new(Bytes { total: AtomicUsize::new(total), reserved: AtomicUsize::new(0), whole }))
     }
 
     /// Changes the total. Reservations stay, also those above a lower total.
@@ -36,15 +48,49 @@ impl MemoryBudget {
         self.take(bytes).then(|| Reservation { budget: self.clone(), bytes })
     }
 
+    /// Reserves `bytes` also if fewer are free. The caller must see to it that as many are returned soon.
+    pub fn reserve_beyond(&self, bytes: usize) -> Reservation {
+        self.add(bytes);
+        Reservation { budget: self.clone(), bytes }
+    }
+
     /// Bytes that are reserved now.
     pub fn reserved(&self) -> usize {
         self.0.reserved.load(Ordering::Relaxed)
     }
 
     fn take(&self, bytes: usize) -> bool {
-        let total = self.0.total.load(Ordering::Relaxed);
+        if bytes == 0 {
+            return true;
+        }
+        let Bytes { total, reserved, whole } = &*self.0;
+        let total = total.load(Ordering::Relaxed);
         let add = |reserved: usize| reserved.checked_add(bytes).filter(|sum| *sum <= total);
-        self.0.reserved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
+        if reserved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_err() {
+            return false;
+        }
+        let is_free = whole.as_ref().is_none_or(|whole| whole.take(bytes));
+        if !is_free {
+            reserved.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        is_free
+    }
+
+    fn add(&self, bytes: usize) {
+        self.0.reserved.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(whole) = &self.0.whole {
+            whole.add(bytes);
+        }
+    }
+
+    fn release(&self, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        self.0.reserved.fetch_sub(bytes, Ordering::Relaxed);
+        if let Some(whole) = &self.0.whole {
+            whole.release(bytes);
+        }
     }
 }
 
@@ -63,7 +109,7 @@ impl Reservation {
     pub fn shrink(&mut self, bytes: usize) {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
-        self.budget.0.reserved.fetch_sub(bytes, Ordering::Relaxed);
+        self.budget.release(bytes);
     }
 
     /// Bytes that are reserved.
@@ -95,5 +141,20 @@ mod tests {
         drop(first);
         assert_eq!(budget.reserved(), 0);
         assert!(budget.reserve(usize::MAX).is_none());
+    }
+
+    #[test]
+    fn a_part_is_limited_by_itself_and_by_the_whole() {
+        let whole = MemoryBudget::new(10);
+        let part = whole.part(6);
+        assert!(part.reserve(7).is_none());
+        let mut first = part.reserve(4).unwrap();
+        let other = whole.reserve(5).unwrap();
+        assert!(!first.grow(2), "the whole has one byte left");
+        assert_eq!((part.reserved(), whole.reserved()), (4, 9));
+        let beyond = part.reserve_beyond(100);
+        assert_eq!((part.reserved(), whole.reserved()), (104, 109));
+        drop((first, other, beyond));
+        assert_eq!((part.reserved(), whole.reserved()), (0, 0));
     }
 }

@@ -31,6 +31,7 @@ use tokio::time::Instant;
 
 use crate::account::{Account, Accounts, Bearer, LONGEST_WAIT, Unusable};
 use crate::hardening::PeerAudit;
+use crate::memory::MemoryBudget;
 use crate::metrics::Metrics;
 use crate::name::AccountName;
 use crate::oauth::profile::ErrorShape;
@@ -73,6 +74,8 @@ pub struct ProxyServices {
     pub peer_audit: Arc<PeerAudit>,
     /// Limits of request bodies.
     pub limits: ArcSwap<BodyLimits>,
+    /// For request bodies.
+    pub memory: MemoryBudget,
 }
 
 /// A request that passed every check, ready to be sent with a token.
@@ -170,7 +173,7 @@ impl Proxy {
             return Ok(Response::new(ResponseBody::fixed("")));
         }
         let deadline = Instant::now() + LONGEST_WAIT;
-        let body = ReplayBody::new(body, **self.services.limits.load())?;
+        let body = ReplayBody::new(body, **self.services.limits.load(), &self.services.memory)?;
         let checked = CheckedRequest { id, grant, route, stripped, method: head.method, body, handshake };
         let bearer = account.bearer(deadline).await.map_err(Refusal::Token)?;
         let open = self.services.metrics.count_open_stream();

@@ -4,12 +4,15 @@
 //! a request that is malformed or has two readings becomes a [`Rejection`], which the [`Surface`] answers, and the connection
 //! closes. The preface of HTTP/2 is such a request.
 //!
-//! The number of connections is limited ([`ConnectionLimit`]), and slow clients cannot keep all of them: see `admission`.
+//! The number of connections is limited ([`ConnectionLimit`]), and slow clients cannot keep all of them: see `admission`. What they
+//! keep in memory is limited too: see `memory`.
 //!
 //! A listener may shut down before the process does ([`Shutdown`]). Its limits may change: for connections that it accepts later.
 
 mod admission;
 mod body_timeout;
+mod buffers;
+mod capacity;
 mod connection;
 mod fd_limit;
 mod framing;
@@ -31,15 +34,16 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use admission::Permit;
+use buffers::Buffers;
 use connection::ConnectionState;
 use framing::strict::Strict;
 use listener::Stream;
 use service::ConnectionService;
 
-pub use admission::ConnectionLimit;
+pub use admission::{ConnectionLimit, ConnectionMemory, Transfers};
 pub use body_timeout::TimeoutBody;
+pub use capacity::{BASELINE, Bound, Capacity, LEAST_MEMORY};
 pub use connection::{Upgrade, Upgraded};
-pub use fd_limit::{ConnectionBudget, connection_budget};
 pub use host::{HostChecked, HostNames};
 pub use limits::ServerLimits;
 pub use listener::{Access, Address, Listener, PassedSocket, Peer};
@@ -152,10 +156,25 @@ impl<S: Surface> Connection<S> {
     async fn run(self, permit: Permit) {
         let Self { stream, peer, limits, surface, mut shutdown } = self;
         let stall = permit.stall();
+        // Before hyper, which allocates its buffer for the first read: a silent connection costs little.
+        tokio::select! {
+            biased;
+            () = first_byte(stream.as_ref()) => {}
+            () = stall.evicted() => return,
+            () = shutdown::of_process(&mut shutdown) => return,
+            () = tokio::time::sleep(limits.header_time) => return,
+        }
         let state = ConnectionState::new(Arc::clone(stall));
         let facts = surface.connect(peer).await;
-        let stream = TokioIo::new(Strict::new(stream, limits, Arc::clone(&state)));
-        let service = ConnectionService { surface, facts, state: Arc::clone(&state), shutdown: shutdown.clone() };
+        let memory = Buffers::new(permit.limit().clone());
+        let stream = TokioIo::new(Strict::new(stream, limits, Arc::clone(&state), memory));
+        let service = ConnectionService {
+            surface,
+            facts,
+            state: Arc::clone(&state),
+            shutdown: shutdown.clone(),
+            limit: permit.limit().clone(),
+        };
         {
             let mut http = std::pin::pin!(http1(&limits).serve_connection(stream, service).with_upgrades());
             let mut drains = false;
@@ -178,9 +197,14 @@ impl<S: Surface> Connection<S> {
                 }
             }
         }
-        // The task that upgraded the connection still uses it.
+        // The task that upgraded the connection still uses it, and evicts it.
         state.upgrade_ended().await;
     }
+}
+
+/// Resolves when the first byte can be read; also at the end of the connection, which the first read then returns.
+async fn first_byte(stream: &dyn Stream) {
+    let _ = std::future::poll_fn(|context| stream.poll_readable(context)).await;
 }
 
 /// `Strict` applies the limits and timeouts of heads; hyper's own must not be lower.

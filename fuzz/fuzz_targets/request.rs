@@ -5,6 +5,7 @@ use http_body_util::{BodyExt as _, Empty};
 use pixy::clock::Clock;
 use pixy::internals::{Purpose, Route, attach, find_route, into_request, strip};
 use pixy::proxy::agent::Agents;
+use pixy::server::ConnectionLimit;
 use pixy::upstream::Body;
 
 use crate::linked_account::LINKED;
@@ -14,7 +15,7 @@ pub fn prepare(bound: bool, method: &Method, uri: &Uri, headers: HeaderMap) -> O
     let account = &LINKED.account;
     let route = find_route(account, bound, method, uri).ok()?;
     let stripped = strip(headers, &route);
-    let grant = Agents::new(Vec::new(), Clock::default()).authorize(&stripped, account.name()).ok()?;
+    let grant = Agents::new(Vec::new(), Clock::default(), ConnectionLimit::new(1)).authorize(&stripped, account.name()).ok()?;
     if route.purpose() == Purpose::ConnectivityProbe {
         return None;
     }

@@ -11,21 +11,16 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::bind_error::BindError;
+use super::clients::Clients;
 use crate::config::Config;
 use crate::link::api::{self, LinkApi, LinkSurface};
 use crate::name::AccountName;
 use crate::ops::Ops;
 use crate::proxy::{self, Proxy};
-use crate::server::{
-    self, Access, Address, ConnectionBudget, ConnectionLimit, HostChecked, HostNames, Listener, PassedSocket,
-    ServerLimits, Shutdown,
-};
+use crate::server::{self, Access, Address, HostChecked, HostNames, Listener, PassedSocket, ServerLimits, Shutdown};
 
 /// Longest drain of the page, the control socket and the probes: their calls take milliseconds.
 const SHORT_DRAIN: Duration = Duration::from_secs(1);
-
-/// Most connections of the page, of the control socket and of the probes, each.
-const OTHER_CONNECTIONS: usize = 64;
 
 /// What the client of an unknown `Host` is told, on each surface.
 const AGENT_HOSTS: &str = "Host is neither an IP address nor localhost, and no configured name: to allow it, set \
@@ -51,15 +46,7 @@ pub(super) struct Listeners {
     tasks: JoinSet<()>,
     agent_limits: watch::Sender<ServerLimits>,
     other_limits: watch::Sender<ServerLimits>,
-    capacity: SurfaceCapacity,
-}
-
-/// How many connections each surface may have; all agent listeners share one.
-struct SurfaceCapacity {
-    agents: ConnectionLimit,
-    page: ConnectionLimit,
-    control: ConnectionLimit,
-    ops: ConnectionLimit,
+    pub(super) clients: Clients,
 }
 
 pub(super) struct OpenListener {
@@ -236,9 +223,7 @@ impl BoundListeners {
 
 impl Listeners {
     /// Nothing is served yet.
-    pub(super) fn new(services: Services, limits: ServerLimits) -> Self {
-        let share = share(limits.connections);
-        let others = || ConnectionLimit::new(share.others);
+    pub(super) fn new(services: Services, clients: Clients, limits: ServerLimits) -> Self {
         Self {
             services,
             open: Vec::new(),
@@ -246,12 +231,7 @@ impl Listeners {
             tasks: JoinSet::new(),
             agent_limits: watch::Sender::new(limits),
             other_limits: watch::Sender::new(with_short_drain(limits)),
-            capacity: SurfaceCapacity {
-                agents: ConnectionLimit::new(share.agents),
-                page: others(),
-                control: others(),
-                ops: others(),
-            },
+            clients,
         }
     }
 
@@ -278,8 +258,8 @@ impl Listeners {
     }
 
     /// Serves these from now on, and new connections with these limits. When it returns, the sockets of removed listeners are closed.
-    pub(super) async fn apply(&mut self, bound: BoundListeners, limits: ServerLimits) {
-        self.change_limits(limits);
+    pub(super) async fn apply(&mut self, bound: BoundListeners, config: &Config) {
+        self.change_limits(config);
         while self.tasks.try_join_next().is_some() {}
         self.removed.retain(|shutdown| !shutdown.is_closed());
         let mut before = std::mem::take(&mut self.open);
@@ -318,23 +298,19 @@ impl Listeners {
         self.removed.push(listener.shutdown);
     }
 
-    fn change_limits(&mut self, limits: ServerLimits) {
-        let before = self.agent_limits.send_replace(limits);
-        if before == limits {
-            return;
-        }
-        self.other_limits.send_replace(with_short_drain(limits));
-        let share = share(limits.connections);
-        let SurfaceCapacity { agents, page, control, ops } = &self.capacity;
-        agents.resize(share.agents);
-        for other in [page, control, ops] {
-            other.resize(share.others);
+    fn change_limits(&mut self, config: &Config) {
+        self.agent_limits.send_replace(config.limits);
+        self.other_limits.send_replace(with_short_drain(config.limits));
+        let before = self.clients.capacity();
+        self.clients.apply(config);
+        if self.clients.capacity() != before || self.open.is_empty() {
+            self.clients.report(config);
         }
     }
 
     fn serve(&mut self, settings: ListenerSettings, hosts: HostNames, mut listener: Listener) -> OpenListener {
         let (shutdown, ends) = watch::channel(Shutdown::No);
-        let Self { services, tasks, capacity, .. } = self;
+        let Self { services, tasks, clients, .. } = self;
         let (address, closed) = (listener.address().clone(), listener.closed());
         let limits = self.other_limits.subscribe();
         match &settings.role {
@@ -343,20 +319,20 @@ impl Listeners {
                 let proxy = Proxy::new(Arc::clone(&services.proxy), account.clone(), local);
                 let proxy = HostChecked::new(proxy, hosts.clone(), AGENT_HOSTS);
                 let limits = self.agent_limits.subscribe();
-                tasks.spawn(server::serve(listener, proxy, limits, capacity.agents.clone(), ends));
+                tasks.spawn(server::serve(listener, proxy, limits, clients.agents.clone(), ends));
             }
             ListenerRole::Page => {
                 let page = LinkApi::new(Arc::clone(&services.link), LinkSurface::Page);
                 let page = HostChecked::new(page, hosts.clone(), PAGE_HOSTS);
-                tasks.spawn(server::serve(listener, page, limits, capacity.page.clone(), ends));
+                tasks.spawn(server::serve(listener, page, limits, clients.page.clone(), ends));
             }
             ListenerRole::Control => {
                 let control = LinkApi::new(Arc::clone(&services.link), LinkSurface::Control);
-                tasks.spawn(server::serve(listener, control, limits, capacity.control.clone(), ends));
+                tasks.spawn(server::serve(listener, control, limits, clients.control.clone(), ends));
             }
             ListenerRole::Ops => {
                 let ops = HostChecked::new(services.ops.clone(), hosts.clone(), OPS_HOSTS);
-                tasks.spawn(server::serve(listener, ops, limits, capacity.ops.clone(), ends));
+                tasks.spawn(server::serve(listener, ops, limits, clients.ops.clone(), ends));
             }
         }
         OpenListener { settings, address, hosts, shutdown, closed, is_passed: false }
@@ -365,17 +341,4 @@ impl Listeners {
 
 fn with_short_drain(limits: ServerLimits) -> ServerLimits {
     ServerLimits { drain_time: limits.drain_time.min(SHORT_DRAIN), ..limits }
-}
-
-/// Connections for each surface; logs a warning if that is less than configured.
-fn share(connections: usize) -> ConnectionBudget {
-    let share = server::connection_budget(connections, OTHER_CONNECTIONS);
-    if share.agents < connections {
-        tracing::warn!(
-            configured = connections,
-            connections = share.agents,
-            "fewer connections than `limits.connections`: the system's limit of open files (ulimit -n) allows no more"
-        );
-    }
-    share
 }

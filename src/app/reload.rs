@@ -127,9 +127,8 @@ impl Running {
         for name in &removed {
             reload.shared.metrics.remove_account(name);
         }
-        let limits = config.limits;
         reload.config = config;
-        self.apply_listeners(bound, limits).await;
+        self.apply_listeners(bound).await;
     }
 
     /// In the words of the file.

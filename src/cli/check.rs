@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use crate::app;
 use crate::config::Config;
 use crate::oauth::profile::TermsStatus;
 use crate::vault::KeySettings;
@@ -32,6 +33,14 @@ pub(super) fn summary(config: &Config) -> String {
         KeySettings::Passphrase(file) => format!("the passphrase in {}", file.display()),
     };
     let _ = writeln!(out, "  page      {page}\n  ops       {ops}\n  vault     {store}, opened by {opened_by}");
+    let fits = app::capacity(config);
+    let mib = config.memory >> 20;
+    let _ = writeln!(
+        out,
+        "  clients   {} connections of agents fit; {} allows no more (limits.memory: {mib} MiB)",
+        fits.agents,
+        fits.bound.setting()
+    );
     for account in &config.accounts {
         let profile = &account.profile;
         let _ = write!(out, "  account   {}: {} -> {}", account.name, profile.title, *profile.api.base_url);

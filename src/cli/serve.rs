@@ -15,11 +15,12 @@ pub(super) fn run(config: Config, options: &LogOptions, mut hardening: Hardening
     log::start(options);
     config.log_warnings();
     let passed = config::passed_sockets().map_err(CommandError::Usage)?;
+    let resident = app::resident();
     let peer_audit = PeerAudit::open();
     let ports = config.limit_network.then(|| app::allowed_ports(&config));
     // Before the runtime starts threads, which inherit it.
     let are_limited = hardening.confine(&app::allowed_paths(&config), ports.as_ref());
-    let process = Process { peer_audit, passed, ports: ports.filter(|_| are_limited) };
+    let process = Process { peer_audit, passed, ports: ports.filter(|_| are_limited), resident };
     log_writer::start_thread(log_sampling::report)
         .map_err(|error| CommandError::Runtime(format!("the log's thread cannot be started: {error}")))?;
     // jemalloc's own thread returns freed memory to the system also while no request comes.
@@ -83,6 +84,7 @@ async fn announce(running: &Running, origin: &str, hardening: &Hardening) {
         }
     }
     let _ = writeln!(text, "  probes   http://{}/readyz, /livez, /metrics", running.ops);
+    let _ = writeln!(text, "  clients  {} connections of agents fit", running.capacity().agents);
     let _ = writeln!(text, "  guarded  {hardening}");
     for warning in hardening.warnings() {
         let _ = writeln!(text, "  caution  {warning}");

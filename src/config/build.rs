@@ -1,6 +1,7 @@
 //! Builds a [`Config`] from the file, or reports every fault of its values.
 
 use std::collections::HashSet;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,13 +10,20 @@ use super::check::{did_you_mean, short};
 use super::diagnostics::Scope;
 use super::env::Env;
 use super::spanned_yaml::Node;
+use super::value_parsers::Size;
 use super::{AccountConfig, AgentListener, Config, agent_key, profile_merge, raw, shipped, value_parsers};
 use crate::name::{AccountName, GRAMMAR};
 use crate::proxy;
 use crate::proxy::agent::AgentKey;
-use crate::server::{Access, Address, ServerLimits};
+use crate::server::{Access, Address, LEAST_MEMORY, ServerLimits};
 use crate::upstream::{AddressRange, UpstreamSettings};
 use crate::vault::{KeySettings, VaultSettings};
+
+/// The default of `limits.memory`, in bytes: half of what the example for Kubernetes allows.
+const DEFAULT_MEMORY: usize = 128 << 20;
+
+/// The most of `limits.replay_bytes`.
+const MOST_REPLAYED: usize = 64 << 20;
 
 /// The default of `state_dir`.
 pub(super) const STATE_DIR: &str = "~/.local/state/pixy";
@@ -59,7 +67,9 @@ pub(super) fn config(raw: raw::File, file: Option<PathBuf>, here: &Scope, root: 
     let vault = vault(raw.vault.unwrap_or_default(), state_dir.clone(), &here.at("vault"), env);
     let upstream = upstream(raw.upstream.unwrap_or_default(), &here.at("upstream"), env);
     let limits = raw.limits.unwrap_or_default();
+    let limits_here = here.at("limits");
     let body = proxy::BodyLimits::default();
+    let default_body = usize::try_from(body.body_bytes).unwrap_or(usize::MAX);
     Some(Config {
         file,
         agent_listeners: agent_listeners?,
@@ -72,8 +82,14 @@ pub(super) fn config(raw: raw::File, file: Option<PathBuf>, here: &Scope, root: 
         vault: vault?,
         accounts: accounts.into_iter().collect::<Option<_>>()?,
         upstream: upstream?,
-        body_bytes: limits.body_bytes.unwrap_or(body.body_bytes),
-        replay_bytes: size(limits.replay_bytes, body.replay_bytes),
+        memory: size_within(limits.memory, DEFAULT_MEMORY, LEAST_MEMORY..=usize::MAX, &limits_here.at("memory"))?,
+        body_bytes: size_within(limits.body_bytes, default_body, 1..=usize::MAX, &limits_here.at("body_bytes"))? as u64,
+        replay_bytes: size_within(
+            limits.replay_bytes,
+            body.replay_bytes,
+            0..=MOST_REPLAYED,
+            &limits_here.at("replay_bytes"),
+        )?,
         io_threads: usize::from(limits.io_threads.unwrap_or(1)),
         limits: server_limits(limits),
         limit_network: raw.hardening.unwrap_or_default().network.unwrap_or(true),
@@ -302,6 +318,20 @@ fn server_limits(raw: raw::Intake) -> ServerLimits {
         idle_time: raw.idle_time.map_or(default.idle_time, Duration::from),
         drain_time: raw.drain_time.map_or(default.drain_time, Duration::from),
     }
+}
+
+/// A number of bytes within a range, or its default.
+fn size_within(raw: Option<Size>, default: usize, range: RangeInclusive<usize>, here: &Scope) -> Option<usize> {
+    let Some(size) = raw else { return Some(default) };
+    let bytes = usize::try_from(size.bytes()).unwrap_or(usize::MAX);
+    if !range.contains(&bytes) {
+        let (least, most) = (value_parsers::size_text(*range.start()), value_parsers::size_text(*range.end()));
+        let allowed =
+            if *range.end() == usize::MAX { format!("{least} or more") } else { format!("from {least} to {most}") };
+        here.wrong(format!("must be {allowed}"));
+        return None;
+    }
+    Some(bytes)
 }
 
 fn size(raw: Option<u32>, default: usize) -> usize {

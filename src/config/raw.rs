@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::value_parsers::{Range, Time, Timeout};
+use super::value_parsers::{Range, Size, Time, Timeout};
 use crate::oauth::profile::values::DURATION_PATTERN;
 use crate::oauth::profile::{Entries, Profile};
 use crate::proxy::agent::AgentLimits;
@@ -206,8 +206,11 @@ pub(super) struct Upstream {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Intake {
-    /// Concurrent connections of agents; further ones queue. At most half of the open files that the system allows.
-    /// Default: 1024
+    /// The process's resident memory: bytes, or a number with KiB, MiB or GiB; at least 40MiB. What no longer fits waits or is
+    /// refused. Default: 128MiB
+    pub(super) memory: Option<Size>,
+    /// Concurrent connections of agents; further ones queue. At most half of the open files that the system allows, and as many as
+    /// fit into `memory`. Default: 1024
     #[schemars(range(min = 1))]
     pub(super) connections: Option<u32>,
     /// Bytes of a request's head, from 1024 to 1048576. Default: 65536
@@ -219,13 +222,11 @@ pub(super) struct Intake {
     /// Bytes of a request's path and query, from 64 to 65000. Default: 8192
     #[schemars(range(min = 64, max = 65_000))]
     pub(super) uri_bytes: Option<u16>,
-    /// Bytes of a request's body. Default: 67108864 (64 MiB)
-    #[schemars(range(min = 1))]
-    pub(super) body_bytes: Option<u64>,
-    /// Bytes of a body that are buffered while it streams, up to 67108864: when the provider rejects a token early, the request is
-    /// sent again with a new one. 0: never. Default: 1048576 (1 MiB)
-    #[schemars(range(max = 67_108_864))]
-    pub(super) replay_bytes: Option<u32>,
+    /// A request's body: bytes, or a number with KiB, MiB or GiB. Default: 64MiB
+    pub(super) body_bytes: Option<Size>,
+    /// How much of a body is buffered while it streams, up to 64MiB and while `memory` has room: when the provider rejects a token
+    /// early, the request is sent again with a new one. 0: never. Default: 1MiB
+    pub(super) replay_bytes: Option<Size>,
     /// For a request's head. Default: 10s
     #[schemars(extend("pattern" = DURATION_PATTERN))]
     pub(super) header_time: Option<Timeout>,

@@ -1,8 +1,12 @@
 //! Parsers of single values of the configuration.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{self, Deserialize, Deserializer};
 
 use crate::oauth::profile::values::{InvalidValue, duration, parsed};
 use crate::server::{Access, Address};
@@ -97,6 +101,73 @@ fn range(text: &str) -> Result<AddressRange, InvalidValue> {
     text.parse().map_err(|_| invalid.into())
 }
 
+/// A number of bytes: a whole number, or a text with a unit, like 128MiB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Size(u64);
+
+impl Size {
+    pub(super) fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+impl JsonSchema for Size {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Size".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [{ "type": "integer", "minimum": 0 }, { "type": "string", "pattern": SIZE_PATTERN }] })
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct SizeVisitor;
+        impl de::Visitor<'_> for SizeVisitor {
+            type Value = Size;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a number of bytes, or a text like 128MiB")
+            }
+
+            fn visit_u64<E: de::Error>(self, bytes: u64) -> Result<Size, E> {
+                Ok(Size(bytes))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Size, E> {
+                size(text).map(Size).map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_any(SizeVisitor)
+    }
+}
+
+/// Of a [`Size`] that is a text.
+const SIZE_PATTERN: &str = "^[0-9]+ ?(KiB|MiB|GiB)$";
+
+const UNITS: [(&str, u64); 3] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+
+fn size(text: &str) -> Result<u64, InvalidValue> {
+    let parsed = UNITS.iter().find_map(|(unit, bytes)| {
+        let number = text.strip_suffix(unit)?;
+        let number = number.strip_suffix(' ').unwrap_or(number);
+        number.bytes().all(|digit| digit.is_ascii_digit()).then_some(())?;
+        number.parse::<u64>().ok()?.checked_mul(*bytes)
+    });
+    parsed.ok_or_else(|| "is not a size; write a number of bytes, or one with KiB, MiB or GiB, like 128MiB".into())
+}
+
+/// The size as a person writes it.
+pub(super) fn size_text(bytes: usize) -> String {
+    let unit = UNITS.iter().rev().find(|(_, unit)| bytes > 0 && (bytes as u64).is_multiple_of(*unit));
+    unit.map_or_else(|| bytes.to_string(), |(name, unit)| format!("{}{name}", bytes as u64 / unit))
+}
+
 parsed! {
     /// A range of addresses.
     Range(AddressRange) = range;
@@ -132,6 +203,23 @@ mod tests {
             assert!(host_name(wrong).is_err(), "{wrong:?}");
         }
         assert!(host_name(&"a".repeat(64)).is_err());
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in
+            [("1KiB", 1024), ("128MiB", 128 << 20), ("128 MiB", 128 << 20), ("2GiB", 2 << 30), ("0MiB", 0)]
+        {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for wrong in ["", "MiB", "1", "1MB", "1.5MiB", "-1MiB", "+1MiB", "1mib", "1  MiB", "99999999999GiB"] {
+            assert!(size(wrong).unwrap_err().contains("128MiB"), "{wrong:?}");
+        }
+        for (bytes, text) in
+            [(0, "0"), (1, "1"), (1024, "1KiB"), (40 << 20, "40MiB"), (1 << 30, "1GiB"), (1025, "1025")]
+        {
+            assert_eq!(size_text(bytes), text);
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use super::strip::Stripped;
 use crate::clock::{Clock, Tick};
 use crate::lock::lock;
 use crate::name::{AccountName, AgentName};
+use crate::server::ConnectionLimit;
 
 /// An agent's key, as a digest: the key itself is never kept.
 #[derive(Debug, Clone)]
@@ -52,9 +54,15 @@ pub struct AgentLimits {
 }
 
 /// All agents that have a key.
+///
+/// Each has a share of the connections: half of them are divided evenly, and the others are free for all. So a request of an agent
+/// that has not used up its share is always admitted, whatever the other agents do.
 pub struct Agents {
     registered: ArcSwap<Vec<Registered>>,
     clock: Clock,
+    connections: ConnectionLimit,
+    /// Requests in progress beyond the shares of their agents.
+    beyond_shares: Arc<AtomicUsize>,
 }
 
 /// Permission to use one account, held until the last byte of the response; made by [`Agents::authorize`] alone.
@@ -67,13 +75,17 @@ pub struct Agents {
 ///
 /// ```compile_fail
 /// fn needs(_: &pixy::proxy::agent::AgentGrant) {}
-/// needs(&pixy::proxy::agent::AgentGrant { agent: None, usage: None, counts_tokens: false });
+/// needs(&pixy::proxy::agent::AgentGrant { agent: None, usage: None, counts_tokens: false, _beyond_share: None });
 /// ```
 pub struct AgentGrant {
     agent: Option<AgentName>,
     usage: Option<Arc<Mutex<AgentUsage>>>,
     counts_tokens: bool,
+    _beyond_share: Option<BeyondShare>,
 }
+
+/// Counts a request beyond the share of its agent.
+struct BeyondShare(Arc<AtomicUsize>);
 
 struct Registered {
     key: AgentKey,
@@ -106,9 +118,10 @@ pub fn refuse_browser(headers: &HeaderMap) -> Result<(), Refusal> {
 
 impl Agents {
     /// With no keys, every local program is an agent; `app` ensures that this is so on local addresses alone.
-    pub fn new(keys: Vec<AgentKey>, clock: Clock) -> Self {
+    /// `connections` is the limit that all agent listeners share.
+    pub fn new(keys: Vec<AgentKey>, clock: Clock, connections: ConnectionLimit) -> Self {
         let registered = keys.into_iter().map(|key| Registered { key, usage: Arc::default() }).collect();
-        Self { registered: ArcSwap::from_pointee(registered), clock }
+        Self { registered: ArcSwap::from_pointee(registered), clock, connections, beyond_shares: Arc::default() }
     }
 
     /// Replaces all agents. An agent of the same name keeps its usage; grants in use remain valid to their end.
@@ -124,7 +137,7 @@ impl Agents {
     pub fn authorize(&self, stripped: &Stripped, account: &AccountName) -> Result<AgentGrant, Refusal> {
         let registered = self.registered.load();
         if registered.is_empty() {
-            return Ok(AgentGrant { agent: None, usage: None, counts_tokens: false });
+            return Ok(AgentGrant { agent: None, usage: None, counts_tokens: false, _beyond_share: None });
         }
         if stripped.presented().is_empty() {
             return Err(Refusal::AgentKeyMissing);
@@ -137,11 +150,11 @@ impl Agents {
         if !agent.key.accounts.contains(account) {
             return Err(Refusal::AccountNotGranted(agent.key.name.clone()));
         }
-        self.admit(agent)
+        self.admit(agent, registered.len())
     }
 
-    /// Checks the limits and counts the request.
-    fn admit(&self, agent: &Registered) -> Result<AgentGrant, Refusal> {
+    /// Checks the limits and counts the request, of one of so many agents.
+    fn admit(&self, agent: &Registered, agents: usize) -> Result<AgentGrant, Refusal> {
         let limits = agent.key.limits;
         let now = self.clock.tick();
         let mut usage = lock(&agent.usage);
@@ -149,6 +162,7 @@ impl Agents {
         if limits.concurrent.is_some_and(|most| usage.in_progress >= most) {
             return reached("requests at once", Duration::from_secs(1));
         }
+        let beyond_share = self.check_share(usage.in_progress as usize, agents)?;
         if let Some(most) = limits.tokens_per_day {
             let seconds = self.clock.wall().as_seconds();
             let day = seconds.div_euclid(86_400);
@@ -175,7 +189,28 @@ impl Agents {
             agent: Some(agent.key.name.clone()),
             usage: Some(Arc::clone(&agent.usage)),
             counts_tokens: limits.tokens_per_day.is_some(),
+            _beyond_share: beyond_share,
         })
+    }
+
+    /// Whether an agent with so many requests in progress may have another: within its share always, beyond it only while no
+    /// connection waits and the free half is not used up.
+    fn check_share(&self, in_progress: usize, agents: usize) -> Result<Option<BeyondShare>, Refusal> {
+        // Each request in progress holds a connection.
+        if in_progress == 0 {
+            return Ok(None);
+        }
+        let max = self.connections.max();
+        let free = max / 2;
+        if in_progress < ((max - free) / agents).max(1) {
+            return Ok(None);
+        }
+        if self.connections.is_contended() || self.beyond_shares.load(Ordering::Relaxed) >= free {
+            let what = "connections, its share of `limits.connections`";
+            return Err(Refusal::LimitReached { what, retry_after: Duration::from_secs(1) });
+        }
+        self.beyond_shares.fetch_add(1, Ordering::Relaxed);
+        Ok(Some(BeyondShare(Arc::clone(&self.beyond_shares))))
     }
 }
 
@@ -200,6 +235,12 @@ impl AgentGrant {
             let mut usage = lock(usage);
             usage.tokens = usage.tokens.saturating_add(tokens);
         }
+    }
+}
+
+impl Drop for BeyondShare {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -44,6 +44,8 @@ pub enum Refusal {
         /// In bytes.
         limit: u64,
     },
+    /// No memory is free for the request's body.
+    Overloaded,
     /// The account's profile does not allow a WebSocket here.
     NoWebSocket,
     /// The account has no usable token.
@@ -83,6 +85,7 @@ impl Refusal {
             Self::AccountNotGranted(_) => (S::FORBIDDEN, "account_not_granted"),
             Self::LimitReached { .. } => (S::TOO_MANY_REQUESTS, "limit_reached"),
             Self::RequestTooLarge { .. } => (S::PAYLOAD_TOO_LARGE, "request_too_large"),
+            Self::Overloaded => Self::Rejected(Rejection::Overloaded).status_and_code(),
             Self::NoWebSocket => (S::UPGRADE_REQUIRED, "no_websocket"),
             Self::Token(Unusable::NotLinked) => (S::UNAUTHORIZED, "not_linked"),
             Self::Token(Unusable::RelinkRequired) => (S::UNAUTHORIZED, "relink_required"),
@@ -120,6 +123,7 @@ impl Refusal {
             Self::RequestTooLarge { limit } => {
                 format!("the request's body is larger than {limit} bytes, the limit in Pixy's configuration")
             }
+            Self::Overloaded => Rejection::OVERLOADED.to_owned(),
             Self::NoWebSocket => "WebSockets are not available here; use plain HTTP requests".to_owned(),
             Self::Token(Unusable::NotLinked) => format!(
                 "account \"{name}\" is not linked. A person must run: pixy link {name} (or open the page that `pixy url` prints)"
@@ -148,7 +152,10 @@ impl Refusal {
             Self::LimitReached { retry_after, .. } | Self::Token(Unusable::Unavailable { retry_after }) => {
                 Some(*retry_after)
             }
-            Self::UpstreamUnreachable | Self::UpstreamTimeout => Some(Duration::from_secs(1)),
+            Self::UpstreamUnreachable
+            | Self::UpstreamTimeout
+            | Self::Overloaded
+            | Self::Rejected(Rejection::Overloaded) => Some(Duration::from_secs(1)),
             Self::BadRequest(_)
             | Self::Rejected(_)
             | Self::NoRoute

@@ -2,6 +2,9 @@
 //!
 //! Keeping adds no delay: a piece is forwarded as it arrives, and what is kept are further references to the same bytes, or copies
 //! of small pieces.
+//!
+//! Memory is reserved before it is used: at the start for what may be on its way to the upstream, and while the body streams for what
+//! is kept. Without room a request is refused, and a body is not kept.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -14,6 +17,7 @@ use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
 use super::refusal::Refusal;
 use crate::lock::lock;
+use crate::memory::{MemoryBudget, Reservation};
 use crate::server::TimeoutBody;
 use crate::upstream::{Body, BoxError};
 
@@ -41,6 +45,9 @@ struct ReplayState {
     /// Bytes read so far.
     read: u64,
     limits: BodyLimits,
+    memory: Reservation,
+    /// Bytes of `memory` that `pieces` occupy or may occupy; the first of them are those on their way.
+    occupied: usize,
     too_large: bool,
     ended: bool,
     /// The attempt that may read, counted from 1.
@@ -66,11 +73,15 @@ impl Default for BodyLimits {
 }
 
 impl ReplayBody {
-    /// Refuses a body whose declared length is over the limit, before anything is sent.
-    pub fn new(incoming: Incoming, limits: BodyLimits) -> Result<Self, Refusal> {
-        if incoming.size_hint().lower() > limits.body_bytes {
+    /// Refuses a body whose declared length is over the limit, or for which no memory is free, before anything is sent.
+    pub fn new(incoming: Incoming, limits: BodyLimits, memory: &MemoryBudget) -> Result<Self, Refusal> {
+        let length = incoming.size_hint();
+        if length.lower() > limits.body_bytes {
             return Err(Refusal::RequestTooLarge { limit: limits.body_bytes });
         }
+        let length = usize::try_from(length.upper().unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
+        let on_its_way = if length <= FREE_BODY { 0 } else { length.min(ON_ITS_WAY) };
+        let memory = memory.reserve(on_its_way).ok_or(Refusal::Overloaded)?;
         let state = ReplayState {
             incoming: TimeoutBody::new(incoming, limits.idle_time),
             pieces: Vec::new(),
@@ -78,6 +89,8 @@ impl ReplayBody {
             discarded: limits.replay_bytes == 0,
             read: 0,
             limits,
+            memory,
+            occupied: 0,
             too_large: false,
             ended: false,
             attempt: 0,
@@ -124,6 +137,20 @@ impl ReplayState {
     fn discard(&mut self) {
         self.discarded = true;
         self.pieces = Vec::new();
+        self.memory.shrink(self.memory.bytes().saturating_sub(ON_ITS_WAY));
+    }
+
+    /// Keeps the piece, unless nothing is kept or no memory is free for it.
+    fn keep(&mut self, piece: &Bytes) {
+        if self.discarded {
+            return;
+        }
+        self.occupied += if piece.len() < SMALL_PIECE { piece.len() + PIECE_OVERHEAD } else { piece.len().max(BUFFER) };
+        let missing = self.occupied.saturating_sub(self.memory.bytes().max(FREE_BODY));
+        if missing > 0 && !self.memory.grow(missing) {
+            return self.discard();
+        }
+        self.pieces.push(keep(piece));
     }
 
     fn poll_incoming(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BoxError>>> {
@@ -172,9 +199,7 @@ impl HttpBody for AttemptBody {
             Some(piece) => piece.clone(),
             None => match ready!(state.poll_incoming(context)) {
                 Some(Ok(piece)) => {
-                    if !state.discarded {
-                        state.pieces.push(keep(&piece));
-                    }
+                    state.keep(&piece);
                     piece
                 }
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
@@ -200,8 +225,21 @@ fn keep(piece: &Bytes) -> Bytes {
     if piece.len() < SMALL_PIECE { Bytes::copy_from_slice(piece) } else { piece.clone() }
 }
 
-/// In bytes. Smaller pieces are copied; hyper reads into buffers of 8 KiB and more.
-const SMALL_PIECE: usize = 4096;
+/// In bytes. Smaller pieces are copied; larger ones occupy hyper's buffer, of 8 or 16 KiB.
+const SMALL_PIECE: usize = 8 * 1024;
+
+/// In bytes: hyper's buffer.
+const BUFFER: usize = 16 * 1024;
+
+/// In bytes: of a kept copy, beyond its data.
+const PIECE_OVERHEAD: usize = 64;
+
+/// In bytes. A body that is no longer is covered by the fixed part of its connection.
+const FREE_BODY: usize = 16 * 1024;
+
+/// In bytes: the most of a body that was read and that the upstream has not accepted, in the buffers of hyper (64 KiB and a piece)
+/// and of TLS (64 KiB).
+const ON_ITS_WAY: usize = 144 * 1024;
 
 /// In bytes. A body whose pieces are smaller on average is not kept: the overhead per piece would exceed the data.
 const MIN_AVERAGE_PIECE: usize = 256;
@@ -216,7 +254,7 @@ mod tests {
         let small = buffer.slice(100..166);
         assert_eq!(keep(&small), small);
         assert_ne!(keep(&small).as_ptr(), small.as_ptr(), "a copy");
-        let large = buffer.slice(100..8292);
+        let large = buffer.slice(100..8293);
         assert_eq!(keep(&large).as_ptr(), large.as_ptr(), "the same bytes");
     }
 }

@@ -57,6 +57,8 @@ enum CloseReason {
     IdleTimeout,
     /// Pixy shuts down, and no message was in progress.
     Shutdown,
+    /// The agent stalled, and a new connection needs the place.
+    Evicted,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,7 +107,7 @@ pub fn start(handshake: Handshake, mut accepted: Response<Incoming>, relay: WebS
 }
 
 impl WebSocketRelay {
-    async fn run<S: AsyncRead + AsyncWrite>(self, agent: S, upstream: S, mut upgraded: Upgraded) {
+    async fn run<S: AsyncRead + AsyncWrite>(self, agent: S, upstream: S, upgraded: Upgraded) {
         let Self { id, account, grant, mut scrub, mut usage, idle_timeout, open } = self;
         let (mut from_agent, mut to_agent) = tokio::io::split(agent);
         let (mut from_upstream, mut to_upstream) = tokio::io::split(upstream);
@@ -117,15 +119,27 @@ impl WebSocketRelay {
             scrub.piece(piece, ends_frame)
         };
         let mut down = FrameForwarder::new(Peer::Upstream, FrameParser::of_upstream(), scrub_and_count);
-        let mut up = FrameForwarder::new(Peer::Agent, FrameParser::of_agent(), |piece, _, _| piece);
+        let note_progress = |piece, _, ends_message| {
+            if ends_message {
+                upgraded.waits_for_upstream();
+            } else {
+                upgraded.waits_for_client();
+            }
+            piece
+        };
+        let mut up = FrameForwarder::new(Peer::Agent, FrameParser::of_agent(), note_progress);
         let activity = LastActivity(Mutex::new(Instant::now()));
         let reason = tokio::select! {
             reason = down.run(&mut from_upstream, &mut to_agent, &activity) => reason,
             reason = up.run(&mut from_agent, &mut to_upstream, &activity) => reason,
             () = activity.idle_for(idle_timeout) => CloseReason::IdleTimeout,
             () = async { upgraded.process_shutdown().await; activity.idle_for(SHUTDOWN_IDLE).await } => CloseReason::Shutdown,
+            () = upgraded.evicted() => CloseReason::Evicted,
         };
         tracing::info!(request_id = %id, %account, reason = reason.message(), "a WebSocket ended");
+        if let CloseReason::Evicted = reason {
+            return; // at once: a newcomer waits
+        }
         if let Some(code) = reason.close_code() {
             let [high, low] = code.to_be_bytes();
             if down.is_between_frames() {
@@ -215,10 +229,10 @@ impl Peer {
 }
 
 impl CloseReason {
-    /// The close code for both peers; `None` where a peer has ended the WebSocket itself.
+    /// The close code for both peers; `None` where a peer has ended the WebSocket itself, or does not read.
     fn close_code(&self) -> Option<u16> {
         match self {
-            Self::Closed(_) | Self::Failed(..) => None,
+            Self::Closed(_) | Self::Failed(..) | Self::Evicted => None,
             Self::Invalid(..) => Some(PROTOCOL_ERROR),
             Self::IdleTimeout | Self::Shutdown => Some(GOING_AWAY),
         }
@@ -234,6 +248,7 @@ impl CloseReason {
             Self::Invalid(Peer::Upstream, error) => format!("invalid frame from the upstream: {}", error.0),
             Self::IdleTimeout => "idle timeout".to_owned(),
             Self::Shutdown => "Pixy shuts down".to_owned(),
+            Self::Evicted => "the agent stalled, and a new connection needed the place".to_owned(),
         }
     }
 }

@@ -2,11 +2,12 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Buf as _;
 use futures_util::task::AtomicWaker;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::watch;
@@ -25,6 +26,12 @@ pub(super) struct ConnectionState {
     rejection: Mutex<Option<Rejection>>,
     /// The task that waits for the end of an exchange.
     exchange_end: AtomicWaker,
+    /// An exchange has ended, and since then nothing has waited for the client.
+    has_just_served: AtomicBool,
+    /// Bytes of responses that hyper has queued and the socket has not accepted. Changed by the connection's own task alone.
+    queued: AtomicUsize,
+    /// The body was not polled, because so much was queued.
+    is_held: AtomicBool,
 }
 
 /// An open exchange: from a request's head to the last byte of its response, or to the end of an upgraded connection.
@@ -34,7 +41,7 @@ pub(super) struct Exchange(Arc<ConnectionState>);
 /// The body of a response, which ends its exchange when it is dropped.
 pub(super) struct ExchangeBody<B> {
     body: B,
-    _exchange: Exchange,
+    exchange: Exchange,
 }
 
 /// Permission to upgrade the connection to another protocol. In the extensions of each request that asks for an upgrade.
@@ -47,7 +54,7 @@ pub struct Upgrade {
 /// An upgraded connection: until this is dropped, it counts as an open exchange, for which a drain waits.
 #[derive(Debug)]
 pub struct Upgraded {
-    _exchange: Exchange,
+    exchange: Exchange,
     shutdown: watch::Receiver<Shutdown>,
 }
 
@@ -58,6 +65,9 @@ pub(super) struct IdleTimer {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
+/// In bytes: of a response, how much hyper may queue before it is written. hyper's own limit is that of the longest head.
+const MAX_QUEUED: usize = 32 * 1024;
+
 impl ConnectionState {
     pub(super) fn new(stall: Arc<StallTracker>) -> Arc<Self> {
         Arc::new(Self {
@@ -65,6 +75,9 @@ impl ConnectionState {
             upgraded: AtomicBool::new(false),
             rejection: Mutex::new(None),
             exchange_end: AtomicWaker::new(),
+            has_just_served: AtomicBool::new(false),
+            queued: AtomicUsize::new(0),
+            is_held: AtomicBool::new(false),
         })
     }
 
@@ -77,11 +90,36 @@ impl ConnectionState {
         Exchange(Arc::clone(self))
     }
 
+    /// Whether the request that begins now had arrived before the last response was written: the client sends several at once.
+    pub(super) fn is_pipelined(&self) -> bool {
+        self.has_just_served.load(Ordering::Relaxed)
+    }
+
+    /// The client has sent nothing more yet.
+    pub(super) fn waits_for_request(&self) {
+        self.has_just_served.store(false, Ordering::Relaxed);
+    }
+
     /// Whether an exchange is open. Wakes the task when the exchange ends: hyper does not read again by itself after a read that
     /// was pending.
     pub(super) fn poll_busy(&self, context: &mut Context<'_>) -> bool {
         self.exchange_end.register(context.waker());
         self.stall.is_busy()
+    }
+
+    /// The socket has accepted so many bytes. Some are not of a body: then the queue counts as shorter than it is. Wakes the
+    /// connection's task where it can poll the body again.
+    pub(super) fn record_written(&self, bytes: usize, context: &Context<'_>) {
+        let queued = self.queued.load(Ordering::Relaxed);
+        if queued == 0 {
+            return;
+        }
+        let queued = queued.saturating_sub(bytes);
+        self.queued.store(queued, Ordering::Relaxed);
+        if queued < MAX_QUEUED && self.is_held.load(Ordering::Relaxed) {
+            self.is_held.store(false, Ordering::Relaxed);
+            context.waker().wake_by_ref();
+        }
     }
 
     /// Stores why the next request is rejected, for [`Self::take_rejection`].
@@ -111,13 +149,14 @@ impl ConnectionState {
 
 impl Exchange {
     pub(super) fn into_body<B>(self, body: B) -> ExchangeBody<B> {
-        ExchangeBody { body, _exchange: self }
+        ExchangeBody { body, exchange: self }
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
         self.0.stall.end_exchange();
+        self.0.has_just_served.store(true, Ordering::Relaxed);
         self.0.exchange_end.wake();
     }
 }
@@ -129,14 +168,31 @@ impl Upgrade {
     pub fn accept(self) -> Upgraded {
         let exchange = self.connection.begin_exchange();
         self.connection.upgraded.store(true, Ordering::Release);
-        Upgraded { _exchange: exchange, shutdown: self.shutdown }
+        let upgraded = Upgraded { exchange, shutdown: self.shutdown };
+        upgraded.waits_for_client();
+        upgraded
     }
 }
 
 impl Upgraded {
     /// Resolves when the process shuts down. The shutdown of the listener alone does not end an upgraded connection.
-    pub async fn process_shutdown(&mut self) {
-        shutdown::of_process(&mut self.shutdown).await;
+    pub async fn process_shutdown(&self) {
+        shutdown::of_process(&mut self.shutdown.clone()).await;
+    }
+
+    /// The client has to send something: it is stalled until it does. So it is after the upgrade.
+    pub fn waits_for_client(&self) {
+        self.exchange.0.stall.reading.start();
+    }
+
+    /// The client has sent what the upstream can respond to.
+    pub fn waits_for_upstream(&self) {
+        self.exchange.0.stall.reading.reset();
+    }
+
+    /// Resolves when the connection must close for a new one: its client has been stalled longest. Only one task may wait for it.
+    pub async fn evicted(&self) {
+        self.exchange.0.stall.evicted().await;
     }
 }
 
@@ -148,7 +204,19 @@ impl<B: Body + Unpin> Body for ExchangeBody<B> {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut self.get_mut().body).poll_frame(context)
+        let Self { body, exchange } = self.get_mut();
+        let queued = &exchange.0.queued;
+        if queued.load(Ordering::Relaxed) >= MAX_QUEUED {
+            exchange.0.is_held.store(true, Ordering::Relaxed);
+            return Poll::Pending;
+        }
+        let frame = Pin::new(body).poll_frame(context);
+        if let Poll::Ready(Some(Ok(frame))) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            queued.store(queued.load(Ordering::Relaxed) + data.remaining(), Ordering::Relaxed);
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

@@ -10,15 +10,15 @@ const RESERVED_PER_SURFACE: u64 = 8;
 
 /// The maximum of open connections of all agent listeners, and of each other surface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ConnectionBudget {
+pub(super) struct ConnectionBudget {
     /// Of agents: each may need a second descriptor, towards the upstream.
-    pub agents: usize,
+    pub(super) agents: usize,
     /// Of each other surface.
-    pub others: usize,
+    pub(super) others: usize,
 }
 
 /// Lowers the wanted numbers of connections to what `RLIMIT_NOFILE` allows.
-pub fn connection_budget(wanted_agents: usize, wanted_others: usize) -> ConnectionBudget {
+pub(super) fn connection_budget(wanted_agents: usize, wanted_others: usize) -> ConnectionBudget {
     budget(getrlimit(Resource::Nofile).current, wanted_agents, wanted_others)
 }
 

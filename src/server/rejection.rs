@@ -18,11 +18,16 @@ pub enum Rejection {
     HeadTooLarge,
     /// `Host` is no name of this Pixy; the text names the setting.
     UnknownHost(&'static str),
+    /// No memory is free for its head.
+    Overloaded,
 }
 
 impl Rejection {
     /// The value of `Allow` in a 405: the methods that any path could allow.
     pub const ALLOW: &str = "GET, HEAD, POST, PUT, PATCH, DELETE";
+
+    /// The message where no memory is free (`limits.memory`).
+    pub const OVERLOADED: &str = "too many clients use Pixy at the moment; its memory is limited (`limits.memory`)";
 
     /// The status of the answer.
     pub fn status(self) -> StatusCode {
@@ -33,6 +38,7 @@ impl Rejection {
             Self::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::UnknownHost(_) => StatusCode::MISDIRECTED_REQUEST,
+            Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -45,6 +51,7 @@ impl Rejection {
             Self::ExpectationFailed => "expectation_failed",
             Self::HeadTooLarge => "header_too_large",
             Self::UnknownHost(_) => "unknown_host",
+            Self::Overloaded => "overloaded",
         }
     }
 
@@ -58,6 +65,7 @@ impl Rejection {
             Self::HeadTooLarge => {
                 "the header fields are too many or too large (`limits.header_fields`, `limits.header_bytes`)"
             }
+            Self::Overloaded => Self::OVERLOADED,
         }
     }
 }

@@ -9,6 +9,7 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::sync::watch;
 
+use super::admission::ConnectionLimit;
 use super::connection::{ConnectionState, ExchangeBody};
 use super::framing::strict::SUBSTITUTE_MARK;
 use super::rejection::Rejection;
@@ -21,6 +22,7 @@ pub(super) struct ConnectionService<S: Surface> {
     pub(super) facts: S::Connection,
     pub(super) state: Arc<ConnectionState>,
     pub(super) shutdown: watch::Receiver<Shutdown>,
+    pub(super) limit: ConnectionLimit,
 }
 
 impl<S: Surface> ConnectionService<S> {
@@ -37,14 +39,20 @@ impl<S: Surface> hyper::service::Service<Request<Incoming>> for ConnectionServic
     type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let is_pipelined = self.state.is_pipelined();
         let exchange = self.state.begin_exchange();
         let rejection = self.take_rejection(&mut request);
-        let closes = rejection.is_some() || *self.shutdown.borrow() != Shutdown::No;
+        // While others wait, a connection serves one request: a client with many would keep its place.
+        let closes = rejection.is_some() || *self.shutdown.borrow() != Shutdown::No || self.limit.is_contended();
         if request.headers().contains_key(UPGRADE) {
             request.extensions_mut().insert(self.state.upgrade(self.shutdown.clone()));
         }
         let (surface, facts) = (Arc::clone(&self.surface), self.facts.clone());
         Box::pin(async move {
+            if is_pipelined {
+                // Otherwise hyper serves up to sixteen of them before another connection has its turn.
+                tokio::task::yield_now().await;
+            }
             let mut response = match rejection {
                 Some(rejection) => surface.reject(rejection),
                 None => surface.call(facts, request).await,

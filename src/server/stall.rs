@@ -1,7 +1,7 @@
 //! How long a connection has been waiting for its client.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -9,16 +9,43 @@ use tokio::time::Instant;
 
 use crate::lock::lock;
 
-/// A new connection is not evicted before its first request while it is younger than this.
-pub(super) const FIRST_REQUEST_GRACE: Duration = Duration::from_millis(100);
+/// A new connection is not evicted before its first request while it is younger than this. A client that sends its request at once
+/// needs none: the request has arrived when the connection is accepted, and then it is read first.
+pub(super) const FIRST_REQUEST_GRACE: Duration = Duration::from_millis(5);
 
 /// A connection is not evicted for a shorter stall than this, within an exchange or between two: a client whose next request
 /// arrives at the moment when its connection is closed gets an error.
 pub(super) const STALL_GRACE: Duration = Duration::from_secs(1);
 
+/// The same while newcomers wait without a break.
+pub(super) const PRESSED_GRACE: Duration = Duration::from_millis(50);
+
 /// Each byte that arrives or is accepted cancels so much of the carried-over stall time: 4 KiB/s keep a connection from being
 /// evicted, and a trickle does not.
 pub(super) const STALL_PER_BYTE: Duration = Duration::from_micros(1_000_000 / 4096);
+
+/// How short a stall is not enough for an eviction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Grace {
+    /// `STALL_GRACE`.
+    Usual = 1,
+    /// `PRESSED_GRACE`.
+    Pressed = 2,
+    /// As for a first request.
+    Short = 3,
+}
+
+impl Grace {
+    /// For a stall of a connection that has had a request.
+    fn of_stall(self) -> Duration {
+        match self {
+            Self::Usual => STALL_GRACE,
+            Self::Pressed => PRESSED_GRACE,
+            Self::Short => FIRST_REQUEST_GRACE,
+        }
+    }
+}
 
 /// Records whether one connection waits for its client, and since when.
 #[derive(Debug)]
@@ -28,7 +55,8 @@ pub(super) struct StallTracker {
     pub(super) reading: StallTimer,
     /// Waiting for the client to accept more of a response.
     pub(super) writing: StallTimer,
-    eviction_requested: AtomicBool,
+    /// The [`Grace`] of a requested eviction, or 0.
+    eviction_requested: AtomicU8,
     eviction: Notify,
     first_request: Notify,
 }
@@ -60,7 +88,7 @@ impl StallTracker {
             exchanges: Mutex::new(Exchanges { open: 0, idle_since: Instant::now(), has_served: false }),
             reading: StallTimer::default(),
             writing: StallTimer::default(),
-            eviction_requested: AtomicBool::new(false),
+            eviction_requested: AtomicU8::new(0),
             eviction: Notify::new(),
             first_request: Notify::new(),
         }
@@ -99,38 +127,46 @@ impl StallTracker {
 
     /// Since when the connection has been stalled, or `None` where it must not be evicted: it waits for something else than its
     /// client, or its grace period has not passed at `now`.
-    pub(super) fn evictable_since(&self, now: Instant) -> Option<Instant> {
+    pub(super) fn evictable_since(&self, now: Instant, grace: Grace) -> Option<Instant> {
         let in_exchange = [self.reading.stalled_since(), self.writing.stalled_since()].into_iter().flatten().min();
         let (since, grace) = if let Some(since) = in_exchange {
-            (since, STALL_GRACE)
+            (since, grace.of_stall())
         } else {
             let exchanges = lock(&self.exchanges);
             if exchanges.open > 0 {
                 return None;
             }
-            (exchanges.idle_since, if exchanges.has_served { STALL_GRACE } else { FIRST_REQUEST_GRACE })
+            (exchanges.idle_since, if exchanges.has_served { grace.of_stall() } else { FIRST_REQUEST_GRACE })
         };
         (now.saturating_duration_since(since) >= grace).then_some(since)
     }
 
-    pub(super) fn request_eviction(&self) {
-        self.eviction_requested.store(true, Ordering::Release);
+    /// Since when the client has not read its response, if that is longer than [`PRESSED_GRACE`] at `now`.
+    pub(super) fn unread_since(&self, now: Instant) -> Option<Instant> {
+        self.writing.stalled_since().filter(|since| now.saturating_duration_since(*since) >= PRESSED_GRACE)
+    }
+
+    pub(super) fn request_eviction(&self, grace: Grace) {
+        self.eviction_requested.store(grace as u8, Ordering::Release);
         self.eviction.notify_one();
     }
 
     pub(super) fn eviction_requested(&self) -> bool {
-        self.eviction_requested.load(Ordering::Acquire)
+        self.eviction_requested.load(Ordering::Acquire) != 0
     }
 
     /// Resolves when eviction was requested and is still allowed. A request for a connection that has moved on since is
-    /// discarded.
+    /// discarded. Only one task may wait for it.
     pub(super) async fn evicted(&self) {
         loop {
             self.eviction.notified().await;
-            if self.evictable_since(Instant::now()).is_some() {
+            let requested = self.eviction_requested.load(Ordering::Acquire);
+            let all = [Grace::Usual, Grace::Pressed, Grace::Short];
+            let grace = all.into_iter().find(|grace| *grace as u8 == requested).unwrap_or(Grace::Usual);
+            if self.evictable_since(Instant::now(), grace).is_some() {
                 return;
             }
-            self.eviction_requested.store(false, Ordering::Release);
+            self.eviction_requested.store(0, Ordering::Release);
         }
     }
 }

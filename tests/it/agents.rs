@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Pixy, Reply, TokenEndpoint, Upstream, oauth_account};
+use crate::support::{Pixy, RawClient, Reply, TokenEndpoint, Upstream, oauth_account};
 
 fn get(path: &str, fields: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:8700\r\n{fields}Connection: close\r\n\r\n")
@@ -55,4 +55,41 @@ async fn tokens_per_day_limits_an_agent() {
         ["identity"],
         "tokens in compressed responses cannot be counted"
     );
+}
+
+#[tokio::test]
+async fn attack_83_an_agent_beyond_its_share_leaves_room_for_others() {
+    const CONNECTIONS: usize = 8;
+    let upstream = Upstream::answering(|seen| match seen.path() {
+        "/v1/models/slow" => Reply::raw([crate::support::Step::Hang]),
+        _ => Reply::new(200),
+    })
+    .await;
+    let endpoint = TokenEndpoint::start().await;
+    let digests = [
+        ("greedy", "85dbe15d75ef9308c7ae0f33c7a324cc6f4bf519a2ed2f3027bd33c140a4f9aa"), // of `secret-key`
+        ("modest", "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"), // of `secret`
+    ];
+    let keys = digests.map(|(name, sha256)| json!({ "name": name, "sha256": sha256, "accounts": ["a"] }));
+    let more = json!({
+        "agent": { "listen": "127.0.0.1:0", "keys": keys }, "limits": { "connections": CONNECTIONS },
+    });
+    let pixy = Pixy::with(&json!({ "a": oauth_account(&endpoint, &upstream) }), &more).await;
+    pixy.link(&endpoint).await;
+    // Half of the connections is free for all, and a quarter is the share of each.
+    let mut held = Vec::new();
+    for number in 0..CONNECTIONS * 3 / 4 {
+        let mut client = RawClient::connect(pixy.agents()).await;
+        client.send(get("/a/v1/models/slow", "X-Api-Key: secret-key\r\n")).await;
+        upstream.until_requests(number + 1).await;
+        held.push(client);
+    }
+    let refused = pixy.send(&get("/a/v1/models", "X-Api-Key: secret-key\r\n")).await;
+    assert_eq!((refused.status, refused.header("x-pixy-error")), (429, vec!["limit_reached"]));
+    assert_eq!(refused.header("retry-after"), ["1"]);
+    assert!(refused.text().contains("its share of `limits.connections`"), "{}", refused.text());
+    assert_eq!(pixy.send(&get("/a/v1/models", "X-Api-Key: secret\r\n")).await.status, 200);
+    drop(held);
+    upstream.until_disconnects(1).await;
+    assert_eq!(pixy.send(&get("/a/v1/models", "X-Api-Key: secret-key\r\n")).await.status, 200);
 }

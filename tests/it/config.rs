@@ -259,10 +259,11 @@ fn defaults_are_those_of_the_reference() {
 #[test]
 fn limits_default_to_those_of_the_reference() {
     let (empty, reference) = (read("").unwrap(), read(&uncommented(&["#: "])).unwrap());
-    let all = |config: &Config| (config.limits, config.body_bytes, config.replay_bytes, config.io_threads);
-    assert_eq!(all(&empty), (pixy::server::ServerLimits::default(), 64 << 20, 1 << 20, 1));
+    let all =
+        |config: &Config| (config.limits, config.body_bytes, config.replay_bytes, config.memory, config.io_threads);
+    assert_eq!(all(&empty), (pixy::server::ServerLimits::default(), 64 << 20, 1 << 20, 128 << 20, 1));
     assert_eq!(all(&reference), all(&empty), "the reference states the defaults");
-    let config = read("limits: { connections: 7, header_bytes: 2048, header_fields: 12, uri_bytes: 70, body_bytes: 9, replay_bytes: 0, header_time: 1s, idle_time: 2s, drain_time: 0s, io_threads: 64 }").unwrap();
+    let config = read("limits: { connections: 7, header_bytes: 2048, header_fields: 12, uri_bytes: 70, body_bytes: 9, replay_bytes: 64 KiB, memory: 2GiB, header_time: 1s, idle_time: 2s, drain_time: 0s, io_threads: 64 }").unwrap();
     let seconds = Duration::from_secs;
     let expected = pixy::server::ServerLimits {
         connections: 7,
@@ -273,16 +274,20 @@ fn limits_default_to_those_of_the_reference() {
         idle_time: seconds(2),
         drain_time: seconds(0),
     };
-    assert_eq!(all(&config), (expected, 9, 0, 64));
+    assert_eq!(all(&config), (expected, 9, 64 << 10, 2 << 30, 64));
     for (text, expected) in [
         ("limits: { connections: 0 }", "`limits.connections` must be from 1"),
         ("limits: { header_bytes: 9999999 }", "`limits.header_bytes` must be from 1024 to 1048576."),
         ("limits: { header_fields: 5 }", "`limits.header_fields` must be from 10 to 1000."),
         ("limits: { header_fields: 5000 }", "`limits.header_fields` must be from 10 to 1000."),
         ("limits: { uri_bytes: 65001 }", "`limits.uri_bytes` must be from 64 to 65000."),
-        ("limits: { replay_bytes: 67108865 }", "`limits.replay_bytes` must be from 0 to 67108864."),
-        ("limits: { replay_bytes: -1 }", "`limits.replay_bytes` must be from 0 to 67108864"),
-        ("limits: { replay_bytes: 1MiB }", "`limits.replay_bytes` must be a whole number"),
+        ("limits: { replay_bytes: 67108865 }", "`limits.replay_bytes` must be from 0 to 64MiB."),
+        ("limits: { replay_bytes: -1 }", "`limits.replay_bytes` must be 0 or more"),
+        ("limits: { replay_bytes: 1MB }", "`limits.replay_bytes` is not a size; write a number of bytes"),
+        ("limits: { replay_bytes: true }", "`limits.replay_bytes` must be a whole number or text"),
+        ("limits: { memory: 39MiB }", "`limits.memory` must be 40MiB or more."),
+        ("limits: { memory: 1000 }", "`limits.memory` must be 40MiB or more."),
+        ("limits: { body_bytes: 0 }", "`limits.body_bytes` must be 1 or more."),
         ("limits: { io_threads: 0 }", "`limits.io_threads` must be from 1 to 64."),
         ("limits: { io_threads: 65 }", "`limits.io_threads` must be from 1 to 64."),
         ("limits: { header_time: 0s }", "`limits.header_time` is zero"),
@@ -471,7 +476,7 @@ fn the_reference_contains_every_key() {
             checked += 1;
         }
     }
-    assert_eq!(checked, 48);
+    assert_eq!(checked, 49);
 }
 
 proptest! {

@@ -10,6 +10,7 @@ mod doctor; // `pixy doctor` finds planted mistakes
 mod doctor_examples; // the shipped examples isolate Pixy from the agent
 mod surface_audit; // every call of the surfaces and every place that sends a request, listed
 mod fakes; // tests of the fake provider and client
+mod floods; // floods: memory stays under its limit, probes and polite agents are served
 mod framing; // malformed, ambiguous and oversized requests are refused
 mod gateway; // requests through the proxy: what passes, what is refused, with which error
 mod agent_isolation; // Pixy and a hostile agent as two users in a network namespace

@@ -308,3 +308,20 @@ async fn an_open_websocket_counts_against_limits() {
     let refused = stage.ask(&fields).await.response().await.unwrap();
     assert!(refused.text().contains("tokens a day"), "each message counts: {}", refused.text());
 }
+
+#[tokio::test]
+async fn attack_83_an_idle_websocket_makes_room() {
+    let stage = Stage::with(&json!({ "limits": { "connections": 2 } })).await;
+    let (mut idle, mut idle_upstream) = stage.open().await;
+    let (mut used, mut used_upstream) = stage.open().await;
+    used.send(HELLO).await;
+    used_upstream.hears(HELLO).await;
+    // Both are silent now; the first waits for its agent, the second for its upstream.
+    for _ in 0..2 {
+        assert_eq!(stage.pixy.get("/a").await.status, 200);
+    }
+    assert!(within(idle.until_closed()).await);
+    assert_eq!(idle_upstream.rest().await, b"");
+    used_upstream.say(text_frame("late")).await;
+    assert_eq!(used.bytes(text_frame("late").len()).await, text_frame("late"));
+}

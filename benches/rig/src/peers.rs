@@ -19,6 +19,9 @@ use crate::process::Running;
 /// The key that the agent sends to a peer.
 const AGENT_KEY: &str = "agent-key-0123456789abcdef";
 
+/// `limits.memory` of Pixy.
+const MEMORY: &str = "2GiB";
+
 /// The paths of the programs; a peer without one is skipped.
 #[derive(Default)]
 pub struct Programs {
@@ -214,7 +217,7 @@ impl Environment<'_> {
         Ok(self.peer("envoy", address, "/v1", path, arguments))
     }
 
-    /// Pixy with an agent key and limits, and so with token counting: every guard is in force.
+    /// Pixy with an agent key and limits (`limits.memory` is [`MEMORY`]), and so with token counting: every guard is in force.
     async fn pixy(&self, name: &'static str, path: &Path, api: SocketAddr, login: Login) -> Result<Peer> {
         let (address, ops, ca, logins) = (free()?, free()?, self.ca.display(), self.api.logins);
         let (label, account) = match login {
@@ -244,7 +247,8 @@ impl Environment<'_> {
             "agent:\n  listen: {address}\n  keys:\n    - name: bench\n      key_file: {home}/agent-key\n      accounts: [bench]\n      \
              limits: {{ concurrent: 100000, requests_per_minute: 4000000000, tokens_per_day: 1000000000000 }}\n\
              link: off\nops: {{ listen: {ops} }}\nstate_dir: {home}/state\nvault: {{ dir: {home}/vault, key_file: {home}/key }}\n\
-             accounts:\n  bench:\n    {account}\nupstream: {{ extra_ca_file: {ca} }}\nlimits: {{ connections: 9000 }}\n"
+             accounts:\n  bench:\n    {account}\nupstream: {{ extra_ca_file: {ca} }}\nlimits: {{ connections: 9000{memory} }}\n",
+            memory = memory(path),
         );
         let file = self.write(&format!("{label}.yaml"), &text)?;
         let mut peer = self.peer(name, address, "/bench", path.to_owned(), ["--config", &file]);
@@ -351,4 +355,12 @@ impl Environment<'_> {
 /// A port that is free at the time of the call.
 fn free() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+/// The rig opens thousands of connections; the default of `limits.memory` would not let them in. Programs before this setting refuse
+/// the key.
+fn memory(pixy: &Path) -> String {
+    let schema = std::process::Command::new(pixy).arg("schema").output().map(|output| output.stdout).unwrap_or_default();
+    let has_setting = String::from_utf8_lossy(&schema).contains("\"memory\"");
+    if has_setting { format!(", memory: {MEMORY}") } else { String::new() }
 }

@@ -285,7 +285,7 @@ const EMPTY: &str = "–";
 const METHOD: &str = "
 Every peer has one worker thread, takes plain HTTP on loopback, replaces the agent's key, and speaks TLS 1.3 to the same API
 stand-in, whose certificate it verifies. All write a line for every request into a log. Pixy has all its guards on, an agent's key
-and a limit of tokens (so that it reads every response for usage) included; \"pixy, h2\" is the same over HTTP/2 to the API. Peers take
+and a limit of tokens (so that it reads every response for usage) included, and `limits.memory: 2GiB`, for thousands of connections; \"pixy, h2\" is the same over HTTP/2 to the API. Peers take
 turns round by round. CPU is the peer's own (`/proc/PID/task/*/schedstat`, all processes), memory is its resident set. Not measured: the
 kernel's work for other processes, the CPU of the load generator and the API; a real network; more than one thread.
 

@@ -12,17 +12,20 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf, Take};
 
 use super::framer::{Framer, FramerState, FramingError};
+use crate::server::buffers::Buffers;
 use crate::server::connection::{ConnectionState, IdleTimer};
 use crate::server::limits::ServerLimits;
+use crate::server::rejection::Rejection;
 
 /// A socket from which hyper reads checked bytes only.
 pub(in crate::server) struct Strict<S> {
-    inner: S,
+    inner: Take<S>,
     framer: Framer,
     limits: ServerLimits,
+    memory: Buffers,
     connection: Arc<ConnectionState>,
     /// Bytes that were read and not passed on; empty unless a head arrived in pieces.
     buffered: BytesMut,
@@ -65,12 +68,22 @@ const SUBSTITUTE: &[u8] = b"GET / HTTP/1.1\r\nhost: pixy\r\nconnection: close\r\
 const LINGER_TIME: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 1 << 20;
 
+/// The most bytes of one read. Below 16 KiB, so that hyper, which doubles its buffer when a read fills it, stays at 16 KiB; its
+/// maximum must have room for the longest head.
+const READ_SIZE: u64 = 16 * 1024 - 1;
+
 impl<S: AsyncRead + AsyncWrite + Unpin> Strict<S> {
-    pub(in crate::server) fn new(inner: S, limits: ServerLimits, connection: Arc<ConnectionState>) -> Self {
+    pub(in crate::server) fn new(
+        inner: S,
+        limits: ServerLimits,
+        connection: Arc<ConnectionState>,
+        memory: Buffers,
+    ) -> Self {
         Self {
-            inner,
+            inner: inner.take(READ_SIZE),
             framer: Framer::new(limits),
             limits,
+            memory,
             connection,
             buffered: BytesMut::new(),
             checked: 0,
@@ -130,6 +143,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Strict<S> {
             self.connection.stall().reading.start();
         }
         let Some(timeout) = timeout else { return Poll::Pending };
+        self.connection.waits_for_request();
         ready!(self.read_timer.poll_elapsed(timeout, context));
         Poll::Ready(match phase {
             Phase::Body => Err(io::Error::new(io::ErrorKind::TimedOut, "the request body timed out")),
@@ -147,7 +161,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Strict<S> {
         let mut space = [0; 4096];
         while self.discarded < LINGER_BYTES {
             let mut buffer = ReadBuf::new(&mut space);
-            match Pin::new(&mut self.inner).poll_read(context, &mut buffer) {
+            match Pin::new(self.inner.get_mut()).poll_read(context, &mut buffer) {
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => self.discarded += buffer.filled().len(),
                 Poll::Ready(_) => return Poll::Ready(()),
                 Poll::Pending => return self.read_timer.poll_elapsed(LINGER_TIME, context),
@@ -163,11 +177,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Strict<S> {
         context: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         if let Poll::Ready(accepted) = &written {
+            let accepted = *accepted.as_ref().unwrap_or(&0);
             self.write_timer.reset();
-            self.connection.stall().writing.record_progress(*accepted.as_ref().unwrap_or(&0));
+            self.connection.stall().writing.record_progress(accepted);
+            self.connection.record_written(accepted, context);
+            self.memory.release_unread();
             return written;
         }
         self.connection.stall().writing.start();
+        if !self.memory.reserve_unread() {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::OutOfMemory, "no memory for a response that waits")));
+        }
         ready!(self.write_timer.poll_elapsed(self.limits.idle_time, context));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client stopped reading the response")))
     }
@@ -208,6 +228,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Strict<S> {
                 }
             }
             let before = buffer.filled().len();
+            this.inner.set_limit(READ_SIZE);
             if Pin::new(&mut this.inner).poll_read(context, buffer)?.is_pending() {
                 return this.poll_read_timeout(context);
             }
@@ -218,16 +239,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Strict<S> {
             if this.buffered.is_empty() {
                 // Bytes that pass are not copied; only an incomplete head moves to `buffered`.
                 let (passed, error) = this.framer.check(fresh);
-                this.buffered.extend_from_slice(&fresh[passed..]);
+                let rest = &fresh[passed..];
+                let error = error.or_else(|| keep(&mut this.memory, &mut this.buffered, rest));
                 this.record_check(passed, error);
                 buffer.set_filled(before + passed);
                 if passed > 0 {
                     return Poll::Ready(Ok(()));
                 }
             } else {
-                this.buffered.extend_from_slice(fresh);
+                let error = keep(&mut this.memory, &mut this.buffered, fresh);
                 buffer.set_filled(before);
-                this.check_buffered();
+                match error {
+                    Some(error) => this.record_check(0, Some(error)),
+                    None => this.check_buffered(),
+                }
             }
         }
     }
@@ -236,7 +261,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Strict<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Strict<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = Pin::new(&mut this.inner).poll_write(context, bytes);
+        let written = Pin::new(this.inner.get_mut()).poll_write(context, bytes);
         this.poll_write_timeout(written, context)
     }
 
@@ -246,28 +271,37 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Strict<S> {
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = Pin::new(&mut this.inner).poll_write_vectored(context, pieces);
+        let written = Pin::new(this.inner.get_mut()).poll_write_vectored(context, pieces);
         this.poll_write_timeout(written, context)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
+        self.inner.get_ref().is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_flush(context)
+        Pin::new(self.get_mut().inner.get_mut()).poll_flush(context)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.phase != Phase::Lingering {
-            ready!(Pin::new(&mut this.inner).poll_shutdown(context))?;
+            ready!(Pin::new(this.inner.get_mut()).poll_shutdown(context))?;
         }
         if this.error.is_some() {
             ready!(this.poll_linger(context));
         }
         Poll::Ready(Ok(()))
     }
+}
+
+/// Appends bytes of an incomplete head, if there is memory for it.
+fn keep(memory: &mut Buffers, buffered: &mut BytesMut, bytes: &[u8]) -> Option<FramingError> {
+    if !memory.reserve_head(buffered.len() + bytes.len()) {
+        return Some(FramingError::Head(Rejection::Overloaded));
+    }
+    buffered.extend_from_slice(bytes);
+    None
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use tokio::io::AsyncReadExt as _;
 
 use super::*;
+use crate::server::admission::ConnectionLimit;
 use crate::server::stall::StallTracker;
 
 /// A socket that reads these pieces, and then the end of file.
@@ -64,6 +65,7 @@ fn read_all(bytes: &[u8], lengths: &[usize], space: usize) -> (Vec<u8>, bool) {
             Pieces::of(bytes, lengths),
             ServerLimits::default(),
             ConnectionState::new(Arc::new(StallTracker::new())),
+            Buffers::new(ConnectionLimit::new(1)),
         );
         let mut read = Vec::new();
         let mut buffer = vec![0; space];
