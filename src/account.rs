@@ -16,6 +16,7 @@
 //! | `origins`, `lifecycle/moved` | the origins that a login may be sent to, and what a person confirms when they change |
 //! | `redaction` | the secrets that no response may contain |
 //! | `usage_meter` | what agents use of an account |
+//! | `dropped_names` | the names of fields and query keys that requests lost |
 
 mod registry;
 mod lifecycle;
@@ -33,6 +34,7 @@ mod redaction;
 mod refresh_timing;
 mod account_config;
 mod usage_meter;
+mod dropped_names;
 mod services;
 #[cfg(test)]
 mod model_tests;
@@ -52,6 +54,8 @@ use crate::usage::{Hour, Quota};
 
 pub use crate::vault::VaultError;
 use account_config::Configured;
+use dropped_names::DroppedLog;
+pub use dropped_names::DroppedNames;
 use lifecycle::Lifecycle;
 pub use login::{Login, RefreshCredential};
 pub use origins::Bound;
@@ -82,6 +86,7 @@ pub struct Account {
     wake: Notify,
     refresh_requests: std::sync::Mutex<Vec<RefreshRequest>>,
     usage: Arc<AccountUsage>,
+    dropped: DroppedLog,
 }
 
 /// A request for a refresh before it is due, from a person or after a 401.
@@ -120,6 +125,7 @@ impl Account {
             wake: Notify::new(),
             refresh_requests: std::sync::Mutex::default(),
             usage: Arc::new(AccountUsage::new(services.clock.clone(), services.changes.clone())),
+            dropped: DroppedLog::default(),
             services,
         })
     }
@@ -273,6 +279,21 @@ impl Account {
     /// Counts a request whose response has begun, and stores the quota that its head reports.
     pub fn answered(&self, headers: &HeaderMap) -> UsageMeter {
         self.usage.response_begun(&self.profile().api.quota_headers, headers)
+    }
+
+    /// Counts and keeps the names that a request lost: those of fields, and query keys.
+    pub fn record_dropped<'a>(
+        &self,
+        fields: impl ExactSizeIterator<Item = &'a str>,
+        query_keys: impl ExactSizeIterator<Item = &'a str>,
+    ) {
+        self.services.metrics.record_dropped_fields(&self.name, (fields.len() + query_keys.len()) as u64);
+        self.dropped.record(fields, query_keys);
+    }
+
+    /// The names that requests lost last.
+    pub fn dropped(&self) -> DroppedNames {
+        self.dropped.names()
     }
 
     /// The quota as the provider last reported it; empty without a login.

@@ -16,9 +16,9 @@ mod vault;
 
 pub use crate::oauth::profile::{Flow, TermsStatus};
 pub use account::{
-    AccountError, AccountState, AccountStateAnswer, AccountStatus, ClientSnippet, ErrorReason, MovedConfirmation,
-    PendingRevocation, QuotaLimit, Revocation, RevocationAnswer, StaticCredential, Terms, UsageHistory, UsageHour,
-    Variable,
+    AccountError, AccountState, AccountStateAnswer, AccountStatus, ClientSnippet, DroppedNames, ErrorReason,
+    MovedConfirmation, PendingRevocation, QuotaLimit, Revocation, RevocationAnswer, StaticCredential, Terms,
+    UsageHistory, UsageHour, Variable,
 };
 pub use attempt::{
     AttemptError, AttemptOptions, AttemptRedirect, AttemptStage, AttemptStatus, Cancelled, CancelledAnswer, Identified,
@@ -32,8 +32,8 @@ pub use redirect::Redirect;
 pub use routes::{
     AcceptOlderCopy, Access, BeginAttempt, Call, CancelAttempt, CloseSession, ConfirmAttempt, ConfirmMoved,
     DescribeApi, ExportVault, ImportVault, ListAccounts, OpenSession, Operation, Paste, ROUTES, ReadConfiguration,
-    RefreshAccount, RotateVaultKey, Route, SetStaticCredential, SetupUrl, ShowSnippets, StreamAccounts, UnlinkAccount,
-    find_route, path_of,
+    RefreshAccount, RotateVaultKey, Route, SetStaticCredential, SetupUrl, ShowDropped, ShowSnippets, StreamAccounts,
+    UnlinkAccount, find_route, path_of,
 };
 pub use secret_text::SecretText;
 pub use time::Time;

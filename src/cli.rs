@@ -8,6 +8,7 @@ mod check;
 mod control_client;
 mod doctor;
 mod env;
+mod explain;
 mod health;
 mod link;
 pub(crate) mod log;
@@ -124,6 +125,17 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show every method, path, header field and query key of agents that can reach the provider of an account
+    Explain {
+        /// The account's name in the configuration
+        name: String,
+        /// Show the names that the running Pixy dropped last instead
+        #[arg(long)]
+        last: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Make a key for the vault, or replace its key
     Key {
         #[command(subcommand)]
@@ -220,6 +232,8 @@ fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Status { json } => status::print(&control()?, json),
         Command::Url { json } => url::print(&control()?, json),
         Command::Env { name, client, json } => env::print(&control()?, &name, client.as_deref(), json),
+        Command::Explain { name, last: true, json } => explain::print_last(&control()?, &name, json),
+        Command::Explain { name, last: false, json } => explain::print(&load()?, &name, json),
         Command::Key { what: KeyCommand::New } => print_text(&format!("{}\n", crate::vault::new_key().expose())),
         Command::Key { what: KeyCommand::Rotate } => vault_admin::rotate(&control()?),
         Command::Export { file } => vault_admin::export(&control()?, &file),

@@ -8,7 +8,7 @@ pub use crate::link::paste::{Client, Expected, read as read_pasted};
 pub use crate::proxy::attach::{Outgoing, attach};
 pub use crate::proxy::route::{Purpose, Route, find as find_route};
 pub use crate::proxy::strip::{Stripped, strip};
-pub use crate::scrub::encodings::encodings;
+pub use crate::scrub::encodings::{Encoded, encodings};
 pub use crate::vault::seal::{Header, OpenError, RecordId, RecordKey, StoreId, open, seal};
 
 /// The request that `forward` would send.

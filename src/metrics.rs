@@ -21,6 +21,7 @@ pub struct Metrics {
     expiry: Family<AccountLabels, Gauge<i64, AtomicI64>>,
     usable: Family<AccountLabels, Gauge<i64, AtomicI64>>,
     redactions: Family<AccountLabels, Counter>,
+    dropped_fields: Family<AccountLabels, Counter>,
     open_streams: Gauge,
     agent_same_uid: Gauge,
     rotation_window: Histogram,
@@ -109,6 +110,11 @@ impl Metrics {
                 "redactions",
                 "Secrets of the account that an upstream returned and that were replaced in its responses",
             ),
+            dropped_fields: metric(
+                registry,
+                "request_fields_dropped",
+                "Header fields and query keys of agents that were not forwarded because no list names them; `pixy explain ACCOUNT --last` shows the last names",
+            ),
             open_streams: metric(registry, "open_streams", "Requests and streams under way"),
             agent_same_uid: metric(
                 registry,
@@ -184,6 +190,12 @@ impl Metrics {
         self.redactions.get_or_create(&AccountLabels { account }).inc_by(count);
     }
 
+    /// Counts fields and query keys of a request that were not forwarded.
+    pub fn record_dropped_fields(&self, account: &AccountName, count: u64) {
+        let account = account.as_str().to_owned();
+        self.dropped_fields.get_or_create(&AccountLabels { account }).inc_by(count);
+    }
+
     /// Records how long a token response was not yet durable.
     pub fn record_rotation_window(&self, span: std::time::Duration) {
         self.rotation_window.observe(span.as_secs_f64());
@@ -206,6 +218,7 @@ impl Metrics {
         self.usable.get_or_create(&labels).set(i64::from(usable));
         // Initialised to 0, so that `increase()` sees the first event.
         drop(self.redactions.get_or_create(&labels));
+        drop(self.dropped_fields.get_or_create(&labels));
         for outcome in REFRESH_OUTCOMES {
             drop(self.refreshes.get_or_create(&OutcomeLabels { account: labels.account.clone(), outcome }));
         }

@@ -11,6 +11,7 @@ mod comma_lists;
 mod refusal;
 mod reject_response;
 mod replay_body;
+mod representation;
 mod request_id;
 mod response_body;
 mod response_scrub;
@@ -19,6 +20,8 @@ pub(crate) mod strip;
 mod websocket_frames;
 mod websocket_handshake;
 mod websocket_relay;
+#[cfg(test)]
+mod non_interference;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -172,6 +175,7 @@ impl Proxy {
         if route.purpose() == Purpose::ConnectivityProbe {
             return Ok(Response::new(ResponseBody::fixed("")));
         }
+        stripped.report_dropped(account);
         let deadline = Instant::now() + LONGEST_WAIT;
         let body = ReplayBody::new(body, **self.services.limits.load(), &self.services.memory)?;
         let checked = CheckedRequest { id, grant, route, stripped, method: head.method, body, handshake };
@@ -204,7 +208,7 @@ impl Proxy {
         let retry = Unusable::Unavailable { retry_after: Duration::from_secs(1) };
         let attempt = body.attempt().ok_or(Refusal::Token(retry))?;
         let outgoing = attach::attach(grant, route, stripped, bearer, method.clone(), attempt, handshake.as_ref())?;
-        let mut scrub = ResponseScrub::new(*id, bearer, route.account().name(), &self.services.metrics);
+        let mut scrub = ResponseScrub::new(*id, bearer.patterns(), route.account().name(), &self.services.metrics);
         let sent = forward::forward(*id, &self.services.upstream, outgoing, &mut scrub).await;
         let response = sent.map_err(|refusal| body.too_large().unwrap_or(refusal))?;
         Ok(UpstreamResponse { response, scrub })

@@ -4,12 +4,14 @@
 //! **The length stays.** A match is replaced by `[pixy:redacted]` and stars of the same total length, because `Content-Length`,
 //! chunk sizes and the lengths of WebSocket frames are sent before the text.
 //!
-//! **What is held back.** A piece may end within a secret, so its end is held back until the next piece when it may be the start
-//! of one: it begins with the first four bytes of a pattern (`PREFIX`) and continues with characters that tokens consist of, for
-//! less than the pattern's length. Whether those further characters match the secret makes no difference. An agent learns from
-//! the sizes of chunks what was held back, and often chooses the text (a model repeats its input): if the whole secret were
-//! compared, each chunk would confirm or refute a guess, and the token could be guessed character by character. For the same
-//! reason a part of a secret is never replaced. JSON events end in `}` or a line end, so they are never held back.
+//! **What is held back.** A piece may end within a secret, so its end is held back until the next piece: the last run of characters
+//! that tokens consist of, as far back as the longest pattern reaches. Which characters these are depends on the shape of the secrets
+//! alone: their length, and what is no letter or digit in them. An agent learns from the sizes of chunks what was held back, and
+//! often chooses the text (a model repeats its input): if any character of the secret were compared, a chunk would confirm or
+//! refute a guess, and the token could be guessed character by character. So two secrets of one shape make the same chunks. For the
+//! same reason a part of a secret is never replaced, except that in base64 the characters at the ends of a match, which hold some of its
+//! bits and some of the text beside it, are replaced too. JSON events end in `}` or a line end, so they are never held back; of plain text
+//! that is sent word by word, the last word waits for the next one.
 //!
 //! **What it costs.** Measured over 1 MiB of server-sent events and four secrets (24 patterns), on one core of an x86-64 server
 //! with AVX2, whole and in pieces of 170 bytes, in MB/s: one `memmem` for each pattern 2080 and 670; Aho-Corasick over whole
@@ -35,7 +37,7 @@ use http::HeaderName;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::secret::Secret;
-use encodings::encodings;
+use encodings::{Encoded, encodings};
 
 /// In bytes. Shorter secrets are not searched for: they would match unrelated text.
 pub const MIN_SECRET: usize = 16;
@@ -64,7 +66,21 @@ pub struct SecretPatterns {
 pub struct Scrubber {
     patterns: Arc<SecretPatterns>,
     held: Zeroizing<Vec<u8>>,
+    /// The next byte may hold bits of a match that ended right before it.
+    shares_next: bool,
     found: u64,
+}
+
+/// What [`Matcher::scan`] finds in a text.
+struct Found {
+    /// The matches, in order and without overlaps.
+    ranges: Vec<Range<usize>>,
+    /// Characters beside a match in base64 that hold some of its bits.
+    shared: Vec<usize>,
+    /// The offset from which the end must be held back.
+    decided: usize,
+    /// The character at `decided`, if it is of base64, holds bits of the last match.
+    shares_next: bool,
 }
 
 struct Matcher {
@@ -79,7 +95,7 @@ struct Matcher {
 /// Patterns with the same prefix, longest first.
 struct PrefixGroup {
     prefix: [u8; PREFIX],
-    patterns: Vec<Zeroizing<Vec<u8>>>,
+    patterns: Vec<Encoded>,
 }
 
 impl SecretPatterns {
@@ -87,39 +103,35 @@ impl SecretPatterns {
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Self {
         let long = secrets.into_iter().filter(|secret| secret.expose().len() >= MIN_SECRET);
         let patterns: Vec<_> = long.flat_map(|secret| encodings(secret.expose())).collect();
-        let lower = patterns.iter().map(|pattern| Zeroizing::new(pattern.to_ascii_lowercase())).collect();
+        let lower = patterns.iter().map(Encoded::lower).collect();
         Self { matcher: Matcher::new(patterns), in_names: Matcher::new(lower) }
     }
 
     /// Scrubs a complete text, such as a header value; returns it with the number of matches, or `None` without any.
     pub fn scrub(&self, text: &[u8]) -> Option<(Vec<u8>, u64)> {
-        let found = find_all(self.matcher.as_ref(), text);
-        if found.is_empty() {
-            return None;
-        }
+        let found = find_all(self.matcher.as_ref(), text)?;
         let mut scrubbed = text.to_vec();
-        for range in &found {
-            redact(&mut scrubbed[range.clone()]);
-        }
-        Some((scrubbed, found.len() as u64))
+        found.redact(&mut scrubbed);
+        Some((scrubbed, found.ranges.len() as u64))
     }
 
     /// The number of matches in the name of a field. Names are compared without case (RFC 9110 §5.1), and `http` makes them lower
     /// case.
     pub fn count_in_name(&self, name: &HeaderName) -> u64 {
-        find_all(self.in_names.as_ref(), name.as_str().as_bytes()).len() as u64
+        find_all(self.in_names.as_ref(), name.as_str().as_bytes()).map_or(0, |found| found.ranges.len() as u64)
     }
 }
 
-/// The matches in a complete text. Most names and values are shorter than every pattern.
-fn find_all(matcher: Option<&Matcher>, text: &[u8]) -> Vec<Range<usize>> {
-    matcher.filter(|matcher| text.len() >= matcher.shortest).map_or_else(Vec::new, |matcher| matcher.scan(text, true).0)
+/// The matches in a complete text; `None` without any. Most names and values are shorter than every pattern.
+fn find_all(matcher: Option<&Matcher>, text: &[u8]) -> Option<Found> {
+    let found = matcher.filter(|matcher| text.len() >= matcher.shortest)?.scan(text, true);
+    (!found.ranges.is_empty()).then_some(found)
 }
 
 impl Scrubber {
     /// A scrubber for one response.
     pub fn new(patterns: Arc<SecretPatterns>) -> Self {
-        Self { patterns, held: Zeroizing::default(), found: 0 }
+        Self { patterns, held: Zeroizing::default(), shares_next: false, found: 0 }
     }
 
     /// Takes the next piece and returns what may be sent of it and of what was held back, possibly nothing. Without a match the
@@ -151,26 +163,41 @@ impl Scrubber {
     fn step(&mut self, piece: Bytes, last: bool) -> Bytes {
         let Some(matcher) = &self.patterns.matcher else { return piece };
         let text = if self.held.is_empty() { piece } else { Bytes::from([&self.held, &*piece].concat()) };
-        let (found, decided) = matcher.scan(&text, last);
+        let mut found = matcher.scan(&text, last);
         self.held.zeroize(); // also empties it
-        self.held.extend_from_slice(&text[decided..]);
-        let passing = text.slice(..decided);
-        if found.is_empty() {
+        self.held.extend_from_slice(&text[found.decided..]);
+        let passing = text.slice(..found.decided);
+        if !passing.is_empty() {
+            if self.shares_next && is_base64(passing[0]) {
+                found.shared.push(0);
+            }
+            self.shares_next = found.shares_next;
+        }
+        if found.ranges.is_empty() && found.shared.is_empty() {
             return passing;
         }
-        self.found += found.len() as u64;
+        self.found += found.ranges.len() as u64;
         let mut scrubbed = BytesMut::from(passing);
-        for range in found {
-            redact(&mut scrubbed[range]);
-        }
+        found.redact(&mut scrubbed);
         scrubbed.freeze()
     }
 }
 
+impl Found {
+    fn redact(&self, text: &mut [u8]) {
+        for &at in &self.shared {
+            text[at] = b'*';
+        }
+        for range in &self.ranges {
+            redact(&mut text[range.clone()]);
+        }
+    }
+}
+
 impl Matcher {
-    fn new(mut patterns: Vec<Zeroizing<Vec<u8>>>) -> Option<Self> {
-        patterns.sort_unstable_by(|one, other| one.as_slice().cmp(other.as_slice()));
-        patterns.dedup();
+    fn new(mut patterns: Vec<Encoded>) -> Option<Self> {
+        patterns.sort_unstable_by(|one, other| one.cmp(other));
+        patterns.dedup_by(|one, other| **one == **other);
         let lengths = || patterns.iter().map(|pattern| pattern.len());
         let (shortest, longest) = (lengths().min()?, lengths().max()?);
         let mut characters = Box::new([false; 256]);
@@ -197,53 +224,53 @@ impl Matcher {
         Some(Self { prefixes, groups, characters, shortest, longest })
     }
 
-    /// Finds the patterns in `text`: their ranges, in order and without overlaps, and the offset from which the end must be held
-    /// back; with `last`, nothing is held back.
-    fn scan(&self, text: &[u8], last: bool) -> (Vec<Range<usize>>, usize) {
-        let open_from = if last { text.len() } else { self.last_word(text) };
-        let mut found = Vec::new();
-        let mut at = 0;
-        while let Some(prefix) = self.prefixes.find(Input::new(text).range(at..)) {
-            let rest = &text[prefix.start()..];
-            let group = &self.groups[prefix.pattern()];
-            if prefix.start() >= open_from && group.may_grow(rest) {
-                return (found, prefix.start());
-            }
-            at = prefix.start() + 1;
-            if let Some(length) = group.longest_at(rest) {
-                at = prefix.start() + length;
-                found.push(prefix.start()..at);
+    /// Finds the patterns in `text`; with `last`, nothing is held back.
+    fn scan(&self, text: &[u8], last: bool) -> Found {
+        let (held_from, decided_before) = if last { (text.len(), text.len()) } else { self.last_word(text) };
+        let searched = text.len().min(decided_before + PREFIX - 1);
+        let (mut ranges, mut shared) = (Vec::new(), Vec::new());
+        let (mut at, mut end, mut shares_end) = (0, 0, false);
+        while at < decided_before
+            && let Some(prefix) = self.prefixes.find(Input::new(text).range(at..searched))
+        {
+            let start = prefix.start();
+            at = start + 1;
+            if let Some(pattern) = self.groups[prefix.pattern()].longest_at(&text[start..]) {
+                if pattern.shares_first && start > end && is_base64(text[start - 1]) {
+                    shared.push(start - 1);
+                }
+                (at, end, shares_end) = (start + pattern.len(), start + pattern.len(), pattern.shares_last);
+                if shares_end && end < held_from && is_base64(text[end]) {
+                    shared.push(end);
+                }
+                ranges.push(start..end);
             }
         }
-        if last {
-            return (found, text.len());
-        }
-        let begins_prefix = |start: &usize| self.groups.iter().any(|group| group.prefix.starts_with(&text[*start..]));
-        let undecided = (at.max(text.len().saturating_sub(PREFIX - 1))..text.len()).find(begins_prefix);
-        (found, undecided.unwrap_or(text.len()))
+        let decided = held_from.max(end);
+        Found { ranges, shared, decided, shares_next: shares_end && decided == end }
     }
 
-    /// The offset of the last run of bytes that a pattern may contain, at most the longest pattern from the end.
-    fn last_word(&self, text: &[u8]) -> usize {
-        let within = text.iter().rev().take(self.longest - 1);
-        text.len() - within.take_while(|byte| self.characters[usize::from(**byte)]).count()
+    /// The offset from which the end is held back, and the one before which a pattern must begin to be decided: it is complete, as
+    /// is every longer one there. Both are the start of the last run of bytes that a pattern may contain, unless that run is as long
+    /// as the longest pattern: then the character before the next pattern is held back too, which may hold some of its bits.
+    fn last_word(&self, text: &[u8]) -> (usize, usize) {
+        let within = text.iter().rev().take(self.longest);
+        let run = within.take_while(|byte| self.characters[usize::from(**byte)]).count();
+        let held_from = text.len() - run;
+        (held_from, held_from + usize::from(run == self.longest))
     }
 }
 
 impl PrefixGroup {
-    /// The length of the longest pattern that `text` starts with.
-    fn longest_at(&self, text: &[u8]) -> Option<usize> {
-        self.patterns.iter().map(|pattern| &pattern[..]).find(|pattern| text.starts_with(pattern)).map(<[u8]>::len)
+    /// The longest pattern that `text` starts with.
+    fn longest_at(&self, text: &[u8]) -> Option<&Encoded> {
+        self.patterns.iter().find(|pattern| text.starts_with(pattern))
     }
+}
 
-    /// Whether `text`, which has the prefix and ends here for now, may be the start of a pattern, judged by its length alone. Its
-    /// content matters only when it is a whole pattern already.
-    fn may_grow(&self, text: &[u8]) -> bool {
-        match self.longest_at(text) {
-            None => self.patterns.first().is_some_and(|longest| text.len() < longest.len()),
-            Some(_) => self.patterns.iter().any(|pattern| pattern.len() > text.len() && pattern.starts_with(text)),
-        }
-    }
+/// Whether a byte is a digit of base64 or base64url (RFC 4648 §4, §5).
+fn is_base64(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"+/-_".contains(&byte)
 }
 
 fn redact(secret: &mut [u8]) {

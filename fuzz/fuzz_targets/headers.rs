@@ -7,6 +7,7 @@ mod request;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use linked_account::LINKED;
+use pixy::oauth::profile::pass_list;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| headers(data));
 
@@ -68,7 +69,12 @@ fn headers(data: &[u8]) {
             "anthropic-version" if !given.contains_key(name) || named.iter().any(|named| name == named.as_str()) => {
                 assert_eq!(value, "2023-06-01");
             }
+            "accept" => {} // charset parameters are removed
             _ => {
+                let folded = pass_list::fold(name.as_str());
+                let api = &LINKED.profiles[0].api;
+                let is_listed = pass_list::passes_always(name.as_str()) || api.pass_headers.contains(&folded);
+                assert!(is_listed || api.adds_to(name.as_str()), "{name} is listed");
                 assert!(given.get_all(name).iter().any(|given| given == value), "{name} is the agent's own");
                 assert!(!named.iter().any(|named| name == named.as_str()), "{name} belongs to one connection");
             }
@@ -76,8 +82,8 @@ fn headers(data: &[u8]) {
     }
     let query = sent.uri().query().unwrap_or_default();
     for (name, _) in url::form_urlencoded::parse(query.as_bytes()) {
-        let name = name.to_ascii_lowercase();
-        assert!(!["key", "api_key", "access_token", "token"].contains(&name.as_str()), "{query}");
+        let is_listed = pass_list::query_key_passes_always(&name) || LINKED.profiles[0].api.pass_query.contains(&name);
+        assert!(is_listed, "{query}");
     }
 }
 

@@ -4,10 +4,9 @@
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
-use pixy::internals::encodings;
+use pixy::internals::{Encoded, encodings};
 use pixy::scrub::{MIN_SECRET, Scrubber, SecretPatterns};
 use pixy::secret::Secret;
-use zeroize::Zeroizing;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| scrubber(data));
 
@@ -26,7 +25,7 @@ static PATTERNS: LazyLock<Arc<SecretPatterns>> = LazyLock::new(|| {
     Arc::new(SecretPatterns::new(&secrets))
 });
 
-static ENCODINGS: LazyLock<Vec<Zeroizing<Vec<u8>>>> = LazyLock::new(|| {
+static ENCODINGS: LazyLock<Vec<Encoded>> = LazyLock::new(|| {
     let long = SECRETS.iter().filter(|secret| secret.len() >= MIN_SECRET);
     long.flat_map(|secret| encodings(secret)).collect()
 });
@@ -59,12 +58,11 @@ fn scrub_in_pieces(text: &[u8], seed: u8) -> Vec<u8> {
         let last = rest.is_empty() && seed.is_multiple_of(2);
         let piece = Bytes::copy_from_slice(piece);
         out.extend_from_slice(&if last { scrubber.finish_with(piece) } else { scrubber.feed(piece) });
-        // Only a possible start of a secret is held back, by its first bytes and its length.
+        // Only the last word is held back, as far as the longest pattern reaches, whatever it is.
         let held = &text[out.len()..text.len() - rest.len()];
         assert_eq!(held.len(), scrubber.held());
-        let start = &held[..held.len().min(4)];
-        let may_be = |encoded: &Zeroizing<Vec<u8>>| encoded.len() > held.len() && encoded.starts_with(start);
-        assert!(held.is_empty() || ENCODINGS.iter().any(may_be), "held back without need");
+        let longest = ENCODINGS.iter().map(|encoded| encoded.len()).max().unwrap_or_default();
+        assert!(held.len() <= longest && held.iter().all(|byte| byte.is_ascii_graphic()), "held back without need");
         left = rest;
     }
     out.extend_from_slice(&scrubber.finish());
@@ -93,14 +91,23 @@ fn expand(data: &[u8]) -> Vec<u8> {
 fn reference_scrub(text: &[u8]) -> Vec<u8> {
     let mut out = text.to_vec();
     let replacement = [b"[pixy:redacted]".as_slice(), &[b'*'; 1024]].concat();
-    let mut at = 0;
+    let (mut at, mut last_end) = (0, 0);
+    let is_base64 = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || b"+/-_".contains(byte));
     while at < text.len() {
-        let here = ENCODINGS.iter().filter(|encoded| text[at..].starts_with(encoded)).map(|encoded| encoded.len());
-        let length = here.max();
-        if let Some(length) = length {
-            out[at..at + length].copy_from_slice(&replacement[..length]);
+        let here = ENCODINGS.iter().filter(|encoded| text[at..].starts_with(encoded)).max_by_key(|encoded| encoded.len());
+        let Some(encoded) = here else {
+            at += 1;
+            continue;
+        };
+        let end = at + encoded.len();
+        if encoded.shares_first && at > last_end && is_base64(text.get(at - 1)) {
+            out[at - 1] = b'*';
         }
-        at += length.unwrap_or(1);
+        if encoded.shares_last && is_base64(text.get(end)) {
+            out[end] = b'*';
+        }
+        out[at..end].copy_from_slice(&replacement[..end - at]);
+        (at, last_end) = (end, end);
     }
     out
 }

@@ -66,6 +66,13 @@ impl AccountUsage {
 }
 
 impl UsageMeter {
+    /// A meter of its own.
+    #[cfg(test)]
+    pub(crate) fn for_tests() -> Self {
+        let usage = Arc::new(AccountUsage::new(Clock::default(), watch::Sender::new(0)));
+        usage.response_begun(&[], &HeaderMap::new())
+    }
+
     /// Reads the next piece of the response.
     pub fn feed(&mut self, piece: &[u8]) {
         self.counter.feed(piece);

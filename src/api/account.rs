@@ -197,6 +197,15 @@ pub enum PendingRevocation {
     Pending,
 }
 
+/// The names of what requests of an account lost because no list names it, each once and cut, the last first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DroppedNames {
+    /// Header fields; `accept;charset` stands for the charset parameters of `Accept`.
+    pub fields: Vec<String>,
+    /// Query keys, as they were sent.
+    pub query_keys: Vec<String>,
+}
+
 /// What agents of one kind need to use an account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ClientSnippet {

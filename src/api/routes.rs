@@ -7,9 +7,9 @@ use serde::de::DeserializeOwned;
 
 use super::{
     AccountStateAnswer, AccountStatus, AttemptOptions, CancelledAnswer, ClientSnippet, ClosedSession,
-    ConfigurationStatus, EventStream, ExportRequest, Identified, ImportRequest, KeyRotation, MovedConfirmation,
-    OpenApiDocument, PageUrl, PastedAnswer, RevocationAnswer, SealedExport, Session, SetupCode, StartedAttempt,
-    StaticCredential,
+    ConfigurationStatus, DroppedNames, EventStream, ExportRequest, Identified, ImportRequest, KeyRotation,
+    MovedConfirmation, OpenApiDocument, PageUrl, PastedAnswer, RevocationAnswer, SealedExport, Session, SetupCode,
+    StartedAttempt, StaticCredential,
 };
 
 /// One call of the API, with the types of its bodies.
@@ -119,6 +119,8 @@ routes! {
     CancelAttempt: DELETE "/api/attempts/{id}" Session, () => CancelledAnswer;
     /// Accepts an older copy of the login that was restored into the vault.
     AcceptOlderCopy: POST "/api/accounts/{name}/older-copy" ControlSocket, () => AccountStateAnswer;
+    /// Shows the names of header fields and query keys that agents sent and that were not forwarded.
+    ShowDropped: GET "/api/accounts/{name}/dropped" ControlSocket, () => DroppedNames;
     /// Reports where the configuration is, and whether its last change was applied.
     ReadConfiguration: GET "/api/configuration" ControlSocket, () => ConfigurationStatus;
     /// Makes a setup code and returns the page's address with it.

@@ -34,7 +34,16 @@ pub(super) fn merge(shipped: &mut Node, changes: &Node) {
     if let Some(replaced) = replaced {
         replaced.content = Content::Null;
     }
-    shipped.merge(changes.clone());
+    let mut changes = changes.clone();
+    for key in ["pass_headers", "pass_query"] {
+        let path = ["api", key].map(str::to_owned);
+        let added = (shipped.get_path(&path).map(|node| &node.content), changes.find_mut(&path));
+        if let (Some(Content::List(shipped)), Some(Node { content: Content::List(added), .. })) = added {
+            // Behind the account's own, whose places in the file are reported by their number.
+            added.extend(shipped.iter().cloned());
+        }
+    }
+    shipped.merge(changes);
 }
 
 /// Whether an account's `profile` writes a URL that a login is bound to.

@@ -17,7 +17,7 @@ use super::http::{self, LinkBody, RequestBody};
 use super::page::{self, Facts};
 use super::problem::Problem;
 use super::{Linker, account_status, vault_admin};
-use crate::account::{Account, RevocationOutcome};
+use crate::account::{Account, DroppedNames, RevocationOutcome};
 use crate::api::{
     self, Access, AccountState, AccountStateAnswer, AccountStatus, Cancelled, CancelledAnswer, Closed, ClosedSession,
     ConfigurationStatus, OpenApiDocument, Operation, PageUrl, PendingRevocation, Revocation, RevocationAnswer, Route,
@@ -188,6 +188,11 @@ impl LinkApi {
             Operation::AcceptOlderCopy => {
                 let account = linker.accept_older_copy(parameter).await?;
                 http::answer::<api::AcceptOlderCopy>(&state_of(&account))
+            }
+            Operation::ShowDropped => {
+                let DroppedNames { fields, query_keys } = linker.account(parameter)?.dropped();
+                let (fields, query_keys) = (Vec::from(fields), Vec::from(query_keys));
+                http::answer::<api::ShowDropped>(&api::DroppedNames { fields, query_keys })
             }
             Operation::ReadConfiguration => http::answer::<api::ReadConfiguration>(&ConfigurationStatus {
                 file: self.services.facts.load().file.clone(),

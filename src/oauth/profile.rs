@@ -4,6 +4,8 @@
 //! into them, and `pixy schema` prints their schema. No other module knows a provider by name.
 
 mod ordered_map;
+pub mod pass_list;
+mod pass_values;
 mod path_pattern;
 mod redirect;
 pub mod values;
@@ -13,9 +15,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use ordered_map::Entries;
+pub use pass_list::PassList;
 pub use path_pattern::PathPattern;
 pub use redirect::{Loopback, LoopbackHost, Ports, Redirect};
 
+use pass_values::{PassField, PassKey};
 use values::{
     BaseUrl, ClientId, CredentialHeader, DURATION_PATTERN, Endpoint, HeaderPattern, Issuer, Lead, ListMember,
     ParameterValue, PlainHeader, PlainValue, Word,
@@ -235,6 +239,14 @@ pub struct Api {
     /// Paths on which a WebSocket may be opened.
     #[serde(default)]
     pub websocket: Vec<PathPattern>,
+    /// Header fields of agents that pass besides those that always do (`pixy explain ACCOUNT` prints all); a `*` at the end matches
+    /// any end. An account's list adds to the shipped one; null removes that.
+    #[serde(default, deserialize_with = "pass_values::deserialize::<_, PassField>")]
+    pub pass_headers: PassList,
+    /// Query keys of agents that pass besides those that always do; a `*` at the end matches any end. An account's list adds to the
+    /// shipped one; null removes that.
+    #[serde(default, deserialize_with = "pass_values::deserialize::<_, PassKey>")]
+    pub pass_query: PassList,
     /// The error shape that this provider's SDKs understand. Default: openai
     #[serde(default)]
     pub errors: ErrorShape,
@@ -289,6 +301,27 @@ pub enum ErrorShape {
     #[default]
     OpenAi,
     Google,
+}
+
+impl Api {
+    /// Whether Pixy writes this field itself: a configured value, or a claim of the login. The name is folded.
+    pub fn writes(&self, folded: &str) -> bool {
+        let Headers { set, claims, .. } = &self.headers;
+        let is = |name: &PlainHeader| pass_list::folds_to(name.as_str(), folded);
+        set.given().any(|(name, _)| is(name)) || claims.given().any(|(name, _)| is(name))
+    }
+
+    /// Whether this field carries the credential. The name is folded.
+    pub fn attaches(&self, folded: &str) -> bool {
+        pass_list::folds_to(self.attach.header.as_str(), folded)
+    }
+
+    /// Whether Pixy adds a value, or members, to what an agent sends in this field. The name is in lower case.
+    pub fn adds_to(&self, name: &str) -> bool {
+        let Headers { default, merge, .. } = &self.headers;
+        default.given().any(|(known, _)| known.as_str() == name)
+            || merge.given().any(|(known, _)| known.as_str() == name)
+    }
 }
 
 impl Flow {

@@ -1,12 +1,13 @@
 //! Sends the request to the upstream and receives the head of its response.
 
-use http::header::{CONNECTION, CONTENT_ENCODING, WWW_AUTHENTICATE};
+use http::header::{CONNECTION, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use hyper::body::Body as _;
 
 use super::attach::Outgoing;
 use super::comma_lists::{has_prefix, list_members};
 use super::refusal::Refusal;
+use super::representation;
 use super::request_id::RequestId;
 use super::response_scrub::ResponseScrub;
 use super::websocket_handshake;
@@ -65,13 +66,19 @@ pub async fn forward(
         websocket_handshake::switch_protocols(&mut response, stream);
         return Ok(response);
     }
+    receive(response, scrub)
+}
+
+/// The response to a request for no WebSocket, or to one that was refused: checked, without the fields that are not forwarded, and
+/// with a scrubbed head.
+pub(super) fn receive(response: Response<Incoming>, scrub: &mut ResponseScrub) -> Result<Response<Incoming>, Refusal> {
     let (head, body) = response.into_parts();
     let redirects = head.status.is_redirection() && head.status != StatusCode::NOT_MODIFIED;
     if redirects || head.status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Refusal::UpstreamRedirected);
     }
-    if is_encoded(&head.headers) && !body.is_end_stream() {
-        return Err(Refusal::UpstreamEncoded);
+    if !body.is_end_stream() {
+        representation::check(head.status, &head.headers)?;
     }
     let mut response = rebuild(head.status, head.headers, body, scrub);
     if head.status == StatusCode::UNAUTHORIZED {
@@ -87,12 +94,6 @@ fn rebuild(status: StatusCode, headers: HeaderMap, body: Incoming, scrub: &mut R
     *response.status_mut() = status;
     *response.headers_mut() = scrub.headers(drop_fields(headers));
     response
-}
-
-/// An encoded body cannot be scrubbed, and is not decoded: the request asked for `identity` (see `attach`). `upstream` refuses
-/// transfer codings (RFC 9112 §7) other than chunked.
-fn is_encoded(headers: &HeaderMap) -> bool {
-    list_members(headers, &CONTENT_ENCODING).any(|coding| !coding.is_empty() && coding != "identity")
 }
 
 /// Removes the fields that are not forwarded. The order of fields may change, which has no meaning (RFC 9110 §5.3); the values of

@@ -56,6 +56,8 @@ pub enum Refusal {
     UpstreamRedirected,
     /// The provider compressed its response although `Accept-Encoding` was `identity`.
     UpstreamEncoded,
+    /// The provider's response is a part, or in a charset or coding, that cannot be searched for secrets.
+    UpstreamRepresentation,
     /// The provider sent no response head in time.
     UpstreamTimeout,
 }
@@ -93,6 +95,7 @@ impl Refusal {
             Self::UpstreamUnreachable => (S::BAD_GATEWAY, "upstream_unreachable"),
             Self::UpstreamRedirected => (S::BAD_GATEWAY, "upstream_redirected"),
             Self::UpstreamEncoded => (S::BAD_GATEWAY, "upstream_encoded"),
+            Self::UpstreamRepresentation => (S::BAD_GATEWAY, "upstream_representation"),
             Self::UpstreamTimeout => (S::GATEWAY_TIMEOUT, "upstream_timeout"),
         }
     }
@@ -141,6 +144,9 @@ impl Refusal {
             Self::UpstreamEncoded => format!(
                 "the provider of account \"{name}\" compressed its response although it was asked not to; Pixy forwards only what it can search for secrets"
             ),
+            Self::UpstreamRepresentation => format!(
+                "the provider of account \"{name}\" responded with a part (206, 226), or in a charset or coding, that Pixy cannot search for secrets; it was not asked to"
+            ),
             Self::UpstreamTimeout => format!("the provider of account \"{name}\" did not respond in time"),
         };
         format!("Pixy: {message}.")
@@ -169,7 +175,8 @@ impl Refusal {
             | Self::NoWebSocket
             | Self::Token(Unusable::NotLinked | Unusable::RelinkRequired)
             | Self::UpstreamRedirected
-            | Self::UpstreamEncoded => None,
+            | Self::UpstreamEncoded
+            | Self::UpstreamRepresentation => None,
         }
     }
 

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 
 use super::request_id::RequestId;
-use crate::account::Bearer;
 use crate::metrics::Metrics;
 use crate::name::AccountName;
 use crate::scrub::{Scrubber, SecretPatterns};
@@ -23,9 +22,9 @@ pub struct ResponseScrub {
 }
 
 impl ResponseScrub {
-    /// For the response to a request that carries the token of `bearer`.
-    pub fn new(id: RequestId, bearer: &Bearer, account: &AccountName, metrics: &Arc<Metrics>) -> Self {
-        let patterns = Arc::clone(bearer.patterns());
+    /// For the response to a request of this account. The patterns are those of the token that it carries.
+    pub fn new(id: RequestId, patterns: &Arc<SecretPatterns>, account: &AccountName, metrics: &Arc<Metrics>) -> Self {
+        let patterns = Arc::clone(patterns);
         let body = Scrubber::new(Arc::clone(&patterns));
         Self { id, patterns, body, account: account.clone(), metrics: Arc::clone(metrics), is_logged: false }
     }

@@ -1,29 +1,45 @@
-//! Removes from a request what must not reach the upstream. A new header list is built from the fields that are forwarded; none
-//! is edited in place.
+//! Removes from a request what must not reach the upstream. A new header list is built from the fields that pass; none is edited in
+//! place. What passes is listed (`oauth::profile::pass_list`, and the profile's own lists); everything else is dropped.
 
-use std::borrow::Cow;
-
-use http::header::{CONNECTION, HOST};
+use http::header::{ACCEPT, CONNECTION, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::comma_lists::{has_prefix, list_members};
+use super::comma_lists::list_members;
 use super::route::Route;
+use crate::account::Account;
+use crate::oauth::profile::pass_list::{self, KEY_PARAMETERS};
+use crate::oauth::profile::{Api, PassList};
 use crate::secret::Secret;
 
-/// A request's headers without credentials, hop-by-hop fields and those of browsers and proxies; and the keys that the agent
-/// presented. Made by [`strip`] alone.
+/// A request's headers and query without anything that is not listed; and the keys that the agent presented. Made by [`strip`]
+/// alone.
 pub struct Stripped {
     headers: Vec<(HeaderName, HeaderValue)>,
     query: Option<String>,
     presented: Vec<Secret>,
+    dropped: Dropped,
+}
+
+/// The names that were dropped because no list has them, or because Pixy writes the field itself. Neither the agent's keys nor what
+/// belongs to its connection.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Dropped {
+    /// In lower case; `accept;charset` is a parameter.
+    fields: Vec<String>,
+    /// As they were sent.
+    query_keys: Vec<String>,
 }
 
 /// What is done with a field, decided by its name alone.
-#[derive(Clone, Copy)]
-struct FieldAction {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FieldAction {
+    Forward,
     /// Its values may be the agent's key to Pixy.
-    is_key: bool,
-    is_forwarded: bool,
+    TakeKey,
+    /// It belongs to the agent's connection: Pixy writes its own.
+    Replace,
+    /// It is not listed, or Pixy writes it.
+    Drop,
 }
 
 impl Stripped {
@@ -32,7 +48,7 @@ impl Stripped {
         &self.headers
     }
 
-    /// The query without parameters that carry a key.
+    /// The query keys that are forwarded, with their values, as they were sent.
     pub fn query(&self) -> Option<&str> {
         self.query.as_deref()
     }
@@ -41,109 +57,77 @@ impl Stripped {
     pub fn presented(&self) -> &[Secret] {
         &self.presented
     }
-}
 
-/// Hop-by-hop fields (RFC 9110 §7.6.1), compared with `_` read as `-`. `http2-settings` belongs to an obsolete upgrade to HTTP/2
-/// (RFC 9113 §3.1), which some servers still support; its sender must name it in `Connection` (RFC 7540 §3.2.1), but may not.
-///
-/// These lists are patterns and not tables: a pattern compiles to a comparison of lengths first, and every field of every request is
-/// compared.
-fn is_hop_by_hop(name: &str) -> bool {
-    matches!(
-        name,
-        "connection"
-            | "keep-alive"
-            | "proxy-connection"
-            | "te"
-            | "trailer"
-            | "transfer-encoding"
-            | "upgrade"
-            | "proxy-authenticate"
-            | "http2-settings"
-    )
-}
+    /// Of an empty request.
+    #[cfg(test)]
+    pub(super) fn of_nothing() -> Self {
+        Self { headers: Vec::new(), query: None, presented: Vec::new(), dropped: Dropped::default() }
+    }
 
-/// Fields that carry credentials of any provider.
-fn is_credential(name: &str) -> bool {
-    is_key(name)
-        || matches!(
-            name,
-            "proxy-authorization" | "x-auth-token" | "x-amz-security-token" | "x-forwarded-access-token" | "cookie"
-        )
+    /// Counts what was dropped and keeps its names for the person.
+    pub fn report_dropped(&self, account: &Account) {
+        let Dropped { fields, query_keys } = &self.dropped;
+        if !fields.is_empty() || !query_keys.is_empty() {
+            account.record_dropped(fields.iter().map(String::as_str), query_keys.iter().map(String::as_str));
+        }
+    }
 }
-
-/// Credentials that may be the agent's key to Pixy.
-fn is_key(name: &str) -> bool {
-    matches!(name, "authorization" | "x-api-key" | "api-key" | "x-goog-api-key")
-}
-
-/// Fields that reveal a request's origin, or that override its method or path.
-fn is_misleading(name: &str) -> bool {
-    matches!(
-        name,
-        "host"
-            | "content-length" // set anew from the body's length
-            | "expect"
-            | "forwarded"
-            | "via"
-            | "origin"
-            | "referer"
-            | "x-real-ip"
-            | "x-original-url"
-            | "x-original-uri"
-            | "x-original-method"
-            | "x-rewrite-url"
-            | "x-http-method"
-            | "x-http-method-override"
-            | "x-method-override"
-            | "max-forwards"
-    )
-}
-
-/// Query parameters that carry credentials.
-const KEY_PARAMETERS: [&str; 4] = ["key", "api_key", "access_token", "token"];
 
 /// Removes what must not reach the upstream. Consumes `headers`: later steps cannot read them.
 pub fn strip(headers: HeaderMap, route: &Route) -> Stripped {
-    let attach = route.profile().api.attach.header.as_str();
+    let api = &route.profile().api;
     let named: Vec<String> = list_members(&headers, &CONNECTION).collect();
     let mut presented = Vec::new();
+    let mut dropped = Dropped::default();
     let mut forwarded: Vec<(HeaderName, HeaderValue)> = Vec::with_capacity(headers.len());
-    let mut action = FieldAction { is_key: false, is_forwarded: false };
+    let (mut action, mut is_accept) = (FieldAction::Drop, false);
     for (name, value) in headers {
         // A repeated field yields its name with the first value only.
         if let Some(name) = &name {
-            action = decide(name.as_str(), attach, &named);
+            action = decide(name.as_str(), api, &named);
+            is_accept = name == ACCEPT;
+            if action == FieldAction::Drop {
+                dropped.fields.push(name.as_str().to_owned());
+            }
         }
-        if action.is_key {
-            presented.extend(key_of(&value));
-        }
-        if action.is_forwarded
-            && let Some(name) = name.or_else(|| forwarded.last().map(|(name, _)| name.clone()))
-        {
-            forwarded.push((name, value));
+        match action {
+            FieldAction::TakeKey => presented.extend(key_of(&value)),
+            FieldAction::Replace | FieldAction::Drop => {}
+            FieldAction::Forward if is_accept => {
+                forwarded.extend(without_charset(value, &mut dropped).map(|value| (ACCEPT, value)));
+            }
+            FieldAction::Forward => {
+                if let Some(name) = name.or_else(|| forwarded.last().map(|(name, _)| name.clone())) {
+                    forwarded.push((name, value));
+                }
+            }
         }
     }
-    let query = route.query().and_then(|query| strip_query(query, &mut presented));
-    Stripped { headers: forwarded, query, presented }
+    let query = route.query().and_then(|query| strip_query(query, &api.pass_query, &mut presented, &mut dropped));
+    Stripped { headers: forwarded, query, presented, dropped }
 }
 
 /// Decides by the name, which is in lower case.
-fn decide(name: &str, attach: &str, named: &[String]) -> FieldAction {
-    // Some servers read `_` as `-`, and ignore either at the ends of a name.
-    let dashed =
-        if name.bytes().any(|byte| byte == b'_') { Cow::Owned(name.replace('_', "-")) } else { Cow::Borrowed(name) };
-    let plain = dashed.trim_matches('-');
-    let is_dropped = is_hop_by_hop(plain)
-        || is_credential(plain)
-        || is_misleading(plain)
-        || plain == attach
-        || has_prefix(plain, b"sec-")
-        || has_prefix(plain, b"proxy-")
-        || has_prefix(plain, b"x-forwarded-")
-        || has_prefix(plain, b"x-pixy-")
-        || named.iter().any(|field| *field == name || *field == plain);
-    FieldAction { is_key: is_key(plain) || plain == attach, is_forwarded: !is_dropped }
+fn decide(name: &str, api: &Api, named: &[String]) -> FieldAction {
+    let folded = pass_list::fold(name);
+    if pass_list::carries_key(&folded) || api.attaches(&folded) {
+        return FieldAction::TakeKey;
+    }
+    if named.iter().any(|field| *field == name || **field == *folded) {
+        return FieldAction::Replace;
+    }
+    if api.writes(&folded) {
+        return FieldAction::Drop;
+    }
+    // Listed in exactly this spelling. Servers may read another spelling as the same field.
+    if pass_list::passes_always(name) || api.adds_to(name) {
+        return FieldAction::Forward;
+    }
+    if pass_list::is_of_connection(&folded) {
+        return FieldAction::Replace;
+    }
+    let passes = api.pass_headers.contains(&folded) && !pass_list::never_passes(&folded) && !api.adds_to(&folded);
+    if passes { FieldAction::Forward } else { FieldAction::Drop }
 }
 
 /// Whether the request has exactly one Host (RFC 9112 §3.2): otherwise it is ambiguous.
@@ -161,33 +145,113 @@ fn key_of(value: &HeaderValue) -> Option<Secret> {
     (!key.is_empty()).then(|| Secret::new(key.to_owned()))
 }
 
-/// Moves key parameters to `presented`; the others stay unchanged.
-fn strip_query(query: &str, presented: &mut Vec<Secret>) -> Option<String> {
-    let mut kept = Vec::new();
+/// A value of `Accept` without its charset parameters: a response in another charset could not be searched. `None` where nothing
+/// remains, or where a quoted string hides what a parameter is.
+fn without_charset(value: HeaderValue, dropped: &mut Dropped) -> Option<HeaderValue> {
+    if !value.as_bytes().contains(&b';') {
+        return Some(value); // the usual case
+    }
+    let text = String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let is_charset = |parameter: &&str| {
+        let start = parameter.trim_start().as_bytes().first_chunk::<7>();
+        start.is_some_and(|start| start.eq_ignore_ascii_case(b"charset"))
+    };
+    if !text.split([';', ',']).any(|parameter| is_charset(&parameter)) {
+        return Some(value);
+    }
+    dropped.fields.push("accept;charset".to_owned());
+    if text.contains('"') {
+        return None;
+    }
+    let member = |member: &str| member.split(';').filter(|part| !is_charset(part)).collect::<Vec<_>>().join(";");
+    HeaderValue::try_from(text.split(',').map(member).collect::<Vec<_>>().join(",")).ok()
+}
+
+/// Moves key parameters to `presented` and keeps the listed ones as they were sent.
+fn strip_query(query: &str, listed: &PassList, presented: &mut Vec<Secret>, dropped: &mut Dropped) -> Option<String> {
+    let mut kept = String::with_capacity(query.len());
     for parameter in query.split('&') {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
         let decoded = percent_encoding::percent_decode_str(name).decode_utf8_lossy();
         if KEY_PARAMETERS.iter().any(|key| decoded.eq_ignore_ascii_case(key)) {
             let value = percent_encoding::percent_decode_str(value).decode_utf8_lossy();
             presented.push(Secret::new(value.into_owned()));
-        } else {
-            kept.push(parameter);
+            continue;
+        }
+        // Some servers read `;` as `&`.
+        let passes =
+            (pass_list::query_key_passes_always(&decoded) || listed.contains(&decoded)) && !parameter.contains(';');
+        if passes {
+            if !kept.is_empty() {
+                kept.push('&');
+            }
+            kept.push_str(parameter);
+        } else if !parameter.is_empty() {
+            // Without `=` it may be a value.
+            let shown = if parameter.contains('=') { name } else { "(without =)" };
+            dropped.query_keys.push(shown.to_owned());
         }
     }
-    (!kept.is_empty()).then(|| kept.join("&"))
+    (!kept.is_empty()).then_some(kept)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn stripped(query: &str, listed: &[&str]) -> (Option<String>, Vec<String>, Vec<String>) {
+        let api: PassList = serde_json::from_value::<Api>(serde_json::json!({
+            "base_url": "https://llm.example.com", "allow": [], "pass_query": listed,
+        }))
+        .unwrap()
+        .pass_query;
+        let (mut presented, mut dropped) = (Vec::new(), Dropped::default());
+        let kept = strip_query(query, &api, &mut presented, &mut dropped);
+        (kept, presented.iter().map(|key| key.expose().to_owned()).collect(), dropped.query_keys)
+    }
+
     #[test]
-    fn key_parameters_are_removed_from_the_query() {
-        let mut presented = Vec::new();
-        assert_eq!(strip_query("alt=sse&key=abc&x=%2f", &mut presented).as_deref(), Some("alt=sse&x=%2f"));
-        assert_eq!(strip_query("%6bey=abc", &mut presented), None);
-        assert_eq!(strip_query("beta=true", &mut presented).as_deref(), Some("beta=true"));
-        assert_eq!(presented.iter().map(Secret::expose).collect::<Vec<_>>(), ["abc", "abc"]);
+    fn attack_86_only_listed_query_keys_are_kept() {
+        for (query, listed, kept, presented, dropped) in [
+            ("beta=true&key=abc&limit=%2f", &[][..], Some("beta=true&limit=%2f"), &["abc"][..], &[][..]),
+            ("%6bey=abc", &[], None, &["abc"], &[]),
+            ("%6cimit=1&include%5B%5D=a&include[]=b", &[], Some("%6cimit=1&include%5B%5D=a&include[]=b"), &[], &[]),
+            ("alt=sse&pageSize=5", &["alt", "page*"], Some("alt=sse&pageSize=5"), &[], &[]),
+            ("alt=sse", &[], None, &[], &["alt"]),
+            (
+                "Limit=1&oauth_token=a&bearer_token=b&apikey=c",
+                &[],
+                None,
+                &[],
+                &["Limit", "oauth_token", "bearer_token", "apikey"],
+            ),
+            ("limit=1;key=x&beta=true&subscription-key=y", &[], Some("beta=true"), &[], &["limit", "subscription-key"]),
+            ("sk-key-of-the-agent&beta&&", &[], Some("beta"), &[], &["(without =)"]),
+        ] {
+            let (got_kept, got_presented, got_dropped) = stripped(query, listed);
+            assert_eq!(got_kept.as_deref(), kept, "{query}");
+            assert_eq!(got_presented, presented, "{query}");
+            assert_eq!(got_dropped, dropped, "{query}");
+        }
+    }
+
+    #[test]
+    fn attack_87_charset_parameters_of_accept_are_removed() {
+        for (sent, expected) in [
+            ("*/*", Some("*/*")),
+            ("text/event-stream;q=0.5, */*;q=0.1", Some("text/event-stream;q=0.5, */*;q=0.1")),
+            ("application/json; charset=utf-16", Some("application/json")),
+            ("a/b;Charset=utf-16le;q=1, c/d; charset=utf-7 ;x=y", Some("a/b;q=1, c/d;x=y")),
+            ("a/b;charset*=utf-8''utf-16", Some("a/b")),
+            ("a/b;x=\"y\"", Some("a/b;x=\"y\"")),
+            ("a/b;charset=\"utf-16\"", None),
+            ("a/b;x=\",\";charset=utf-16", None),
+        ] {
+            let mut dropped = Dropped::default();
+            let got = without_charset(HeaderValue::from_static(sent), &mut dropped);
+            assert_eq!(got.as_ref().map(|value| value.to_str().unwrap()), expected, "{sent}");
+            assert_eq!(dropped.fields.is_empty(), expected == Some(sent), "{sent}");
+        }
     }
 
     #[test]

@@ -24,8 +24,10 @@ pub struct Handshake {
     pub(super) upgrade: Upgrade,
 }
 
-/// Prefix of a subprotocol that carries an API key, because browsers cannot set headers.
-const KEY_PROTOCOL: &str = "openai-insecure-api-key.";
+/// Whether a subprotocol passes. Browsers, which cannot set headers, put keys, organization and project into others.
+fn passes(protocol: &str) -> bool {
+    protocol == "realtime" || protocol.starts_with("openai-beta.")
+}
 
 /// Whether a request asks for a WebSocket.
 pub fn is_requested(headers: &HeaderMap) -> bool {
@@ -77,10 +79,8 @@ impl Handshake {
             return Err(Refusal::BadRequest("the WebSocket handshake is invalid (RFC 6455, section 4.2.1)"));
         };
         let offered = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
-        let forwarded: Vec<&str> = offered
-            .flat_map(|value| value.split(',').map(str::trim))
-            .filter(|protocol| !protocol.is_empty() && !protocol.starts_with(KEY_PROTOCOL))
-            .collect();
+        let forwarded: Vec<&str> =
+            offered.flat_map(|value| value.split(',').map(str::trim)).filter(|protocol| passes(protocol)).collect();
         let protocols = HeaderValue::try_from(forwarded.join(", ")).ok().filter(|value| !value.is_empty());
         let (agent, upgrade) = (head.extensions.remove::<OnUpgrade>(), head.extensions.remove::<Upgrade>());
         let (Some(agent), Some(upgrade)) = (agent, upgrade) else { return Err(Refusal::NoWebSocket) };

@@ -106,6 +106,18 @@ pub fn start(handshake: Handshake, mut accepted: Response<Incoming>, relay: WebS
     accepted.map(|_| ResponseBody::fixed(""))
 }
 
+/// Forwards the frames of an upstream until it closes.
+#[cfg(test)]
+pub(super) async fn forward_frames(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    mut scrub: ResponseScrub,
+) {
+    let scrub = |piece: Bytes, ends_frame, _| scrub.piece(piece, ends_frame);
+    let mut down = FrameForwarder::new(Peer::Upstream, FrameParser::of_upstream(), scrub);
+    down.run(&mut from, &mut to, &LastActivity(Mutex::new(Instant::now()))).await;
+}
+
 impl WebSocketRelay {
     async fn run<S: AsyncRead + AsyncWrite>(self, agent: S, upstream: S, upgraded: Upgraded) {
         let Self { id, account, grant, mut scrub, mut usage, idle_timeout, open } = self;

@@ -1,10 +1,37 @@
 //! The encodings of a secret in JSON, URLs, HTML, base64 and hex.
 
+use std::ops::Deref;
+
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use zeroize::Zeroizing;
 
-/// An encoded secret.
-pub type Encoded = Zeroizing<Vec<u8>>;
+/// An encoded secret, without characters that depend on what surrounds it.
+pub struct Encoded {
+    text: Zeroizing<Vec<u8>>,
+    /// In base64, a character before it holds some of its bits.
+    pub shares_first: bool,
+    /// In base64, a character behind it holds some of its bits.
+    pub shares_last: bool,
+}
+
+impl Deref for Encoded {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.text
+    }
+}
+
+impl Encoded {
+    fn whole(text: Zeroizing<Vec<u8>>) -> Self {
+        Self { text, shares_first: false, shares_last: false }
+    }
+
+    /// In lower case.
+    pub fn lower(&self) -> Self {
+        Self { text: Zeroizing::new(self.text.to_ascii_lowercase()), ..*self }
+    }
+}
 
 /// What percent-encoders keep besides letters and digits.
 const UNESCAPED: [&[u8]; 5] = [
@@ -38,7 +65,7 @@ const HTML_DIALECTS: [&[(u8, &str)]; 4] = [
 /// The secret itself and in every encoding that is searched for; with duplicates, because most tokens need no escapes.
 pub fn encodings(secret: &str) -> Vec<Encoded> {
     let secret = secret.as_bytes();
-    let mut all = vec![Zeroizing::new(secret.to_vec())];
+    let mut all = vec![Encoded::whole(Zeroizing::new(secret.to_vec()))];
     for ahead in 0..3 {
         all.push(inside_base64(&STANDARD_NO_PAD, secret, ahead));
         all.push(inside_base64(&URL_SAFE_NO_PAD, secret, ahead));
@@ -67,12 +94,13 @@ pub fn encodings(secret: &str) -> Vec<Encoded> {
 }
 
 /// The part of a base64 text (RFC 4648 §4, §5) that depends on the secret alone, when `ahead` bytes, modulo three, precede it:
-/// a character that shares its six bits with another byte is left out.
+/// a character that shares its six bits with another byte is left out, and redacted where a match is found.
 fn inside_base64(engine: &impl base64::Engine, secret: &[u8], ahead: usize) -> Encoded {
     let text = Zeroizing::new([&vec![0; ahead], secret].concat());
     let encoded = Zeroizing::new(engine.encode(&text));
     let (from, to) = ((8 * ahead).div_ceil(6), 8 * text.len() / 6);
-    Zeroizing::new(encoded.as_bytes()[from..to].to_vec())
+    let (shares_first, shares_last) = (!(8 * ahead).is_multiple_of(6), !(8 * text.len()).is_multiple_of(6));
+    Encoded { text: Zeroizing::new(encoded.as_bytes()[from..to].to_vec()), shares_first, shares_last }
 }
 
 fn escaped(secret: &[u8], escape: impl Fn(u8) -> Option<String>) -> Encoded {
@@ -84,7 +112,7 @@ fn escaped(secret: &[u8], escape: impl Fn(u8) -> Option<String>) -> Encoded {
             None => text.push(*byte),
         }
     }
-    text
+    Encoded::whole(text)
 }
 
 fn json_escape(byte: u8) -> Option<String> {

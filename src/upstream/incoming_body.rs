@@ -36,6 +36,14 @@ impl Incoming {
         Self { body, connection, ambiguous }
     }
 
+    /// A body that no pool's connection belongs to.
+    #[cfg(test)]
+    pub(crate) fn for_tests(body: hyper::body::Incoming, is_ready_when_polled: bool) -> Self {
+        let connection =
+            if is_ready_when_polled { BodyConnection::None } else { BodyConnection::Exclusive(oneshot::channel().0) };
+        Self { body, connection, ambiguous: AmbiguousFraming::Refuse }
+    }
+
     /// Whether a poll returns all that has arrived. Otherwise another task has to run first.
     pub fn is_ready_when_polled(&self) -> bool {
         matches!(self.connection, BodyConnection::Http1(_) | BodyConnection::None)

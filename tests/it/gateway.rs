@@ -231,11 +231,11 @@ async fn attack_14_no_credential_of_the_agent_is_forwarded() {
         "X-Forwarded-Access-Token",
     ] {
         let fields = format!("{name}: agents-own\r\n{name}: Bearer agents-own\r\n");
-        let response = pixy.send(&get("/a/v1/models?key=agents-own&%6bey=agents-own&a=b", &fields)).await;
+        let response = pixy.send(&get("/a/v1/models?key=agents-own&%6bey=agents-own&limit=1", &fields)).await;
         assert_eq!(response.status, 200, "{name}");
         let requests = upstream.requests();
         let seen = requests.last().unwrap();
-        assert_eq!(seen.target, "/v1/models?a=b", "{name}");
+        assert_eq!(seen.target, "/v1/models?limit=1", "{name}");
         assert!(!format!("{:?}", seen.headers).contains("agents-own"), "{name}: {:?}", seen.headers);
         assert_eq!(seen.header("authorization").len(), 1, "{name}");
     }

@@ -26,10 +26,12 @@ mod listening; // sockets: modes, the accept queue, leftover files
 mod origins; // a changed configuration sends a stored login nowhere before a person confirms
 mod monitoring; // /metrics and the rules for Prometheus, checked by promtool
 mod openapi; // the OpenAPI description is complete and matches a running Pixy
+mod pass_lists; // what of a request reaches the provider is what `pixy explain` prints
 mod profiles; // the shipped provider profiles
 mod program; // the binary from the command line
 mod reload; // the configuration is reloaded while Pixy runs
 mod repair; // an early 401: one refresh, one replay
+mod representation; // parts, charsets and codings that cannot be searched
 mod request_ids; // one id for a request in the response and in the log
 mod scrub; // secrets in responses are replaced, in every encoding
 mod sockets; // WebSockets: handshake, frames, close

@@ -98,6 +98,9 @@ async fn answers_of_a_running_pixy_are_as_described() {
     let (_, linked) = accounts().await;
     assert_eq!((&linked[0]["state"], linked[0]["usage"].is_object()), (&json!("linked"), true));
     described.call(Method::GET, "/api/accounts/{name}/env", "a", Value::Null).await;
+    described.pixy.get("/a/v1/models?apikey=x").await;
+    let (_, dropped) = described.call(Method::GET, "/api/accounts/{name}/dropped", "a", Value::Null).await;
+    assert_eq!(dropped, json!({ "fields": [], "query_keys": ["apikey"] }));
     described.call(Method::POST, "/api/accounts/{name}/refresh", "a", Value::Null).await;
     described.call(Method::POST, "/api/accounts/{name}/moved", "a", Value::Null).await;
     described.call(Method::GET, "/api/configuration", "", Value::Null).await;

@@ -198,7 +198,7 @@ async fn attack_45_previous_tokens_are_replaced_too() {
 }
 
 #[tokio::test]
-async fn only_a_possible_start_of_a_secret_is_held_back() {
+async fn only_the_last_word_is_held_back() {
     let (pixy, _endpoint, upstream) = linked(|_| Reply::new(200)).await;
     pixy.get("/a/v1/models").await;
     let token = token(&upstream.requests()[0]);
@@ -210,11 +210,14 @@ async fn only_a_possible_start_of_a_secret_is_held_back() {
     // The next piece is not sent yet: what is read did not wait for it.
     for (sent, arrives) in [
         ("data: one\n\n".to_owned(), "B\r\ndata: one\n\n\r\n"),
-        ("a remark, a thought.".to_owned(), "14\r\na remark, a thought.\r\n"),
+        ("a remark, a thought!".to_owned(), "14\r\na remark, a thought!\r\n"),
         (format!("it is {begin}"), "6\r\nit is \r\n"),
         (format!("{end}!"), "12\r\n[pixy:redacted]**!\r\n"),
         (format!("it is {begin}"), "6\r\nit is \r\n"),
         ("?".to_owned(), "B\r\nmarked-acc?\r\n"),
+        ("it is any".to_owned(), "6\r\nit is \r\n"),
+        ("thing else".to_owned(), "9\r\nanything \r\n"),
+        (", too.\n".to_owned(), "B\r\nelse, too.\n\r\n"),
     ] {
         chunks.send(sent.clone());
         if arrives.starts_with("B\r\ndata") {

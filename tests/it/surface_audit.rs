@@ -33,6 +33,7 @@ const CALLS: &[(&str, &str, Access)] = &[
     ("POST", "/api/attempts/{id}/confirm", Access::Session),
     ("DELETE", "/api/attempts/{id}", Access::Session),
     ("POST", "/api/accounts/{name}/older-copy", Access::ControlSocket),
+    ("GET", "/api/accounts/{name}/dropped", Access::ControlSocket),
     ("GET", "/api/configuration", Access::ControlSocket),
     ("POST", "/api/setup", Access::ControlSocket),
     ("POST", "/api/vault/rotate", Access::ControlSocket),

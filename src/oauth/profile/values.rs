@@ -132,7 +132,7 @@ pub fn parse<'de, D: Deserializer<'de>, T>(
     parser(&String::deserialize(deserializer)?).map_err(D::Error::custom)
 }
 
-fn valid(is_valid: bool, predicate: &'static str) -> Result<(), InvalidValue> {
+pub(super) fn valid(is_valid: bool, predicate: &'static str) -> Result<(), InvalidValue> {
     if is_valid { Ok(()) } else { Err(predicate.into()) }
 }
 
@@ -247,7 +247,7 @@ fn list_member(text: &str) -> Result<String, InvalidValue> {
     Ok(text.to_owned())
 }
 
-fn header_pattern(text: &str) -> Result<String, InvalidValue> {
+pub(super) fn header_pattern(text: &str) -> Result<String, InvalidValue> {
     let stem = text.strip_suffix('*').unwrap_or(text).trim_end_matches('-');
     let is_pattern = HeaderName::from_bytes(stem.as_bytes()).is_ok() && !stem.contains('*');
     valid(is_pattern, "is not a header name with an optional `*` at its end")?;
