@@ -58,7 +58,7 @@ fn attack_91_a_state_dir_open_to_others_is_refused() {
         let path = fixture.path("state");
         chmod(&path, mode);
         let message = fixture.open_error().to_string();
-        assert!(message.contains(&format!("run `chmod 700 {}`", path.display())), "{message}");
+        assert!(message.contains(&format!("Run `chmod 700 {}`", path.display())), "{message}");
         chmod(&path, 0o700);
         fixture.open();
         if std::os::unix::fs::chown(&path, Some(4321), None).is_err() {
@@ -66,7 +66,7 @@ fn attack_91_a_state_dir_open_to_others_is_refused() {
             continue;
         }
         let message = fixture.open_error().to_string();
-        assert!(message.contains("belongs to user id 4321") && message.contains("run `chown "), "{message}");
+        assert!(message.contains("belongs to user id 4321") && message.contains("Run `chown "), "{message}");
     }
 }
 
