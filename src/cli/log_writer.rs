@@ -31,13 +31,28 @@ struct State {
     dropped: u64,
     /// Lines were suppressed since the last report.
     has_suppressed: bool,
-    /// The thread waits for `wake`.
-    is_waiting: bool,
-    /// The thread writes or reports, outside the lock.
-    is_writing: bool,
+    phase: Phase,
+    thread: Thread,
+}
+
+/// Of the process.
+#[derive(PartialEq, Eq)]
+enum Phase {
+    /// There is no thread yet.
+    Starting,
+    Running,
     /// The process is about to end: no pauses.
-    is_closing: bool,
-    is_started: bool,
+    Closing,
+}
+
+/// What the thread does.
+#[derive(PartialEq, Eq)]
+enum Thread {
+    Pauses,
+    /// For `wake`.
+    Waits,
+    /// Or reports, outside the lock.
+    Writes,
 }
 
 static QUEUE: Queue = Queue::new();
@@ -61,7 +76,7 @@ const LAST_LINES: Duration = Duration::from_millis(500);
 /// The system starts no further thread.
 pub(super) fn start_thread(report: fn()) -> io::Result<()> {
     std::thread::Builder::new().name("log".to_owned()).spawn(move || QUEUE.run(report))?;
-    lock(&QUEUE.state).is_started = true;
+    lock(&QUEUE.state).phase = Phase::Running;
     std::panic::set_hook(Box::new(|panic| {
         write_text(&format!("Pixy failed, which is a fault of Pixy's; please report it: {panic}\n"));
         finish();
@@ -88,15 +103,8 @@ pub(super) fn request_report() {
 
 impl Queue {
     const fn new() -> Self {
-        let state = State {
-            lines: Vec::new(),
-            dropped: 0,
-            has_suppressed: false,
-            is_waiting: false,
-            is_writing: false,
-            is_closing: false,
-            is_started: false,
-        };
+        let (phase, thread) = (Phase::Starting, Thread::Pauses);
+        let state = State { lines: Vec::new(), dropped: 0, has_suppressed: false, phase, thread };
         Self { state: Mutex::new(state), wake: Condvar::new(), written: Condvar::new() }
     }
 
@@ -111,21 +119,22 @@ impl Queue {
     }
 
     fn wake(&self, state: &mut State) {
-        if std::mem::take(&mut state.is_waiting) {
+        if state.thread == Thread::Waits {
+            state.thread = Thread::Pauses;
             self.wake.notify_one();
         }
     }
 
     fn finish(&self) {
         let mut state = lock(&self.state);
-        if !state.is_started {
+        if state.phase == Phase::Starting {
             let lines = std::mem::take(&mut state.lines);
             let _ = io::stderr().write_all(&lines); // there is no other place to report an error to
             return;
         }
-        state.is_closing = true;
+        state.phase = Phase::Closing;
         self.wake(&mut state);
-        let pending = |state: &mut State| !state.lines.is_empty() || state.is_writing;
+        let pending = |state: &mut State| !state.lines.is_empty() || state.thread == Thread::Writes;
         drop(self.written.wait_timeout_while(state, LAST_LINES, pending));
     }
 
@@ -156,7 +165,7 @@ impl Queue {
             if has_suppressed {
                 report();
             }
-            lock(&self.state).is_writing = false;
+            lock(&self.state).thread = Thread::Pauses;
             self.written.notify_all();
             if !is_closing {
                 std::thread::sleep(PAUSE);
@@ -167,19 +176,21 @@ impl Queue {
     /// Waits for lines, at most until `end`, and moves them to `batch`. Returns whether the process is about to end.
     fn take(&self, batch: &mut Vec<u8>, end: Option<Instant>) -> bool {
         let mut state = lock(&self.state);
-        state.is_waiting = state.lines.is_empty();
+        if state.lines.is_empty() {
+            state.thread = Thread::Waits;
+        }
+        let waits = |state: &mut State| state.thread == Thread::Waits;
         let mut state: MutexGuard<'_, State> = match end {
             Some(end) => {
                 let time = end.saturating_duration_since(Instant::now());
-                let woken = self.wake.wait_timeout_while(state, time, |state| state.is_waiting);
+                let woken = self.wake.wait_timeout_while(state, time, waits);
                 woken.unwrap_or_else(PoisonError::into_inner).0
             }
-            None => self.wake.wait_while(state, |state| state.is_waiting).unwrap_or_else(PoisonError::into_inner),
+            None => self.wake.wait_while(state, waits).unwrap_or_else(PoisonError::into_inner),
         };
-        state.is_waiting = false;
         std::mem::swap(&mut state.lines, batch);
-        state.is_writing = true;
-        state.is_closing
+        state.thread = Thread::Writes;
+        state.phase == Phase::Closing
     }
 }
 
