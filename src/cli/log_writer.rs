@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn lines_beyond_the_buffer_are_dropped_and_counted() {
         let queue = Queue::new();
-        queue.push(&[b'\n'; BUFFER_BYTES - 1]);
+        queue.push(&vec![b'\n'; BUFFER_BYTES - 1]);
         queue.push(b"a\nb\n");
         queue.push(b"\n");
         queue.push(b"c\n");
