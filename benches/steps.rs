@@ -11,6 +11,7 @@ use pixy::internals::{RecordId, RecordKey, StoreId, attach, find_route, open, se
 use pixy::proxy::agent::Agents;
 use pixy::scrub::{Scrubber, SecretPatterns};
 use pixy::secret::Secret;
+use pixy::server::ConnectionLimit;
 use pixy::upstream::Body;
 use pixy::usage::TokenCounter;
 
@@ -29,7 +30,7 @@ pub fn proxy() -> Vec<(&'static str, Step)> {
     };
     let route = find_another();
     let stripped = strip(headers(), &route);
-    let grant = Agents::new(Vec::new(), Clock::default())
+    let grant = Agents::new(Vec::new(), Clock::default(), ConnectionLimit::new(1))
         .authorize(&stripped, account.name())
         .unwrap_or_else(|_| panic!("without keys, every agent is authorized"));
     let attach_step = move || {

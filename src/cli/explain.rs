@@ -246,7 +246,7 @@ mod tests {
 
     fn explained(account: &str) -> Explanation {
         let env = Env { home: Some("/home/me".into()), ..Env::default() };
-        let text = r#"
+        let text = r"
 accounts:
   claude: { provider: claude, accept_terms: true }
   codex: { provider: codex, accept_terms: true }
@@ -260,7 +260,7 @@ accounts:
         pass_headers: [X-Team, OpenAI-Project]
         pass_query: [region]
         headers: { set: { OpenAI-Project: proj_1 } }
-"#;
+";
         let config = config::parse(text, Some("/p.yaml".into()), &env).unwrap_or_else(|faults| panic!("{faults}"));
         let found = config.accounts.iter().find(|known| known.name.as_str() == account).unwrap();
         Explanation::new(account, &found.profile)

@@ -33,6 +33,7 @@ use crate::name::AccountName;
 use crate::scrub::SecretPatterns;
 use crate::scrub::encodings::encodings;
 use crate::secret::Secret;
+use crate::server::ConnectionLimit;
 use crate::upstream::Incoming;
 
 /// How an upstream writes its text.
@@ -193,7 +194,7 @@ fn scrub(token: &str) -> ResponseScrub {
 }
 
 fn grant() -> AgentGrant {
-    let agents = Agents::new(Vec::new(), Clock::default());
+    let agents = Agents::new(Vec::new(), Clock::default(), ConnectionLimit::new(1));
     agents.authorize(&Stripped::of_nothing(), &AccountName::parse("a").unwrap()).unwrap()
 }
 
