@@ -3,7 +3,7 @@
 use super::fields::{FieldLimits, is_text, is_token};
 
 /// The state machine of one chunked body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct ChunkedBody {
     state: ChunkState,
     /// The chunk's size while it is read, then the bytes of its data that are left.
@@ -14,8 +14,9 @@ pub struct ChunkedBody {
     trailers: usize,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum ChunkState {
+    #[default]
     Size,
     Extension,
     SizeEnd,
@@ -47,11 +48,6 @@ const MAX_EXTENSION: usize = 256;
 const MAX_DIGITS: usize = 16;
 
 impl ChunkedBody {
-    /// Before its first byte.
-    pub fn new() -> Self {
-        Self { state: ChunkState::Size, left: 0, count: 0, trailers: 0 }
-    }
-
     /// Checks the next piece of the body.
     pub fn check(&mut self, piece: &[u8], limits: FieldLimits) -> ChunkedProgress {
         let mut at = 0;

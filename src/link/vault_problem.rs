@@ -36,7 +36,7 @@ impl Problem {
     /// The problem of a vault error: what happened, what to do, and what has changed.
     pub fn vault(error: &VaultError, progress: Progress) -> Self {
         let (status, code) = kind(error);
-        let (title, remedy) = error.text();
+        let remedy = error.remedy();
         let changed = match error {
             VaultError::NotRemoved { .. } => {
                 "No agent gets this login now, but Pixy may use it again after a restart: unlink it again. \
@@ -49,7 +49,7 @@ impl Problem {
             _ => progress.sentence().to_owned(),
         };
         let detail = if remedy.is_empty() { changed } else { format!("{remedy} {changed}") };
-        Self::new(status, code, title, detail)
+        Self::new(status, code, error.title(), detail)
     }
 }
 

@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 use super::checked_stream::CheckedStream;
 use super::dial::Stream;
 use super::request_body::RequestBody;
-use super::response_framer::{Asks, ResponseFramer};
+use super::response_framer::{RequestKind, ResponseFramer};
 use super::{AmbiguousFraming, AttemptError, Body, BoxError};
 use crate::lock::lock;
 
@@ -86,7 +86,7 @@ pub(super) async fn upgrade(
     request: Request<Body>,
 ) -> Result<(Response<hyper::body::Incoming>, Option<oneshot::Sender<()>>), BoxError> {
     let (stream, framer) = CheckedStream::new(TokioIo::new(stream));
-    lock(&framer).announce(Asks::ForUpgrade, AmbiguousFraming::Refuse);
+    lock(&framer).announce(RequestKind::Upgrade, AmbiguousFraming::Refuse);
     let (mut sender, connection) = builder().handshake(TokioIo::new(stream)).await?;
     let (upgraded, mut released) = oneshot::channel::<()>();
     tokio::spawn(async move {
@@ -180,7 +180,7 @@ impl Http1 {
         ambiguous: AmbiguousFraming,
     ) -> Result<(Response<hyper::body::Incoming>, Self), AttemptError> {
         let uri = request.uri().clone();
-        lock(&self.framer).announce(Asks::of(request.method()), ambiguous);
+        lock(&self.framer).announce(RequestKind::of(request.method()), ambiguous);
         yield_once().await;
         let mut response = std::pin::pin!(self.sender.try_send_request(outgoing(request)));
         let response = poll_fn(|context| self.poll(context, |context| response.as_mut().poll(context))).await;

@@ -44,18 +44,18 @@ enum ResponseState {
 /// A request, as far as its response depends on it.
 #[derive(Debug, Clone, Copy)]
 struct Exchange {
-    asks: Asks,
+    kind: RequestKind,
     ambiguous: AmbiguousFraming,
 }
 
 /// What the meaning of a head depends on besides the head (RFC 9112 §6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asks {
-    /// For a head alone: HEAD.
-    ForHead,
-    /// For another protocol.
-    ForUpgrade,
-    ForBody,
+pub(super) enum RequestKind {
+    /// HEAD: the response ends with its head.
+    Head,
+    /// It asks for another protocol.
+    Upgrade,
+    Other,
 }
 
 /// What is known of a head so far.
@@ -73,23 +73,23 @@ const LIMITS: FieldLimits = FieldLimits { bytes: 64 * 1024, fields: 100 };
 /// More than any server sends: a 102 may come every few seconds.
 const MAX_INTERIM: usize = 1000;
 
-impl Asks {
-    /// What a request asks for that does not ask for another protocol.
+impl RequestKind {
+    /// Of a request that does not ask for another protocol.
     pub(super) fn of(method: &Method) -> Self {
-        if method == Method::HEAD { Self::ForHead } else { Self::ForBody }
+        if method == Method::HEAD { Self::Head } else { Self::Other }
     }
 }
 
 impl ResponseFramer {
     pub(super) fn new() -> Self {
-        let current = Exchange { asks: Asks::ForBody, ambiguous: AmbiguousFraming::Refuse };
+        let current = Exchange { kind: RequestKind::Other, ambiguous: AmbiguousFraming::Refuse };
         let (head, lines) = (ResponseHead::default(), HeadLines::default());
         Self { state: ResponseState::Idle, next: None, current, head, lines, interim: 0 }
     }
 
     /// A request is about to be sent.
-    pub(super) fn announce(&mut self, asks: Asks, ambiguous: AmbiguousFraming) {
-        self.next = Some(Exchange { asks, ambiguous });
+    pub(super) fn announce(&mut self, kind: RequestKind, ambiguous: AmbiguousFraming) {
+        self.next = Some(Exchange { kind, ambiguous });
     }
 
     /// Bytes are being sent: from the first byte of a request on there may be a response. What arrives before is none, although hyper
@@ -162,7 +162,7 @@ impl ResponseFramer {
                 self.head.line(line)?;
                 continue;
             }
-            self.state = self.head.finish(self.current.asks)?;
+            self.state = self.head.finish(self.current.kind)?;
             if self.state == ResponseState::Head {
                 self.interim += 1;
                 if self.interim > MAX_INTERIM {
@@ -209,7 +209,7 @@ impl ResponseHead {
     }
 
     /// Checks the head as a whole, at the empty line that ends it. What follows it.
-    fn finish(&self, asks: Asks) -> Result<ResponseState, &'static str> {
+    fn finish(&self, kind: RequestKind) -> Result<ResponseState, &'static str> {
         if self.lines == 0 {
             return Err("a response must not start with an empty line");
         }
@@ -218,15 +218,15 @@ impl ResponseHead {
         Ok(match self.status {
             // RFC 9110 §8.6, RFC 9112 §6.1; servers do send `Content-Length: 0`.
             100..=199 | 204 if !has_none => return Err("an interim response or a 204 has no body"),
-            101 if asks == Asks::ForUpgrade => ResponseState::Unchecked,
+            101 if kind == RequestKind::Upgrade => ResponseState::Unchecked,
             101 => return Err("the request did not ask for another protocol"), // RFC 9110 §15.2.2
             100..=199 => ResponseState::Head,
             204 | 304 => ResponseState::Idle,
-            _ if asks == Asks::ForHead => ResponseState::Idle,
+            _ if kind == RequestKind::Head => ResponseState::Idle,
             _ => match framing {
                 Some(BodyFraming::Length(0)) => ResponseState::Idle,
                 Some(BodyFraming::Length(left)) => ResponseState::Length(left),
-                Some(BodyFraming::Chunked) => ResponseState::Chunked(ChunkedBody::new()),
+                Some(BodyFraming::Chunked) => ResponseState::Chunked(ChunkedBody::default()),
                 None => ResponseState::UntilClosed,
             },
         })

@@ -43,7 +43,7 @@ fn read_as(exchange: Exchange, bytes: &[u8], lengths: &[usize], space: usize) ->
         rest = more;
     }
     let (mut stream, framer) = CheckedStream::new(Pieces(pieces));
-    lock(&framer).announce(exchange.asks, exchange.ambiguous);
+    lock(&framer).announce(exchange.kind, exchange.ambiguous);
     lock(&framer).record_write();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let (mut read, mut buffer) = (Vec::new(), vec![0; space]);
@@ -61,7 +61,7 @@ fn read_as(exchange: Exchange, bytes: &[u8], lengths: &[usize], space: usize) ->
 }
 
 fn read_all(bytes: &[u8], lengths: &[usize], space: usize) -> (Vec<u8>, bool, bool) {
-    read_as(Exchange { asks: Asks::ForBody, ambiguous: AmbiguousFraming::Refuse }, bytes, lengths, space)
+    read_as(Exchange { kind: RequestKind::Other, ambiguous: AmbiguousFraming::Refuse }, bytes, lengths, space)
 }
 
 /// A valid response that ends before its connection, perhaps after interim ones.
@@ -209,7 +209,7 @@ proptest! {
         bytes in parts(),
         lengths in prop::collection::vec(1_usize..20, 1..8),
     ) {
-        let lenient = Exchange { asks: Asks::ForBody, ambiguous: AmbiguousFraming::Accept };
+        let lenient = Exchange { kind: RequestKind::Other, ambiguous: AmbiguousFraming::Accept };
         let (strict, refused, _) = read_all(&bytes, &lengths, 50);
         let (read, failed, is_idle) = read_as(lenient, &bytes, &lengths, 50);
         if failed {
@@ -225,28 +225,28 @@ proptest! {
 
 #[test]
 fn a_response_to_head_or_to_an_upgrade_ends_with_its_head() {
-    let read = |asks, bytes: &str| {
-        let exchange = Exchange { asks, ambiguous: AmbiguousFraming::Refuse };
+    let read = |kind, bytes: &str| {
+        let exchange = Exchange { kind, ambiguous: AmbiguousFraming::Refuse };
         let (read, failed, is_idle) = read_as(exchange, bytes.as_bytes(), &[7], 50);
         (read.len() == bytes.len(), failed, is_idle)
     };
     for head in
         ["HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"]
     {
-        assert_eq!(read(Asks::ForHead, head), (true, false, true));
-        assert_eq!(read(Asks::ForBody, head), (true, false, false));
-        assert_eq!(read(Asks::ForHead, &format!("{head}hello")), (false, true, true));
+        assert_eq!(read(RequestKind::Head, head), (true, false, true));
+        assert_eq!(read(RequestKind::Other, head), (true, false, false));
+        assert_eq!(read(RequestKind::Head, &format!("{head}hello")), (false, true, true));
     }
     let switch = "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n\r\n\u{81}\u{1}x";
-    assert_eq!(read(Asks::ForUpgrade, switch), (true, false, false));
-    assert_eq!(read(Asks::ForBody, switch), (false, true, false));
+    assert_eq!(read(RequestKind::Upgrade, switch), (true, false, false));
+    assert_eq!(read(RequestKind::Other, switch), (false, true, false));
 }
 
 #[test]
 fn what_arrives_before_the_request_is_no_response() {
     let mut framer = ResponseFramer::new();
     let response = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
-    framer.announce(Asks::ForBody, AmbiguousFraming::Refuse);
+    framer.announce(RequestKind::Other, AmbiguousFraming::Refuse);
     assert_eq!(framer.check(response).0, 0);
     framer.record_write();
     assert_eq!(framer.check(response), (response.len(), None));

@@ -169,103 +169,110 @@ impl VaultError {
         if imported.is_empty() { self } else { Self::PartialImport { imported, source: Box::new(self) } }
     }
 
-    /// What happened, and what to do about it, if anything can be done: two texts of whole sentences.
-    pub fn text(&self) -> (String, String) {
-        let (title, remedy) = match self {
-            Self::Io { what, path, source } => {
-                (format!("Pixy could not {what} ({}): {source}.", path.display()), io_remedy(source.kind()))
-            }
-            Self::InUse { directory } => (
-                format!("Another Pixy is using {}.", directory.display()),
-                "Stop it, or give this one another directory.",
-            ),
-            Self::NotPrivate { path, mode, wanted } => {
-                let title = format!("{} is open to other users of this machine (mode {mode:04o}).", path.display());
-                return (title, format!("Run `chmod {wanted:o} {}`.", path.display()));
+    /// What happened, in whole sentences.
+    pub fn title(&self) -> String {
+        let title = match self {
+            Self::Io { what, path, source } => return format!("Pixy could not {what} ({}): {source}.", path.display()),
+            Self::InUse { directory } => return format!("Another Pixy is using {}.", directory.display()),
+            Self::NotPrivate { path, mode, .. } => {
+                return format!("{} is open to other users of this machine (mode {mode:04o}).", path.display());
             }
             Self::WrongOwner { path, owner, us } => {
-                let title = format!("{} belongs to user id {owner}, but Pixy runs as {us}.", path.display());
-                return (title, format!("Run `chown {us} {}`, or run Pixy as its owner.", path.display()));
+                return format!("{} belongs to user id {owner}, but Pixy runs as {us}.", path.display());
             }
-            Self::KeyMissing { path, directory } => {
-                let remedy = format!(
+            Self::KeyMissing { path, .. } => return format!("The vault's key is missing: {}.", path.display()),
+            Self::InvalidFile { path, wanted } => return format!("{} does not hold {wanted}.", path.display()),
+            Self::WrongKey { path } => {
+                return format!("{} was sealed with another key than the one configured.", path.display());
+            }
+            Self::DamagedRecord { path } => return format!("{} is damaged.", path.display()),
+            Self::ForeignRecord { path } => {
+                return format!("{} was sealed for another account, provider or machine.", path.display());
+            }
+            Self::NewerRecord { path, version } => {
+                return format!("A newer Pixy wrote {} (record version {version}).", path.display());
+            }
+            Self::RolledBack { stored, seen } => {
+                return format!("The stored login is an older copy (generation {stored}, but {seen} was seen).");
+            }
+            Self::StaleWrite { stored, offered } => {
+                return format!("The login was not stored: generation {offered} is older than {stored}.");
+            }
+            Self::RecordTooLarge => "The login is larger than 1 MiB.",
+            Self::NotRemoved { source } => {
+                return format!("The login was not removed from the vault. {}", source.title());
+            }
+            Self::AlreadyLinked { accounts } => {
+                return format!("These accounts are linked here already: {}.", list(accounts));
+            }
+            Self::PartialImport { source, .. } => return format!("The import stopped. {}", source.title()),
+            Self::WrongPassphrase => "The passphrase does not open this export.",
+            Self::DamagedExport => "This is not an export of Pixy, or it is damaged.",
+            Self::NewerExport { version } => return format!("A newer Pixy made this export (version {version})."),
+            Self::EmptyPassphrase => "The passphrase is empty.",
+            Self::PassphraseTooLong => "The passphrase is too long.",
+            Self::StretchTooCostly { place, cost } => {
+                return format!("Stretching the passphrase of {place} would take {cost}.");
+            }
+            Self::NoMemory { bytes } => {
+                let mib = bytes.div_ceil(1024 * 1024);
+                return format!("There are no {mib} MiB of memory free to stretch the passphrase.");
+            }
+            Self::NoAccounts => "The configuration has no accounts, so there are no logins.",
+            Self::NotConfigured => "The account is no longer configured.",
+            Self::ShuttingDown => "Pixy is shutting down.",
+        };
+        title.to_owned()
+    }
+
+    /// What to do about it, in whole sentences; empty if nothing.
+    pub fn remedy(&self) -> String {
+        let remedy = match self {
+            Self::Io { source, .. } => io_remedy(source.kind()),
+            Self::InUse { .. } => "Stop it, or give this one another directory.",
+            Self::NotPrivate { path, wanted, .. } => return format!("Run `chmod {wanted:o} {}`.", path.display()),
+            Self::WrongOwner { path, us, .. } => {
+                return format!("Run `chown {us} {}`, or run Pixy as its owner.", path.display());
+            }
+            Self::KeyMissing { directory, .. } => {
+                return format!(
                     "Restore it from a backup: a new one would not open the logins in {}. To start without logins, configure an empty directory.",
                     directory.display()
                 );
-                return (format!("The vault's key is missing: {}.", path.display()), remedy);
             }
-            Self::InvalidFile { path, wanted } => {
-                (format!("{} does not hold {wanted}.", path.display()), "Restore it from a backup.")
+            Self::InvalidFile { .. } => "Restore it from a backup.",
+            Self::WrongKey { .. } => "Configure that key; without it the account must be linked again.",
+            Self::DamagedRecord { .. } => {
+                "Restore it from a backup of today, or link the account again: the damaged file is kept beside it."
             }
-            Self::WrongKey { path } => (
-                format!("{} was sealed with another key than the one configured.", path.display()),
-                "Configure that key; without it the account must be linked again.",
-            ),
-            Self::DamagedRecord { path } => (
-                format!("{} is damaged.", path.display()),
-                "Restore it from a backup of today, or link the account again: the damaged file is kept beside it.",
-            ),
-            Self::ForeignRecord { path } => {
-                let title = format!("{} was sealed for another account, provider or machine.", path.display());
-                (
-                    title,
-                    "Restore the right file, or link the account again. `pixy export` and `pixy import` move logins between machines.",
-                )
+            Self::ForeignRecord { .. } => {
+                "Restore the right file, or link the account again. `pixy export` and `pixy import` move logins between machines."
             }
-            Self::NewerRecord { path, version } => {
-                let title = format!("A newer Pixy wrote {} (record version {version}).", path.display());
-                (title, "Run that version.")
+            Self::NewerRecord { .. } => "Run that version.",
+            Self::RolledBack { .. } => {
+                "Its refresh token was probably spent, and using it may sign the account out everywhere. Link the account again, or, if you restored the copy, run `pixy link NAME --older-copy`."
             }
-            Self::RolledBack { stored, seen } => {
-                let title = format!("The stored login is an older copy (generation {stored}, but {seen} was seen).");
-                (
-                    title,
-                    "Its refresh token was probably spent, and using it may sign the account out everywhere. Link the account again, or, if you restored the copy, run `pixy link NAME --older-copy`.",
-                )
-            }
-            Self::StaleWrite { stored, offered } => {
-                let title = format!("The login was not stored: generation {offered} is older than {stored}.");
-                (title, "This is a bug in Pixy; please report it.")
-            }
-            Self::RecordTooLarge => ("The login is larger than 1 MiB.".to_owned(), ""),
-            Self::NotRemoved { source } => {
-                let (title, remedy) = source.text();
-                return (format!("The login was not removed from the vault. {title}"), remedy);
-            }
-            Self::AlreadyLinked { accounts } => {
-                let title = format!("These accounts are linked here already: {}.", list(accounts));
-                (title, "Unlink them first, or import again and replace them.")
-            }
+            Self::StaleWrite { .. } => "This is a bug in Pixy; please report it.",
+            Self::RecordTooLarge => "",
+            Self::NotRemoved { source } => return source.remedy(),
+            Self::AlreadyLinked { .. } => "Unlink them first, or import again and replace them.",
             Self::PartialImport { source, .. } => {
-                let (title, remedy) = source.text();
-                return (format!("The import stopped. {title}"), format!("{remedy} Then import again and replace."));
+                return format!("{} Then import again and replace.", source.remedy());
             }
-            Self::WrongPassphrase => ("The passphrase does not open this export.".to_owned(), "Enter it again."),
-            Self::DamagedExport => {
-                ("This is not an export of Pixy, or it is damaged.".to_owned(), "Export again on the other machine.")
+            Self::WrongPassphrase => "Enter it again.",
+            Self::DamagedExport => "Export again on the other machine.",
+            Self::NewerExport { .. } => "Import it with that version.",
+            Self::EmptyPassphrase => "Choose one.",
+            Self::PassphraseTooLong => "Choose a shorter one.",
+            Self::StretchTooCostly { .. } => {
+                "The file was changed or damaged: restore it, or export again on the other machine."
             }
-            Self::NewerExport { version } => {
-                (format!("A newer Pixy made this export (version {version})."), "Import it with that version.")
-            }
-            Self::EmptyPassphrase => ("The passphrase is empty.".to_owned(), "Choose one."),
-            Self::PassphraseTooLong => ("The passphrase is too long.".to_owned(), "Choose a shorter one."),
-            Self::StretchTooCostly { place, cost } => (
-                format!("Stretching the passphrase of {place} would take {cost}."),
-                "The file was changed or damaged: restore it, or export again on the other machine.",
-            ),
-            Self::NoMemory { bytes } => (
-                format!("There are no {} MiB of memory free to stretch the passphrase.", bytes.div_ceil(1024 * 1024)),
-                "Try again when fewer requests are under way, or raise `limits.memory`.",
-            ),
-            Self::NoAccounts => {
-                ("The configuration has no accounts, so there are no logins.".to_owned(), "Configure an account.")
-            }
-            Self::NotConfigured => {
-                ("The account is no longer configured.".to_owned(), "Put it back into Pixy's configuration.")
-            }
-            Self::ShuttingDown => ("Pixy is shutting down.".to_owned(), "Try again once it runs."),
+            Self::NoMemory { .. } => "Try again when fewer requests are under way, or raise `limits.memory`.",
+            Self::NoAccounts => "Configure an account.",
+            Self::NotConfigured => "Put it back into Pixy's configuration.",
+            Self::ShuttingDown => "Try again once it runs.",
         };
-        (title, remedy.to_owned())
+        remedy.to_owned()
     }
 
     /// A record is there and cannot be opened; linking the account again sets it aside and replaces it.
@@ -289,8 +296,8 @@ impl std::error::Error for VaultError {
 
 impl fmt::Display for VaultError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (title, remedy) = self.text();
-        f.write_str(&title)?;
+        let remedy = self.remedy();
+        f.write_str(&self.title())?;
         if remedy.is_empty() { Ok(()) } else { write!(f, " {remedy}") }
     }
 }

@@ -105,7 +105,7 @@ impl Framer {
             if line.is_empty() {
                 self.state = match self.head.finish()? {
                     BodyFraming::Length(left) => FramerState::Length(left),
-                    BodyFraming::Chunked => FramerState::Chunked(ChunkedBody::new()),
+                    BodyFraming::Chunked => FramerState::Chunked(ChunkedBody::default()),
                 };
                 let length = self.lines.length();
                 if self.state == FramerState::Length(0) {

@@ -34,145 +34,153 @@ fn bytes(text: &str) -> Vec<u8> {
 }
 
 /// Heads that have two readings, or none.
+const HEADS: &[&str] = &[
+    // Bare line feeds and carriage returns.
+    "HTTP/1.1 200 OK\ncontent-length: 5\n\nhello",
+    "HTTP/1.1 200 OK\ncontent-length: 5\r\n\r\nhello",
+    "HTTP/1.1 200 OK\r\ncontent-length: 5\n\r\nhello",
+    "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\nhello",
+    "HTTP/1.1 200 OK\r\nx: a\nb: c\r\ncontent-length: 5\r\n\r\nhello",
+    "HTTP/1.1 200 OK\r\nx: a\rb: c\r\ncontent-length: 5\r\n\r\nhello",
+    "HTTP/1.1 200 O\rK\r\ncontent-length: 5\r\n\r\nhello",
+    "\r\nHTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
+    "\nHTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
+    // An interim response is read as strictly.
+    "HTTP/1.1 100 Continue\n\nHTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
+    "HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n rel=preload\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
+    "HTTP/1.1 103 Early Hints\r\ncontent-length: 40\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
+    "HTTP/1.1 103 Early Hints\r\ntransfer-encoding: chunked\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+    "HTTP/1.1 102 Processing\r\nx : y\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
+    "HTTP/1.1 103\r\n\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
+    "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
+    // A response without a body that announces one.
+    "HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\nhello",
+    "HTTP/1.1 204 No Content\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+    "HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    // It ends within its head.
+    "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n",
+    "HTTP/1.1 200 OK\r\ncontent-length: 5",
+    "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 2",
+    "HTTP/1.1 100 Continue\r\n\r\n",
+    "",
+];
+
+/// Status lines that are none.
+const STATUS_LINES: &[&str] = &[
+    "",
+    "HTTP/1.1",
+    "HTTP/1.1 ",
+    "HTTP/1.1 20 OK",
+    "HTTP/1.1 2000 OK",
+    "HTTP/1.1 20x OK",
+    "HTTP/1.1 099 OK",
+    "HTTP/1.1 +20 OK",
+    "HTTP/1.1  200 OK",
+    "HTTP/1.1\t200 OK",
+    "HTTP/1.1 200\tOK",
+    " HTTP/1.1 200 OK",
+    "http/1.1 200 OK",
+    "HTTP/2 200 OK",
+    "HTTP/2.0 200 OK",
+    "HTTP/1.2 200 OK",
+    "HTTP/0.9 200 OK",
+    "HTTP/11 200 OK",
+    "HTTP/1.10 200 OK",
+    "ICY 200 OK",
+    "200 OK",
+    "HTTP/1.1 200 O\0K",
+    "HTTP/1.1 200 O\u{7f}K",
+    "HTTP/1.1 200OK",
+];
+
+/// What is no field, and what makes the framing of a sized body ambiguous.
+const FIELDS: &[&str] = &[
+    // Folded lines, spaces around names, and what is no field.
+    "x: a\r\n b",
+    "x: a\r\n\tb",
+    " x: a",
+    "\tx: a",
+    "x : a",
+    "x\t: a",
+    "x a: b",
+    ": a",
+    "x",
+    "x a",
+    "x\0: a",
+    "x\u{e9}: a",
+    "(x): a",
+    "x: a\0b",
+    "x: a\u{1}b",
+    "x: a\u{7f}b",
+    "x: a\u{b}b",
+    // Two lengths, or a length that is no number.
+    "content-length: 5",
+    "content-length: 6",
+    "Content-Length: 0",
+    "content-length : 5",
+    "content-length\t: 5",
+    "transfer-encoding: chunked",
+    "transfer-encoding: identity",
+    "transfer-encoding:",
+    "Transfer-Encoding: xchunked",
+    "transfer-encoding : chunked",
+];
+
+/// Lengths that are none.
+const LENGTHS: &[&str] = &[
+    "+5",
+    "-5",
+    "0x5",
+    "5,5",
+    "5, 5",
+    "5,6",
+    "5;",
+    "5.0",
+    "",
+    "5 5",
+    "18446744073709551616",
+    "five",
+    "5a",
+    "'5'",
+    "\"5\"",
+    "5e0",
+    "1_0",
+    "\u{665}",
+    ",5",
+    "5,",
+    "5\u{b2}",
+];
+
+/// Codings that are refused.
+const CODINGS: &[&str] = &[
+    "xchunked",
+    "chunked, chunked",
+    "gzip, chunked",
+    "chunked, gzip",
+    "chunked;q=1",
+    "\"chunked\"",
+    "chunked ,",
+    ", chunked",
+    "chunked;",
+    "chunked identity",
+    "identity, chunked",
+    "chunked\u{a0}",
+    "identity",
+    "",
+    "gzip",
+    "chunked\r\ntransfer-encoding: chunked",
+    "chunked\r\ntransfer-encoding: identity",
+    "chunked\r\n ",
+];
+
 fn malformed_heads() -> Vec<String> {
-    let mut all: Vec<String> = [
-        // Bare line feeds and carriage returns.
-        "HTTP/1.1 200 OK\ncontent-length: 5\n\nhello",
-        "HTTP/1.1 200 OK\ncontent-length: 5\r\n\r\nhello",
-        "HTTP/1.1 200 OK\r\ncontent-length: 5\n\r\nhello",
-        "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\nhello",
-        "HTTP/1.1 200 OK\r\nx: a\nb: c\r\ncontent-length: 5\r\n\r\nhello",
-        "HTTP/1.1 200 OK\r\nx: a\rb: c\r\ncontent-length: 5\r\n\r\nhello",
-        "HTTP/1.1 200 O\rK\r\ncontent-length: 5\r\n\r\nhello",
-        "\r\nHTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
-        "\nHTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
-        // An interim response is read as strictly.
-        "HTTP/1.1 100 Continue\n\nHTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
-        "HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n rel=preload\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
-        "HTTP/1.1 103 Early Hints\r\ncontent-length: 40\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
-        "HTTP/1.1 103 Early Hints\r\ntransfer-encoding: chunked\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
-        "HTTP/1.1 102 Processing\r\nx : y\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
-        "HTTP/1.1 103\r\n\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
-        "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
-        // A response without a body that announces one.
-        "HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\nhello",
-        "HTTP/1.1 204 No Content\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
-        "HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
-        // It ends within its head.
-        "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n",
-        "HTTP/1.1 200 OK\r\ncontent-length: 5",
-        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 2",
-        "HTTP/1.1 100 Continue\r\n\r\n",
-        "",
-    ]
-    .map(str::to_owned)
-    .to_vec();
-    let status_lines = [
-        "",
-        "HTTP/1.1",
-        "HTTP/1.1 ",
-        "HTTP/1.1 20 OK",
-        "HTTP/1.1 2000 OK",
-        "HTTP/1.1 20x OK",
-        "HTTP/1.1 099 OK",
-        "HTTP/1.1 +20 OK",
-        "HTTP/1.1  200 OK",
-        "HTTP/1.1\t200 OK",
-        "HTTP/1.1 200\tOK",
-        " HTTP/1.1 200 OK",
-        "http/1.1 200 OK",
-        "HTTP/2 200 OK",
-        "HTTP/2.0 200 OK",
-        "HTTP/1.2 200 OK",
-        "HTTP/0.9 200 OK",
-        "HTTP/11 200 OK",
-        "HTTP/1.10 200 OK",
-        "ICY 200 OK",
-        "200 OK",
-        "HTTP/1.1 200 O\0K",
-        "HTTP/1.1 200 O\u{7f}K",
-        "HTTP/1.1 200OK",
-    ];
-    all.extend(status_lines.iter().map(|line| format!("{line}\r\ncontent-length: 5\r\n\r\nhello")));
-    let fields = [
-        // Folded lines, spaces around names, and what is no field.
-        "x: a\r\n b",
-        "x: a\r\n\tb",
-        " x: a",
-        "\tx: a",
-        "x : a",
-        "x\t: a",
-        "x a: b",
-        ": a",
-        "x",
-        "x a",
-        "x\0: a",
-        "x\u{e9}: a",
-        "(x): a",
-        "x: a\0b",
-        "x: a\u{1}b",
-        "x: a\u{7f}b",
-        "x: a\u{b}b",
-        // Two lengths, or a length that is no number.
-        "content-length: 5",
-        "content-length: 6",
-        "Content-Length: 0",
-        "content-length : 5",
-        "content-length\t: 5",
-        "transfer-encoding: chunked",
-        "transfer-encoding: identity",
-        "transfer-encoding:",
-        "Transfer-Encoding: xchunked",
-        "transfer-encoding : chunked",
-    ];
-    all.extend(fields.iter().map(|field| format!("HTTP/1.1 200 OK\r\n{field}\r\ncontent-length: 5\r\n\r\nhello")));
-    all.extend(fields.iter().map(|field| format!("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n{field}\r\n\r\nhello")));
-    let lengths = [
-        "+5",
-        "-5",
-        "0x5",
-        "5,5",
-        "5, 5",
-        "5,6",
-        "5;",
-        "5.0",
-        "",
-        "5 5",
-        "18446744073709551616",
-        "five",
-        "5a",
-        "'5'",
-        "\"5\"",
-        "5e0",
-        "1_0",
-        "\u{665}",
-        ",5",
-        "5,",
-        "5\u{b2}",
-    ];
-    all.extend(lengths.iter().map(|length| format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\nhello")));
-    let codings = [
-        "xchunked",
-        "chunked, chunked",
-        "gzip, chunked",
-        "chunked, gzip",
-        "chunked;q=1",
-        "\"chunked\"",
-        "chunked ,",
-        ", chunked",
-        "chunked;",
-        "chunked identity",
-        "identity, chunked",
-        "chunked\u{a0}",
-        "identity",
-        "",
-        "gzip",
-        "chunked\r\ntransfer-encoding: chunked",
-        "chunked\r\ntransfer-encoding: identity",
-        "chunked\r\n ",
-    ];
+    let mut all: Vec<String> = HEADS.iter().map(|head| (*head).to_owned()).collect();
+    all.extend(STATUS_LINES.iter().map(|line| format!("{line}\r\ncontent-length: 5\r\n\r\nhello")));
+    all.extend(FIELDS.iter().map(|field| format!("HTTP/1.1 200 OK\r\n{field}\r\ncontent-length: 5\r\n\r\nhello")));
+    all.extend(FIELDS.iter().map(|field| format!("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n{field}\r\n\r\nhello")));
+    all.extend(LENGTHS.iter().map(|length| format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\nhello")));
     all.extend(
-        codings
+        CODINGS
             .iter()
             .map(|coding| format!("HTTP/1.1 200 OK\r\ntransfer-encoding: {coding}\r\n\r\n5\r\nhello\r\n0\r\n\r\n")),
     );
