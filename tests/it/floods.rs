@@ -1,8 +1,8 @@
 //! Floods against the program: whatever clients do, its resident memory stays under `limits.memory`, `/livez` answers, and an agent
 //! with a key is served.
 //!
-//! By default each flood is short and has few connections. With `PIXY_LONG=1` each lasts 30 s at ten times the default limits. The
-//! figures are printed as a table.
+//! Each flood is short and has few connections, but in an optimized build with `PIXY_LONG=1` (`tests/run --long`) it lasts 30 s at ten
+//! times the default limits. The figures are printed as a table.
 //!
 //! The bounds of an optimized build are those of the guarantee. Those of an unoptimized one are wider (`LIVEZ_SLACK`, `POLITE_SLACK`): it needs up to
 //! twenty times the processor time, and shares two cores with the flood and the upstream.
@@ -36,7 +36,9 @@ const POLITE_KEY: &str = "polite-agent-key-0123456789";
 /// The size of a run.
 struct Scale {
     connections: usize,
-    flood: usize,
+    /// Clients of a flood of agents, and of one of another surface, whose limit is 64.
+    agents: usize,
+    others: usize,
     /// Each client of a flood connects again after this.
     pause: Duration,
     time: Duration,
@@ -55,14 +57,15 @@ struct Target {
 }
 
 fn is_long() -> bool {
-    std::env::var("PIXY_LONG").as_deref() == Ok("1")
+    std::env::var("PIXY_LONG").as_deref() == Ok("1") && !cfg!(debug_assertions)
 }
 
 fn scale() -> Scale {
     if is_long() {
         Scale {
             connections: 1024,
-            flood: 10 * 1024,
+            agents: 10 * 1024,
+            others: 10 * 64,
             pause: Duration::from_secs(1),
             time: Duration::from_secs(30),
             memory_mib: 128,
@@ -70,7 +73,8 @@ fn scale() -> Scale {
     } else {
         Scale {
             connections: 64,
-            flood: 10 * 64,
+            agents: 10 * 64,
+            others: 10 * 64,
             pause: Duration::from_millis(250),
             time: Duration::from_millis(1000),
             memory_mib: 128,
@@ -124,7 +128,8 @@ impl Target {
     /// Floods a port and measures Pixy meanwhile.
     async fn flood(&self, flood: Flood, port: Port) -> Figures {
         let (pid, agents, ops) = (self.program.id(), self.agents, self.ops);
-        let (address, clients, time) = (self.address(port), self.scale.flood, self.scale.time);
+        let clients = if port == Port::Agents { self.scale.agents } else { self.scale.others };
+        let (address, time) = (self.address(port), self.scale.time);
         let running = clients::start(flood, address, clients, self.scale.pause);
         let figures = tokio::task::spawn_blocking(move || probes::measure(pid, agents, ops, time)).await.unwrap();
         running.stop();
