@@ -249,7 +249,7 @@ impl LinkApi {
     async fn next_event(&self, changes: &mut watch::Receiver<u64>, first: bool) -> Option<String> {
         if !first {
             match tokio::time::timeout(EVENT_HEARTBEAT, changes.changed()).await {
-                Ok(changed) => changed.ok()?,
+                Ok(result) => result.ok()?,
                 Err(_) => return Some(": keep-alive\n\n".to_owned()),
             }
             tokio::time::sleep(EVENT_PAUSE).await;

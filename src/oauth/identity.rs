@@ -203,7 +203,7 @@ mod tests {
             0x2800..=0x2800,
             0xe000..=0xe0ff,
             0xfffe..=0xffff,
-            0x10ffff..=0x10ffff,
+            0x0010_ffff..=0x0010_ffff,
         ];
         for code in ranges.into_iter().flatten() {
             let character = char::from_u32(code).unwrap();
