@@ -16,7 +16,7 @@ mod code_exchange;
 mod device;
 pub mod authentication;
 mod http;
-mod loopback;
+pub mod loopback;
 mod page;
 pub(crate) mod paste;
 mod problem;

@@ -6,6 +6,7 @@ use url::Url;
 
 use crate::config::Config;
 use crate::hardening::AllowedPorts;
+use crate::link::loopback::SPARE_PORT;
 use crate::oauth::profile::{Flow, Ports, Profile, Redirect};
 use crate::server::Address;
 
@@ -32,7 +33,7 @@ pub fn allowed_ports(config: &Config) -> AllowedPorts {
         }
         match &profile.link.redirect {
             Redirect::Loopback(loopback) => match &loopback.ports {
-                Ports::Any if page_is_tcp => {}
+                Ports::Any if page_is_tcp => bind.iter_mut().for_each(|bind| bind.extend([SPARE_PORT])),
                 Ports::Any => bind = None,
                 Ports::Only(ports) => {
                     if let Some(bind) = &mut bind {

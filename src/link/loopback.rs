@@ -35,6 +35,10 @@ const BIND_TRIES: usize = 25;
 /// See [`BIND_TRIES`].
 const BIND_PAUSE: Duration = Duration::from_millis(20);
 
+/// Used where the provider accepts any port, and another program holds a part of the page's. A fixed one, because Landlock may
+/// limit the ports.
+pub const SPARE_PORT: u16 = 8704;
+
 /// Lets the system choose a port.
 const SYSTEM_CHOSEN: u16 = 0;
 
@@ -76,7 +80,8 @@ impl CallbackListeners {
         };
         let page_port = page.map(|page| page.port());
         let mut wanted: Vec<u16> = match ports {
-            Ports::Any => page_port.into_iter().chain([SYSTEM_CHOSEN]).collect(),
+            Ports::Any if page_port.is_none() => vec![SYSTEM_CHOSEN],
+            Ports::Any => page_port.into_iter().chain([SPARE_PORT, SYSTEM_CHOSEN]).collect(),
             Ports::Only(list) => list.clone(),
         };
         wanted.sort_by_key(|&port| Some(port) != page_port); // the page's port first, which may be reachable from elsewhere
@@ -91,9 +96,9 @@ impl CallbackListeners {
                     continue;
                 }
             };
-            let moved = wanted.first().filter(|&&first| first != port && port == SYSTEM_CHOSEN);
+            let moved = page_port.filter(|&page| page != port && matches!(ports, Ports::Any));
             let port = listener.as_ref().map_or(port, |listener| listener.port);
-            let notice = moved.map(|first| moved_from(*first, port));
+            let notice = moved.map(|page| moved_from(page, port));
             return Ok(RedirectTarget { redirect_uri: uri(port)?, reaches_pixy: true, notice, listener });
         }
         let ports: Vec<u16> = wanted.into_iter().filter(|&port| port != SYSTEM_CHOSEN).collect();
