@@ -14,6 +14,7 @@
 //! | `state`, `login`, `pending_revocation` | the sealed record and its transitions; pure |
 //! | `continuity` | whether a refresh continues the login that a person confirmed; pure |
 //! | `origins`, `lifecycle/moved` | the origins that a login may be sent to, and what a person confirms when they change |
+//! | `refusals` | pauses after refused tokens; pure |
 //! | `redaction` | the secrets that no response may contain |
 //! | `usage_meter` | what agents use of an account |
 //! | `dropped_names` | the names of fields and query keys that requests lost |
@@ -32,6 +33,7 @@ mod pending_revocation;
 mod login;
 mod redaction;
 mod refresh_timing;
+mod refusals;
 mod account_config;
 mod usage_meter;
 mod dropped_names;
@@ -61,6 +63,8 @@ pub use login::{Login, RefreshCredential};
 pub use origins::Bound;
 pub use published_token::Bearer;
 use published_token::Published;
+pub use refusals::TokenRefusal;
+use refusals::TokenReport;
 pub use registry::{AccountSettings, Accounts};
 pub use revocation_retry::RevocationOutcome;
 pub use services::AccountServices;
@@ -84,16 +88,17 @@ pub struct Account {
     lifecycle: Mutex<Lifecycle>,
     /// Wakes the account's task.
     wake: Notify,
-    refresh_requests: std::sync::Mutex<Vec<RefreshRequest>>,
+    reports: std::sync::Mutex<Vec<Report>>,
     usage: Arc<AccountUsage>,
     dropped: DroppedLog,
 }
 
-/// A request for a refresh before it is due, from a person or after a 401.
-struct RefreshRequest {
-    /// The serial of the token that is to be replaced.
+/// What a request, or a person, reports of a token.
+struct Report {
+    /// The serial of the token.
     serial: u64,
-    /// Dropped after the pass that handled the request; the waiting task then looks for a newer token.
+    what: TokenReport,
+    /// Dropped after the pass that handled the report; the waiting task then looks for a newer token.
     _handled: Option<oneshot::Sender<()>>,
 }
 
@@ -123,7 +128,7 @@ impl Account {
             published,
             lifecycle: Mutex::new(lifecycle),
             wake: Notify::new(),
-            refresh_requests: std::sync::Mutex::default(),
+            reports: std::sync::Mutex::default(),
             usage: Arc::new(AccountUsage::new(services.clock.clone(), services.changes.clone())),
             dropped: DroppedLog::default(),
             services,
@@ -195,23 +200,36 @@ impl Account {
         }
     }
 
-    /// The successor of a token that the upstream rejected before its expiry: one that exists, or that one refresh brings.
-    /// All requests share that refresh, and there is at most one in 30 s; where it is not allowed, returns at once.
-    pub async fn successor(&self, rejected: &Bearer, until: Instant) -> Option<Arc<Bearer>> {
+    /// The successor of a token that the upstream refused before its expiry: one that exists, or that one refresh brings.
+    /// All requests share that refresh, and there is at most one in 30 s, with growing pauses while fresh tokens are refused too;
+    /// where it is not allowed, returns at once.
+    pub async fn successor(&self, rejected: &Bearer, refusal: TokenRefusal, until: Instant) -> Option<Arc<Bearer>> {
         let newer = || self.usable().filter(|bearer| bearer.serial() > rejected.serial());
         if let Some(bearer) = newer() {
             return Some(bearer);
         }
         let (handled, waiting) = oneshot::channel();
-        self.request_refresh(rejected.serial(), Some(handled));
+        self.report(rejected.serial(), TokenReport::Refused(refusal), Some(handled));
         let _ = tokio::time::timeout_at(until, waiting).await; // never sent to, only dropped
         newer()
     }
 
-    /// Requests a refresh for a person, within the same limits.
+    /// The upstream refused the successor, too, for the same request.
+    pub fn refused_again(&self, successor: &Bearer, refusal: TokenRefusal) {
+        self.report(successor.serial(), TokenReport::RefusedAgain(refusal), None);
+    }
+
+    /// The upstream accepted a token. Costs one load, unless that was in question.
+    pub fn accepted(&self, bearer: &Bearer) {
+        if self.published.take_awaited(bearer.serial()) {
+            self.report(bearer.serial(), TokenReport::Accepted, None);
+        }
+    }
+
+    /// Requests a refresh for a person: at most one in 30 s.
     pub fn refresh_soon(&self) {
         match self.published.serial() {
-            Some(serial) => self.request_refresh(serial, None),
+            Some(serial) => self.report(serial, TokenReport::Replace, None),
             None => self.wake.notify_one(),
         }
     }
@@ -337,16 +355,17 @@ impl Account {
             tokio::select! {
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep(pause) => {}
-                _ = shutdown.wait_for(|&down| down) => return lock(&self.refresh_requests).clear(),
+                _ = shutdown.wait_for(|&down| down) => return lock(&self.reports).clear(),
             }
         }
     }
 
     async fn run_due(&self) -> Duration {
         let mut lifecycle = self.lock().await;
-        let requests = std::mem::take(&mut *lock(&self.refresh_requests)); // dropped, and so answered, after the pass
-        let rejected: Vec<u64> = requests.iter().map(|request| request.serial).collect();
-        lifecycle.run_due(&rejected).await
+        let taken = std::mem::take(&mut *lock(&self.reports));
+        let (reports, _handled): (Vec<_>, Vec<_>) =
+            taken.into_iter().map(|Report { serial, what, _handled }| ((serial, what), _handled)).unzip();
+        lifecycle.run_due(&reports).await // `_handled` is dropped, and so answered, after the pass
     }
 
     /// Locks the lifecycle and applies the current configuration to it.
@@ -356,8 +375,8 @@ impl Account {
         lifecycle
     }
 
-    fn request_refresh(&self, serial: u64, handled: Option<oneshot::Sender<()>>) {
-        lock(&self.refresh_requests).push(RefreshRequest { serial, _handled: handled });
+    fn report(&self, serial: u64, what: TokenReport, handled: Option<oneshot::Sender<()>>) {
+        lock(&self.reports).push(Report { serial, what, _handled: handled });
         self.wake.notify_one();
     }
 

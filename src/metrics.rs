@@ -96,7 +96,7 @@ impl Metrics {
             repairs: metric(
                 registry,
                 "repairs",
-                "Requests that the upstream refused with 401 before the token expired, by the outcome of the retry",
+                "Requests whose token the upstream refused before it expired, by the outcome of the retry",
             ),
             expiry: metric_in_seconds(
                 registry,

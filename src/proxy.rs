@@ -17,6 +17,7 @@ mod response_body;
 mod response_scrub;
 pub(crate) mod route;
 pub(crate) mod strip;
+mod token_refused;
 mod websocket_frames;
 mod websocket_handshake;
 mod websocket_relay;
@@ -32,7 +33,7 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use crate::account::{Account, Accounts, Bearer, LONGEST_WAIT, Unusable};
+use crate::account::{Account, Accounts, Bearer, LONGEST_WAIT, TokenRefusal, Unusable};
 use crate::hardening::PeerAudit;
 use crate::memory::MemoryBudget;
 use crate::metrics::Metrics;
@@ -96,6 +97,8 @@ struct CheckedRequest {
 /// The upstream's response, and the scrubber for the secrets of the token that it was requested with.
 struct UpstreamResponse {
     response: Response<upstream::Incoming>,
+    /// Whether the provider refused the token.
+    refusal: Option<TokenRefusal>,
     scrub: ResponseScrub,
 }
 
@@ -182,12 +185,15 @@ impl Proxy {
         let bearer = account.bearer(deadline).await.map_err(Refusal::Token)?;
         let open = self.services.metrics.count_open_stream();
         let mut received = self.send(&checked, &bearer).await?;
-        if received.response.status() == StatusCode::UNAUTHORIZED {
+        if received.refusal.is_some() {
             // Boxed: it is rare, and would make the future of every request larger.
             received = Box::pin(self.retry_with_newer_token(received, &checked, &bearer, deadline)).await?;
+        } else if received.is_accepted() {
+            account.accepted(&bearer);
         }
+        received.refuse_unreadable()?;
         let idle_timeout = self.services.upstream.idle_timeout();
-        let UpstreamResponse { response, scrub } = received;
+        let UpstreamResponse { response, scrub, .. } = received;
         let usage = account.answered(response.headers());
         let CheckedRequest { grant, handshake, .. } = checked;
         match handshake {
@@ -210,12 +216,13 @@ impl Proxy {
         let outgoing = attach::attach(grant, route, stripped, bearer, method.clone(), attempt, handshake.as_ref())?;
         let mut scrub = ResponseScrub::new(*id, bearer.patterns(), route.account().name(), &self.services.metrics);
         let sent = forward::forward(*id, &self.services.upstream, outgoing, &mut scrub).await;
-        let response = sent.map_err(|refusal| body.too_large().unwrap_or(refusal))?;
-        Ok(UpstreamResponse { response, scrub })
+        let mut response = sent.map_err(|refusal| body.too_large().unwrap_or(refusal))?;
+        let refusal = token_refused::refusal(&bearer.profile().api.token_refused, &mut response, &scrub).await;
+        Ok(UpstreamResponse { response, refusal, scrub })
     }
 
     /// The upstream refused the token before it expired (RFC 6750 §3.1): sends the request once more with a newer token. Without
-    /// one, returns the upstream's 401.
+    /// one, returns the upstream's response.
     async fn retry_with_newer_token(
         &self,
         refused: UpstreamResponse,
@@ -224,13 +231,19 @@ impl Proxy {
         deadline: Instant,
     ) -> Result<UpstreamResponse, Refusal> {
         let (account, metrics) = (checked.route.account(), &self.services.metrics);
-        let Some(newer) = account.successor(bearer, deadline).await else {
+        let Some(refusal) = refused.refusal.clone() else { return Ok(refused) };
+        let Some(newer) = account.successor(bearer, refusal, deadline).await else {
             metrics.record_repair(account.name(), "no_newer_token");
             return Ok(UpstreamResponse { response: without_retry(refused.response), ..refused });
         };
         drop(refused);
         let received = self.send(checked, &newer).await;
         metrics.record_repair(account.name(), if received.is_ok() { "sent_again" } else { "failed" });
+        match &received {
+            Ok(UpstreamResponse { refusal: Some(refusal), .. }) => account.refused_again(&newer, refusal.clone()),
+            Ok(received) if received.is_accepted() => account.accepted(&newer),
+            Ok(_) | Err(_) => {}
+        }
         received
     }
 }
@@ -246,6 +259,22 @@ fn cut(text: &str, length: usize) -> String {
         return text.to_owned();
     }
     format!("{}…", &text[..text.floor_char_boundary(length)])
+}
+
+impl UpstreamResponse {
+    /// Whether the upstream served the request with its token.
+    fn is_accepted(&self) -> bool {
+        self.refusal.is_none() && self.response.status().as_u16() < 400
+    }
+
+    /// Refuses a 401 that cannot be searched for secrets; `forward` has checked every other response.
+    fn refuse_unreadable(&self) -> Result<(), Refusal> {
+        let (status, headers) = (self.response.status(), self.response.headers());
+        if status != StatusCode::UNAUTHORIZED || hyper::body::Body::is_end_stream(self.response.body()) {
+            return Ok(());
+        }
+        representation::check(status, headers).map_err(|_| Refusal::TokenRefusedEncoded)
+    }
 }
 
 impl Surface for Proxy {

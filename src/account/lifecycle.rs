@@ -17,6 +17,7 @@ use super::continuity;
 use super::login::Login;
 use super::published_token::{Bearer, Published};
 use super::redaction::Redactions;
+use super::refusals::TokenReport;
 use super::revocation_retry::{RevocationOutcome, RevocationSchedule};
 use super::schedule::RefreshSchedule;
 use super::services::AccountServices;
@@ -78,6 +79,7 @@ impl Lifecycle {
             (true, false) => self.unload(),
             (false, true) => self.load().await,
             (true, true) if !Arc::ptr_eq(&before.profile, &self.configured.profile) => {
+                self.schedule.forget_refusals();
                 // Until then no request gets the token: it was published for the profile before.
                 if self.is_moved() || self.published.view().moved {
                     self.publish();
@@ -156,7 +158,7 @@ impl Lifecycle {
             self.record = replaced;
             return Err(error);
         }
-        self.schedule.succeeded();
+        self.schedule.linked();
         self.revocations.retry_now();
         self.publish();
         tracing::info!(account = %self.name, "linked");
@@ -197,25 +199,26 @@ impl Lifecycle {
         Ok(outcome)
     }
 
-    /// Does what is due, and returns the pause until the next pass. `rejected` are the serials of tokens for which a refresh
-    /// was requested.
-    pub(super) async fn run_due(&mut self, rejected: &[u64]) -> Duration {
+    /// Does what is due, and returns the pause until the next pass. `reports` are about tokens, by their serials.
+    pub(super) async fn run_due(&mut self, reports: &[(u64, TokenReport)]) -> Duration {
         self.store_binding().await;
-        self.refresh_if_due(rejected).await;
+        self.refresh_if_due(reports).await;
         self.revoke_if_due().await;
         let now = self.tick();
         let until_refresh = self.schedule.refresh_at().map(|at| at.since(now));
         [until_refresh, self.revocations.wait(now)].into_iter().flatten().fold(LONGEST_PAUSE, Duration::min)
     }
 
-    async fn refresh_if_due(&mut self, rejected: &[u64]) {
+    async fn refresh_if_due(&mut self, reports: &[(u64, TokenReport)]) {
         if self.is_moved() {
             return;
         }
         let Some(record) = self.record.clone().filter(|record| !record.is_being_revoked()) else { return };
+        let now = self.tick();
+        let is_forced = self.schedule.is_forced(reports, &record, now);
+        self.published.show_refusals(self.schedule.refusals(), record.login.serial);
         if record.is_refreshable() {
-            let now = self.tick();
-            if self.schedule.is_due(now) || (rejected.contains(&record.login.serial) && self.schedule.may_force(now)) {
+            if is_forced || self.schedule.is_due(now) {
                 self.refresh(&record).await;
             }
         } else if record.status == RecordStatus::Linked
@@ -289,14 +292,7 @@ impl Lifecycle {
         let retry_at = self.tick().after(pause);
         self.schedule.postpone(retry_at);
         let next_refresh_at = Some(self.wall().after(pause));
-        self.published.update_view(|view| {
-            if view.state == State::Refreshing {
-                view.state = State::Linked;
-            }
-            view.refresh_at = Some(retry_at);
-            view.next_refresh_at = next_refresh_at;
-            view.error = Some(reason.to_owned());
-        });
+        self.published.update_view(|view| view.postpone(retry_at, next_refresh_at, reason));
     }
 
     /// Makes `record` durable under the next generation; then it is the current one. On an error nothing has changed.
@@ -348,7 +344,9 @@ impl Lifecycle {
         self.published.set_bearer(Bearer::new(Arc::clone(&self.configured.profile), &record.login, timing, patterns));
         let refresh_at = self.schedule.refresh_at();
         let next_refresh_at = refresh_at.map(|at| wall.after(at.since(tick)));
-        self.published.update_view(|view| *view = View { next_refresh_at, refresh_at, ..View::of(record) });
+        let refusal = self.schedule.refusals().sentence(record.login.serial);
+        self.published.update_view(|view| *view = View { next_refresh_at, refresh_at, refusal, ..View::of(record) });
+        self.published.show_refusals(self.schedule.refusals(), record.login.serial);
     }
 
     fn require_served(&self) -> Result<(), VaultError> {

@@ -1,12 +1,14 @@
 //! What requests and the page read without waiting for the lifecycle, which alone writes it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::{ArcSwapOption, Guard};
 use tokio::sync::watch;
 
 use super::login::Login;
 use super::refresh_timing::Timing;
+use super::refusals::Refusals;
 use super::view::{State, View};
 use crate::clock::{Clock, Tick};
 use crate::oauth::profile::Profile;
@@ -19,6 +21,8 @@ pub(super) struct Published {
     bearer: ArcSwapOption<Bearer>,
     shown: watch::Sender<Shown>,
     changes: watch::Sender<u64>,
+    /// The serial of the token whose acceptance by the upstream is to be reported; [`NOT_AWAITED`] for none.
+    awaited: AtomicU64,
 }
 
 /// What is known of the account.
@@ -27,6 +31,8 @@ pub(super) struct Shown {
     /// The profile that the view is of: after a reload the one before, until the account's task has applied the new one.
     pub(super) profile: Arc<Profile>,
 }
+/// No token has this serial.
+const NOT_AWAITED: u64 = u64::MAX;
 
 /// A token that may be sent now.
 #[derive(Clone)]
@@ -42,7 +48,7 @@ pub struct Bearer {
 impl Published {
     pub(super) fn new(profile: Arc<Profile>, changes: watch::Sender<u64>) -> Self {
         let shown = watch::Sender::new(Shown { view: View::empty(State::Starting), profile });
-        Self { bearer: ArcSwapOption::empty(), shown, changes }
+        Self { bearer: ArcSwapOption::empty(), shown, changes, awaited: AtomicU64::new(NOT_AWAITED) }
     }
 
     /// The view is of `profile` from here on. Wakes the requests that wait for that.
@@ -92,6 +98,21 @@ impl Published {
         }
         self.set_profile(profile);
         self.update_view(|_| {});
+    }
+
+    /// Shows what is known of refusals of the token with this serial.
+    pub(super) fn show_refusals(&self, refusals: &Refusals, serial: u64) {
+        let awaited = if refusals.awaits_acceptance(serial) { serial } else { NOT_AWAITED };
+        self.awaited.store(awaited, Ordering::Relaxed);
+        let sentence = refusals.sentence(serial);
+        if self.shown.borrow().view.refusal != sentence {
+            self.update_view(|view| view.refusal = sentence);
+        }
+    }
+
+    /// Whether the acceptance of the token with this serial is to be reported; true once.
+    pub(super) fn take_awaited(&self, serial: u64) -> bool {
+        self.awaited.load(Ordering::Relaxed) == serial && self.awaited.swap(NOT_AWAITED, Ordering::Relaxed) == serial
     }
 
     /// Changes the view and notifies its watchers.

@@ -3,11 +3,9 @@
 use std::time::Duration;
 
 use super::refresh_timing::Timing;
+use super::refusals::{Refusals, TokenReport};
 use super::state::Record;
 use crate::clock::{Tick, Timestamp};
-
-/// Forced refreshes of one account are this far apart.
-const FORCED_INTERVAL: Duration = Duration::from_secs(30);
 
 /// When the next refresh is due, and what delays it. In memory only; what must survive a restart is in the [`Record`].
 #[derive(Default)]
@@ -16,8 +14,8 @@ pub struct RefreshSchedule {
     timing: Option<(u64, Timing)>,
     /// `None` is never.
     refresh_at: Option<Tick>,
-    /// No forced refresh before.
-    forced_again_at: Option<Tick>,
+    /// What delays a forced refresh.
+    refusals: Refusals,
     /// After a failure no refresh is tried before, not even a forced one.
     blocked_until: Option<Tick>,
     /// Failures in a row, for the backoff.
@@ -64,15 +62,38 @@ impl RefreshSchedule {
         self.refresh_at.is_some_and(|at| at <= now)
     }
 
-    /// Whether a refresh is allowed before it is due. One that is allowed counts as begun.
-    pub fn may_force(&mut self, now: Tick) -> bool {
+    /// Applies reports about tokens, by their serials, and returns whether the current token is refreshed before that is due. A
+    /// refresh that is allowed counts as begun.
+    pub fn is_forced(&mut self, reports: &[(u64, TokenReport)], record: &Record, now: Tick) -> bool {
+        let serial = record.login.serial;
+        let (mut is_wanted, mut by_person) = (false, false);
+        for (_, report) in reports.iter().filter(|(of, _)| *of == serial) {
+            is_wanted |= self.refusals.apply(serial, report, record.is_refreshable(), now);
+            by_person |= *report == TokenReport::Replace;
+        }
         let not_before = self.timing.and_then(|(_, timing)| timing.not_before);
-        let limits = [not_before, self.forced_again_at, self.blocked_until];
-        if limits.into_iter().flatten().any(|until| now < until) {
+        let limits = [not_before, self.refusals.not_before(by_person), self.blocked_until];
+        if !is_wanted || !record.is_refreshable() || limits.into_iter().flatten().any(|until| now < until) {
             return false;
         }
-        self.forced_again_at = Some(now.after(FORCED_INTERVAL));
+        self.refusals.forced(serial, now);
         true
+    }
+
+    /// What is known of refused tokens.
+    pub fn refusals(&self) -> &Refusals {
+        &self.refusals
+    }
+
+    /// The account was linked again, or its profile changed: earlier refusals say nothing any more.
+    pub fn forget_refusals(&mut self) {
+        self.refusals = Refusals::default();
+    }
+
+    /// A new login: ends the backoff and forgets refusals.
+    pub fn linked(&mut self) {
+        self.succeeded();
+        self.forget_refusals();
     }
 
     /// Counts a failure and returns the pause before the next try.

@@ -23,6 +23,8 @@ pub struct View {
     pub error: Option<String>,
     /// The configuration moved the login to origins that it is not bound to; a person may confirm that.
     pub moved: bool,
+    /// That the provider refuses the token although it has not expired, in a sentence.
+    pub refusal: Option<String>,
     /// The client id that the login belongs to; one that the provider issued is used again for the next link.
     pub client_id: Option<String>,
     /// [`View::next_refresh_at`] on the boot clock, for requests that wait for a token.
@@ -57,9 +59,20 @@ impl View {
             next_refresh_at: None,
             error: None,
             moved: false,
+            refusal: None,
             client_id: None,
             refresh_at: None,
         }
+    }
+
+    /// The refresh is tried again at `refresh_at`, because of `reason`.
+    pub(super) fn postpone(&mut self, refresh_at: Tick, next_refresh_at: Option<Timestamp>, reason: &str) {
+        if self.state == State::Refreshing {
+            self.state = State::Linked;
+        }
+        self.refresh_at = Some(refresh_at);
+        self.next_refresh_at = next_refresh_at;
+        self.error = Some(reason.to_owned());
     }
 
     /// Of a stored record, without the schedule of its refresh.

@@ -37,6 +37,9 @@ pub struct AccountStatus {
     pub refreshed_at: Option<Time>,
     /// When the next refresh is due.
     pub next_refresh_at: Option<Time>,
+    /// The provider refuses the login's token although it has not expired; `error` says what it answers.
+    #[serde(default)]
+    pub token_refused: bool,
     /// What is wrong.
     pub error: Option<AccountError>,
     /// The provider's rate limits, as it reported them last.

@@ -98,6 +98,9 @@ fn state_label(account: &AccountStatus) -> StateLabel {
         AccountState::Starting => ('…', "starting", Emphasis::Faint),
         AccountState::Linked if healthy => ('✓', "working", Emphasis::Good),
         AccountState::Refreshing if healthy => ('✓', "renewing", Emphasis::Good),
+        AccountState::Linked | AccountState::Refreshing if account.token_refused => {
+            ('✗', "refused by provider", Emphasis::Bad)
+        }
         AccountState::Linked | AccountState::Refreshing | AccountState::Uncertain if account.usable => {
             ('!', "working, renewal late", Emphasis::Warning)
         }
@@ -218,6 +221,10 @@ mod tests {
                 "error": { "title": "It has ended.", "detail": "Link it again." },
             })),
             account(json!({ "name": "key", "provider": "anthropic", "identity": [] })),
+            linked(json!({
+                "name": "revoked", "token_refused": true,
+                "error": { "title": "The provider refuses the token of this login: 401, “No”.", "detail": "Agents get it." },
+            })),
             account(json!({ "name": "new", "provider": "openrouter", "state": "unlinked", "usable": false })),
         ]
     }
@@ -231,6 +238,7 @@ mod tests {
         late     claude      ✗ trying again           anna@example.com · Max  3 min ago   in 41 min
         gpt      codex       ✗ link it again          bob
         key      anthropic   ✓ working                                        never       -
+        revoked  claude      ✗ refused by provider    anna@example.com · Max  in 7 h      in 41 min
         new      openrouter  - not linked
 
           claude, of the plan: 5 hours: 42 % used, resets in 2 h · requests: 7 of 50 left
@@ -244,6 +252,9 @@ mod tests {
         ✗ gpt: It has ended.
           Link it again.
           → pixy link gpt
+
+        ✗ revoked: The provider refuses the token of this login: 401, “No”.
+          Agents get it.
 
         - not linked yet → pixy link new
         ");

@@ -38,6 +38,7 @@ impl Linker {
             expires_at: view.expires_at.map(Time),
             refreshed_at: view.refreshed_at.map(Time),
             next_refresh_at: view.next_refresh_at.map(Time),
+            token_refused: view.refusal.is_some(),
             error: error(account.name(), &view),
             quota: quota(account),
             usage: usage(account),
@@ -144,6 +145,11 @@ fn error(name: &AccountName, view: &View) -> Option<AccountError> {
              Until then this login is sent nowhere, and agents get an error that says so."
         );
         return Some(AccountError { title: view.error.clone()?, detail, reason: Some(ErrorReason::Moved) });
+    }
+    if let (None, Some(refusal)) = (&view.error, &view.refusal) {
+        let detail = "Agents get the provider's answer. Pixy tries a fresh token again after a growing pause of up to an hour. If the \
+                      account at the provider is in order, link it again.";
+        return Some(AccountError { title: refusal.clone(), detail: detail.to_owned(), reason: None });
     }
     let detail = match view.state {
         State::RelinkRequired => "Link it again; until then agents get an error that says so.",

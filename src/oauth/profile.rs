@@ -8,6 +8,7 @@ pub mod pass_list;
 mod pass_values;
 mod path_pattern;
 mod redirect;
+mod refused_answer;
 pub mod values;
 
 use http::Method;
@@ -18,6 +19,7 @@ pub use ordered_map::Entries;
 pub use pass_list::PassList;
 pub use path_pattern::PathPattern;
 pub use redirect::{Loopback, LoopbackHost, Ports, Redirect};
+pub use refused_answer::RefusedAnswer;
 
 use pass_values::{PassField, PassKey};
 use values::{
@@ -250,6 +252,10 @@ pub struct Api {
     /// The error shape that this provider's SDKs understand. Default: openai
     #[serde(default)]
     pub errors: ErrorShape,
+    /// Responses that mean that the token is refused, after which it is refreshed and the request sent once more.
+    /// Default: `[{ status: 401 }]`
+    #[serde(default = "RefusedAnswer::every_401")]
+    pub token_refused: Vec<RefusedAnswer>,
     /// Response headers that state the quota; a `*` at the end matches any end.
     #[serde(default, deserialize_with = "values::list::<_, HeaderPattern>")]
     pub quota_headers: Vec<String>,

@@ -77,7 +77,8 @@ pub(super) fn receive(response: Response<Incoming>, scrub: &mut ResponseScrub) -
     if redirects || head.status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Refusal::UpstreamRedirected);
     }
-    if !body.is_end_stream() {
+    // A 401 is checked after the retry that it may cause (`Proxy::pass`).
+    if !body.is_end_stream() && head.status != StatusCode::UNAUTHORIZED {
         representation::check(head.status, &head.headers)?;
     }
     let mut response = rebuild(head.status, head.headers, body, scrub);

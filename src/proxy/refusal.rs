@@ -58,6 +58,8 @@ pub enum Refusal {
     UpstreamEncoded,
     /// The provider's response is a part, or in a charset or coding, that cannot be searched for secrets.
     UpstreamRepresentation,
+    /// The provider refused the token, also a newer one where there was one, in a compressed response.
+    TokenRefusedEncoded,
     /// The provider sent no response head in time.
     UpstreamTimeout,
 }
@@ -96,6 +98,7 @@ impl Refusal {
             Self::UpstreamRedirected => (S::BAD_GATEWAY, "upstream_redirected"),
             Self::UpstreamEncoded => (S::BAD_GATEWAY, "upstream_encoded"),
             Self::UpstreamRepresentation => (S::BAD_GATEWAY, "upstream_representation"),
+            Self::TokenRefusedEncoded => (S::UNAUTHORIZED, "upstream_encoded"),
             Self::UpstreamTimeout => (S::GATEWAY_TIMEOUT, "upstream_timeout"),
         }
     }
@@ -147,6 +150,9 @@ impl Refusal {
             Self::UpstreamRepresentation => format!(
                 "the provider of account \"{name}\" responded with a part (206, 226), or in a charset or coding, that Pixy cannot search for secrets; it was not asked to"
             ),
+            Self::TokenRefusedEncoded => format!(
+                "the provider of account \"{name}\" refused its login (`pixy status` says more), in a compressed response that Pixy cannot search for secrets"
+            ),
             Self::UpstreamTimeout => format!("the provider of account \"{name}\" did not respond in time"),
         };
         format!("Pixy: {message}.")
@@ -176,7 +182,8 @@ impl Refusal {
             | Self::Token(Unusable::NotLinked | Unusable::RelinkRequired)
             | Self::UpstreamRedirected
             | Self::UpstreamEncoded
-            | Self::UpstreamRepresentation => None,
+            | Self::UpstreamRepresentation
+            | Self::TokenRefusedEncoded => None,
         }
     }
 

@@ -63,6 +63,12 @@ impl ResponseScrub {
         scrubbed
     }
 
+    /// A text of the upstream for a person, with secrets replaced.
+    pub fn text(&self, text: &str) -> String {
+        let scrubbed = self.patterns.scrub(text.as_bytes());
+        scrubbed.map_or_else(|| text.to_owned(), |(text, _)| String::from_utf8_lossy(&text).into_owned())
+    }
+
     /// Takes the next piece of the body and returns what can be forwarded now, perhaps nothing; with `last` all of the rest.
     pub fn piece(&mut self, piece: Bytes, last: bool) -> Bytes {
         let before = self.body.found();

@@ -1,8 +1,11 @@
 //! The body of an upstream's response.
 
+use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
@@ -18,6 +21,9 @@ pub struct Incoming {
     body: hyper::body::Incoming,
     connection: BodyConnection,
     ambiguous: AmbiguousFraming,
+    /// Read by [`Incoming::look_ahead`] and not yet returned.
+    ahead: VecDeque<Result<Frame<Bytes>, BoxError>>,
+    ended: bool,
 }
 
 /// The connection of a body: returned at the body's end, dropped if the body is not read to its end.
@@ -33,7 +39,27 @@ pub(super) enum BodyConnection {
 
 impl Incoming {
     pub(super) fn new(body: hyper::body::Incoming, connection: BodyConnection, ambiguous: AmbiguousFraming) -> Self {
-        Self { body, connection, ambiguous }
+        Self { body, connection, ambiguous, ahead: VecDeque::new(), ended: false }
+    }
+
+    /// Reads the beginning of the body, at most `limit` bytes and for at most `timeout`, and returns it. It stays in the body.
+    pub async fn look_ahead(&mut self, limit: usize, timeout: Duration) -> Vec<u8> {
+        let mut beginning = Vec::new();
+        let read = async {
+            while beginning.len() < limit {
+                let Some(frame) = poll_fn(|context| self.poll_connection(context)).await else { return };
+                let is_error = frame.is_err();
+                if let Some(data) = frame.as_ref().ok().and_then(Frame::data_ref) {
+                    beginning.extend_from_slice(&data[..data.len().min(limit - beginning.len())]);
+                }
+                self.ahead.push_back(frame);
+                if is_error {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(timeout, read).await; // what was read until then
+        beginning
     }
 
     /// A body that no pool's connection belongs to.
@@ -41,7 +67,7 @@ impl Incoming {
     pub(crate) fn for_tests(body: hyper::body::Incoming, is_ready_when_polled: bool) -> Self {
         let connection =
             if is_ready_when_polled { BodyConnection::None } else { BodyConnection::Exclusive(oneshot::channel().0) };
-        Self { body, connection, ambiguous: AmbiguousFraming::Refuse }
+        Self { body, connection, ambiguous: AmbiguousFraming::Refuse, ahead: VecDeque::new(), ended: false }
     }
 
     /// Whether a poll returns all that has arrived. Otherwise another task has to run first.
@@ -61,7 +87,35 @@ impl Body for Incoming {
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let Self { body, connection, ambiguous } = &mut *self;
+        match self.ahead.pop_front() {
+            Some(frame) => Poll::Ready(Some(frame)),
+            None => self.poll_connection(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ahead.is_empty() && (self.ended || self.body.is_end_stream())
+    }
+
+    /// What is left on the connection plus what was read ahead.
+    fn size_hint(&self) -> SizeHint {
+        let ahead: usize = self.ahead.iter().flatten().filter_map(Frame::data_ref).map(Bytes::len).sum();
+        let (hint, ahead) = (self.body.size_hint(), ahead as u64);
+        let mut whole = SizeHint::new();
+        if let Some(upper) = hint.upper() {
+            whole.set_upper(upper.saturating_add(ahead));
+        }
+        whole.set_lower(hint.lower().saturating_add(ahead));
+        whole
+    }
+}
+
+impl Incoming {
+    fn poll_connection(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let Self { body, connection, ambiguous, .. } = self;
         let frame = ready!(match connection {
             BodyConnection::Http1(connection) => {
                 connection.poll(context, |context| Pin::new(&mut *body).poll_frame(context))
@@ -75,19 +129,14 @@ impl Body for Incoming {
             return Poll::Ready(Some(Err("the upstream ended the HTTP/2 stream before the response's end".into())));
         }
         match &frame {
-            None => self.return_connection(),
+            None => {
+                self.ended = true;
+                self.return_connection();
+            }
             Some(Err(_)) => self.connection = BodyConnection::None,
             Some(Ok(_)) => {}
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

@@ -38,6 +38,7 @@ mod sockets; // WebSockets: handshake, frames, close
 mod socket_activation; // sockets that a service manager holds while Pixy restarts
 mod support; // the harness: fake providers, a raw client, a whole Pixy
 mod observability; // metrics and logs hold no text of agents or providers
+mod token_refused; // which responses refuse a token, and what follows
 mod tokens; // refreshes, their failures, crashes
 mod traces; // W3C Trace Context is forwarded unchanged
 mod upstream; // full, dead and hostile upstreams

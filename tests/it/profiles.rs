@@ -151,6 +151,12 @@ fn the_particulars_of_login_profiles() {
     assert_eq!(openrouter.token.access_token_field.as_ref().unwrap().as_str(), "key");
     assert!(has(&openrouter.link.authorize_params, "client_id", None) && openrouter.link.client_id.is_none());
     assert!(has(&openrouter.token.exchange_extra, "grant_type", None));
+    let claude = shipped_profile("claude").unwrap();
+    let revoked = "OAuth token has been revoked. Please obtain a new token.";
+    assert!(
+        claude.api.token_refused.iter().any(|rule| rule.has_status(403) && rule.fits(&["permission_error"], revoked))
+    );
+    assert_eq!(openrouter.api.token_refused.len(), 1, "401 alone");
     let chatgpt = shipped_profile("chatgpt").unwrap();
     assert_eq!(chatgpt.token.not_before_field.as_ref().unwrap().as_str(), "earliest_refresh_at");
     assert!(chatgpt.link.client_id_from_callback && chatgpt.link.required_scopes == ["chatgpt.tokens.use.direct"]);

@@ -8,6 +8,7 @@ use super::fixtures::{access_number, login, not_before, refresh_number, token_er
 use super::plan::{Crash, Disk, Plan, Point, Reply};
 use super::server::Server;
 use crate::account::login::{Login, RefreshCredential};
+use crate::account::refusals::{TokenRefusal, TokenReport};
 use crate::account::schedule::RefreshSchedule;
 use crate::account::state::{Record, RecordStatus};
 use crate::clock::{Clock, Tick, Timestamp};
@@ -194,7 +195,9 @@ impl Harness {
 
     fn may_force(&mut self, now: Tick) -> bool {
         let rejected = self.memory.rejected.take();
-        rejected == Some(self.memory.record.login.serial) && self.memory.schedule.may_force(now)
+        let refusal = || TokenReport::Refused(TokenRefusal { status: 401, says: None });
+        let reports: Vec<_> = rejected.map(|serial| (serial, refusal())).into_iter().collect();
+        self.memory.schedule.is_forced(&reports, &self.memory.record, now)
     }
 
     /// `Lifecycle::refresh`.

@@ -6,9 +6,10 @@ const kinds = [...at("states").content.children];
 const kind = (now) => kinds.find(({ dataset }) => dataset.state === now);
 
 // Where an account is `now`, and whether it takes a `key` rather than a login.
-export function stage({ state, attempt, error, flow }) {
+export function stage({ state, attempt, error, flow, token_refused }) {
   const key = /^(api_key|client_credentials)$/.test(flow);
-  const now = attempt?.stage ?? error?.reason ?? (state === "refreshing" && error ? "late" : state === "linked" && key ? "key" : state);
+  const now = attempt?.stage ?? error?.reason ?? (state === "linked" && token_refused ? "refused"
+    : state === "refreshing" && error ? "late" : state === "linked" && key ? "key" : state);
   return { key, now: kind(now) ? now : "uncertain" };
 }
 
