@@ -363,9 +363,8 @@ impl Account {
     async fn run_due(&self) -> Duration {
         let mut lifecycle = self.lock().await;
         let taken = std::mem::take(&mut *lock(&self.reports));
-        let (reports, _handled): (Vec<_>, Vec<_>) =
-            taken.into_iter().map(|Report { serial, what, _handled }| ((serial, what), _handled)).unzip();
-        lifecycle.run_due(&reports).await // `_handled` is dropped, and so answered, after the pass
+        let reports: Vec<_> = taken.iter().map(|report| (report.serial, report.what.clone())).collect();
+        lifecycle.run_due(&reports).await // `taken` is dropped, and so answered, after the pass
     }
 
     /// Locks the lifecycle and applies the current configuration to it.

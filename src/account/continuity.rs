@@ -46,11 +46,11 @@ mod tests {
     use crate::account::state::RecordStatus;
     use crate::oauth::identity::Subject;
 
-    fn subject(issuer: &str, subject: &str) -> Option<Subject> {
-        Some(Subject { issuer: Some(issuer.to_owned()), subject: subject.to_owned() })
+    fn subject(issuer: &str, subject: &str) -> Subject {
+        Subject { issuer: Some(issuer.to_owned()), subject: subject.to_owned() }
     }
 
-    fn anna() -> Option<Subject> {
+    fn anna() -> Subject {
         subject("https://a.example", "anna")
     }
 
@@ -68,9 +68,10 @@ mod tests {
 
     #[test]
     fn attack_94_tokens_of_another_person_are_withheld() {
-        let record = Record::linked(Login { subject: anna(), ..login() }, at(0)).with_intent(at(1));
+        let record = Record::linked(Login { subject: Some(anna()), ..login() }, at(0)).with_intent(at(1));
         for other in [subject("https://a.example", "bob"), subject("https://b.example", "anna")] {
-            let answer = TokenResponse { subject: other, identity: vec!["bob".into()], ..tokens(Some("rt-1"), 60) };
+            let answer =
+                TokenResponse { subject: Some(other), identity: vec!["bob".into()], ..tokens(Some("rt-1"), 60) };
             let next = next_record(&record, answer, &profile(&[]), at(2));
             assert!(is_relink(&next) && next.intent.is_none());
             assert!(reason(&next).contains("another person (bob)"), "{}", reason(&next));
@@ -80,7 +81,7 @@ mod tests {
                 ("rt-0", "at-0"),
                 "nothing is replaced"
             );
-            assert_eq!(next.login.subject, anna());
+            assert_eq!(next.login.subject, Some(anna()));
             // The record is what the vault holds: a crash after this write loses nothing.
             let read: Record = serde_json::from_slice(&serde_json::to_vec(&next).unwrap()).unwrap();
             let kept = Record { login: *read.after_restart(at(3)).withheld.unwrap(), ..next };
@@ -90,9 +91,12 @@ mod tests {
 
     #[test]
     fn the_same_person_or_an_unknown_one_continues() {
-        for (before, now, after) in
-            [(anna(), anna(), anna()), (anna(), None, anna()), (None, anna(), anna()), (None, None, None)]
-        {
+        for (before, now, after) in [
+            (Some(anna()), Some(anna()), Some(anna())),
+            (Some(anna()), None, Some(anna())),
+            (None, Some(anna()), Some(anna())),
+            (None, None, None),
+        ] {
             let record = Record::linked(Login { subject: before, ..login() }, at(0)).with_intent(at(1));
             let answer = TokenResponse { subject: now, ..tokens(Some("rt-1"), 60) };
             let next = next_record(&record, answer, &profile(&[]), at(2));
@@ -123,8 +127,8 @@ mod tests {
 
     #[test]
     fn both_grants_are_revoked() {
-        let record = Record::linked(Login { subject: anna(), ..login() }, at(0));
-        let answer = TokenResponse { subject: subject("x", "bob"), ..tokens(Some("rt-1"), 60) };
+        let record = Record::linked(Login { subject: Some(anna()), ..login() }, at(0));
+        let answer = TokenResponse { subject: Some(subject("x", "bob")), ..tokens(Some("rt-1"), 60) };
         let next = next_record(&record, answer, &profile(&[]), at(2));
         let mut profile = profile(&[]);
         assert!(next.all_revocations(&profile, at(3)).is_empty(), "there is no endpoint");

@@ -345,7 +345,7 @@ impl Lifecycle {
         let refresh_at = self.schedule.refresh_at();
         let next_refresh_at = refresh_at.map(|at| wall.after(at.since(tick)));
         let refusal = self.schedule.refusals().sentence(record.login.serial);
-        self.published.update_view(|view| *view = View { next_refresh_at, refresh_at, refusal, ..View::of(record) });
+        self.published.update_view(|view| *view = View { next_refresh_at, refusal, refresh_at, ..View::of(record) });
         self.published.show_refusals(self.schedule.refusals(), record.login.serial);
     }
 

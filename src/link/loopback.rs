@@ -48,10 +48,13 @@ const UNSERVED_PORT: u16 = 8701;
 /// What the client of an unknown `Host` is told.
 const CALLBACK_HOSTS: &str = "Host must be an IP address or localhost";
 
-/// The open listeners, by the addresses and the port that were asked for.
+/// The addresses and the port that a callback needs.
+type AskedFor = (Vec<IpAddr>, u16);
+
+/// The open listeners, by what was asked for.
 pub struct CallbackListeners {
     receiver: Arc<CallbackReceiver>,
-    open: tokio::sync::Mutex<HashMap<(Vec<IpAddr>, u16), Weak<CallbackListener>>>,
+    open: tokio::sync::Mutex<HashMap<AskedFor, Weak<CallbackListener>>>,
 }
 
 impl CallbackListeners {

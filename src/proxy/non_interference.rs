@@ -108,7 +108,7 @@ fn name_form(token: &str, number: usize) -> String {
     match number % 3 {
         0 if is_name => token.to_owned(),
         1 => URL_SAFE_NO_PAD.encode(format!("Bearer {token}")),
-        _ => token.bytes().map(|byte| format!("{byte:02X}")).collect(),
+        _ => token.bytes().flat_map(|byte| format!("{byte:02X}").into_bytes()).map(char::from).collect(),
     }
 }
 

@@ -28,6 +28,7 @@ impl Encoded {
     }
 
     /// In lower case.
+    #[must_use]
     pub fn lower(&self) -> Self {
         Self { text: Zeroizing::new(self.text.to_ascii_lowercase()), ..*self }
     }

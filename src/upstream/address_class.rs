@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 /// Blocks of IPv4 whose "Globally Reachable" is not True, multicast (RFC 5771) included.
 const SPECIAL_V4: [(Ipv4Addr, u8); 16] = [
-    (Ipv4Addr::new(0, 0, 0, 0), 8),       // this network (RFC 791 §3.2)
+    (Ipv4Addr::UNSPECIFIED, 8),           // this network (RFC 791 §3.2)
     (Ipv4Addr::new(10, 0, 0, 0), 8),      // private use (RFC 1918)
     (Ipv4Addr::new(100, 64, 0, 0), 10),   // shared address space (RFC 6598)
     (Ipv4Addr::new(127, 0, 0, 0), 8),     // loopback (RFC 1122 §3.2.1.3)

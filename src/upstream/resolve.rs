@@ -75,7 +75,7 @@ impl tower::Service<Name> for FilteredResolver {
                 addresses.await?.into_iter().partition(|address| filter.allows(name.as_str(), address.ip()));
             match refused.first() {
                 _ if !allowed.is_empty() => Ok(allowed.into_iter()),
-                Some(refused) => Err(filter.refusal(name.as_str(), refused.ip()).into()),
+                Some(refused) => Err(AddressFilter::refusal(name.as_str(), refused.ip()).into()),
                 None => Err(format!("{} resolves to no address", name.as_str()).into()),
             }
         })
@@ -104,7 +104,7 @@ impl AddressFilter {
         is_literal || is_globally_reachable(address) || self.configured.iter().any(|range| range.contains(address))
     }
 
-    fn refusal(&self, name: &str, address: IpAddr) -> String {
+    fn refusal(name: &str, address: IpAddr) -> String {
         if is_loopback_host(name) {
             return format!("{name} resolves to {address}, which is not a loopback address");
         }

@@ -93,7 +93,7 @@ async fn attack_95_a_restart_refuses_no_connection() {
             }
         }
     });
-    let serves = async || {
+    let serves_more = async || {
         let before = served.load(Ordering::Relaxed);
         within(async {
             while served.load(Ordering::Relaxed) < before + 20 {
@@ -104,7 +104,7 @@ async fn attack_95_a_restart_refuses_no_connection() {
     };
     for number in 0..4 {
         let program = manager.start().await;
-        serves().await;
+        serves_more().await;
         if number % 2 == 0 {
             terminate(&program);
             assert!(program.ended().await.success());
@@ -114,7 +114,7 @@ async fn attack_95_a_restart_refuses_no_connection() {
         assert!(manager.scratch.path("ops.sock").exists(), "the manager's file");
     }
     let program = manager.start().await;
-    serves().await;
+    serves_more().await;
     stop.store(true, Ordering::Relaxed);
     within(client).await.unwrap();
     let cut = cut.load(Ordering::Relaxed);
@@ -211,8 +211,8 @@ async fn a_reload_cannot_drop_a_passed_socket() {
     let text = fs::read_to_string(&manager.config).unwrap().replace("ops.sock", "own.sock");
     fs::write(&manager.config, &text).unwrap();
     let parsed = config::parse(&text, Some(manager.config.clone()), &Env::default()).unwrap();
-    let passed = PassedSocket::tcp(manager.agents.try_clone().unwrap()).unwrap();
-    let mut running = app::start_with(parsed, Process { passed: vec![passed], ..Process::default() })
+    let socket = PassedSocket::tcp(manager.agents.try_clone().unwrap()).unwrap();
+    let mut running = app::start_with(parsed, Process { passed: vec![socket], ..Process::default() })
         .await
         .unwrap_or_else(|error| panic!("{error}"));
     fs::write(&manager.config, text.replace(&manager.address().to_string(), "127.0.0.1:0")).unwrap();

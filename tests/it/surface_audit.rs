@@ -1,4 +1,5 @@
 //! Lists every call of the surfaces and all code that sends a request: an addition fails until it is reviewed and listed.
+#![allow(clippy::print_stdout, reason = "what was measured goes to the log")]
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs;

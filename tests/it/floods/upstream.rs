@@ -64,7 +64,7 @@ async fn serve(mut stream: TcpStream) -> Option<()> {
                                Sec-WebSocket-Accept: from-the-upstream\r\n\r\n";
                 stream.write_all(switch).await.ok()?;
             }
-            let mut space = [0; 64 * 1024];
+            let mut space = vec![0; 64 * 1024];
             while stream.read(&mut space).await.ok()? > 0 {}
             return None;
         }

@@ -1,4 +1,5 @@
 //! Loopback redirects: to the link port, to a fixed callback port, and to a port that Pixy cannot open.
+#![allow(clippy::print_stdout, reason = "what was skipped goes to the log")]
 
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;

@@ -1,5 +1,6 @@
 //! A configuration file that others may change is refused, at the start, by `check` and at a reload; what is mounted read-only is
 //! not.
+#![allow(clippy::print_stdout, reason = "what was skipped goes to the log")]
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
@@ -49,11 +50,12 @@ fn can_mount(scratch: &Scratch) -> bool {
     let place = scratch.path("");
     let script = "mount --bind \"$0\" \"$0\"";
     let words = ["--user", "--map-root-user", "--mount", "sh", "-ec", script];
-    let works = Command::new("unshare").args(words).arg(place).output().is_ok_and(|output| output.status.success());
-    if !works {
+    let is_possible =
+        Command::new("unshare").args(words).arg(place).output().is_ok_and(|output| output.status.success());
+    if !is_possible {
         println!("skipped: this needs the right to mount in a user namespace");
     }
-    works
+    is_possible
 }
 
 fn text(output: &Output) -> String {
