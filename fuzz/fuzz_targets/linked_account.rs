@@ -63,6 +63,7 @@ pub fn login() -> Login {
         revoke_url: None,
         scopes: Vec::new(),
         subject: None,
+        bound: None,
         identity: Vec::new(),
         claim_headers: vec![("x-account".to_owned(), "ours".to_owned())],
     }
