@@ -60,7 +60,7 @@ async fn check_cases(selected: impl Fn(&Case) -> bool) -> usize {
                 assert_eq!(client.response().await.map(|second| second.status), Some(200), "the successor of {name}");
                 let seen = complete(&upstream.requests()[before..]);
                 let expected = ((*method).to_owned(), target.clone(), body.clone());
-                let successor = ("GET".to_owned(), "/v1/models?successor".to_owned(), Vec::new());
+                let successor = ("GET".to_owned(), "/v1/models?after=successor".to_owned(), Vec::new());
                 assert_eq!(seen, [expected, successor], "{name}");
             }
         }

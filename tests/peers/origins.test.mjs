@@ -10,7 +10,7 @@ import { isInstalled, startHaproxy, startNginx, startRecorder } from './lib/orig
 import { startPixy } from './lib/pixy.mjs';
 
 const { successor, cases } = JSON.parse(await readFile(new URL('../data/framing.json', import.meta.url)));
-const SUCCESSOR = { method: 'GET', target: '/v1/models?successor', body: '' };
+const SUCCESSOR = { method: 'GET', target: '/v1/models?after=successor', body: '' };
 
 const ORIGINS = [
   { name: 'node', start: startRecorder },

@@ -23,7 +23,7 @@ pub(super) enum Expected {
 }
 
 /// A valid request right after every case: it is forwarded after a forwarded case and never after any other.
-pub(super) const SUCCESSOR: &[u8] = b"GET /a/v1/models?successor HTTP/1.1\r\nHost: pixy\r\nConnection: close\r\n\r\n";
+pub(super) const SUCCESSOR: &[u8] = b"GET /a/v1/models?after=successor HTTP/1.1\r\nHost: pixy\r\nConnection: close\r\n\r\n";
 
 const POST: &str = "POST /a/v1/messages HTTP/1.1\r\nHost: pixy\r\n";
 const GET: &str = "GET /a/v1/models HTTP/1.1\r\nHost: pixy\r\n";
@@ -400,12 +400,12 @@ impl Corpus {
             self.add(format!("target {target:?}"), bytes, Expected::Refused(status));
         }
         for byte in (0..=0x20_u8).chain(0x7f..=0x81).chain([0xa0, 0xc0, 0xff]) {
-            for place in ["/a/v1/mod", "/a/v1/models?x="] {
+            for place in ["/a/v1/mod", "/a/v1/models?after="] {
                 let bytes = [b"GET ", place.as_bytes(), &[byte], b"els HTTP/1.1\r\nHost: pixy\r\n\r\n"].concat();
                 self.refused(format!("{byte:#04x} after {place}"), bytes);
             }
         }
-        for query in ["x=%0d%0a", "x={}", "x=[]|^", "x=?/:@", "a=b&a=c", ""] {
+        for query in ["after=%0d%0a", "after={}", "after=[]|^", "after=?/:@", "limit=b&limit=c"] {
             let target = format!("/v1/models?{query}");
             let bytes = format!("GET /a{target} HTTP/1.1\r\nHost: pixy\r\n\r\n");
             self.add(
