@@ -109,6 +109,8 @@ pub enum Unusable {
     NotLinked,
     /// The login ended; a person must link again.
     RelinkRequired,
+    /// The configuration moved the login; a person must confirm that.
+    Moved,
     /// A temporary condition.
     Unavailable {
         /// When a retry makes sense.
@@ -172,10 +174,10 @@ impl Account {
         }
         let mut shown = self.published.subscribe();
         loop {
-            let (state, refresh_at, is_current) = {
+            let (state, moved, refresh_at, is_current) = {
                 let shown = shown.borrow_and_update();
                 let is_current = Arc::ptr_eq(&shown.profile, &self.configured.load().profile);
-                (shown.view.state, shown.view.refresh_at, is_current)
+                (shown.view.state, shown.view.moved, shown.view.refresh_at, is_current)
             };
             if let Some(bearer) = self.usable() {
                 return Ok(bearer);
@@ -185,6 +187,7 @@ impl Account {
             if is_current {
                 match state {
                     State::Unlinked => return Err(Unusable::NotLinked),
+                    State::RelinkRequired if moved => return Err(Unusable::Moved),
                     State::RelinkRequired => return Err(Unusable::RelinkRequired),
                     State::Starting | State::Linked | State::Refreshing | State::Uncertain => {}
                 }

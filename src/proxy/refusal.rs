@@ -92,7 +92,7 @@ impl Refusal {
             Self::Overloaded => Self::Rejected(Rejection::Overloaded).status_and_code(),
             Self::NoWebSocket => (S::UPGRADE_REQUIRED, "no_websocket"),
             Self::Token(Unusable::NotLinked) => (S::UNAUTHORIZED, "not_linked"),
-            Self::Token(Unusable::RelinkRequired) => (S::UNAUTHORIZED, "relink_required"),
+            Self::Token(Unusable::RelinkRequired | Unusable::Moved) => (S::UNAUTHORIZED, "relink_required"),
             Self::Token(Unusable::Unavailable { .. }) => (S::SERVICE_UNAVAILABLE, "token_unavailable"),
             Self::UpstreamUnreachable => (S::BAD_GATEWAY, "upstream_unreachable"),
             Self::UpstreamRedirected => (S::BAD_GATEWAY, "upstream_redirected"),
@@ -133,6 +133,9 @@ impl Refusal {
             Self::NoWebSocket => "WebSockets are not available here; use plain HTTP requests".to_owned(),
             Self::Token(Unusable::NotLinked) => format!(
                 "account \"{name}\" is not linked. A person must run: pixy link {name} (or open the page that `pixy url` prints)"
+            ),
+            Self::Token(Unusable::Moved) => format!(
+                "the configuration sends the login of account \"{name}\" to another server. A person must confirm it: pixy link {name} --moved (or open the page that `pixy url` prints)"
             ),
             Self::Token(Unusable::RelinkRequired) => format!(
                 "the login of account \"{name}\" has ended. A person must link it again: pixy link {name} (or open the page that `pixy url` prints)"
@@ -179,7 +182,7 @@ impl Refusal {
             | Self::AccountNotGranted(_)
             | Self::RequestTooLarge { .. }
             | Self::NoWebSocket
-            | Self::Token(Unusable::NotLinked | Unusable::RelinkRequired)
+            | Self::Token(Unusable::NotLinked | Unusable::RelinkRequired | Unusable::Moved)
             | Self::UpstreamRedirected
             | Self::UpstreamEncoded
             | Self::UpstreamRepresentation

@@ -50,6 +50,7 @@ async fn provoke(pixy: &Pixy) {
     for _ in 0..3 {
         let refused = within(pixy.get("/a/v1/models")).await;
         assert_eq!((refused.status, refused.header("x-pixy-error")), (401, vec!["relink_required"]));
+        assert!(refused.text().contains("pixy link a --moved"), "{}", refused.text());
         pixy.post("/api/accounts/a/refresh", Value::Null).await;
     }
 }

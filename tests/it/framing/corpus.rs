@@ -23,7 +23,8 @@ pub(super) enum Expected {
 }
 
 /// A valid request right after every case: it is forwarded after a forwarded case and never after any other.
-pub(super) const SUCCESSOR: &[u8] = b"GET /a/v1/models?after=successor HTTP/1.1\r\nHost: pixy\r\nConnection: close\r\n\r\n";
+pub(super) const SUCCESSOR: &[u8] =
+    b"GET /a/v1/models?after=successor HTTP/1.1\r\nHost: pixy\r\nConnection: close\r\n\r\n";
 
 const POST: &str = "POST /a/v1/messages HTTP/1.1\r\nHost: pixy\r\n";
 const GET: &str = "GET /a/v1/models HTTP/1.1\r\nHost: pixy\r\n";
