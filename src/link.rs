@@ -191,7 +191,7 @@ impl Linker {
         let profile = account.profile();
         let endpoints = discovery::endpoints(&self.upstream, &profile, flow).await;
         let endpoints = endpoints.map_err(|error| Problem::discovery(&error.to_string()))?;
-        Ok(AttemptBinding::new(account.name().clone(), &profile, flow, endpoints, account.view().client_id))
+        Ok(AttemptBinding::new(account.name().clone(), profile, flow, endpoints, account.view().client_id))
     }
 
     async fn begin_in_browser(&self, account: &Account, binding: AttemptBinding) -> Result<Attempt, Problem> {
@@ -199,10 +199,10 @@ impl Linker {
             Some(Address::Tcp(address)) => Some(*address),
             Some(Address::Unix(_)) | None => None,
         };
-        let profile = account.profile();
+        let profile = &binding.profile;
         let target = self.listeners.redirect_target(&profile.link.redirect, page).await?;
         let installation = account.services().vault.installation();
-        let request = AuthorizationRequest::new(&profile, &binding, target, &installation)?;
+        let request = AuthorizationRequest::new(profile, &binding, target, &installation)?;
         let flow = AttemptFlow::AuthorizationCode(Box::new(request));
         Ok(Attempt::new(binding, flow, attempt::LIFETIME, &self.clock))
     }

@@ -10,7 +10,7 @@ use crate::api::{
     QuotaLimit, Redirect, StartedAttempt, Terms, Time, UsageHistory, UsageHour,
 };
 use crate::name::AccountName;
-use crate::oauth::profile::{self, Profile};
+use crate::oauth::profile;
 
 impl Linker {
     /// Every account, in the order of the configuration.
@@ -55,11 +55,11 @@ impl Linker {
     }
 
     fn attempt_status(&self, account: &Account, linked_as: Option<Vec<String>>) -> Option<AttemptStatus> {
-        self.attempts.of_account(account.name(), |attempt| attempt_status(attempt, &account.profile(), linked_as))
+        self.attempts.of_account(account.name(), |attempt| attempt_status(attempt, linked_as))
     }
 }
 
-fn attempt_status(attempt: &Attempt, profile: &Profile, linked_as: Option<Vec<String>>) -> AttemptStatus {
+fn attempt_status(attempt: &Attempt, linked_as: Option<Vec<String>>) -> AttemptStatus {
     let (browser, device) = match &attempt.flow {
         AttemptFlow::AuthorizationCode(browser) => (Some(browser), None),
         AttemptFlow::DeviceCode(device) => (None, Some(device)),
@@ -70,7 +70,7 @@ fn attempt_status(attempt: &Attempt, profile: &Profile, linked_as: Option<Vec<St
         Stage::ToConfirm(login) => (AttemptStage::ToConfirm, Some(login), None),
         Stage::Failed(failed) => (AttemptStage::Failed, None, Some(failed)),
     };
-    let requested = &profile.link.scopes;
+    let requested = &attempt.binding.profile.link.scopes;
     let page = browser.map(|browser| &browser.authorize_url).or(device.map(|device| &device.verification_url));
     let started = StartedAttempt {
         attempt: attempt.id().to_owned(),

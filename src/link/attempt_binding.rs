@@ -1,6 +1,7 @@
 //! What an attempt is bound to.
 
-use crate::account::Bound;
+use std::sync::Arc;
+
 use crate::name::AccountName;
 use crate::oauth::discovery::Endpoints;
 use crate::oauth::profile::{Flow, Profile};
@@ -12,14 +13,14 @@ pub struct AttemptBinding {
     pub id: String,
     /// The account to link.
     pub account: AccountName,
+    /// The account's profile: a reload changes no open attempt.
+    pub profile: Arc<Profile>,
     /// The provider's endpoints.
     pub endpoints: Endpoints,
     /// The client id of the first request.
     pub client_id: Option<String>,
     /// The provider issued the client id at an earlier link.
     pub client_id_was_issued: bool,
-    /// The origins that the login may be sent to.
-    pub bound: Bound,
     /// The id_token must repeat it.
     pub nonce: Option<Secret>,
 }
@@ -28,7 +29,7 @@ impl AttemptBinding {
     /// Binds an attempt that begins now. `issued_client_id` is from an earlier link of this account.
     pub fn new(
         account: AccountName,
-        profile: &Profile,
+        profile: Arc<Profile>,
         flow: Flow,
         endpoints: Endpoints,
         issued_client_id: Option<String>,
@@ -36,10 +37,9 @@ impl AttemptBinding {
         let issued = issued_client_id.filter(|_| profile.link.client_id_from_callback);
         let client_id_was_issued = issued.is_some();
         // A device authorization request has no nonce (RFC 8628 §3.1).
-        let nonce = (flow == Flow::AuthorizationCode && needs_nonce(profile)).then(|| Secret::random(16));
+        let nonce = (flow == Flow::AuthorizationCode && needs_nonce(&profile)).then(|| Secret::random(16));
         let client_id = issued.or_else(|| profile.link.client_id.as_deref().cloned());
-        let bound = Bound::to(profile, endpoints.revoke.as_ref());
-        Self { id: random_id(), account, endpoints, client_id, client_id_was_issued, bound, nonce }
+        Self { id: random_id(), account, profile, endpoints, client_id, client_id_was_issued, nonce }
     }
 }
 

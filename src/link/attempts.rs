@@ -175,14 +175,18 @@ impl Attempts {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::account::{Bound, RefreshCredential};
+    use crate::account::RefreshCredential;
     use crate::clock::Timestamp;
     use crate::link::attempt::{AttemptFlow, DevicePrompt, LIFETIME};
     use crate::link::attempt_binding::AttemptBinding;
     use crate::oauth::discovery::Endpoints;
     use crate::secret::Secret;
     use url::Url;
+
+    const PROFILE: &str = "{ title: A, terms: { status: open }, link: { flow: device_code }, api: { base_url: https://a.example, allow: [] } }";
 
     fn attempts() -> (Attempts, Clock) {
         let clock = Clock::tokio(Timestamp::EPOCH);
@@ -193,10 +197,10 @@ mod tests {
         let binding = AttemptBinding {
             id: id.to_owned(),
             account: AccountName::parse("claude").unwrap(),
+            profile: Arc::new(serde_yaml::from_str(PROFILE).unwrap()),
             endpoints: Endpoints::default(),
             client_id: None,
             client_id_was_issued: false,
-            bound: Bound::default(),
             nonce: None,
         };
         let prompt = DevicePrompt {

@@ -45,15 +45,15 @@ impl CodeExchange {
 
     async fn redeem_now(&self, redemption: CodeRedemption) -> Result<Identified, Problem> {
         let CodeRedemption { binding, client_id, code, verifier, redirect_uri, state } = redemption;
-        let tokens = match (&binding.endpoints.token, self.account(&binding)) {
+        let profile = &binding.profile;
+        let tokens = match (&binding.endpoints.token, self.check_served(&binding)) {
             (_, Err(problem)) => Err(problem),
             (None, _) => Err(Problem::no_endpoint("token")),
-            (Some(token_url), Ok(account)) => {
-                let profile = account.profile();
+            (Some(token_url), Ok(())) => {
                 let (redirect_uri, state) = (redirect_uri.as_str(), state.as_ref());
                 let grant = OAuthGrant::Code { code: &code, verifier: &verifier, redirect_uri, state };
                 let now = self.clock.wall();
-                token_endpoint::request_tokens(&self.upstream, &profile, token_url, client_id.as_deref(), grant, now)
+                token_endpoint::request_tokens(&self.upstream, profile, token_url, client_id.as_deref(), grant, now)
                     .await
                     .map_err(|error| Problem::exchange(token_url.host_str().unwrap_or(&profile.title), &error))
             }
@@ -71,15 +71,17 @@ impl CodeExchange {
         client_id: Option<String>,
         tokens: TokenResponse,
     ) -> Result<Identified, Problem> {
-        let account = self.account(binding)?;
-        let profile = account.profile();
+        let profile = &binding.profile;
         let verified = self.verify_id_token(binding, client_id.as_deref(), &tokens).await;
-        let login = new_login(&profile, client_id, Some(&binding.endpoints), tokens, self.clock.wall());
-        let login = Login { bound: Some(binding.bound.clone()), ..login }; // the profile may have changed since the attempt began
+        let login = new_login(profile, client_id, Some(&binding.endpoints), tokens, self.clock.wall());
+        // A reload may have removed the account since the attempt began: its login can still be revoked.
+        let Some(account) = self.accounts.known(&binding.account) else {
+            return Err(self.fail(binding, Problem::no_account(binding.account.as_str()).into()));
+        };
         let missing_scopes = missing(&profile.link.required_scopes, &login.scopes);
-        let failure = match verified {
+        let failure = match verified.and_then(|()| self.check_served(binding)) {
             Err(problem) => problem.into(),
-            Ok(()) if missing_scopes.is_empty() => return self.keep_to_confirm(&account, &binding.id, login),
+            Ok(()) if missing_scopes.is_empty() => return self.keep_to_confirm(&account, binding, login),
             Ok(()) => AttemptFailure { problem: Problem::missing_scopes(&missing_scopes), missing_scopes },
         };
         revoke_unconfirmed(&account, login);
@@ -107,16 +109,21 @@ impl CodeExchange {
         checked.map_err(|error| Problem::id_token(&error))
     }
 
-    fn keep_to_confirm(&self, account: &Arc<Account>, id: &str, login: Login) -> Result<Identified, Problem> {
+    fn keep_to_confirm(
+        &self,
+        account: &Arc<Account>,
+        binding: &AttemptBinding,
+        login: Login,
+    ) -> Result<Identified, Problem> {
         let current = account.view();
         let is_linked = !matches!(current.state, State::Unlinked | State::Starting);
         let identified = Identified {
             identity: login.identity.clone(),
             scopes: login.scopes.clone(),
-            missing_scopes: missing(&account.profile().link.scopes, &login.scopes),
+            missing_scopes: missing(&binding.profile.link.scopes, &login.scopes),
             replaces: is_linked.then_some(current.identity),
         };
-        if self.attempts.keep_to_confirm(id, login.clone()) {
+        if self.attempts.keep_to_confirm(&binding.id, login.clone()) {
             return Ok(identified);
         }
         revoke_unconfirmed(account, login); // the attempt was cancelled or replaced during the exchange
@@ -129,9 +136,9 @@ impl CodeExchange {
         problem
     }
 
-    fn account(&self, binding: &AttemptBinding) -> Result<Arc<Account>, Problem> {
+    fn check_served(&self, binding: &AttemptBinding) -> Result<(), Problem> {
         let name = binding.account.as_str();
-        self.accounts.find(name).ok_or_else(|| Problem::no_account(name))
+        self.accounts.find(name).map(drop).ok_or_else(|| Problem::no_account(name))
     }
 }
 

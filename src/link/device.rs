@@ -21,16 +21,15 @@ pub(super) async fn begin(
     account: &Account,
     binding: AttemptBinding,
 ) -> Result<(Attempt, DevicePolling), Problem> {
-    let (profile, clock) = (account.profile(), &exchange.clock);
+    let (profile, clock) = (&*binding.profile, &exchange.clock);
     let url = binding.endpoints.device.clone().ok_or_else(|| Problem::no_endpoint("device authorization"))?;
     if binding.endpoints.token.is_none() {
         return Err(Problem::no_endpoint("token"));
     }
-    let parameters = device_parameters(&profile, &account.services().vault.installation());
-    let authorization =
-        device::authorize(&exchange.upstream, &profile, &url, binding.client_id.as_deref(), &parameters)
-            .await
-            .map_err(|error| Problem::no_device_code(url.host_str().unwrap_or(&profile.title), &error))?;
+    let parameters = device_parameters(profile, &account.services().vault.installation());
+    let authorization = device::authorize(&exchange.upstream, profile, &url, binding.client_id.as_deref(), &parameters)
+        .await
+        .map_err(|error| Problem::no_device_code(url.host_str().unwrap_or(&profile.title), &error))?;
     let prompt = DevicePrompt {
         user_code: authorization.user_code.clone(),
         verification_url: authorization.verification_url.clone(),
@@ -77,10 +76,12 @@ impl DevicePolling {
     }
 
     async fn poll(&self, exchange: &CodeExchange) -> PollOutcome {
-        let AttemptBinding { account, endpoints, client_id, .. } = &*self.binding;
-        let Some(account) = exchange.accounts.find(account.as_str()) else { return PollOutcome::Unavailable(None) };
-        let (profile, now) = (account.profile(), exchange.clock.wall());
-        device::poll(&exchange.upstream, &profile, endpoints, client_id.as_deref(), &self.authorization, now).await
+        let AttemptBinding { account, profile, endpoints, client_id, .. } = &*self.binding;
+        if exchange.accounts.find(account.as_str()).is_none() {
+            return PollOutcome::Unavailable(None);
+        }
+        let now = exchange.clock.wall();
+        device::poll(&exchange.upstream, profile, endpoints, client_id.as_deref(), &self.authorization, now).await
     }
 
     /// Ends the polling with the provider's answer. The attempt shows the outcome.

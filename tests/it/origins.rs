@@ -6,12 +6,14 @@ mod files;
 mod revocations;
 mod terminal;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::support::{OpenId, Pixy, RawClient, TokenEndpoint, Upstream, oauth_account, within};
+use crate::support::{OpenId, Pixy, RawClient, Reply, TokenEndpoint, Upstream, oauth_account, within};
 
 /// The URLs of a profile that a login is bound to, as JSON pointers.
 const URLS: [&str; 5] = [
@@ -226,6 +228,57 @@ async fn attack_85_an_attempt_of_before_a_reload_is_bound_to_its_origins() {
     changed = moved(&changed, "/profile/token/url", &new.url());
     pixy.reload(&json!({ "a": changed }), &json!({})).await.unwrap();
     pixy.post(&format!("/api/attempts/{id}/confirm"), Value::Null).await;
+    assert_eq!(pixy.shown("a").await["error"]["reason"], "moved");
+    provoke(&pixy).await;
+    assert_eq!(new.connections(), 0);
+}
+
+/// The device code and what is issued for it stay with the servers at which the attempt began.
+#[tokio::test]
+async fn attack_85_a_device_attempt_of_before_a_reload_polls_as_it_began() {
+    let is_approved = Arc::new(AtomicBool::new(false));
+    let approved = Arc::clone(&is_approved);
+    let old = Upstream::answering(move |seen| match seen.path() {
+        "/usercode" => Reply::json(200, &json!({ "device_auth_id": "id", "user_code": "ABCD-12345", "interval": "1" })),
+        "/code" if !approved.load(Ordering::SeqCst) => Reply::new(403),
+        "/code" => Reply::json(200, &json!({ "authorization_code": "code", "code_verifier": "v".repeat(43) })),
+        "/token" => Reply::json(200, &json!({ "access_token": "at", "refresh_token": "rt", "expires_in": 3600 })),
+        _ => Reply::new(404),
+    })
+    .await;
+    let new = Upstream::start().await;
+    let at = |path: &str| format!("{}{path}", old.url());
+    let account = json!({ "provider": "oauth", "profile": {
+        "link": { "flow": "device_code", "client_id": "pixy", "authorize_url": at("/authorize"), "device": {
+            "url": at("/usercode"), "verification_url": at("/activate"),
+            "code_url": at("/code"), "code_redirect": at("/callback"),
+        } },
+        "token": { "url": at("/token") },
+        "api": { "base_url": old.url(), "allow": ["GET /v1/models"] },
+    } });
+    let mut pixy = Pixy::start(&json!({ "a": account })).await;
+    let begun = pixy.post("/api/accounts/a/attempts", Value::Null).await;
+    let mut changed = account.clone();
+    for pointer in ["/link/device/code_url", "/link/device/code_redirect", "/token/url"] {
+        changed = moved(&changed, &format!("/profile{pointer}"), &new.url());
+    }
+    pixy.reload(&json!({ "a": changed }), &json!({})).await.unwrap();
+    is_approved.store(true, Ordering::SeqCst);
+    let attempt = within(async {
+        loop {
+            let attempt = pixy.shown("a").await["attempt"].take();
+            if !matches!(attempt["stage"].as_str(), Some("waiting" | "exchanging")) {
+                return attempt;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    assert_eq!((new.connections(), &attempt["stage"]), (0, &json!("to_confirm")), "{attempt:#}");
+    let exchange = old.requests().into_iter().find(|seen| seen.path() == "/token").unwrap();
+    let sent: Vec<_> = url::form_urlencoded::parse(&exchange.body).into_owned().collect();
+    assert!(sent.contains(&("redirect_uri".to_owned(), at("/callback"))), "{sent:?}");
+    pixy.post(&format!("/api/attempts/{}/confirm", begun["attempt"].as_str().unwrap()), Value::Null).await;
     assert_eq!(pixy.shown("a").await["error"]["reason"], "moved");
     provoke(&pixy).await;
     assert_eq!(new.connections(), 0);

@@ -8,7 +8,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::problem;
-use crate::support::{Pixy, Reply, Seen, Upstream};
+use crate::support::{Pixy, Reply, Seen, Upstream, within};
 
 /// A device endpoint and its token endpoint, which gives these answers in order and repeats the last.
 async fn provider(begun: Value, answers: Vec<(u16, Value)>) -> Upstream {
@@ -193,6 +193,30 @@ async fn attack_63_a_replaced_attempt_stops_polling() {
     assert_eq!(status, 410);
     tokio::time::sleep(Duration::from_millis(1500)).await;
     assert_eq!(polls(&provider).len(), 1, "the first attempt is not polled");
+}
+
+#[tokio::test]
+async fn tokens_for_an_account_that_was_removed_meanwhile_are_revoked() {
+    let (held, gate) =
+        Reply::json(200, &json!({ "access_token": "at", "refresh_token": "rt", "scope": "llm.invoke" })).gated();
+    let mut held = Some(held);
+    let provider = Upstream::answering(move |seen| match seen.path() {
+        "/device" => Reply::json(200, &begun()),
+        "/token" => held.take().unwrap_or_else(|| Reply::new(400)),
+        _ => Reply::new(200),
+    })
+    .await;
+    let accounts = json!({ "a": account(&provider, "device_code") });
+    let mut pixy = Pixy::start(&accounts).await;
+    pixy.post("/api/accounts/a/attempts", Value::Null).await;
+    within(provider.until_requests(2)).await; // the poll
+    pixy.reload(&json!({}), &json!({})).await.unwrap();
+    gate.open();
+    let seen = within(provider.until_requests(3)).await;
+    assert_eq!(seen[2].path(), "/revoke");
+    assert!(String::from_utf8_lossy(&seen[2].body).contains("token=rt"));
+    pixy.reload(&accounts, &json!({})).await.unwrap();
+    assert_eq!(problem(&until_stage(&pixy, "failed").await["error"]), "no_account");
 }
 
 #[tokio::test]
