@@ -14,7 +14,7 @@
 //! | `state`, `login`, `pending_revocation` | the sealed record and its transitions; pure |
 //! | `continuity` | whether a refresh continues the login that a person confirmed; pure |
 //! | `origins`, `lifecycle/moved` | the origins that a login may be sent to, and what a person confirms when they change |
-//! | `refusals` | pauses after refused tokens; pure |
+//! | `reports`, `refusals` | what requests report of tokens, and pauses after refused ones |
 //! | `redaction` | the secrets that no response may contain |
 //! | `usage_meter` | what agents use of an account |
 //! | `dropped_names` | the names of fields and query keys that requests lost |
@@ -34,6 +34,7 @@ mod login;
 mod redaction;
 mod refresh_timing;
 mod refusals;
+mod reports;
 mod account_config;
 mod usage_meter;
 mod dropped_names;
@@ -46,10 +47,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::HeaderMap;
-use tokio::sync::{Mutex, MutexGuard, Notify, oneshot, watch};
+use tokio::sync::{Mutex, MutexGuard, Notify, watch};
 use tokio::time::Instant;
 
-use crate::lock::lock;
 use crate::name::AccountName;
 use crate::oauth::profile::Profile;
 use crate::usage::{Hour, Quota};
@@ -66,6 +66,8 @@ use published_token::Published;
 pub use refusals::TokenRefusal;
 use refusals::TokenReport;
 pub use registry::{AccountSettings, Accounts};
+pub use reports::Successor;
+use reports::{Report, Reports};
 pub use revocation_retry::RevocationOutcome;
 pub use services::AccountServices;
 use usage_meter::AccountUsage;
@@ -88,18 +90,9 @@ pub struct Account {
     lifecycle: Mutex<Lifecycle>,
     /// Wakes the account's task.
     wake: Notify,
-    reports: std::sync::Mutex<Vec<Report>>,
+    reports: Reports,
     usage: Arc<AccountUsage>,
     dropped: DroppedLog,
-}
-
-/// What a request, or a person, reports of a token.
-struct Report {
-    /// The serial of the token.
-    serial: u64,
-    what: TokenReport,
-    /// Dropped after the pass that handled the report; the waiting task then looks for a newer token.
-    _handled: Option<oneshot::Sender<()>>,
 }
 
 /// Why there is no token.
@@ -130,7 +123,7 @@ impl Account {
             published,
             lifecycle: Mutex::new(lifecycle),
             wake: Notify::new(),
-            reports: std::sync::Mutex::default(),
+            reports: Reports::default(),
             usage: Arc::new(AccountUsage::new(services.clock.clone(), services.changes.clone())),
             dropped: DroppedLog::default(),
             services,
@@ -206,33 +199,41 @@ impl Account {
     /// The successor of a token that the upstream refused before its expiry: one that exists, or that one refresh brings.
     /// All requests share that refresh, and there is at most one in 30 s, with growing pauses while fresh tokens are refused too;
     /// where it is not allowed, returns at once.
-    pub async fn successor(&self, rejected: &Bearer, refusal: TokenRefusal, until: Instant) -> Option<Arc<Bearer>> {
+    pub async fn successor(&self, rejected: &Bearer, refusal: TokenRefusal, until: Instant) -> Option<Successor> {
         let newer = || self.usable().filter(|bearer| bearer.serial() > rejected.serial());
         if let Some(bearer) = newer() {
-            return Some(bearer);
+            return Some(Successor { bearer, replaces: None });
         }
-        let (handled, waiting) = oneshot::channel();
-        self.report(rejected.serial(), TokenReport::Refused(refusal), Some(handled));
-        let _ = tokio::time::timeout_at(until, waiting).await; // never sent to, only dropped
-        newer()
+        let mut handled = self.report(rejected.serial(), TokenReport::Refused(refusal));
+        // Else the refresh itself may have ended the token, as it does at some providers.
+        let before_refresh = matches!(tokio::time::timeout_at(until, handled.changed()).await, Ok(Ok(())));
+        newer().map(|bearer| Successor { bearer, replaces: before_refresh.then_some(rejected.serial()) })
     }
 
     /// The upstream refused the successor, too, for the same request.
-    pub fn refused_again(&self, successor: &Bearer, refusal: TokenRefusal) {
-        self.report(successor.serial(), TokenReport::RefusedAgain(refusal), None);
+    pub fn refused_again(&self, successor: &Successor, refusal: TokenRefusal) {
+        self.report(successor.bearer.serial(), TokenReport::RefusedAgain(refusal));
+    }
+
+    /// The upstream accepted the successor for the same request.
+    pub fn accepted_again(&self, successor: &Successor) {
+        self.accepted(&successor.bearer);
+        if let Some(serial) = successor.replaces {
+            self.report(serial, TokenReport::Cured);
+        }
     }
 
     /// The upstream accepted a token. Costs one load, unless that was in question.
     pub fn accepted(&self, bearer: &Bearer) {
         if self.published.take_awaited(bearer.serial()) {
-            self.report(bearer.serial(), TokenReport::Accepted, None);
+            self.report(bearer.serial(), TokenReport::Accepted);
         }
     }
 
     /// Requests a refresh for a person: at most one in 30 s.
     pub fn refresh_soon(&self) {
         match self.published.serial() {
-            Some(serial) => self.report(serial, TokenReport::Replace, None),
+            Some(serial) => drop(self.report(serial, TokenReport::Replace)),
             None => self.wake.notify_one(),
         }
     }
@@ -358,16 +359,18 @@ impl Account {
             tokio::select! {
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep(pause) => {}
-                _ = shutdown.wait_for(|&down| down) => return lock(&self.reports).clear(),
+                _ = shutdown.wait_for(|&down| down) => return drop(self.reports.take()),
             }
         }
     }
 
     async fn run_due(&self) -> Duration {
         let mut lifecycle = self.lock().await;
-        let taken = std::mem::take(&mut *lock(&self.reports));
+        let (current, taken) = (self.published.serial(), self.reports.take());
         let reports: Vec<_> = taken.iter().map(|report| (report.serial, report.what.clone())).collect();
-        lifecycle.run_due(&reports).await // `taken` is dropped, and so answered, after the pass
+        let pause = lifecycle.run_due(&reports).await;
+        taken.iter().filter(|report| Some(report.serial) == current).for_each(Report::was_current);
+        pause // `taken` is dropped, and so answered, after the pass
     }
 
     /// Locks the lifecycle and applies the current configuration to it.
@@ -377,9 +380,10 @@ impl Account {
         lifecycle
     }
 
-    fn report(&self, serial: u64, what: TokenReport, handled: Option<oneshot::Sender<()>>) {
-        lock(&self.reports).push(Report { serial, what, _handled: handled });
+    fn report(&self, serial: u64, what: TokenReport) -> watch::Receiver<()> {
+        let handled = self.reports.add(serial, what);
         self.wake.notify_one();
+        handled
     }
 
     fn usable(&self) -> Option<Arc<Bearer>> {

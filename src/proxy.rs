@@ -232,16 +232,16 @@ impl Proxy {
     ) -> Result<UpstreamResponse, Refusal> {
         let (account, metrics) = (checked.route.account(), &self.services.metrics);
         let Some(refusal) = refused.refusal.clone() else { return Ok(refused) };
-        let Some(newer) = account.successor(bearer, refusal, deadline).await else {
+        let Some(successor) = account.successor(bearer, refusal, deadline).await else {
             metrics.record_repair(account.name(), "no_newer_token");
             return Ok(UpstreamResponse { response: without_retry(refused.response), ..refused });
         };
         drop(refused);
-        let received = self.send(checked, &newer).await;
+        let received = self.send(checked, &successor.bearer).await;
         metrics.record_repair(account.name(), if received.is_ok() { "sent_again" } else { "failed" });
         match &received {
-            Ok(UpstreamResponse { refusal: Some(refusal), .. }) => account.refused_again(&newer, refusal.clone()),
-            Ok(received) if received.is_accepted() => account.accepted(&newer),
+            Ok(UpstreamResponse { refusal: Some(refusal), .. }) => account.refused_again(&successor, refusal.clone()),
+            Ok(received) if received.is_accepted() => account.accepted_again(&successor),
             Ok(_) | Err(_) => {}
         }
         received

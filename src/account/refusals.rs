@@ -2,7 +2,8 @@
 //! shown. Pure: reads no clock.
 //!
 //! A refresh helps if the token was revoked. If a fresh token is refused too, the provider or the request is the cause: further
-//! refreshes wait for a growing pause, which ends when a token is accepted, the account is linked again or its profile changes.
+//! refreshes wait for a growing pause, which ends when a token is accepted, a person wants a refresh, the account is linked again or
+//! its profile changes.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -18,8 +19,8 @@ const FIRST_PAUSE: Duration = Duration::from_mins(1);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_hours(1);
 
-/// The most refreshes that cured nothing within [`SPAN`], also where other requests are accepted in between: an agent can provoke
-/// refusals by its requests.
+/// The most forced refreshes within [`SPAN`] that are not known to have cured a request, also where other requests are accepted in
+/// between: an agent can provoke refusals by its requests, and leave before the second answer.
 const MOST_UNCURED: usize = 6;
 
 /// See [`MOST_UNCURED`].
@@ -45,6 +46,8 @@ pub enum TokenReport {
     RefusedAgain(TokenRefusal),
     /// The provider accepted it.
     Accepted,
+    /// The provider refused it, and accepted its successor for the same request.
+    Cured,
 }
 
 /// What is known of refused tokens. In memory only.
@@ -60,49 +63,60 @@ pub struct Refusals {
     shown: Option<(u64, TokenRefusal)>,
     /// Fresh tokens that were refused, since one was accepted.
     in_a_row: u32,
-    /// When the last [`MOST_UNCURED`] fresh tokens were refused.
-    recent: VecDeque<Tick>,
+    /// The last [`MOST_UNCURED`] forced refreshes that no request was cured by: the serial of the token they replaced, and when.
+    uncured: VecDeque<(u64, Tick)>,
 }
 
 impl Refusals {
-    /// Applies a report about the current token; returns whether a new one is wanted. `can_refresh`: there can be a new one.
-    pub fn apply(&mut self, serial: u64, report: &TokenReport, can_refresh: bool, now: Tick) -> bool {
+    /// Applies a report about the current token, or that an earlier one was cured; returns whether a new one is wanted. `can_refresh`:
+    /// there can be a new one.
+    pub fn apply(&mut self, serial: u64, report: &TokenReport, can_refresh: bool) -> bool {
         match report {
             TokenReport::Replace => return true,
             TokenReport::Accepted => {
                 (self.accepted, self.in_a_row, self.shown) = (Some(serial), 0, None);
                 return false;
             }
+            TokenReport::Cured => {
+                self.uncured.retain(|(replaced, _)| *replaced != serial);
+                return false;
+            }
             TokenReport::Refused(refusal) if !can_refresh => self.shown = Some((serial, refusal.clone())),
             TokenReport::Refused(refusal) => {
                 if self.accepted != Some(serial) && self.forced.is_some_and(|(replaced, _)| serial > replaced) {
-                    self.count(serial, refusal, now);
+                    self.count(serial, refusal);
                 }
             }
-            TokenReport::RefusedAgain(refusal) => self.count(serial, refusal, now),
+            TokenReport::RefusedAgain(refusal) => self.count(serial, refusal),
         }
         true
     }
 
     /// Counts a fresh token that was refused, once. One that other requests are accepted with is no reason to worry the person.
-    fn count(&mut self, serial: u64, refusal: &TokenRefusal, now: Tick) {
+    fn count(&mut self, serial: u64, refusal: &TokenRefusal) {
         if self.counted == Some(serial) {
             return;
         }
         self.counted = Some(serial);
-        self.recent.push_back(now);
-        if self.recent.len() > MOST_UNCURED {
-            self.recent.pop_front();
-        }
         if self.accepted != Some(serial) {
             self.in_a_row += 1;
             self.shown = Some((serial, refusal.clone()));
         }
     }
 
-    /// A refresh that replaces the token with this serial begins before it is due.
-    pub fn forced(&mut self, serial: u64, now: Tick) {
+    /// A refresh that replaces the token with this serial begins before it is due. It counts as one that cures nothing until
+    /// [`TokenReport::Cured`]; one for a person ends the pauses.
+    pub fn forced(&mut self, serial: u64, by_person: bool, now: Tick) {
         self.forced = Some((serial, now));
+        if by_person {
+            self.in_a_row = 0;
+            self.uncured.clear();
+            return;
+        }
+        self.uncured.push_back((serial, now));
+        if self.uncured.len() > MOST_UNCURED {
+            self.uncured.pop_front();
+        }
     }
 
     /// No refresh is forced before this. A person's wish ends the growing pause, not the interval.
@@ -114,8 +128,8 @@ impl Refusals {
             }
             _ => FORCED_INTERVAL,
         };
-        let oldest = self.recent.front().filter(|_| !by_person && self.recent.len() == MOST_UNCURED);
-        Some(oldest.map_or(at.after(pause), |oldest| oldest.after(SPAN).max(at.after(pause))))
+        let oldest = self.uncured.front().filter(|_| !by_person && self.uncured.len() == MOST_UNCURED);
+        Some(oldest.map_or(at.after(pause), |(_, oldest)| oldest.after(SPAN).max(at.after(pause))))
     }
 
     /// The sentence for the person, while the current token, with this serial, is refused although it is fresh.
@@ -161,22 +175,34 @@ mod tests {
 
         /// A refused request causes a refresh where that is allowed, and is sent once more. `accepts` judges a token by its serial.
         fn request(&mut self, second: u64, accepts: impl Fn(u64) -> bool) {
-            let now = self.at(second);
             if accepts(self.serial) {
                 if self.refusals.awaits_acceptance(self.serial) {
-                    self.refusals.apply(self.serial, &TokenReport::Accepted, true, now);
+                    self.refusals.apply(self.serial, &TokenReport::Accepted, true);
                 }
                 return;
             }
-            assert!(self.refusals.apply(self.serial, &TokenReport::Refused(refusal()), true, now));
-            if self.refusals.not_before(false).is_none_or(|at| at <= now) {
-                self.refusals.forced(self.serial, now);
+            if !self.refused(second) {
+                return;
+            }
+            if accepts(self.serial) {
+                self.refusals.apply(self.serial, &TokenReport::Accepted, true);
+                self.refusals.apply(self.serial - 1, &TokenReport::Cured, true);
+            } else {
+                self.refusals.apply(self.serial, &TokenReport::RefusedAgain(refusal()), true);
+            }
+        }
+
+        /// A refused request that gets no second answer: it is gone, or its body was not kept. Returns whether it caused a refresh.
+        fn refused(&mut self, second: u64) -> bool {
+            let now = self.at(second);
+            assert!(self.refusals.apply(self.serial, &TokenReport::Refused(refusal()), true));
+            let is_allowed = self.refusals.not_before(false).is_none_or(|at| at <= now);
+            if is_allowed {
+                self.refusals.forced(self.serial, false, now);
                 self.serial += 1;
                 self.refreshes.push(second);
-                let is_cured = accepts(self.serial);
-                let report = if is_cured { TokenReport::Accepted } else { TokenReport::RefusedAgain(refusal()) };
-                self.refusals.apply(self.serial, &report, true, now);
             }
+            is_allowed
         }
     }
 
@@ -217,6 +243,29 @@ mod tests {
     }
 
     #[test]
+    fn attack_96_refused_requests_without_a_second_answer() {
+        let mut run = Run::new();
+        for second in (0..10 * 3600).step_by(31) {
+            run.request(second, |_| true);
+            run.refused(second + 1);
+        }
+        let within_hour = run.refreshes.iter().filter(|&&second| second < 3600).count();
+        assert_eq!(within_hour, MOST_UNCURED);
+        assert!(run.refreshes.windows(MOST_UNCURED + 1).all(|seven| seven[MOST_UNCURED] - seven[0] >= 3600));
+    }
+
+    #[test]
+    fn attack_96_a_person_ends_the_pause() {
+        let mut run = Run::new();
+        for second in 0..2000 {
+            run.request(second, |_| false);
+        }
+        assert!(run.refusals.not_before(false).unwrap() >= run.at(3600));
+        run.refusals.forced(run.serial, true, run.at(2000));
+        assert_eq!(run.refusals.not_before(false), Some(run.at(2030)));
+    }
+
+    #[test]
     fn tokens_that_are_revoked_again_and_again_are_replaced() {
         let mut run = Run::new();
         for nth in 0..200 {
@@ -239,13 +288,12 @@ mod tests {
 
     #[test]
     fn a_refused_key_is_shown_until_it_is_accepted() {
-        let now = Clock::default().tick();
         let mut refusals = Refusals::default();
         for _ in 0..2 {
-            refusals.apply(1, &TokenReport::Refused(TokenRefusal { status: 401, says: None }), false, now);
+            refusals.apply(1, &TokenReport::Refused(TokenRefusal { status: 401, says: None }), false);
             assert!(refusals.sentence(1).unwrap().contains("401, without a message"));
             assert!(refusals.awaits_acceptance(1));
-            refusals.apply(1, &TokenReport::Accepted, false, now);
+            refusals.apply(1, &TokenReport::Accepted, false);
             assert_eq!(refusals.sentence(1), None);
         }
     }

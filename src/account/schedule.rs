@@ -67,8 +67,10 @@ impl RefreshSchedule {
     pub fn is_forced(&mut self, reports: &[(u64, TokenReport)], record: &Record, now: Tick) -> bool {
         let serial = record.login.serial;
         let (mut is_wanted, mut by_person) = (false, false);
-        for (_, report) in reports.iter().filter(|(of, _)| *of == serial) {
-            is_wanted |= self.refusals.apply(serial, report, record.is_refreshable(), now);
+        // What was cured is the token before.
+        let concerned = |(of, report): &&(u64, TokenReport)| *of == serial || *report == TokenReport::Cured;
+        for (of, report) in reports.iter().filter(concerned) {
+            is_wanted |= self.refusals.apply(*of, report, record.is_refreshable());
             by_person |= *report == TokenReport::Replace;
         }
         let not_before = self.timing.and_then(|(_, timing)| timing.not_before);
@@ -76,7 +78,7 @@ impl RefreshSchedule {
         if !is_wanted || !record.is_refreshable() || limits.into_iter().flatten().any(|until| now < until) {
             return false;
         }
-        self.refusals.forced(serial, now);
+        self.refusals.forced(serial, by_person, now);
         true
     }
 
