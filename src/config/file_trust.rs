@@ -9,6 +9,7 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
+use std::sync::LazyLock;
 
 use rustix::fs::StatVfsMountFlags;
 
@@ -78,12 +79,15 @@ impl Writers {
     fn refused_as_place(self, us: u32, is_link: bool, shown: &str) -> Option<String> {
         // Of a link the mode means nothing. In a sticky directory only the owners may replace an entry.
         let replaceable = !is_link && self.mode & 0o002 != 0 && self.mode & 0o1000 == 0;
-        if self.on_read_only_mount || self.owner == UNMAPPED {
+        if self.on_read_only_mount {
             return None;
         }
         if replaceable {
             let mode = self.mode & 0o7777;
             return Some(format!("lets every user replace it ({shown}, mode {mode:04o}): run `chmod o-w {shown}`"));
+        }
+        if self.owner == UNMAPPED && *HAS_UNMAPPED_USERS {
+            return None;
         }
         self.foreign_owner(us, shown)
     }
@@ -147,6 +151,15 @@ const REASON: &str = "Who changes the configuration decides where logins are sen
 /// directories above a home belong to it.
 const UNMAPPED: u32 = 65534;
 
+/// Whether some users are not mapped here (user_namespaces(7)). Read once: later, Landlock may not allow it.
+static HAS_UNMAPPED_USERS: LazyLock<bool> =
+    LazyLock::new(|| std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| leaves_users_out(&map)));
+
+/// Whether a `uid_map` is another than that of the initial namespace, which has every user.
+fn leaves_users_out(map: &str) -> bool {
+    !map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
 /// As the kernel's limit (path_resolution(7)).
 const MAX_LINKS: usize = 40;
 
@@ -179,9 +192,14 @@ mod tests {
     #[test]
     fn attack_85_a_directory_that_allows_replacement_is_refused() {
         let refused = |mode, owner, is_link| writers(mode, owner).refused_as_place(1000, is_link, "/d").is_some();
-        for (mode, owner) in [(0o755, 0), (0o1777, 0), (0o775, 1000), (0o755, UNMAPPED)] {
+        for (mode, owner) in [(0o755, 0), (0o1777, 0), (0o775, 1000)] {
             assert!(!refused(mode, owner, false), "{mode:o} {owner}");
         }
+        assert_eq!(refused(0o755, UNMAPPED, false), !*HAS_UNMAPPED_USERS);
+        assert!(refused(0o777, UNMAPPED, false), "whoever owns it");
+        assert!(
+            leaves_users_out("0 1000 1\n1 100000 65536\n") && !leaves_users_out("         0          0 4294967295\n")
+        );
         assert!(refused(0o777, 0, false) && refused(0o757, 1000, false) && refused(0o755, 1001, false));
         assert!(refused(0o777, 1001, true) && !refused(0o777, 1000, true) && !refused(0o777, 0, true), "links");
         let config_map = Writers { on_read_only_mount: true, ..writers(0o777, 0) };

@@ -88,10 +88,10 @@ fn headers(api: &Api, passing: &[(HeaderName, HeaderValue)], bearer: &Bearer) ->
     for (name, _) in api.headers.claims.given() {
         // Set by Pixy or absent: an agent must not choose the provider's account.
         headers.remove(&**name);
-    }
-    for (name, value) in bearer.claim_headers() {
-        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name.as_str()), HeaderValue::from_str(value)) {
-            headers.insert(name, value);
+        // A login may hold claims that the profile no longer names.
+        let claim = bearer.claim_headers().iter().find(|(claimed, _)| claimed.eq_ignore_ascii_case(name.as_str()));
+        if let Some(value) = claim.and_then(|(_, value)| HeaderValue::from_str(value).ok()) {
+            headers.insert(&**name, value);
         }
     }
     let (name, value) = credential(&api.attach, bearer)?;

@@ -147,6 +147,10 @@ fn check_segment(segment: &str) -> Result<(), &'static str> {
             return Err("the path holds an encoded or unsafe character");
         }
     }
+    // Lenient decoders read overlong forms as `.` or `/`.
+    if segment.contains('%') && percent_encoding::percent_decode_str(segment).decode_utf8().is_err() {
+        return Err("the path holds escapes that are not UTF-8");
+    }
     Ok(())
 }
 
@@ -173,6 +177,9 @@ mod tests {
             "/v1/a;b=c",
             "/v1/%3bx",
             "/v1/%0d%0a",
+            "/v1/%c0%ae%c0%ae%c0%afadmin",
+            "/v1/%ed%a0%80",
+            "/v1/a%ff",
             "v1",
             "",
         ] {

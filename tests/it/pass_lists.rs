@@ -279,6 +279,28 @@ async fn attack_86_fields_that_pixy_writes_are_compared_folded() {
 /// The query keys of the methods that the SDKs offer on allowed paths: their sources at @anthropic-ai/sdk 1.13, openai 6.49,
 /// @google/genai 2.32 and Codex 0.169, and Azure's `api-version`.
 #[tokio::test]
+async fn a_claim_that_the_profile_no_longer_names_is_not_sent() {
+    let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
+    let account = |headers: Value| {
+        let mut account = oauth_account(&endpoint, &upstream);
+        account["profile"]["api"]["headers"] = headers;
+        json!({ "a": account })
+    };
+    let mut pixy = Pixy::start(&account(json!({ "claims": { "x-org": ["token", "account", "email_address"] } }))).await;
+    pixy.link(&endpoint).await;
+    for (headers, expected) in [
+        (json!({ "claims": { "x-org": ["token", "account", "email_address"] } }), vec!["ada@example.com"]),
+        (json!({ "set": { "X-Org": "ours" } }), vec!["ours"]),
+        (json!({}), vec![]),
+    ] {
+        pixy.reload(&account(headers.clone()), &json!({})).await.unwrap();
+        let (fields, _) = arrives(&pixy, &upstream, "/a/v1/models", "").await;
+        let seen: Vec<_> = fields.iter().filter(|(name, _)| name == "x-org").map(|(_, value)| value.as_str()).collect();
+        assert_eq!(seen, expected, "{headers}");
+    }
+}
+
+#[tokio::test]
 async fn query_keys_of_the_sdks_pass_as_sent() {
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
     let pixy = started(&endpoint, &upstream).await;
