@@ -195,9 +195,16 @@ describe('Chromium', { skip: !installed('chromium') && 'chromium is not installe
     await stage.pixy.link('claude');
     const { card, says, page } = await person(t);
     await card('claude').getByText('Working').waitFor();
+    // Usage outlives a login: tests before this one have used the account.
+    const used = async () => {
+      const text = await card('claude').innerText();
+      const [, requests = 0, input = 0, output = 0] = /Requests (\d+)\s+Tokens (\d+) in, (\d+) out/.exec(text) ?? [];
+      return [requests, input, output].map(Number);
+    };
+    const [requests, input, output] = await used();
     await (await stage.pixy.message()).text();
-    await card('claude').getByText('Requests 1').waitFor();
-    assert.match(await card('claude').locator('figcaption').innerText(), /Tokens 7 in, 5 out/);
+    await card('claude').getByText(`Requests ${requests + 1}`).waitFor();
+    assert.deepEqual(await used(), [requests + 1, input + 7, output + 5]);
     await press(card('claude'), 'Unlink');
     assert.equal(await page.evaluate(() => document.activeElement.textContent), 'Cancel');
     await press(page.getByRole('dialog'), 'Unlink');
