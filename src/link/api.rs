@@ -67,6 +67,9 @@ pub enum LinkSurface {
     Control,
 }
 
+/// The largest body of a call that anybody may make.
+const MAX_SESSION_BYTES: usize = 4096;
+
 impl LinkApi {
     /// The API on this surface.
     pub fn new(services: Arc<LinkServices>, surface: LinkSurface) -> Self {
@@ -84,7 +87,7 @@ impl LinkApi {
         }
         let route = api::find_route(&method, &path);
         if self.surface == LinkSurface::Page && route.is_some_and(|(route, _)| route.access == Access::Open) {
-            let code = http::read::<api::OpenSession>(request).await?.setup_code;
+            let code = http::read_at_most::<api::OpenSession>(MAX_SESSION_BYTES, request).await?.setup_code;
             return match self.services.guard.open_session(code.0.expose()) {
                 Ok(session) => http::answer::<api::OpenSession>(&Session { session: SecretText(session) }),
                 Err(denied) => Err(self.services.guard.refuse(denied).await),

@@ -71,15 +71,20 @@ fn with_security_headers(mut response: Response<LinkBody>) -> Response<LinkBody>
 
 /// Reads the body of a call; without one, the call must accept `null`.
 pub(super) async fn read<C: Call>(request: Request<RequestBody>) -> Result<C::Request, Problem> {
-    let body = read_body(request).await?;
+    read_at_most::<C>(MAX_BODY_BYTES, request).await
+}
+
+/// As [`read`], with a smaller bound in bytes.
+pub(super) async fn read_at_most<C: Call>(most: usize, request: Request<RequestBody>) -> Result<C::Request, Problem> {
+    let body = read_body(most, request).await?;
     let body = if body.is_empty() { b"null" } else { &*body };
     // serde's own message could repeat what was sent.
     serde_json::from_slice(body).map_err(|_| Problem::bad_body("The body is not the JSON that this call takes."))
 }
 
-async fn read_body(request: Request<RequestBody>) -> Result<Bytes, Problem> {
+async fn read_body(most: usize, request: Request<RequestBody>) -> Result<Vec<u8>, Problem> {
     if request.body().is_end_stream() {
-        return Ok(Bytes::new());
+        return Ok(Vec::new());
     }
     let is_json =
         request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
@@ -87,8 +92,19 @@ async fn read_body(request: Request<RequestBody>) -> Result<Bytes, Problem> {
         // A form of another site can send text/plain without a preflight request, but not JSON.
         return Err(Problem::bad_body("The body must be application/json."));
     }
-    let body = request.into_body().collect().await;
-    Ok(body.map_err(|_| Problem::bad_body("The body is too large, or ended early."))?.to_bytes())
+    let unreadable = || Problem::bad_body("The body is too large, or ended early.");
+    let mut body = std::pin::pin!(request.into_body());
+    // Copied: a client that sends each byte as a chunk must not occupy a buffer for each.
+    let mut text = Vec::new();
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame.map_err(|_| unreadable())?.into_data() {
+            if data.len() > most - text.len() {
+                return Err(unreadable());
+            }
+            text.extend_from_slice(&data);
+        }
+    }
+    Ok(text)
 }
 
 pub(super) fn response(content_type: &'static str, body: impl Into<Bytes>) -> Response<LinkBody> {

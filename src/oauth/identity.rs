@@ -55,7 +55,7 @@ const LONGEST_SHOWN: usize = 200;
 const LONGEST_CLAIM_HEADER: usize = 4096;
 
 /// A provider's text as it is shown to a person, on the page, in the terminal, in the API and in a log: at most
-/// [`LONGEST_SHOWN`] characters on one line, in which everything that has no glyph, or that changes how other characters are
+/// 200 characters on one line, in which everything that has no glyph, or that changes how other characters are
 /// shown, is written as `\u{202e}`. A text that went through here stays as it is.
 pub fn shown(text: &str) -> String {
     let mut escaped = String::new();

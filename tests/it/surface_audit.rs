@@ -316,6 +316,17 @@ async fn attack_02_a_hundred_thousand_guesses_open_nothing() {
     assert!(guard.open_session(code.expose()).is_ok(), "the right code is accepted after them");
 }
 
+/// Without a session, a body of one-byte chunks is refused long before its end.
+#[tokio::test]
+async fn attack_81_a_body_without_a_session_is_small() {
+    let pixy = Pixy::start(&json!({})).await;
+    let mut client = RawClient::connect(pixy.page()).await;
+    let head = "POST /api/session HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
+    client.send(format!("{head}{}", "1\r\n \r\n".repeat(4097))).await;
+    let refused = crate::support::within(client.response()).await.unwrap();
+    assert_eq!(refused.status, 400, "{}", refused.text());
+}
+
 /// A flood of wrong codes over the network, and a person with the right one in it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn attack_92_the_right_code_passes_during_ten_thousand_wrong_ones() {
