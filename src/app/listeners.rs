@@ -22,7 +22,7 @@ use crate::server::{self, Access, Address, HostChecked, HostNames, Listener, Pas
 /// Longest drain of the page, the control socket and the probes: their calls take milliseconds.
 const SHORT_DRAIN: Duration = Duration::from_secs(1);
 
-/// What the client of an unknown `Host` is told, on each surface.
+/// The texts of the 421 for an unknown `Host`, of each surface.
 const AGENT_HOSTS: &str = "Host is neither an IP address nor localhost, and no configured name: to allow it, set \
     `agent.listen: [ { address: ADDRESS, hosts: [NAME] } ]` in Pixy's configuration";
 const PAGE_HOSTS: &str = "Host is neither an IP address nor localhost, and no configured name: to allow it, set \

@@ -45,7 +45,7 @@ const SYSTEM_CHOSEN: u16 = 0;
 /// The port of a redirect URI that no listener serves.
 const UNSERVED_PORT: u16 = 8701;
 
-/// What the client of an unknown `Host` is told.
+/// The text of the 421 for an unknown `Host`.
 const CALLBACK_HOSTS: &str = "Host must be an IP address or localhost";
 
 /// The addresses and the port that a callback needs.

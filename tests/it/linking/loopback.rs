@@ -176,7 +176,7 @@ async fn attack_90_a_squatter_on_the_pages_other_address_gets_no_code() {
     assert_eq!(open(&back).await.status, 200);
     assert_eq!(pixy.shown("a").await["attempt"]["stage"], "to_confirm");
     squatter.set_nonblocking(true).unwrap();
-    assert!(squatter.accept().is_err(), "nobody was sent there");
+    assert!(squatter.accept().is_err(), "no redirect leads there");
 }
 
 #[tokio::test]
