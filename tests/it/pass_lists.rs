@@ -276,8 +276,6 @@ async fn attack_86_fields_that_pixy_writes_are_compared_folded() {
     assert_eq!(query, "region=eu&filter.name=x");
 }
 
-/// The query keys of the methods that the SDKs offer on allowed paths: their sources at @anthropic-ai/sdk 1.13, openai 6.49,
-/// @google/genai 2.32 and Codex 0.169, and Azure's `api-version`.
 #[tokio::test]
 async fn a_claim_that_the_profile_no_longer_names_is_not_sent() {
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
@@ -300,6 +298,8 @@ async fn a_claim_that_the_profile_no_longer_names_is_not_sent() {
     }
 }
 
+/// The query keys of the methods that the SDKs offer on allowed paths: their sources at @anthropic-ai/sdk 1.13, openai 6.49,
+/// @google/genai 2.32 and Codex 0.169, and Azure's `api-version`.
 #[tokio::test]
 async fn query_keys_of_the_sdks_pass_as_sent() {
     let (endpoint, upstream) = (TokenEndpoint::start().await, Upstream::start().await);
